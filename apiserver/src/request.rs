@@ -1,0 +1,45 @@
+//! What a request is about, as every stage after routing sees it.
+
+use coracle_api::kinds::Kind;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Who asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserInfo {
+    /// User name, e.g. `system:node:n1`.
+    pub name: String,
+    /// Unique id; empty when unknown.
+    pub uid: String,
+    /// Groups, `system:authenticated` or `system:unauthenticated` included.
+    pub groups: Vec<String>,
+    /// Extra attributes, e.g. `authentication.kubernetes.io/pod-name`.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// What is asked for, as authorization and admission see it (Kubernetes' `RequestInfo` and `authorizer.Attributes`).
+#[derive(Clone, Debug, Default)]
+pub struct RequestInfo {
+    /// `/api…` and `/apis…` paths that name a resource.
+    pub is_resource: bool,
+    /// The path, decoded.
+    pub path: String,
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, or the lower-case HTTP method.
+    pub verb: String,
+    /// API group.
+    pub group: String,
+    /// API version.
+    pub version: String,
+    /// Namespace; empty for cluster scope. For `/api/v1/namespaces/NAME[/…]` on the namespace itself it is NAME, as in Kubernetes.
+    pub namespace: String,
+    /// Plural.
+    pub resource: String,
+    /// Subresource or empty.
+    pub subresource: String,
+    /// Object name or empty.
+    pub name: String,
+    /// What follows the subresource (`proxy/…`).
+    pub rest: String,
+    /// The row of the kind, where the resource is served.
+    pub kind: Option<Arc<Kind>>,
+}

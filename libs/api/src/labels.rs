@@ -1,0 +1,1 @@
+//! The syntax of names, label keys and values, and its error texts (apimachinery `util/validation`).

@@ -1,0 +1,42 @@
+//! Reading and writing `metadata` of a dynamic object.
+
+use serde_json::Value;
+
+/// A string field of `metadata`, empty when absent.
+#[must_use]
+pub fn field<'a>(object: &'a Value, key: &str) -> &'a str {
+    object["metadata"][key].as_str().unwrap_or_default()
+}
+
+/// `metadata.name`, empty when absent.
+#[must_use]
+pub fn name(object: &Value) -> &str {
+    field(object, "name")
+}
+
+/// `metadata.namespace`, empty when absent.
+#[must_use]
+pub fn namespace(object: &Value) -> &str {
+    field(object, "namespace")
+}
+
+/// `metadata.uid`, empty when absent.
+#[must_use]
+pub fn uid(object: &Value) -> &str {
+    field(object, "uid")
+}
+
+/// Sets `metadata[key]`, making `metadata` an object where it is none.
+pub fn set(object: &mut Value, key: &str, value: impl Into<Value>) {
+    if !object["metadata"].is_object() {
+        object["metadata"] = Value::Object(serde_json::Map::new());
+    }
+    object["metadata"][key] = value.into();
+}
+
+/// Removes `metadata[key]`.
+pub fn remove(object: &mut Value, key: &str) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove(key);
+    }
+}

@@ -1,0 +1,383 @@
+//! Errors as Kubernetes tells them: `metav1.Status` and the field errors in its causes.
+//!
+//! Source: apimachinery `api/errors` and `util/validation/field`; texts in the fact table `errors.md`.
+
+use serde_json::{Map, Value, json};
+use std::fmt;
+
+/// A group and a plural, as errors and authorization name a resource.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct GroupResource {
+    /// API group; empty for core.
+    pub group: String,
+    /// Plural name (or, in `Invalid` errors, the kind).
+    pub resource: String,
+}
+
+impl GroupResource {
+    /// Shorthand.
+    pub fn new(group: impl Into<String>, resource: impl Into<String>) -> Self {
+        Self { group: group.into(), resource: resource.into() }
+    }
+}
+
+impl fmt::Display for GroupResource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.group.is_empty() { f.write_str(&self.resource) } else { write!(f, "{}.{}", self.resource, self.group) }
+    }
+}
+
+/// The kinds of field error, which are the `reason`s of causes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorType {
+    /// A referenced value does not exist.
+    NotFound,
+    /// A value must be given.
+    Required,
+    /// A value that must be unique is not.
+    Duplicate,
+    /// A malformed value.
+    Invalid,
+    /// A value outside an enumeration; `detail` holds `supported values: "A", "B"`.
+    NotSupported,
+    /// A well-formed value that may not be here.
+    Forbidden,
+    /// A value longer than `detail` says.
+    TooLong,
+    /// More items than `detail` says.
+    TooMany,
+    /// The server failed while checking.
+    Internal,
+    /// A value of the wrong JSON type.
+    TypeInvalid,
+}
+
+/// One fault of one field.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldError {
+    /// What is wrong.
+    pub kind: ErrorType,
+    /// Path such as `spec.containers[0].name`; empty paths print as `<nil>`.
+    pub field: String,
+    /// The bad value as the message shows it (already quoted or `%v`-formatted); `None` where the message shows none.
+    pub value: Option<String>,
+    /// The detail after the value.
+    pub detail: String,
+}
+
+/// `value` as Go's `field.Error` prints it: strings quoted, scalars bare, the rest as JSON text.
+#[must_use]
+pub fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => go_quoted(text),
+        other => other.to_string(),
+    }
+}
+
+/// Go's `%q`.
+#[must_use]
+pub fn go_quoted(text: &str) -> String {
+    use fmt::Write;
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{b}' => out.push_str("\\v"),
+            '\u{c}' => out.push_str("\\f"),
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => {
+                let _ = write!(out, "\\x{:02x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+impl FieldError {
+    fn new(kind: ErrorType, field: impl Into<String>, value: Option<String>, detail: impl Into<String>) -> Self {
+        Self { kind, field: field.into(), value, detail: detail.into() }
+    }
+    /// `Invalid value: VALUE: detail`.
+    pub fn invalid(field: impl Into<String>, value: &Value, detail: impl Into<String>) -> Self {
+        Self::new(ErrorType::Invalid, field, Some(shown(value)), detail)
+    }
+    /// `Required value[: detail]`.
+    pub fn required(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(ErrorType::Required, field, None, detail)
+    }
+    /// `Duplicate value: VALUE`.
+    pub fn duplicate(field: impl Into<String>, value: &Value) -> Self {
+        Self::new(ErrorType::Duplicate, field, Some(shown(value)), "")
+    }
+    /// `Not found: VALUE`.
+    pub fn not_found(field: impl Into<String>, value: &Value) -> Self {
+        Self::new(ErrorType::NotFound, field, Some(shown(value)), "")
+    }
+    /// `Forbidden: detail`.
+    pub fn forbidden(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(ErrorType::Forbidden, field, None, detail)
+    }
+    /// `Unsupported value: VALUE: supported values: "A", "B"`.
+    pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Self {
+        let list: Vec<String> = supported.iter().map(|s| go_quoted(s)).collect();
+        let detail = if list.is_empty() { String::new() } else { format!("supported values: {}", list.join(", ")) };
+        Self::new(ErrorType::NotSupported, field, Some(shown(value)), detail)
+    }
+    /// `Too long: may not be more than MAX bytes`.
+    pub fn too_long(field: impl Into<String>, max: i64) -> Self {
+        let detail = if max >= 0 { format!("may not be more than {max} bytes") } else { "value is too long".to_owned() };
+        Self::new(ErrorType::TooLong, field, None, detail)
+    }
+    /// `Too many: ACTUAL: must have at most MAX items`.
+    pub fn too_many(field: impl Into<String>, actual: usize, max: usize) -> Self {
+        let noun = if max == 1 { "item" } else { "items" };
+        Self::new(ErrorType::TooMany, field, Some(actual.to_string()), format!("must have at most {max} {noun}"))
+    }
+    /// `Internal error: detail`.
+    pub fn internal(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(ErrorType::Internal, field, None, detail)
+    }
+
+    /// The message without the field.
+    #[must_use]
+    pub fn body(&self) -> String {
+        let word = match self.kind {
+            ErrorType::NotFound => "Not found",
+            ErrorType::Required => "Required value",
+            ErrorType::Duplicate => "Duplicate value",
+            ErrorType::Invalid | ErrorType::TypeInvalid => "Invalid value",
+            ErrorType::NotSupported => "Unsupported value",
+            ErrorType::Forbidden => "Forbidden",
+            ErrorType::TooLong => "Too long",
+            ErrorType::TooMany => "Too many",
+            ErrorType::Internal => "Internal error",
+        };
+        let mut out = word.to_owned();
+        for part in [self.value.as_deref(), Some(self.detail.as_str()).filter(|detail| !detail.is_empty())].into_iter().flatten() {
+            out.push_str(": ");
+            out.push_str(part);
+        }
+        out
+    }
+
+    fn shown_field(&self) -> &str {
+        if self.field.is_empty() { "<nil>" } else { &self.field }
+    }
+
+    /// As an element of `details.causes`.
+    #[must_use]
+    pub fn cause(&self) -> Value {
+        let reason = match self.kind {
+            ErrorType::NotFound => "FieldValueNotFound",
+            ErrorType::Required => "FieldValueRequired",
+            ErrorType::Duplicate => "FieldValueDuplicate",
+            ErrorType::Invalid => "FieldValueInvalid",
+            ErrorType::NotSupported => "FieldValueNotSupported",
+            ErrorType::Forbidden => "FieldValueForbidden",
+            ErrorType::TooLong => "FieldValueTooLong",
+            ErrorType::TooMany => "FieldValueTooMany",
+            ErrorType::Internal => "InternalError",
+            ErrorType::TypeInvalid => "FieldValueTypeInvalid",
+        };
+        json!({"reason": reason, "message": self.body(), "field": self.shown_field()})
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.shown_field(), self.body())
+    }
+}
+
+/// A failure, ready to be sent. `details` is absent when `Null`.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct Status {
+    /// HTTP status code.
+    pub code: u16,
+    /// Machine-readable reason; may be empty.
+    pub reason: String,
+    /// Human-readable text.
+    pub message: String,
+    /// `StatusDetails` as JSON, or `Null`.
+    pub details: Value,
+    /// `metadata.continue` of an expired list; rarely set.
+    pub continue_token: Option<String>,
+}
+
+impl Status {
+    /// A Status without details.
+    pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Self {
+        Self { code, reason: reason.to_owned(), message: message.into(), details: Value::Null, continue_token: None }
+    }
+
+    fn about(code: u16, reason: &str, of: &GroupResource, name: &str, message: String) -> Self {
+        Self { details: details(name, of), ..Self::new(code, reason, message) }
+    }
+
+    /// 404 for an object.
+    #[must_use]
+    pub fn not_found(of: &GroupResource, name: &str) -> Self {
+        Self::about(404, "NotFound", of, name, format!("{of} {} not found", go_quoted(name)))
+    }
+    /// 409 on create.
+    #[must_use]
+    pub fn already_exists(of: &GroupResource, name: &str) -> Self {
+        Self::about(409, "AlreadyExists", of, name, format!("{of} {} already exists", go_quoted(name)))
+    }
+    /// 409 with a cause.
+    #[must_use]
+    pub fn conflict(of: &GroupResource, name: &str, cause: &str) -> Self {
+        Self::about(409, "Conflict", of, name, format!("Operation cannot be fulfilled on {of} {}: {cause}", go_quoted(name)))
+    }
+    /// 409 for a resourceVersion that is not the latest.
+    #[must_use]
+    pub fn stale(of: &GroupResource, name: &str) -> Self {
+        Self::conflict(of, name, "the object has been modified; please apply your changes to the latest version and try again")
+    }
+    /// 403 with the full text after `forbidden: `.
+    #[must_use]
+    pub fn forbidden(of: &GroupResource, name: &str, cause: &str) -> Self {
+        let message = match (of.resource.is_empty(), name.is_empty()) {
+            (true, _) => format!("forbidden: {cause}"),
+            (false, true) => format!("{of} is forbidden: {cause}"),
+            (false, false) => format!("{of} {} is forbidden: {cause}", go_quoted(name)),
+        };
+        Self::about(403, "Forbidden", of, name, message)
+    }
+    /// 401.
+    #[must_use]
+    pub fn unauthorized() -> Self {
+        Self::new(401, "Unauthorized", "Unauthorized")
+    }
+    /// 400.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+    /// 405: `ACTION is not supported on resources of kind "RES"`.
+    #[must_use]
+    pub fn method_not_allowed(of: &GroupResource, action: &str) -> Self {
+        let message = format!("{action} is not supported on resources of kind {}", go_quoted(&of.to_string()));
+        Self::about(405, "MethodNotAllowed", of, "", message)
+    }
+    /// 422; `of` is group and *kind*. Repeated errors are told once.
+    #[must_use]
+    pub fn invalid(of: &GroupResource, name: &str, errors: &[FieldError]) -> Self {
+        let mut texts: Vec<String> = Vec::new();
+        for error in errors {
+            let text = error.to_string();
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
+        let list = if texts.len() == 1 { texts.concat() } else { format!("[{}]", texts.join(", ")) };
+        let message = if errors.is_empty() {
+            format!("{of} {} is invalid", go_quoted(name))
+        } else {
+            format!("{of} {} is invalid: {list}", go_quoted(name))
+        };
+        let mut status = Self::about(422, "Invalid", of, name, message);
+        if !errors.is_empty() {
+            status.details["causes"] = errors.iter().map(FieldError::cause).collect();
+        }
+        status
+    }
+    /// 410, reason Expired.
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self::new(410, "Expired", message)
+    }
+    /// 429 with `details.retryAfterSeconds`.
+    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
+        let mut status = Self::new(429, "TooManyRequests", message);
+        if retry_after_seconds > 0 {
+            status.details = json!({"retryAfterSeconds": retry_after_seconds});
+        }
+        status
+    }
+    /// 500.
+    pub fn internal(error: impl fmt::Display) -> Self {
+        let message = format!("Internal error occurred: {error}");
+        let mut status = Self::new(500, "InternalError", message);
+        status.details = json!({"causes": [{"message": error.to_string()}]});
+        status
+    }
+    /// 503.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(503, "ServiceUnavailable", message)
+    }
+    /// 504 for a resourceVersion from the future.
+    #[must_use]
+    pub fn too_large_resource_version(wanted: u64, current: u64) -> Self {
+        let mut status = Self::new(504, "Timeout", format!("Timeout: Too large resource version: {wanted}, current: {current}"));
+        status.details = json!({"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1});
+        status
+    }
+    /// 504.
+    pub fn timeout(message: impl fmt::Display) -> Self {
+        Self::new(504, "Timeout", format!("Timeout: {message}"))
+    }
+    /// 406.
+    #[must_use]
+    pub fn not_acceptable(accepted: &[&str]) -> Self {
+        Self::new(406, "NotAcceptable", format!("only the following media types are accepted: {}", accepted.join(", ")))
+    }
+    /// 415.
+    #[must_use]
+    pub fn unsupported_media_type(accepted: &[&str]) -> Self {
+        let message = format!("the body of the request was in an unknown format - accepted media types include: {}", accepted.join(", "));
+        Self::new(415, "UnsupportedMediaType", message)
+    }
+    /// 413 for a body of more than `limit` bytes.
+    #[must_use]
+    pub fn too_large(limit: usize) -> Self {
+        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
+    }
+
+    /// The body that clients get.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        let mut metadata = Map::new();
+        if let Some(token) = &self.continue_token {
+            metadata.insert("continue".into(), json!(token));
+        }
+        let mut body = json!({"kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Failure", "message": self.message, "code": self.code});
+        if !self.reason.is_empty() {
+            body["reason"] = json!(self.reason);
+        }
+        if !self.details.is_null() {
+            body["details"] = self.details.clone();
+        }
+        body
+    }
+}
+
+fn details(name: &str, of: &GroupResource) -> Value {
+    let mut details = Map::new();
+    for (key, value) in [("name", name), ("group", &of.group), ("kind", &of.resource)] {
+        if !value.is_empty() {
+            details.insert(key.to_owned(), json!(value));
+        }
+    }
+    Value::Object(details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invalid_lists_every_field_error_as_kubernetes_does() {
+        let errors = [FieldError::required("spec.a", ""), FieldError::invalid("spec.b", &json!("x"), "must be y")];
+        let status = Status::invalid(&GroupResource::new("apps", "Deployment"), "web", &errors);
+        assert_eq!(status.message, r#"Deployment.apps "web" is invalid: [spec.a: Required value, spec.b: Invalid value: "x": must be y]"#);
+        assert_eq!(status.to_value()["details"]["causes"][0], json!({"reason": "FieldValueRequired", "message": "Required value", "field": "spec.a"}));
+    }
+}

@@ -1,0 +1,42 @@
+//! The clock seam. Wall time is asked for here and nowhere else; waiting goes through tokio's timers, which
+//! tests pause and the simulator steps.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+pub use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
+
+/// Nanoseconds added to the machine's clock: zero, unless a simulation or a fault turns it.
+static SKEW_NANOS: AtomicI64 = AtomicI64::new(0);
+
+/// The wall clock now. It may jump either way: never subtract two of these to measure a duration.
+#[must_use]
+pub fn now() -> jiff::Timestamp {
+    let skew = jiff::SignedDuration::from_nanos(SKEW_NANOS.load(Ordering::Relaxed));
+    #[expect(clippy::disallowed_methods, reason = "this is the seam")]
+    let now = jiff::Timestamp::now();
+    now.checked_add(skew).unwrap_or(now)
+}
+
+/// Moves this process's wall clock by `by` from the machine's; for simulations and clock faults.
+pub fn set_skew(by: jiff::SignedDuration) {
+    SKEW_NANOS.store(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX), Ordering::Relaxed);
+}
+
+/// Waits until wall time `at`, as far ahead as the wall clock says now.
+pub async fn sleep_until_wall(at: jiff::Timestamp) {
+    let ahead = at.duration_since(now());
+    sleep(Duration::try_from(ahead).unwrap_or(Duration::ZERO)).await;
+}
+
+/// `now` as Kubernetes' `metav1.Time`: RFC 3339, UTC, whole seconds.
+#[must_use]
+pub fn rfc3339_seconds(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// `now` as Kubernetes' `metav1.MicroTime`: RFC 3339, UTC, six fractional digits.
+#[must_use]
+pub fn rfc3339_micros(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
