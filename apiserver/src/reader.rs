@@ -30,3 +30,6 @@ pub trait Objects: Send + Sync {
         change: &(dyn for<'a> Fn(&'a Value) -> Option<Value> + Send + Sync),
     ) -> Result<Value, coracle_api::status::Status>;
 }
+
+#[cfg(test)]
+pub mod fake;

@@ -40,6 +40,10 @@ pub struct RequestInfo {
     pub name: String,
     /// What follows the subresource (`proxy/…`).
     pub rest: String,
+    /// `fieldSelector` of a list, watch or deletecollection, as sent; empty when absent.
+    pub field_selector: String,
+    /// `labelSelector`, likewise.
+    pub label_selector: String,
     /// The row of the kind, where the resource is served.
     pub kind: Option<Arc<Kind>>,
 }
