@@ -18,9 +18,19 @@ pub trait Reader: Send + Sync {
 #[async_trait::async_trait]
 pub trait Objects: Send + Sync {
     /// The object as the store has it now, or `None`.
-    async fn get_fresh(&self, of: &GroupResource, namespace: &str, name: &str) -> Result<Option<Value>, coracle_api::status::Status>;
+    async fn get_fresh(
+        &self,
+        of: &GroupResource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Value>, coracle_api::status::Status>;
     /// Creates through the registry as the server itself (no admission); AlreadyExists comes back as 409.
-    async fn create(&self, of: &GroupResource, namespace: &str, object: Value) -> Result<Value, coracle_api::status::Status>;
+    async fn create(
+        &self,
+        of: &GroupResource,
+        namespace: &str,
+        object: Value,
+    ) -> Result<Value, coracle_api::status::Status>;
     /// Read, change, compare-and-swap, retried on conflict; `change` returns None to leave the object alone.
     async fn modify(
         &self,

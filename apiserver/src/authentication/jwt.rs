@@ -1,0 +1,138 @@
+//! JSON Web Tokens of ServiceAccounts (RFC 7519 in compact form): three base64url parts, one signature, fixed claims.
+//!
+//! Invariants: a token's header cannot choose the algorithm; nothing of a token is believed before its signature fits.
+
+use super::keys::{SigningKey, VerifyingKey};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// Longest token that is looked at, in bytes.
+const TOKEN_BYTES_MAX: usize = 16 * 1024;
+
+/// An object that a token names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    /// Name.
+    pub name: String,
+    /// Unique id.
+    #[serde(default)]
+    pub uid: String,
+}
+
+/// The private claims of a bound token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// Of the ServiceAccount and of what the token is bound to.
+    pub namespace: String,
+    /// The node of the pod, or the node that the token is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Reference>,
+    /// The pod that the token is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Reference>,
+    /// The Secret that the token is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Reference>,
+    /// Whom the token speaks for.
+    pub serviceaccount: Reference,
+    /// When a client should have asked for a new token, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warnafter: Option<i64>,
+}
+
+/// All claims of a token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Audiences.
+    #[serde(deserialize_with = "one_or_many")]
+    pub aud: Vec<String>,
+    /// End, in seconds since 1970.
+    pub exp: i64,
+    /// Time of issue.
+    #[serde(default)]
+    pub iat: i64,
+    /// Issuer.
+    pub iss: String,
+    /// Id of the token; empty in tokens of old issuers.
+    #[serde(default)]
+    pub jti: String,
+    /// What it is bound to.
+    #[serde(rename = "kubernetes.io")]
+    pub bound: Bound,
+    /// Start.
+    #[serde(default)]
+    pub nbf: i64,
+    /// `system:serviceaccount:NAMESPACE:NAME`.
+    pub sub: String,
+}
+
+/// RFC 7519 allows a single audience to stand without its list.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Audiences {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Audiences::deserialize(deserializer)? {
+        Audiences::One(audience) => vec![audience],
+        Audiences::Many(audiences) => audiences,
+    })
+}
+
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    #[serde(default)]
+    kid: String,
+}
+
+/// Why a token is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Not three parts of base64url, or a header or claims of another form.
+    #[error("the token is malformed")]
+    Malformed,
+    /// No key of ours made it.
+    #[error("the token's signature is invalid")]
+    Signature,
+}
+
+/// The token that says `claims`.
+///
+/// # Errors
+/// The system's source of randomness failed.
+pub fn sign(key: &SigningKey, claims: &Claims) -> Result<String, ring::error::Unspecified> {
+    let header = json!({"alg": key.public().algorithm(), "kid": key.public().id()});
+    let claims = serde_json::to_vec(claims).map_err(|_| ring::error::Unspecified)?;
+    let mut token =
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims));
+    let signature = key.sign(token.as_bytes())?;
+    token.push('.');
+    token.push_str(&URL_SAFE_NO_PAD.encode(signature));
+    Ok(token)
+}
+
+/// The claims of `token`, when one of `keys` signed it. Times, issuer and audiences are not looked at.
+///
+/// # Errors
+/// See [`TokenError`].
+pub fn verify(keys: &[VerifyingKey], token: &str) -> Result<Claims, TokenError> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(TokenError::Malformed);
+    }
+    let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+    let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
+    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed);
+    let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Malformed)?;
+    let signature = decode(signature)?;
+    let fits = |key: &&VerifyingKey| {
+        key.algorithm() == header.alg && (header.kid.is_empty() || key.id() == header.kid)
+    };
+    if !keys.iter().filter(fits).any(|key| key.verifies(message.as_bytes(), &signature)) {
+        return Err(TokenError::Signature);
+    }
+    serde_json::from_slice(&decode(payload)?).map_err(|_| TokenError::Malformed)
+}

@@ -1,0 +1,201 @@
+//! Authentication end to end over a fake reader: issue, verify, review.
+
+use super::*;
+use crate::reader::fake::Fake;
+use serde_json::{Value, json};
+use std::io::Write;
+
+fn args(pem: &str) -> (AuthenticationArgs, tempfile::NamedTempFile) {
+    let mut file = tempfile::NamedTempFile::new().expect("file");
+    file.write_all(pem.as_bytes()).expect("written");
+    let args = AuthenticationArgs {
+        client_ca_file: None,
+        service_account_key_file: vec![file.path().to_owned()],
+        service_account_signing_key_file: Some(file.path().to_owned()),
+        service_account_issuer: "https://issuer".to_owned(),
+        api_audiences: Vec::new(),
+        anonymous_auth: true,
+    };
+    (args, file)
+}
+
+fn world() -> Arc<Fake> {
+    Fake::with([
+        ("", "serviceaccounts", json!({"metadata": {"namespace": "a", "name": "robot", "uid": "u1"}})),
+        ("", "nodes", json!({"metadata": {"name": "n1", "uid": "nu"}})),
+        (
+            "",
+            "pods",
+            json!({"metadata": {"namespace": "a", "name": "p", "uid": "pu"}, "spec": {"serviceAccountName": "robot", "nodeName": "n1"}}),
+        ),
+        (
+            "",
+            "pods",
+            json!({"metadata": {"namespace": "a", "name": "other", "uid": "ou"}, "spec": {"serviceAccountName": "x"}}),
+        ),
+    ])
+}
+
+fn authentication(fake: &Arc<Fake>) -> Authentication {
+    let key = rcgen::KeyPair::generate().expect("key");
+    let (args, _file) = args(&key.serialize_pem());
+    Authentication::new(&args, fake.clone(), fake.clone()).expect("authentication")
+}
+
+fn headers(token: &str) -> http::HeaderMap {
+    let mut headers = http::HeaderMap::new();
+    headers.insert("authorization", format!("Bearer {token}").parse().expect("header"));
+    headers
+}
+
+async fn issue(authentication: &Authentication, spec: Value) -> Value {
+    authentication.issue("a", "robot", &json!({"spec": spec})).await.expect("issued")
+}
+
+fn token(answer: &Value) -> &str {
+    answer["status"]["token"].as_str().expect("token")
+}
+
+#[tokio::test]
+async fn a_pods_token_names_its_account_pod_and_node() {
+    let fake = world();
+    let authentication = authentication(&fake);
+    let answer = issue(
+        &authentication,
+        json!({"expirationSeconds": 3607, "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": "pu"}}),
+    )
+    .await;
+    assert_eq!(answer["spec"]["audiences"], json!(["https://issuer"]));
+    let user = authentication.authenticate(&headers(token(&answer)), None).await.expect("user");
+    assert_eq!(user.name, "system:serviceaccount:a:robot");
+    assert_eq!(user.uid, "u1");
+    assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"]);
+    assert_eq!(user.extra["authentication.kubernetes.io/pod-name"], ["p"]);
+    assert_eq!(user.extra["authentication.kubernetes.io/node-uid"], ["nu"]);
+}
+
+#[tokio::test]
+async fn a_token_dies_with_what_it_is_bound_to() {
+    let bound = json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}});
+    for (plural, name) in [("serviceaccounts", "robot"), ("pods", "p")] {
+        let fake = world();
+        let authentication = authentication(&fake);
+        let answer = issue(&authentication, bound.clone()).await;
+        fake.remove("", plural, "a", name);
+        let refused = authentication.authenticate(&headers(token(&answer)), None).await.expect_err(plural);
+        assert_eq!(refused, Status::unauthorized());
+        fake.put("", plural, json!({"metadata": {"namespace": "a", "name": name, "uid": "made again"}}));
+        assert!(authentication.authenticate(&headers(token(&answer)), None).await.is_err(), "{plural}");
+    }
+}
+
+#[tokio::test]
+async fn forged_and_foreign_tokens_are_refused() {
+    let fake = world();
+    let (ours, theirs) = (authentication(&fake), authentication(&fake));
+    let answer = issue(&theirs, json!({})).await;
+    assert!(ours.authenticate(&headers(token(&answer)), None).await.is_err(), "another key");
+    let answer = issue(&ours, json!({"audiences": ["vault"]})).await;
+    assert!(ours.authenticate(&headers(token(&answer)), None).await.is_err(), "another audience");
+    let answer = issue(&ours, json!({})).await;
+    let parts: Vec<&str> = token(&answer).split('.').collect();
+    let none = format!("eyJhbGciOiJub25lIn0.{}.", parts[1]);
+    for bad in [none.as_str(), "", "a.b.c", "a.b", &format!("{}.{}.{}", parts[0], parts[1], "AAAA")] {
+        if !bad.is_empty() {
+            assert_eq!(ours.authenticate(&headers(bad), None).await.expect_err(bad), Status::unauthorized());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_checked_before_a_token_is_issued() {
+    let fake = world();
+    let authentication = authentication(&fake);
+    let pod = |name: &str, uid: &str| json!({"spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid}}});
+    let cases = [
+        (
+            "robot",
+            json!({"spec": {"expirationSeconds": 60}}),
+            422,
+            r#"TokenRequest.authentication.k8s.io "" is invalid: spec.expirationSeconds: Invalid value: 60: may not specify a duration less than 10 minutes"#,
+        ),
+        (
+            "robot",
+            json!({"spec": {"expirationSeconds": 4_294_967_297_u64}}),
+            422,
+            r#"TokenRequest.authentication.k8s.io "" is invalid: spec.expirationSeconds: Invalid value: 4294967297: may not specify a duration larger than 2^32 seconds"#,
+        ),
+        ("none", json!({"spec": {}}), 404, r#"serviceaccounts "none" not found"#),
+        ("robot", pod("gone", ""), 404, r#"pods "gone" not found"#),
+        (
+            "robot",
+            pod("other", ""),
+            400,
+            r#"cannot bind token for serviceaccount "robot" to pod running with different serviceaccount name."#,
+        ),
+        (
+            "robot",
+            pod("p", "zz"),
+            409,
+            r#"Operation cannot be fulfilled on Pod "p": the UID in the bound object reference (zz) does not match the UID in record. The object might have been deleted and then recreated"#,
+        ),
+    ];
+    for (name, request, code, message) in cases {
+        let status = authentication.issue("a", name, &request).await.expect_err(message);
+        assert_eq!((status.code, status.message.as_str()), (code, message));
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_anonymous_and_bad_credentials_are_not() {
+    let fake = world();
+    let authentication = authentication(&fake);
+    let user = authentication.authenticate(&http::HeaderMap::new(), None).await.expect("anonymous");
+    assert_eq!(
+        (user.name.as_str(), user.groups),
+        ("system:anonymous", vec!["system:unauthenticated".to_owned()])
+    );
+    assert!(authentication.authenticate(&http::HeaderMap::new(), Some(b"junk")).await.is_err());
+}
+
+#[tokio::test]
+async fn a_token_review_tells_user_and_audiences() {
+    let fake = world();
+    let authentication = authentication(&fake);
+    let answer = issue(&authentication, json!({"audiences": ["vault", "x"]})).await;
+    let ask = |token: &str| json!({"kind": "TokenReview", "spec": {"token": token, "audiences": ["vault"]}});
+    let good = authentication.review_token(ask(token(&answer))).await.expect("reviewed");
+    assert_eq!(good["status"]["authenticated"], json!(true));
+    assert_eq!(good["status"]["audiences"], json!(["vault"]));
+    assert_eq!(good["status"]["user"]["username"], json!("system:serviceaccount:a:robot"));
+    let bad = authentication.review_token(ask("junk")).await.expect("reviewed");
+    assert_eq!(bad["status"], json!({"user": {}, "error": "the token is malformed"}));
+    assert_eq!(authentication.review_token(json!({"spec": {}})).await.expect_err("no token").code, 400);
+}
+
+#[test]
+fn keys_of_every_pem_form_give_the_same_public_key_and_sign() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/authentication/testdata");
+    for (family, forms, algorithm) in
+        [("ec", ["sec1", "pkcs8"], "ES256"), ("rsa", ["pkcs1", "pkcs8"], "RS256")]
+    {
+        let public = keys::verifying_keys(&folder.join(format!("{family}-public.pem"))).expect("public key");
+        assert_eq!(public[0].algorithm(), algorithm);
+        for form in forms {
+            let path = folder.join(format!("{family}-{form}.pem"));
+            let key = SigningKey::from_file(&path).expect("private key");
+            assert_eq!(key.public().jwk(), public[0].jwk(), "{family} {form}");
+            assert!(public[0].verifies(b"text", &key.sign(b"text").expect("signed")));
+            assert!(!public[0].verifies(b"Text", &key.sign(b"text").expect("signed")));
+        }
+    }
+}
+
+#[test]
+fn the_discovery_documents_tell_issuer_and_keys() {
+    let authentication = authentication(&world());
+    assert_eq!(authentication.jwks()["keys"][0]["alg"], json!("ES256"));
+    let document = authentication.openid_configuration("h:1");
+    assert_eq!(document["id_token_signing_alg_values_supported"], json!(["ES256"]));
+    assert_eq!(document["jwks_uri"], json!("https://h:1/openid/v1/jwks"));
+}

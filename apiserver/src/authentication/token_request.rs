@@ -1,0 +1,152 @@
+//! TokenRequest: issues ServiceAccount tokens.
+
+use super::Authentication;
+use super::jwt::{self, Bound, Claims, Reference};
+use coracle_api::meta;
+use coracle_api::status::{FieldError, GroupResource, Status};
+use coracle_daemon::{clock, random};
+use serde_json::{Value, json};
+
+const SECONDS_MIN: i64 = 600;
+const SECONDS_MAX: i64 = 1 << 32;
+const SECONDS_DEFAULT: i64 = 3600;
+/// What the projected volume of every pod asks for. Such a token really lives for a year, since old clients never
+/// read the file again, and `warnafter` tells who they are.
+const SECONDS_OF_PROJECTED_VOLUME: i64 = 3607;
+const SECONDS_EXTENDED: i64 = 365 * 24 * 3600;
+
+impl Authentication {
+    /// Answers `serviceaccounts/NAME/token`: the TokenRequest with its `status` filled.
+    ///
+    /// # Errors
+    /// 404 for the ServiceAccount or the bound object, 422 for a bad duration, 409 for another uid, 400 for another kind.
+    pub async fn issue(&self, namespace: &str, name: &str, request: &Value) -> Result<Value, Status> {
+        let key = self.signing.as_ref().ok_or_else(|| {
+            Status::new(404, "NotFound", "the server could not find the requested resource")
+        })?;
+        for (given, wanted, what) in
+            [(meta::name(request), name, "name"), (meta::namespace(request), namespace, "namespace")]
+        {
+            if !given.is_empty() && given != wanted {
+                return Err(Status::bad_request(format!(
+                    "the {what} of the object ({given}) does not match the {what} on the URL ({wanted})"
+                )));
+            }
+        }
+        let seconds = duration(&request["spec"])?;
+        let account = self.must_get("serviceaccounts", namespace, name).await?;
+        check_uid(meta::uid(request), &account, &GroupResource::new("", "serviceaccounts"), name)?;
+        let mut bound = Bound {
+            namespace: namespace.to_owned(),
+            serviceaccount: Reference { name: name.to_owned(), uid: meta::uid(&account).to_owned() },
+            ..Bound::default()
+        };
+        let object = &request["spec"]["boundObjectRef"];
+        if object.is_object() {
+            self.bind(&mut bound, object).await?;
+        }
+        let asked: Vec<String> = strings(&request["spec"]["audiences"]);
+        let audiences = if asked.is_empty() { self.audiences.clone() } else { asked };
+        let now = clock::now();
+        let mut exp = now.as_second() + seconds;
+        let told = exp;
+        if bound.pod.is_some() && seconds == SECONDS_OF_PROJECTED_VOLUME && audiences == self.audiences {
+            bound.warnafter = Some(exp);
+            exp = now.as_second() + SECONDS_EXTENDED;
+        }
+        let claims = Claims {
+            aud: audiences.clone(),
+            exp,
+            iat: now.as_second(),
+            iss: self.issuer.clone(),
+            jti: random::uuid(),
+            sub: format!("system:serviceaccount:{namespace}:{name}"),
+            nbf: now.as_second(),
+            bound,
+        };
+        let token = jwt::sign(key, &claims).map_err(|_| Status::internal("cannot sign the token"))?;
+        let told = jiff::Timestamp::from_second(told).unwrap_or(jiff::Timestamp::MAX);
+        let mut answer = request.clone();
+        answer["apiVersion"] = json!("authentication.k8s.io/v1");
+        answer["kind"] = json!("TokenRequest");
+        meta::set(&mut answer, "name", name);
+        meta::set(&mut answer, "namespace", namespace);
+        meta::set(&mut answer, "creationTimestamp", clock::rfc3339_seconds(now));
+        answer["spec"] =
+            json!({"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": object});
+        answer["status"] = json!({"token": token, "expirationTimestamp": clock::rfc3339_seconds(told)});
+        Ok(answer)
+    }
+
+    async fn bind(&self, bound: &mut Bound, wanted: &Value) -> Result<(), Status> {
+        let text = |key: &str| wanted[key].as_str().unwrap_or_default();
+        let (version, kind, name) = (text("apiVersion"), text("kind"), text("name"));
+        let (plural, namespace) = match (version, kind) {
+            ("v1", "Pod") => ("pods", bound.namespace.as_str()),
+            ("v1", "Secret") => ("secrets", bound.namespace.as_str()),
+            ("v1", "Node") => ("nodes", ""),
+            _ => {
+                return Err(Status::bad_request(format!(
+                    "cannot bind token to object of type {version}, Kind={kind}"
+                )));
+            }
+        };
+        let object = self.must_get(plural, namespace, name).await?;
+        check_uid(text("uid"), &object, &GroupResource::new("", kind), name)?;
+        let reference = Reference { name: name.to_owned(), uid: meta::uid(&object).to_owned() };
+        match plural {
+            "pods" => {
+                if object["spec"]["serviceAccountName"] != bound.serviceaccount.name.as_str() {
+                    return Err(Status::bad_request(format!(
+                        "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                        bound.serviceaccount.name
+                    )));
+                }
+                if let Some(node) = object["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) {
+                    let found = self.reader.get(&GroupResource::new("", "nodes"), "", node);
+                    let uid = found.map(|node| meta::uid(&node).to_owned()).unwrap_or_default();
+                    bound.node = Some(Reference { name: node.to_owned(), uid });
+                }
+                bound.pod = Some(reference);
+            }
+            "secrets" => bound.secret = Some(reference),
+            _ => bound.node = Some(reference),
+        }
+        Ok(())
+    }
+
+    async fn must_get(&self, plural: &str, namespace: &str, name: &str) -> Result<Value, Status> {
+        let of = GroupResource::new("", plural);
+        if let Some(object) = self.reader.get(&of, namespace, name) {
+            return Ok(object.as_ref().clone());
+        }
+        self.objects.get_fresh(&of, namespace, name).await?.ok_or_else(|| Status::not_found(&of, name))
+    }
+}
+
+fn check_uid(wanted: &str, object: &Value, of: &GroupResource, name: &str) -> Result<(), Status> {
+    if wanted.is_empty() || wanted == meta::uid(object) {
+        return Ok(());
+    }
+    let cause = format!(
+        "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+    );
+    Err(Status::conflict(of, name, &cause))
+}
+
+fn duration(spec: &Value) -> Result<i64, Status> {
+    let seconds = &spec["expirationSeconds"];
+    let why = match seconds.as_i64() {
+        None => return Ok(SECONDS_DEFAULT),
+        Some(given) if given < SECONDS_MIN => "may not specify a duration less than 10 minutes",
+        Some(given) if given > SECONDS_MAX => "may not specify a duration larger than 2^32 seconds",
+        Some(given) => return Ok(given),
+    };
+    let of = GroupResource::new("authentication.k8s.io", "TokenRequest");
+    Err(Status::invalid(&of, "", &[FieldError::invalid("spec.expirationSeconds", seconds, why)]))
+}
+
+/// The strings of a list.
+pub(super) fn strings(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+}
