@@ -1,1 +1,27 @@
-//! placeholder
+//! What every client of our own apiserver is made of: a connection, reflectors, work queues, controller loops,
+//! leader election and events, on kube-rs.
+//!
+//!     apiserver ──list+watch──► Reflector ──► Store ──changes──► Queue ──keys──► controller::run ──► API calls
+//!
+//! Invariants: a wake-up carries a key, never data (whoever is woken reads the store); no periodic relist and no
+//! polling; every task belongs to a [`Scope`] and ends with it.
+
+pub mod backoff;
+mod connect;
+pub mod controller;
+pub mod errors;
+pub mod events;
+mod key;
+pub mod leader;
+pub mod queue;
+pub mod reflector;
+mod scope;
+pub mod store;
+
+pub use connect::{ConnectError, connect};
+pub use events::{EventType, Recorder};
+pub use key::{Key, ObjectId, controller_of};
+pub use queue::Queue;
+pub use reflector::Reflector;
+pub use scope::Scope;
+pub use store::{Change, Changes, Store};

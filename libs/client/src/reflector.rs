@@ -1,0 +1,241 @@
+//! List once, then watch for ever: keeps a [`Store`] equal to what the apiserver holds.
+//!
+//!     List ──ok──► Watch(rv) ──event, bookmark──► Watch(rv')
+//!      ▲  ▲           │  └──stream ends, error──► Watch(rv), after a back-off
+//!      └──┼──────410──┘
+//!         └── error: back-off
+//!
+//! A stream that breaks is resumed at the last resourceVersion seen, on whichever apiserver answers; only 410 Gone
+//! makes a new list, so that a restart of an apiserver costs its clients one request each.
+
+use crate::backoff::Backoff;
+use crate::store::IndexFn;
+use crate::{Key, Scope, Store, errors};
+use coracle_daemon::{clock, random};
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, ObjectList, WatchEvent, WatchParams};
+use kube::core::PartialObjectMeta;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::time::Duration;
+
+/// Ends of the range from which each watch draws its length, so that the watches of a process do not end together.
+const WATCH_SECONDS_MIN: u32 = 200;
+const WATCH_SECONDS_SPREAD: u64 = 90;
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MOST: Duration = Duration::from_secs(10);
+/// Objects asked for at a time by a list.
+const PAGE: u32 = 2000;
+
+/// What a reflector may keep in its store.
+pub trait Reflected: kube::Resource + Clone + Debug + Send + Sync + 'static {}
+impl<K: kube::Resource + Clone + Debug + Send + Sync + 'static> Reflected for K {}
+
+type Listed<K> = kube::Result<ObjectList<K>>;
+type Watched<K> = kube::Result<BoxStream<'static, kube::Result<WatchEvent<K>>>>;
+
+/// Where objects come from: an [`Api`], for whole objects or for their metadata.
+trait Source<K: Reflected>: Send + Sync {
+    fn list<'a>(&'a self, params: &'a ListParams) -> BoxFuture<'a, Listed<K>>;
+    fn watch<'a>(&'a self, params: &'a WatchParams, version: &'a str) -> BoxFuture<'a, Watched<K>>;
+}
+
+struct Whole<K>(Api<K>);
+
+impl<K: Reflected + DeserializeOwned> Source<K> for Whole<K> {
+    fn list<'a>(&'a self, params: &'a ListParams) -> BoxFuture<'a, Listed<K>> {
+        Box::pin(self.0.list(params))
+    }
+
+    fn watch<'a>(&'a self, params: &'a WatchParams, version: &'a str) -> BoxFuture<'a, Watched<K>> {
+        Box::pin(async move { Ok(self.0.watch(params, version).await?.boxed()) })
+    }
+}
+
+struct MetadataOnly(Api<DynamicObject>);
+
+impl Source<PartialObjectMeta<DynamicObject>> for MetadataOnly {
+    fn list<'a>(&'a self, params: &'a ListParams) -> BoxFuture<'a, Listed<PartialObjectMeta<DynamicObject>>> {
+        Box::pin(self.0.list_metadata(params))
+    }
+
+    fn watch<'a>(
+        &'a self,
+        params: &'a WatchParams,
+        version: &'a str,
+    ) -> BoxFuture<'a, Watched<PartialObjectMeta<DynamicObject>>> {
+        Box::pin(async move { Ok(self.0.watch_metadata(params, version).await?.boxed()) })
+    }
+}
+
+/// A reflector about to start.
+pub struct Reflector<K: Reflected> {
+    source: Box<dyn Source<K>>,
+    name: String,
+    fields: Option<String>,
+    labels: Option<String>,
+    indexes: Vec<(&'static str, IndexFn<K>)>,
+    trim: fn(&mut K),
+}
+
+impl<K: Reflected + DeserializeOwned> Reflector<K> {
+    /// Reflects what `api` serves.
+    #[must_use]
+    pub fn new(api: Api<K>) -> Self {
+        let name = api.resource_url().to_owned();
+        Self::of(Box::new(Whole(api)), name)
+    }
+}
+
+impl Reflector<PartialObjectMeta<DynamicObject>> {
+    /// Reflects the metadata of all objects of a resource.
+    #[must_use]
+    pub fn metadata(client: kube::Client, resource: &ApiResource) -> Self {
+        let api = Api::all_with(client, resource);
+        let name = format!("{} (metadata)", api.resource_url());
+        Self::of(Box::new(MetadataOnly(api)), name)
+    }
+}
+
+impl<K: Reflected> Reflector<K> {
+    fn of(source: Box<dyn Source<K>>, name: String) -> Self {
+        Self { source, name, fields: None, labels: None, indexes: Vec::new(), trim: drop_managed_fields }
+    }
+
+    /// Only objects that match this field selector.
+    #[must_use]
+    pub fn fields(mut self, selector: impl Into<String>) -> Self {
+        self.fields = Some(selector.into());
+        self
+    }
+
+    /// Only objects that match this label selector.
+    #[must_use]
+    pub fn labels(mut self, selector: impl Into<String>) -> Self {
+        self.labels = Some(selector.into());
+        self
+    }
+
+    /// Adds an index.
+    #[must_use]
+    pub fn index(mut self, name: &'static str, values_of: IndexFn<K>) -> Self {
+        self.indexes.push((name, values_of));
+        self
+    }
+
+    /// Lets `trim` drop what nobody reads before an object is kept. Without it, `managedFields` go.
+    #[must_use]
+    pub fn trim(mut self, trim: fn(&mut K)) -> Self {
+        self.trim = trim;
+        self
+    }
+
+    /// Starts following, until the scope ends.
+    #[must_use]
+    pub fn start(self, scope: &Scope) -> Store<K> {
+        let store = Store::new(&self.indexes);
+        let filled = store.clone();
+        scope.spawn(format!("reflector {}", self.name), async move { self.follow(&filled).await });
+        store
+    }
+
+    async fn follow(&self, store: &Store<K>) {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+        let mut version = None;
+        loop {
+            let ended = match version.take() {
+                None => self.list(store).await.map(Some),
+                Some(at) => self.watch(store, at, &mut version, &mut backoff).await.map(|()| None),
+            };
+            match ended {
+                Ok(Some(listed)) => version = Some(listed),
+                Ok(None) => {}
+                Err(error) => {
+                    if errors::is_gone(&error) {
+                        tracing::debug!(reflector = self.name, "history is gone: listing anew");
+                        version = None;
+                    } else {
+                        tracing::debug!(reflector = self.name, error = ?error, "will try again");
+                    }
+                    clock::sleep(backoff.next_delay()).await;
+                }
+            }
+        }
+    }
+
+    /// Lists everything into the store; returns the list's resourceVersion.
+    async fn list(&self, store: &Store<K>) -> kube::Result<String> {
+        let mut params = ListParams {
+            label_selector: self.labels.clone(),
+            field_selector: self.fields.clone(),
+            ..ListParams::default().limit(PAGE)
+        };
+        let mut objects = Vec::new();
+        let version = loop {
+            let page = self.source.list(&params).await?;
+            objects.extend(page.items);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params.continue_token = Some(token),
+                None => break page.metadata.resource_version.unwrap_or_default(),
+            }
+        };
+        objects.iter_mut().for_each(self.trim);
+        store.replace(objects);
+        Ok(version)
+    }
+
+    /// Follows one stream from `at`; `resume` always holds where to go on.
+    async fn watch(
+        &self,
+        store: &Store<K>,
+        at: String,
+        resume: &mut Option<String>,
+        backoff: &mut Backoff,
+    ) -> kube::Result<()> {
+        #[expect(clippy::cast_possible_truncation, reason = "below WATCH_SECONDS_SPREAD")]
+        let timeout = WATCH_SECONDS_MIN + random::below(WATCH_SECONDS_SPREAD) as u32;
+        let params = WatchParams {
+            label_selector: self.labels.clone(),
+            field_selector: self.fields.clone(),
+            timeout: Some(timeout),
+            bookmarks: true,
+            send_initial_events: false,
+        };
+        let version = resume.insert(at);
+        let mut events = self.source.watch(&params, version).await?;
+        let began = clock::Instant::now();
+        while let Some(event) = events.try_next().await? {
+            backoff.reset();
+            match event {
+                WatchEvent::Added(mut object) | WatchEvent::Modified(mut object) => {
+                    remember(version, &object);
+                    (self.trim)(&mut object);
+                    store.upsert(object);
+                }
+                WatchEvent::Deleted(object) => {
+                    remember(version, &object);
+                    store.remove(&Key::of(object.meta()));
+                }
+                WatchEvent::Bookmark(bookmark) => *version = bookmark.metadata.resource_version,
+                WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
+            }
+        }
+        // A server that ends streams at once must not be asked in a tight loop.
+        if began.elapsed() < Duration::from_secs(1) {
+            clock::sleep(backoff.next_delay()).await;
+        }
+        Ok(())
+    }
+}
+
+fn remember<K: Reflected>(version: &mut String, object: &K) {
+    if let Some(seen) = &object.meta().resource_version {
+        version.clone_from(seen);
+    }
+}
+
+fn drop_managed_fields<K: Reflected>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
