@@ -37,6 +37,12 @@ pub fn update(new: &mut Value, old: Option<&Value>, kind: &Kind, writer: &Writer
 ///
 /// # Errors
 /// See [`ApplyError`].
-pub fn apply(live: Option<&Value>, config: &Value, kind: &Kind, writer: &Writer<'_>, force: bool) -> Result<Value, ApplyError> {
+pub fn apply(
+    live: Option<&Value>,
+    config: &Value,
+    kind: &Kind,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, ApplyError> {
     unimplemented!("B {live:?} {config} {kind:?} {writer:?} {force}")
 }

@@ -57,7 +57,10 @@ impl FieldSelector {
     /// The value that `field` must equal, when the selector says so (`metadata.name`, `spec.nodeName`: for indexes).
     #[must_use]
     pub fn exact(&self, field: &str) -> Option<&str> {
-        self.requirements.iter().find(|(name, equal, _)| *equal && name == field).map(|(_, _, value)| value.as_str())
+        self.requirements
+            .iter()
+            .find(|(name, equal, _)| *equal && name == field)
+            .map(|(_, _, value)| value.as_str())
     }
     /// Whether `object` matches.
     #[must_use]

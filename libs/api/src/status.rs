@@ -23,7 +23,11 @@ impl GroupResource {
 
 impl fmt::Display for GroupResource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.group.is_empty() { f.write_str(&self.resource) } else { write!(f, "{}.{}", self.resource, self.group) }
+        if self.group.is_empty() {
+            f.write_str(&self.resource)
+        } else {
+            write!(f, "{}.{}", self.resource, self.group)
+        }
     }
 }
 
@@ -102,7 +106,12 @@ pub fn go_quoted(text: &str) -> String {
 }
 
 impl FieldError {
-    fn new(kind: ErrorType, field: impl Into<String>, value: Option<String>, detail: impl Into<String>) -> Self {
+    fn new(
+        kind: ErrorType,
+        field: impl Into<String>,
+        value: Option<String>,
+        detail: impl Into<String>,
+    ) -> Self {
         Self { kind, field: field.into(), value, detail: detail.into() }
     }
     /// `Invalid value: VALUE: detail`.
@@ -128,18 +137,28 @@ impl FieldError {
     /// `Unsupported value: VALUE: supported values: "A", "B"`.
     pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Self {
         let list: Vec<String> = supported.iter().map(|s| go_quoted(s)).collect();
-        let detail = if list.is_empty() { String::new() } else { format!("supported values: {}", list.join(", ")) };
+        let detail =
+            if list.is_empty() { String::new() } else { format!("supported values: {}", list.join(", ")) };
         Self::new(ErrorType::NotSupported, field, Some(shown(value)), detail)
     }
     /// `Too long: may not be more than MAX bytes`.
     pub fn too_long(field: impl Into<String>, max: i64) -> Self {
-        let detail = if max >= 0 { format!("may not be more than {max} bytes") } else { "value is too long".to_owned() };
+        let detail = if max >= 0 {
+            format!("may not be more than {max} bytes")
+        } else {
+            "value is too long".to_owned()
+        };
         Self::new(ErrorType::TooLong, field, None, detail)
     }
     /// `Too many: ACTUAL: must have at most MAX items`.
     pub fn too_many(field: impl Into<String>, actual: usize, max: usize) -> Self {
         let noun = if max == 1 { "item" } else { "items" };
-        Self::new(ErrorType::TooMany, field, Some(actual.to_string()), format!("must have at most {max} {noun}"))
+        Self::new(
+            ErrorType::TooMany,
+            field,
+            Some(actual.to_string()),
+            format!("must have at most {max} {noun}"),
+        )
     }
     /// `Internal error: detail`.
     pub fn internal(field: impl Into<String>, detail: impl Into<String>) -> Self {
@@ -161,7 +180,10 @@ impl FieldError {
             ErrorType::Internal => "Internal error",
         };
         let mut out = word.to_owned();
-        for part in [self.value.as_deref(), Some(self.detail.as_str()).filter(|detail| !detail.is_empty())].into_iter().flatten() {
+        for part in [self.value.as_deref(), Some(self.detail.as_str()).filter(|detail| !detail.is_empty())]
+            .into_iter()
+            .flatten()
+        {
             out.push_str(": ");
             out.push_str(part);
         }
@@ -216,7 +238,13 @@ pub struct Status {
 impl Status {
     /// A Status without details.
     pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Self {
-        Self { code, reason: reason.to_owned(), message: message.into(), details: Value::Null, continue_token: None }
+        Self {
+            code,
+            reason: reason.to_owned(),
+            message: message.into(),
+            details: Value::Null,
+            continue_token: None,
+        }
     }
 
     fn about(code: u16, reason: &str, of: &GroupResource, name: &str, message: String) -> Self {
@@ -236,12 +264,22 @@ impl Status {
     /// 409 with a cause.
     #[must_use]
     pub fn conflict(of: &GroupResource, name: &str, cause: &str) -> Self {
-        Self::about(409, "Conflict", of, name, format!("Operation cannot be fulfilled on {of} {}: {cause}", go_quoted(name)))
+        Self::about(
+            409,
+            "Conflict",
+            of,
+            name,
+            format!("Operation cannot be fulfilled on {of} {}: {cause}", go_quoted(name)),
+        )
     }
     /// 409 for a resourceVersion that is not the latest.
     #[must_use]
     pub fn stale(of: &GroupResource, name: &str) -> Self {
-        Self::conflict(of, name, "the object has been modified; please apply your changes to the latest version and try again")
+        Self::conflict(
+            of,
+            name,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
     }
     /// 403 with the full text after `forbidden: `.
     #[must_use]
@@ -265,7 +303,8 @@ impl Status {
     /// 405: `ACTION is not supported on resources of kind "RES"`.
     #[must_use]
     pub fn method_not_allowed(of: &GroupResource, action: &str) -> Self {
-        let message = format!("{action} is not supported on resources of kind {}", go_quoted(&of.to_string()));
+        let message =
+            format!("{action} is not supported on resources of kind {}", go_quoted(&of.to_string()));
         Self::about(405, "MethodNotAllowed", of, "", message)
     }
     /// 422; `of` is group and *kind*. Repeated errors are told once.
@@ -316,7 +355,11 @@ impl Status {
     /// 504 for a resourceVersion from the future.
     #[must_use]
     pub fn too_large_resource_version(wanted: u64, current: u64) -> Self {
-        let mut status = Self::new(504, "Timeout", format!("Timeout: Too large resource version: {wanted}, current: {current}"));
+        let mut status = Self::new(
+            504,
+            "Timeout",
+            format!("Timeout: Too large resource version: {wanted}, current: {current}"),
+        );
         status.details = json!({"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1});
         status
     }
@@ -327,12 +370,19 @@ impl Status {
     /// 406.
     #[must_use]
     pub fn not_acceptable(accepted: &[&str]) -> Self {
-        Self::new(406, "NotAcceptable", format!("only the following media types are accepted: {}", accepted.join(", ")))
+        Self::new(
+            406,
+            "NotAcceptable",
+            format!("only the following media types are accepted: {}", accepted.join(", ")),
+        )
     }
     /// 415.
     #[must_use]
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
-        let message = format!("the body of the request was in an unknown format - accepted media types include: {}", accepted.join(", "));
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            accepted.join(", ")
+        );
         Self::new(415, "UnsupportedMediaType", message)
     }
     /// 413 for a body of more than `limit` bytes.
@@ -375,9 +425,16 @@ mod tests {
 
     #[test]
     fn invalid_lists_every_field_error_as_kubernetes_does() {
-        let errors = [FieldError::required("spec.a", ""), FieldError::invalid("spec.b", &json!("x"), "must be y")];
+        let errors =
+            [FieldError::required("spec.a", ""), FieldError::invalid("spec.b", &json!("x"), "must be y")];
         let status = Status::invalid(&GroupResource::new("apps", "Deployment"), "web", &errors);
-        assert_eq!(status.message, r#"Deployment.apps "web" is invalid: [spec.a: Required value, spec.b: Invalid value: "x": must be y]"#);
-        assert_eq!(status.to_value()["details"]["causes"][0], json!({"reason": "FieldValueRequired", "message": "Required value", "field": "spec.a"}));
+        assert_eq!(
+            status.message,
+            r#"Deployment.apps "web" is invalid: [spec.a: Required value, spec.b: Invalid value: "x": must be y]"#
+        );
+        assert_eq!(
+            status.to_value()["details"]["causes"][0],
+            json!({"reason": "FieldValueRequired", "message": "Required value", "field": "spec.a"})
+        );
     }
 }

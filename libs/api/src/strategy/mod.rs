@@ -1,0 +1,254 @@
+//! What create and update keep or drop for each kind (Kubernetes' PrepareForCreate and PrepareForUpdate), as rows.
+//!
+//! In: canonical, defaulted objects. Out: the objects as they go to validation. Pure: the registry sets uid and
+//! creationTimestamp *before* `prepare_create` (a Job's selector and a PersistentVolume's status need them), and
+//! allocates addresses and ports after it. Rows are in `rows`, single kinds' own rules in the files beside it.
+
+mod job;
+mod pod;
+mod rows;
+mod service;
+mod special;
+#[cfg(test)]
+mod tests;
+
+use crate::kinds::Kind;
+use crate::meta;
+use rows::{Generation, Row, StatusWrite};
+use serde_json::{Map, Value, json};
+
+/// The per-kind switches of the generic registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strategy {
+    /// PUT of a missing object creates it.
+    pub allow_create_on_update: bool,
+    /// PUT without resourceVersion is let through.
+    pub allow_unconditional_update: bool,
+    /// `metadata.generation` counts spec changes.
+    pub has_generation: bool,
+    /// Delete waits `terminationGracePeriodSeconds` (pods).
+    pub graceful_delete: bool,
+    /// `Orphan`, `Background`: what DELETE does with dependents when the caller says nothing.
+    pub default_propagation: &'static str,
+}
+
+/// The row of `kind`.
+#[must_use]
+pub fn of(kind: &Kind) -> Strategy {
+    let row = rows::of(kind);
+    Strategy {
+        allow_create_on_update: row.create_on_update,
+        allow_unconditional_update: row.unconditional_update,
+        has_generation: row.generation != Generation::None,
+        graceful_delete: row.kind == "Pod",
+        default_propagation: row.propagation,
+    }
+}
+
+/// Before validation of a create: clears status, sets generation 1, and the kind's own rules. Server-allocated
+/// values (uid, clusterIP, node ports, tokens) are not set here.
+pub fn prepare_create(object: &mut Value, kind: &Kind) {
+    let row = rows::of(kind);
+    for key in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        meta::remove(object, key);
+    }
+    if kind.subresource("status").is_some() && row.kind != "Node" {
+        clear_status(object, row, kind);
+    }
+    if row.generation != Generation::None {
+        meta::set(object, "generation", 1);
+    }
+    match row.kind {
+        "Pod" => pod::prepare_create(object),
+        "Job" => job::prepare_create(object),
+        "Service" => service::prepare_create(object),
+        "DaemonSet" => special::template_generation(object, None),
+        "Namespace" => special::namespace(object),
+        "Node" => special::node(object),
+        "PersistentVolume" => special::volume_phase_time(object, None),
+        "PersistentVolumeClaim" => special::claim_data_source(object),
+        "ServiceAccount" => special::secret_names_only(object),
+        "CustomResourceDefinition" => special::stored_versions(object),
+        "Endpoints" => special::pack_endpoints(object),
+        _ => {}
+    }
+}
+
+/// Before validation of an update of `subresource` (`""` for the main resource): takes from `old` what this path may not
+/// change (status, or everything but status; immutable metadata), and bumps generation when the spec changed.
+pub fn prepare_update(new: &mut Value, old: &Value, kind: &Kind, subresource: &str) {
+    let row = rows::of(kind);
+    match subresource {
+        "" | "scale" => prepare_main(new, old, row, kind),
+        "status" => keep_all_but_status(new, old, row),
+        "ephemeralcontainers" => keep_all_but(new, old, &["/spec/ephemeralContainers"]),
+        "finalize" => keep_all_but(new, old, &["/spec/finalizers"]),
+        "approval" => keep_all_but(new, old, &["/status/conditions"]),
+        "resize" => pod::keep_all_but_resources(new, old),
+        _ => {}
+    }
+    keep_identity(new, old);
+    if subresource != "status" {
+        bump_generation(new, old, row, kind);
+    }
+}
+
+fn prepare_main(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
+    if kind.subresource("status").is_some() {
+        copy(new, old, "status");
+    }
+    match row.kind {
+        "Service" => service::prepare_update(new, old),
+        "DaemonSet" => special::template_generation(new, Some(old)),
+        "Namespace" => copy_in_spec(new, old, "finalizers"),
+        "CertificateSigningRequest" => copy(new, old, "spec"),
+        "PersistentVolumeClaim" => special::claim_data_source(new),
+        "ServiceAccount" => special::secret_names_only(new),
+        "Secret" if new["type"].as_str().is_none_or(str::is_empty) => copy(new, old, "type"),
+        "Endpoints" => special::pack_endpoints(new),
+        _ => {}
+    }
+}
+
+/// A write to `status` keeps the rest of the stored object; which metadata it may touch is the kind's choice.
+fn keep_all_but_status(new: &mut Value, old: &Value, row: &Row) {
+    if row.kind == "PersistentVolume" {
+        special::volume_phase_time(new, Some(old));
+    }
+    if row.kind == "CertificateSigningRequest" {
+        special::keep_decisions(new, old);
+    }
+    if row.kind == "Pod" && new["status"]["qosClass"].as_str().is_none_or(str::is_empty) {
+        let class = old["status"]["qosClass"].clone();
+        put(&mut new["status"], "qosClass", Some(class).filter(|class| !class.is_null()));
+    }
+    let managed = new["metadata"].get("managedFields").cloned();
+    let keys: Vec<String> =
+        [&*new, old].into_iter().filter_map(Value::as_object).flat_map(Map::keys).cloned().collect();
+    for key in
+        keys.iter().filter(|key| !matches!(key.as_str(), "apiVersion" | "kind" | "metadata" | "status"))
+    {
+        copy(new, old, key);
+    }
+    match row.status_write {
+        StatusWrite::MetadataToo => {}
+        StatusWrite::Keeps(key) => put(&mut new["metadata"], key, old["metadata"].get(key).cloned()),
+        StatusWrite::StatusOnly => {
+            let version = new["metadata"].get("resourceVersion").cloned();
+            copy(new, old, "metadata");
+            put(&mut new["metadata"], "managedFields", managed);
+            put(&mut new["metadata"], "resourceVersion", version);
+        }
+    }
+}
+
+/// Keeps the stored object except at `pointers`, and except the metadata that says who asks for what.
+fn keep_all_but(new: &mut Value, old: &Value, pointers: &[&str]) {
+    let mut kept = old.clone();
+    for pointer in pointers {
+        let Some((parent, key)) = pointer.rsplit_once('/') else { continue };
+        let value = new.pointer(pointer).cloned();
+        let Some((_, parent)) = parent.split_once('/') else { continue };
+        put(&mut kept[parent], key, value);
+    }
+    carry_request_metadata(&mut kept, new);
+    *new = kept;
+}
+
+fn carry_request_metadata(kept: &mut Value, new: &Value) {
+    for key in ["managedFields", "resourceVersion", "uid"] {
+        put(&mut kept["metadata"], key, new["metadata"].get(key).cloned());
+    }
+}
+
+/// Metadata that only the server writes. A uid that differs is left for the precondition check and validation.
+fn keep_identity(new: &mut Value, old: &Value) {
+    let stored = &old["metadata"];
+    for key in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        put(&mut new["metadata"], key, stored.get(key).cloned());
+    }
+    if meta::uid(new).is_empty() {
+        put(&mut new["metadata"], "uid", stored.get("uid").cloned());
+    }
+    meta::remove(new, "selfLink");
+}
+
+fn bump_generation(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
+    let changed = |key: &str| !same(&new[key], &old[key]);
+    let bump = match row.generation {
+        Generation::None | Generation::Once => false,
+        Generation::Spec => changed("spec"),
+        Generation::SpecOrAnnotations => {
+            changed("spec") || !same(&new["metadata"]["annotations"], &old["metadata"]["annotations"])
+        }
+        Generation::Field(key) => changed(key),
+        Generation::ContentOrLabels => {
+            !same_content(new, old, &["metadata"])
+                || !same(&new["metadata"]["labels"], &old["metadata"]["labels"])
+        }
+        Generation::Content if kind.subresource("status").is_some() => {
+            !same_content(new, old, &["metadata", "status"])
+        }
+        Generation::Content => !same_content(new, old, &["metadata"]),
+    };
+    if bump {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+        meta::set(new, "generation", generation);
+    }
+}
+
+fn same_content(new: &Value, old: &Value, but: &[&str]) -> bool {
+    let strip = |object: &Value| {
+        let mut object = object.clone();
+        for key in but {
+            put(&mut object, key, None);
+        }
+        object
+    };
+    same(&strip(new), &strip(old))
+}
+
+/// Equality as Kubernetes' semantic DeepEqual sees it: absent, null and empty lists or maps are one.
+pub(crate) fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            a.iter().all(|(key, value)| same(value, b.get(key).unwrap_or(&Value::Null)))
+                && b.iter().all(|(key, value)| a.contains_key(key) || same(value, &Value::Null))
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Null, Value::Object(map)) | (Value::Object(map), Value::Null) => {
+            map.values().all(|value| same(value, &Value::Null))
+        }
+        (Value::Null, Value::Array(items)) | (Value::Array(items), Value::Null) => items.is_empty(),
+        _ => a == b,
+    }
+}
+
+fn clear_status(object: &mut Value, row: &Row, kind: &Kind) {
+    if kind.custom.is_some() {
+        put(object, "status", None);
+    } else {
+        object["status"] = rows::empty_status(row.kind, &kind.version);
+    }
+}
+
+/// Sets or, for `None`, removes a key; a parent that is null becomes an object when there is something to set.
+fn put(object: &mut Value, key: &str, value: Option<Value>) {
+    if object.is_null() && value.is_some() {
+        *object = json!({});
+    }
+    if let Some(map) = object.as_object_mut() {
+        match value {
+            Some(value) => drop(map.insert(key.to_owned(), value)),
+            None => drop(map.remove(key)),
+        }
+    }
+}
+
+fn copy(new: &mut Value, old: &Value, key: &str) {
+    put(new, key, old.get(key).cloned());
+}
+
+fn copy_in_spec(new: &mut Value, old: &Value, key: &str) {
+    put(&mut new["spec"], key, old["spec"].get(key).cloned());
+}

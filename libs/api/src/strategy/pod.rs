@@ -1,0 +1,109 @@
+//! Pods: first status, quality of service, affinity keys, and what `resize` may change.
+
+use super::{carry_request_metadata, put};
+use crate::validate::amount::Amount;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+pub(super) fn prepare_create(pod: &mut Value) {
+    let class = quality_of_service(&pod["spec"]);
+    let mut status = json!({"phase": "Pending", "qosClass": class});
+    if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+        status["conditions"] = json!([{
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "lastProbeTime": null,
+            "lastTransitionTime": null, "message": "Scheduling is blocked due to non-empty scheduling gates",
+        }]);
+    }
+    pod["status"] = status;
+    merge_label_keys(pod);
+}
+
+/// `Guaranteed`, `Burstable` or `BestEffort`, from the cpu and memory of all containers.
+pub(crate) fn quality_of_service(spec: &Value) -> &'static str {
+    let mut sums: [BTreeMap<&str, Amount>; 2] = Default::default();
+    let mut guaranteed = true;
+    for container in
+        ["containers", "initContainers"].iter().filter_map(|list| spec[*list].as_array()).flatten()
+    {
+        for (sum, key) in sums.iter_mut().zip(["requests", "limits"]) {
+            let amounts = &container["resources"][key];
+            for name in ["cpu", "memory"] {
+                match amounts[name].as_str().and_then(Amount::parse).filter(|amount| *amount != Amount::ZERO)
+                {
+                    Some(amount) => {
+                        let total = sum.get(name).map_or(amount, |old| old.plus(amount));
+                        sum.insert(name, total);
+                    }
+                    None if key == "limits" => guaranteed = false,
+                    None => {}
+                }
+            }
+        }
+    }
+    let [requests, limits] = sums;
+    match () {
+        () if requests.is_empty() && limits.is_empty() => "BestEffort",
+        () if guaranteed && requests == limits => "Guaranteed",
+        () => "Burstable",
+    }
+}
+
+/// `matchLabelKeys` of pod (anti)affinity become requirements on the labels the pod has now.
+fn merge_label_keys(pod: &mut Value) {
+    let labels = pod["metadata"]["labels"].clone();
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let Some(affinity) = pod["spec"]["affinity"].get_mut(kind) else { continue };
+        if let Some(terms) =
+            affinity.get_mut("requiredDuringSchedulingIgnoredDuringExecution").and_then(Value::as_array_mut)
+        {
+            terms.iter_mut().for_each(|term| merge_term(term, &labels));
+        }
+        if let Some(terms) =
+            affinity.get_mut("preferredDuringSchedulingIgnoredDuringExecution").and_then(Value::as_array_mut)
+        {
+            terms
+                .iter_mut()
+                .filter_map(|term| term.get_mut("podAffinityTerm"))
+                .for_each(|term| merge_term(term, &labels));
+        }
+    }
+}
+
+fn merge_term(term: &mut Value, labels: &Value) {
+    if !term["labelSelector"].is_object() {
+        return;
+    }
+    for (keys, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+        for key in term[keys].as_array().cloned().unwrap_or_default() {
+            let Some(value) = key.as_str().and_then(|key| labels.get(key)) else { continue };
+            let requirement = json!({"key": key, "operator": operator, "values": [value]});
+            let expressions = &mut term["labelSelector"]["matchExpressions"];
+            match expressions.as_array_mut() {
+                Some(list) => list.push(requirement),
+                None => *expressions = json!([requirement]),
+            }
+        }
+    }
+}
+
+/// `resize` takes resources and resize policies, container by container, and nothing else.
+pub(super) fn keep_all_but_resources(new: &mut Value, old: &Value) {
+    let mut kept = old.clone();
+    for list in ["containers", "initContainers"] {
+        let Some(containers) = kept["spec"].get_mut(list).and_then(Value::as_array_mut) else { continue };
+        for container in containers {
+            let asked = new["spec"][list]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|asked| asked["name"] == container["name"]);
+            if let Some(asked) = asked {
+                for key in ["resources", "resizePolicy"] {
+                    put(container, key, asked.get(key).cloned());
+                }
+            }
+        }
+    }
+    carry_request_metadata(&mut kept, new);
+    *new = kept;
+}

@@ -1,0 +1,152 @@
+//! Rules of single kinds that fit in a few lines each.
+
+use super::{put, same};
+use serde_json::{Map, Value, json};
+
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+/// DaemonSets count changes of their template in an annotation, a leftover that clients still read.
+pub(super) fn template_generation(set: &mut Value, old: Option<&Value>) {
+    let stored = |object: &Value| {
+        object["metadata"]["annotations"][TEMPLATE_GENERATION]
+            .as_str()
+            .and_then(|text| text.parse::<i64>().ok())
+    };
+    let generation = match old {
+        None => stored(set).unwrap_or(0).max(1),
+        Some(old) => {
+            stored(old).unwrap_or(1) + i64::from(!same(&set["spec"]["template"], &old["spec"]["template"]))
+        }
+    };
+    put(&mut set["metadata"]["annotations"], TEMPLATE_GENERATION, Some(json!(generation.to_string())));
+}
+
+/// The namespace controller removes this finalizer once the namespace is empty.
+pub(super) fn namespace(namespace: &mut Value) {
+    let spec = &mut namespace["spec"];
+    if !spec["finalizers"].is_array() {
+        put(spec, "finalizers", Some(json!([])));
+    }
+    if let Some(finalizers) = spec["finalizers"].as_array_mut()
+        && !finalizers.iter().any(|name| name == "kubernetes")
+    {
+        finalizers.push(json!("kubernetes"));
+    }
+}
+
+/// The deprecated single CIDR and the list say the same.
+pub(super) fn node(node: &mut Value) {
+    let spec = &mut node["spec"];
+    match (spec["podCIDR"].as_str(), spec["podCIDRs"].get(0).and_then(Value::as_str)) {
+        (Some(cidr), None) if !cidr.is_empty() => put(spec, "podCIDRs", Some(json!([cidr]))),
+        (None, Some(cidr)) => put(spec, "podCIDR", Some(json!(cidr))),
+        _ => {}
+    }
+}
+
+/// `lastPhaseTransitionTime` starts with the volume. Later changes are stamped by the writer, which has a clock.
+pub(super) fn volume_phase_time(volume: &mut Value, old: Option<&Value>) {
+    let time = match old {
+        None => volume["metadata"].get("creationTimestamp").cloned(),
+        Some(old) if volume["status"]["phase"] == old["status"]["phase"] => {
+            old["status"].get("lastPhaseTransitionTime").cloned()
+        }
+        Some(_) => return,
+    };
+    put(&mut volume["status"], "lastPhaseTransitionTime", time.filter(|time| !time.is_null()));
+}
+
+/// `dataSource` and its successor `dataSourceRef` mirror each other where one of them is given.
+pub(super) fn claim_data_source(claim: &mut Value) {
+    let spec = &mut claim["spec"];
+    let (source, reference) = (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned());
+    match (source.filter(|value| !value.is_null()), reference.filter(|value| !value.is_null())) {
+        (Some(source), None) => put(spec, "dataSourceRef", Some(source)),
+        (None, Some(reference)) if reference["namespace"].as_str().is_none_or(str::is_empty) => {
+            let known = matches!(
+                (
+                    reference["apiGroup"].as_str().unwrap_or_default(),
+                    reference["kind"].as_str().unwrap_or_default()
+                ),
+                ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+            );
+            put(spec, "dataSource", Some(reference).filter(|_| known));
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn secret_names_only(account: &mut Value) {
+    for secret in account.get_mut("secrets").and_then(Value::as_array_mut).into_iter().flatten() {
+        *secret = match secret.get("name") {
+            Some(name) => json!({"name": name}),
+            None => json!({}),
+        };
+    }
+}
+
+pub(super) fn stored_versions(definition: &mut Value) {
+    let storage: Vec<Value> = definition["spec"]["versions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|version| version["storage"] == true)
+        .map(|version| version["name"].clone())
+        .collect();
+    put(&mut definition["status"], "storedVersions", Some(json!(storage)));
+}
+
+/// Once decided, a request stays decided: Approved and Denied conditions come from the stored object.
+pub(super) fn keep_decisions(request: &mut Value, old: &Value) {
+    let decision = |condition: &&Value| matches!(condition["type"].as_str(), Some("Approved" | "Denied"));
+    let list = |object: &Value| object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let (new, old) = (list(request), list(old));
+    let mut kept: Vec<Value> = old.iter().filter(decision).cloned().collect();
+    kept.extend(new.iter().filter(|condition| !decision(condition)).cloned());
+    if !kept.is_empty() {
+        put(&mut request["status"], "conditions", Some(json!(kept)));
+    }
+}
+
+/// Subsets with equal ports become one, and addresses are sorted, so that equal endpoints are equal objects.
+pub(super) fn pack_endpoints(endpoints: &mut Value) {
+    let Some(subsets) = endpoints.get_mut("subsets").and_then(Value::as_array_mut) else { return };
+    let mut packed: Vec<(Value, Map<String, Value>)> = Vec::new();
+    for subset in subsets.drain(..) {
+        let Value::Object(mut subset) = subset else { continue };
+        let mut ports = subset.remove("ports").unwrap_or_default();
+        if let Some(ports) = ports.as_array_mut() {
+            ports.sort_by_cached_key(Value::to_string);
+        }
+        match packed.iter_mut().find(|(seen, _)| *seen == ports) {
+            Some((_, into)) => merge_addresses(into, subset),
+            None => packed.push((ports, subset)),
+        }
+    }
+    for (ports, mut subset) in packed {
+        for key in ["addresses", "notReadyAddresses"] {
+            if let Some(addresses) = subset.get_mut(key).and_then(Value::as_array_mut) {
+                addresses.sort_by_cached_key(|address| (meta_text(address, "ip"), address.to_string()));
+                addresses.dedup();
+            }
+        }
+        if !ports.is_null() {
+            subset.insert("ports".to_owned(), ports);
+        }
+        subsets.push(Value::Object(subset));
+    }
+}
+
+fn merge_addresses(into: &mut Map<String, Value>, from: Map<String, Value>) {
+    for (key, addresses) in from {
+        match (into.get_mut(&key).and_then(Value::as_array_mut), addresses) {
+            (Some(list), Value::Array(more)) => list.extend(more),
+            (None, addresses) => drop(into.insert(key, addresses)),
+            _ => {}
+        }
+    }
+}
+
+fn meta_text(object: &Value, key: &str) -> String {
+    object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,113 @@
+//! What survives create and update, kind by kind.
+
+use super::*;
+use crate::kinds::{Kind, Subresource};
+
+fn kind(name: &str, subresources: &[&str]) -> Kind {
+    let sub = |name: &&str| Subresource {
+        name: (*name).to_owned(),
+        group: String::new(),
+        version: "v1".to_owned(),
+        kind: String::new(),
+        verbs: Vec::new(),
+    };
+    Kind {
+        group: String::new(),
+        version: "v1".to_owned(),
+        kind: name.to_owned(),
+        plural: String::new(),
+        singular: String::new(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        namespaced: true,
+        verbs: Vec::new(),
+        subresources: subresources.iter().map(sub).collect(),
+        storage_version: String::new(),
+        definition: String::new(),
+        custom: None,
+    }
+}
+
+#[test]
+fn status_is_the_servers_on_create_and_kept_on_update() {
+    let deployment = kind("Deployment", &["status"]);
+    let mut new = json!({"metadata": {"name": "d", "selfLink": "/x"}, "spec": {"replicas": 1}, "status": {"replicas": 9}});
+    prepare_create(&mut new, &deployment);
+    assert_eq!(
+        new,
+        json!({"metadata": {"name": "d", "generation": 1}, "spec": {"replicas": 1}, "status": {}})
+    );
+    let old = json!({"metadata": {"uid": "u", "generation": 1}, "spec": {"replicas": 1}, "status": {"replicas": 1}});
+    let mut new = json!({"metadata": {}, "spec": {"replicas": 2}, "status": {}});
+    prepare_update(&mut new, &old, &deployment, "");
+    assert_eq!(
+        new,
+        json!({"metadata": {"uid": "u", "generation": 2}, "spec": {"replicas": 2}, "status": {"replicas": 1}})
+    );
+}
+
+#[test]
+fn a_status_write_leaves_the_spec_alone() {
+    let old = json!({"metadata": {"generation": 3, "labels": {"a": "b"}}, "spec": {"replicas": 1}});
+    let mut new =
+        json!({"metadata": {"labels": {"a": "c"}}, "spec": {"replicas": 5}, "status": {"replicas": 1}});
+    prepare_update(&mut new, &old, &kind("Deployment", &["status"]), "status");
+    assert_eq!(
+        new,
+        json!({"metadata": {"generation": 3, "labels": {"a": "b"}}, "spec": {"replicas": 1}, "status": {"replicas": 1}})
+    );
+}
+
+#[test]
+fn absent_null_and_empty_are_the_same_spec() {
+    assert!(same(&json!({"a": null, "b": [], "c": {"d": null}}), &json!({})));
+    assert!(!same(&json!({"a": 0}), &json!({})));
+}
+
+#[test]
+fn pods_start_pending_with_their_class() {
+    let pod = kind("Pod", &["status"]);
+    for (resources, class) in [
+        (json!({}), "BestEffort"),
+        (json!({"requests": {"cpu": "1"}}), "Burstable"),
+        (
+            json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1000m", "memory": "1Gi"}}),
+            "Guaranteed",
+        ),
+    ] {
+        let mut object = json!({"metadata": {}, "spec": {"containers": [{"resources": resources}]}});
+        prepare_create(&mut object, &pod);
+        assert_eq!(object["status"], json!({"phase": "Pending", "qosClass": class}));
+    }
+}
+
+#[test]
+fn jobs_select_by_uid() {
+    let mut job = json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {"metadata": {}}}});
+    prepare_create(&mut job, &kind("Job", &["status"]));
+    assert_eq!(job["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}));
+    assert_eq!(job["metadata"]["labels"]["job-name"], "j");
+}
+
+#[test]
+fn a_service_put_without_allocations_keeps_them() {
+    let old = json!({"metadata": {}, "spec": {"type": "NodePort", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
+        "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30001}]}});
+    let mut new =
+        json!({"metadata": {}, "spec": {"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}});
+    prepare_update(&mut new, &old, &kind("Service", &["status"]), "");
+    assert_eq!(new["spec"], old["spec"]);
+    let mut external = json!({"metadata": {}, "spec": {"type": "ClusterIP", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
+        "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30001}]}});
+    prepare_update(&mut external, &old, &kind("Service", &["status"]), "");
+    assert_eq!(external["spec"]["ports"], json!([{"port": 80, "protocol": "TCP"}]));
+}
+
+#[test]
+fn propagation_and_update_switches_come_from_the_rows() {
+    assert_eq!(of(&kind("Job", &[])).default_propagation, "Orphan");
+    assert!(of(&kind("Pod", &[])).graceful_delete);
+    assert!(
+        of(&kind("Lease", &[])).allow_create_on_update && !of(&kind("Lease", &[])).allow_unconditional_update
+    );
+}
