@@ -1,0 +1,89 @@
+//! Where the files of a cluster are: all below one folder.
+
+use crate::args::Which;
+use std::path::{Path, PathBuf};
+
+/// The cluster's folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    dir: PathBuf,
+}
+
+impl Layout {
+    /// The folder of the cluster that `which` names.
+    #[must_use]
+    pub fn of(which: &Which) -> Self {
+        let dir = which.dir.clone().unwrap_or_else(|| {
+            let base = if nix::unistd::geteuid().is_root() {
+                PathBuf::from("/var/lib")
+            } else {
+                std::env::var_os("XDG_DATA_HOME").map_or_else(|| home().join(".local/share"), PathBuf::from)
+            };
+            base.join("coracle").join(&which.name)
+        });
+        Self::at(&dir)
+    }
+
+    /// A cluster in `dir`.
+    #[must_use]
+    pub fn at(dir: &Path) -> Self {
+        Self { dir: std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()) }
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+    /// The cluster's facts.
+    #[must_use]
+    pub fn spec(&self) -> PathBuf {
+        self.dir.join("spec.json")
+    }
+    /// Certificates and keys.
+    #[must_use]
+    pub fn pki(&self) -> PathBuf {
+        self.dir.join("pki")
+    }
+    /// A certificate.
+    #[must_use]
+    pub fn cert(&self, name: &str) -> PathBuf {
+        self.pki().join(format!("{name}.crt"))
+    }
+    /// A private key.
+    #[must_use]
+    pub fn key(&self, name: &str) -> PathBuf {
+        self.pki().join(format!("{name}.key"))
+    }
+    /// A kubeconfig of a component or of `admin`.
+    #[must_use]
+    pub fn kubeconfig(&self, name: &str) -> PathBuf {
+        self.dir.join("kubeconfigs").join(format!("{name}.kubeconfig"))
+    }
+    /// A process's log.
+    #[must_use]
+    pub fn log(&self, id: &str) -> PathBuf {
+        self.dir.join("logs").join(format!("{id}.log"))
+    }
+    /// Data of a store member.
+    #[must_use]
+    pub fn store(&self, i: u16) -> PathBuf {
+        self.dir.join("stores").join(i.to_string())
+    }
+    /// Files of a node.
+    #[must_use]
+    pub fn node(&self, name: &str) -> PathBuf {
+        self.dir.join("nodes").join(name)
+    }
+    /// The supervisor's socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("supervisor.sock")
+    }
+}
+
+/// The user's home folder.
+#[must_use]
+pub fn home() -> PathBuf {
+    std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from)
+}

@@ -1,0 +1,105 @@
+//! What is checked before anything is made: one sentence that says what to do, and nothing half-started.
+
+use crate::args::UpArgs;
+use crate::host;
+use crate::layout::Layout;
+use crate::spec::{APISERVERS_MAX, NODES_MAX, PORTS_PER_CLUSTER, Spec};
+use anyhow::Result;
+use std::net::TcpListener;
+use std::path::Path;
+
+const FIRST_PORT: u16 = 6443;
+const LAST_PORT: u16 = 30_000 - PORTS_PER_CLUSTER;
+/// Longest cluster name: node names and host names follow from it.
+const NAME_MAX: usize = 32;
+
+/// Programs of Debian packages that a node with containers needs.
+const PROGRAMS: [(&str, &str); 4] = [("containerd", "containerd"), ("runc", "runc"), ("nft", "nftables"), ("ip", "iproute2")];
+
+/// The facts of a new cluster, or why there can be none.
+///
+/// # Errors
+/// One sentence for the user.
+pub fn new_spec(args: &UpArgs) -> Result<Spec> {
+    check_flags(args)?;
+    if args.nodes > 0 {
+        check_ground()?;
+    }
+    let base_port = match args.api_port {
+        Some(port) => {
+            check_ports(port)?;
+            port
+        }
+        None => free_ports().ok_or_else(|| anyhow::anyhow!("no free block of {PORTS_PER_CLUSTER} ports between {FIRST_PORT} and {LAST_PORT}: name one with --api-port"))?,
+    };
+    let subnet = if args.nodes == 0 { 0 } else { host::free_subnet().ok_or_else(|| anyhow::anyhow!("all 256 node networks are in use: take a cluster down first"))? };
+    Ok(Spec { name: args.which.name.clone(), stores: args.stores, apiservers: args.apiservers, nodes: args.nodes, simulated_nodes: args.simulated_nodes, base_port, subnet })
+}
+
+fn check_flags(args: &UpArgs) -> Result<()> {
+    let name = &args.which.name;
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    anyhow::ensure!(
+        !name.is_empty() && name.len() <= NAME_MAX && name.chars().all(plain) && !name.starts_with('-') && !name.ends_with('-'),
+        "--name {name:?} is no cluster name: use up to {NAME_MAX} lower-case letters, digits and '-'"
+    );
+    anyhow::ensure!([1, 3, 5].contains(&args.stores), "--stores {} cannot be: use 1, 3 or 5, so that a majority is well defined", args.stores);
+    anyhow::ensure!((1..=APISERVERS_MAX).contains(&args.apiservers), "--apiservers {} cannot be: use 1 to {APISERVERS_MAX}", args.apiservers);
+    anyhow::ensure!(args.nodes <= NODES_MAX, "--nodes {} is too many: use up to {NODES_MAX}, and --simulated-nodes for more", args.nodes);
+    Ok(())
+}
+
+fn check_ground() -> Result<()> {
+    anyhow::ensure!(nix::unistd::geteuid().is_root(), "nodes with containers need root: run as root, or use `--nodes 0 --simulated-nodes 3`");
+    for (program, package) in PROGRAMS {
+        anyhow::ensure!(on_path(program), "nodes with containers need {program}: run `apt-get install {package}`, or use `--nodes 0 --simulated-nodes 3`");
+    }
+    Ok(())
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+fn free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// Each port of the block that starts at `first`.
+fn block(first: u16) -> impl Iterator<Item = u16> {
+    (0..PORTS_PER_CLUSTER).filter_map(move |i| first.checked_add(i))
+}
+
+fn check_ports(first: u16) -> Result<()> {
+    anyhow::ensure!((1024..=LAST_PORT).contains(&first), "--api-port {first} cannot be: use 1024 to {LAST_PORT}");
+    if let Some(used) = block(first).find(|port| !free(*port)) {
+        anyhow::bail!("port {used} is in use, and --api-port {first} needs {first} to {}: choose another --api-port", first + PORTS_PER_CLUSTER - 1);
+    }
+    Ok(())
+}
+
+fn free_ports() -> Option<u16> {
+    (FIRST_PORT..LAST_PORT).step_by(usize::from(PORTS_PER_CLUSTER)).find(|first| block(*first).all(free))
+}
+
+/// A folder that is there but holds no cluster of ours must not be written into.
+///
+/// # Errors
+/// One sentence for the user.
+pub fn check_folder(layout: &Layout) -> Result<()> {
+    let dir = layout.dir();
+    for hidden in ["/run", "/var/log", "/proc", "/sys", "/dev"] {
+        anyhow::ensure!(!dir.starts_with(Path::new(hidden)), "the folder cannot be below {hidden}, which nodes replace by their own: choose another --dir");
+    }
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries.count(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => anyhow::bail!("cannot read {}: {error}: choose another --dir", dir.display()),
+    };
+    anyhow::ensure!(
+        entries == 0 || layout.spec().exists() || layout.pki().exists(),
+        "{} is not empty and holds no cluster: choose another --dir",
+        dir.display()
+    );
+    Ok(())
+}
