@@ -33,14 +33,19 @@ const CONTROLLER_ROLES: [&str; 16] = [
     "statefulset-controller",
 ];
 /// These are named apart from the list above, whose entries manage pods or nodes.
-const MORE_ROLES: [&str; 3] = ["root-ca-cert-publisher", "ttl-after-finished-controller", "replication-controller"];
+const MORE_ROLES: [&str; 3] =
+    ["root-ca-cert-publisher", "ttl-after-finished-controller", "replication-controller"];
 
 /// Makes or renews them all, in parallel. Safe to repeat.
 ///
 /// # Errors
 /// The apiserver refuses one.
 pub async fn apply(client: &kube::Client, spec: &Spec) -> Result<()> {
-    let mut texts: Vec<String> = CONTROLLER_ROLES.iter().chain(&MORE_ROLES).map(|name| CONTROLLERS.replace("CONTROLLER", name)).collect();
+    let mut texts: Vec<String> = CONTROLLER_ROLES
+        .iter()
+        .chain(&MORE_ROLES)
+        .map(|name| CONTROLLERS.replace("CONTROLLER", name))
+        .collect();
     if spec.nodes > 0 {
         texts.push(DNS.to_owned());
     }
@@ -69,9 +74,14 @@ async fn apply_one(client: &kube::Client, object: &DynamicObject) -> Result<()> 
     // Namespaces are made by the apiservers at the same time: a first answer may still be 404.
     for pause in [50, 100, 200, 400, 800] {
         match api.patch(&name, &params, &Patch::Apply(object)).await {
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code >= 500 => clock::sleep(Duration::from_millis(pause)).await,
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code >= 500 => {
+                clock::sleep(Duration::from_millis(pause)).await;
+            }
             done => return done.map(drop).with_context(|| format!("cannot make {} {name}", types.kind)),
         }
     }
-    api.patch(&name, &params, &Patch::Apply(object)).await.map(drop).with_context(|| format!("cannot make {} {name}", types.kind))
+    api.patch(&name, &params, &Patch::Apply(object))
+        .await
+        .map(drop)
+        .with_context(|| format!("cannot make {} {name}", types.kind))
 }

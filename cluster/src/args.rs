@@ -26,7 +26,9 @@ pub struct Which {
 
 /// `coracle up`
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:\n  coracle up\n  coracle up --name lab --nodes 3\n  coracle up --name api --nodes 0 --simulated-nodes 3   (no root, no containerd)\n\nExit codes: 0 the cluster is up, 1 it could not be brought up (nothing is left behind), 2 wrong flags.")]
+#[command(
+    after_help = "Examples:\n  coracle up\n  coracle up --name lab --nodes 3\n  coracle up --name api --nodes 0 --simulated-nodes 3   (no root, no containerd)\n\nExit codes: 0 the cluster is up, 1 it could not be brought up (nothing is left behind), 2 wrong flags."
+)]
 pub struct UpArgs {
     /// See [`Which`].
     #[command(flatten)]
@@ -59,7 +61,9 @@ pub struct UpArgs {
 
 /// `coracle down`
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:\n  coracle down\n  coracle down --name lab --keep-data   (a later `up --name lab` resumes it)")]
+#[command(
+    after_help = "Examples:\n  coracle down\n  coracle down --name lab --keep-data   (a later `up --name lab` resumes it)"
+)]
 pub struct DownArgs {
     /// See [`Which`].
     #[command(flatten)]
@@ -113,7 +117,9 @@ pub struct ImageLoadArgs {
 
 /// `coracle image build`
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:\n  coracle image build debian:nginx --out nginx.tar\n  coracle image build debian:curl debian:jq --tag tools:1 --cmd curl --out tools.tar")]
+#[command(
+    after_help = "Examples:\n  coracle image build debian:nginx --out nginx.tar\n  coracle image build debian:curl debian:jq --tag tools:1 --cmd curl --out tools.tar"
+)]
 pub struct ImageBuildArgs {
     /// Packages, as `debian:PACKAGE`; `debian:busybox`, `debian:nginx` and `debian:redis` follow recipes of ours.
     #[arg(required = true)]

@@ -39,8 +39,12 @@ pub async fn run(args: BalancerArgs, tasks: Tasks) -> Result<()> {
     let backends = Arc::new(Backends { addresses: args.backend, next: AtomicUsize::new(0) });
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     for address in args.listen {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        tasks.spawn(format!("listener {address}"), accept(listener, backends.clone(), permits.clone(), tasks.clone()));
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        tasks.spawn(
+            format!("listener {address}"),
+            accept(listener, backends.clone(), permits.clone(), tasks.clone()),
+        );
     }
     Ok(())
 }
@@ -50,7 +54,12 @@ struct Backends {
     next: AtomicUsize,
 }
 
-async fn accept(listener: TcpListener, backends: Arc<Backends>, permits: Arc<Semaphore>, tasks: Tasks) -> Result<()> {
+async fn accept(
+    listener: TcpListener,
+    backends: Arc<Backends>,
+    permits: Arc<Semaphore>,
+    tasks: Tasks,
+) -> Result<()> {
     let stop = tasks.stopping();
     loop {
         let permit = permits.clone().acquire_owned().await.context("the balancer's permits are gone")?;
@@ -111,7 +120,10 @@ mod tests {
     async fn a_dead_apiserver_is_passed_over() {
         let alive = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let dead = TcpListener::bind("127.0.0.1:0").await.expect("bind").local_addr().expect("address");
-        let backends = Backends { addresses: vec![dead, alive.local_addr().expect("address")], next: AtomicUsize::new(0) };
+        let backends = Backends {
+            addresses: vec![dead, alive.local_addr().expect("address")],
+            next: AtomicUsize::new(0),
+        };
         let serve = async {
             let (mut stream, _) = alive.accept().await.expect("accept");
             stream.write_all(b"hello").await.expect("write");

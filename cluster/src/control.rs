@@ -44,8 +44,17 @@ pub enum Reply {
 pub async fn ask(socket: &Path, request: &Request) -> Result<Option<Reply>> {
     let stream = match UnixStream::connect(socket).await {
         Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("cannot reach the supervisor at {}", socket.display())),
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot reach the supervisor at {}", socket.display()));
+        }
     };
     let mut stream = BufReader::new(stream);
     write_line(&mut stream, request).await?;

@@ -39,7 +39,11 @@ pub async fn run(args: DownArgs) -> Result<()> {
     if !args.keep_data {
         remove_dir(&layout)?;
     }
-    let kept = if args.keep_data { format!("; its data stays in {}", layout.dir().display()) } else { String::new() };
+    let kept = if args.keep_data {
+        format!("; its data stays in {}", layout.dir().display())
+    } else {
+        String::new()
+    };
     eprintln!("cluster {} is down{kept}", spec.name);
     Ok(())
 }
@@ -84,7 +88,9 @@ fn remove_dir(layout: &Layout) -> Result<()> {
 
 /// The supervisor itself: the one process of the folder that is told `run-supervisor`.
 fn supervisor_pid(layout: &Layout) -> Option<i32> {
-    processes_of(layout).into_iter().find(|pid| command_line(*pid).iter().any(|word| word == "run-supervisor"))
+    processes_of(layout)
+        .into_iter()
+        .find(|pid| command_line(*pid).iter().any(|word| word == "run-supervisor"))
 }
 
 /// Processes of this program or containerd whose command line names the cluster's folder.
@@ -98,14 +104,22 @@ fn processes_of(layout: &Layout) -> Vec<i32> {
 
 fn is_ours(words: &[String], dir: &str) -> bool {
     let Some(program) = words.first() else { return false };
-    let ours = ["coracle", "containerd"].iter().any(|name| program == name || program.ends_with(&format!("/{name}")));
+    let ours = ["coracle", "containerd"]
+        .iter()
+        .any(|name| program == name || program.ends_with(&format!("/{name}")));
     let inside = |word: &str| word == dir || word.starts_with(&format!("{dir}/"));
-    ours && words.iter().any(|word| inside(word) || word.split_once('=').is_some_and(|(_, value)| inside(value)))
+    ours && words
+        .iter()
+        .any(|word| inside(word) || word.split_once('=').is_some_and(|(_, value)| inside(value)))
 }
 
 fn command_line(pid: i32) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    bytes
+        .split(|byte| *byte == 0)
+        .filter(|word| !word.is_empty())
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect()
 }
 
 /// Waits for the end of a process that is not our child, by its pidfd.

@@ -45,13 +45,31 @@ pub async fn network_up(spec: &Spec) -> Result<()> {
     let netlink = netlink(&tasks)?;
     let name = spec.bridge();
     if link(&netlink, &name).await?.is_none() {
-        netlink.link().add(LinkBridge::new(&name).build()).execute().await.with_context(|| format!("cannot make the bridge {name}"))?;
+        netlink
+            .link()
+            .add(LinkBridge::new(&name).build())
+            .execute()
+            .await
+            .with_context(|| format!("cannot make the bridge {name}"))?;
     }
-    let index = link(&netlink, &name).await?.with_context(|| format!("the bridge {name} vanished"))?.header.index;
-    netlink.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await.with_context(|| format!("cannot start the bridge {name}"))?;
+    let index =
+        link(&netlink, &name).await?.with_context(|| format!("the bridge {name} vanished"))?.header.index;
+    netlink
+        .link()
+        .set(LinkUnspec::new_with_index(index).up().build())
+        .execute()
+        .await
+        .with_context(|| format!("cannot start the bridge {name}"))?;
     let address = IpAddr::V4(spec.bridge_address());
-    netlink.address().add(index, address, 24).replace().execute().await.with_context(|| format!("cannot give {name} its address"))?;
-    fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("cannot let nodes reach other networks (ip_forward)")?;
+    netlink
+        .address()
+        .add(index, address, 24)
+        .replace()
+        .execute()
+        .await
+        .with_context(|| format!("cannot give {name} its address"))?;
+    fs::write("/proc/sys/net/ipv4/ip_forward", "1")
+        .context("cannot let nodes reach other networks (ip_forward)")?;
     nft(&host_rules(spec)).await
 }
 
@@ -64,12 +82,22 @@ fn host_rules(spec: &Spec) -> String {
 }
 
 async fn nft(rules: &str) -> Result<()> {
-    let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("cannot run nft: install the package nftables")?;
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run nft: install the package nftables")?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(rules.as_bytes()).await.context("cannot write to nft")?;
     }
     let output = child.wait_with_output().await.context("cannot wait for nft")?;
-    anyhow::ensure!(output.status.success(), "nft refused the host's rules: {}", String::from_utf8_lossy(&output.stderr).trim());
+    anyhow::ensure!(
+        output.status.success(),
+        "nft refused the host's rules: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(())
 }
 
@@ -82,7 +110,12 @@ pub async fn network_down(spec: &Spec) -> Result<()> {
     let netlink = netlink(&tasks)?;
     let name = spec.bridge();
     if let Some(bridge) = link(&netlink, &name).await? {
-        netlink.link().del(bridge.header.index).execute().await.with_context(|| format!("cannot remove the bridge {name}"))?;
+        netlink
+            .link()
+            .del(bridge.header.index)
+            .execute()
+            .await
+            .with_context(|| format!("cannot remove the bridge {name}"))?;
     }
     let table = spec.host_table();
     nft(&format!("table ip {table} {{}}\ndelete table ip {table}\n")).await
@@ -102,7 +135,11 @@ pub fn cgroup_roots() -> Vec<PathBuf> {
         return vec![root.to_owned()];
     }
     let Ok(entries) = fs::read_dir(root) else { return Vec::new() };
-    let mut roots: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.join("cgroup.procs").exists() && !path.is_symlink()).collect();
+    let mut roots: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.join("cgroup.procs").exists() && !path.is_symlink())
+        .collect();
     roots.sort();
     roots
 }
@@ -127,7 +164,11 @@ fn remove_group(group: &Path) -> std::io::Result<()> {
             remove_group(&entry.path())?;
         }
     }
-    for pid in fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines().filter_map(|line| line.parse().ok()) {
+    for pid in fs::read_to_string(group.join("cgroup.procs"))
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.parse().ok())
+    {
         // Gone already is what we want.
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
@@ -145,7 +186,13 @@ pub fn outer_pid(outer: u32, inner: u32) -> Option<u32> {
             return None;
         }
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let ids: Vec<u32> = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok()).collect();
+        let ids: Vec<u32> = status
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))
+            .unwrap_or_default()
+            .split_whitespace()
+            .filter_map(|id| id.parse().ok())
+            .collect();
         if ids.len() > 1 && ids.last() == Some(&inner) {
             return Some(pid);
         }
@@ -158,7 +205,16 @@ pub fn outer_pid(outer: u32, inner: u32) -> Option<u32> {
 #[must_use]
 pub fn children(pid: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    threads.flatten().flat_map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>()).collect()
+    threads
+        .flatten()
+        .flat_map(|thread| {
+            fs::read_to_string(thread.path().join("children"))
+                .unwrap_or_default()
+                .split_whitespace()
+                .filter_map(|id| id.parse().ok())
+                .collect::<Vec<u32>>()
+        })
+        .collect()
 }
 
 /// Removes a cgroup that no cluster uses any more.

@@ -24,7 +24,9 @@ pub async fn probe(probe: &Probe, layout: &Layout) -> Result<()> {
     let ask = async {
         match probe {
             Probe::Alive => Ok(()),
-            Probe::Tcp { address } => TcpStream::connect(address).await.map(drop).context("refuses connections"),
+            Probe::Tcp { address } => {
+                TcpStream::connect(address).await.map(drop).context("refuses connections")
+            }
             Probe::Http { address, path } => healthy(get_plain(address, path).await?),
             Probe::Https { address, path } => healthy(get_tls(address, path, layout).await?),
         }
@@ -60,14 +62,22 @@ pub async fn get_tls(address: &str, path: &str, layout: &Layout) -> Result<(u16,
     get(stream, address, path).await
 }
 
-async fn get(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, address: &str, path: &str) -> Result<(u16, String)> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("no HTTP")?;
+async fn get(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    address: &str,
+    path: &str,
+) -> Result<(u16, String)> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("no HTTP")?;
     let tasks = Tasks::new();
     tasks.run("health connection", async move {
         // The answer, or its absence, tells all.
         let _ = connection.await;
     });
-    let request = http::Request::get(path).header("host", address).body(Empty::<bytes::Bytes>::new()).context("not a request")?;
+    let request = http::Request::get(path)
+        .header("host", address)
+        .body(Empty::<bytes::Bytes>::new())
+        .context("not a request")?;
     let response = sender.send_request(request).await.context("no answer")?;
     let code = response.status().as_u16();
     let body = Limited::new(response.into_body(), ANSWER_MAX);

@@ -1,5 +1,6 @@
 //! Kubeconfig files: one for each identity, and the context `coracle-NAME` in the user's own.
 
+use crate::args::KubeconfigArgs;
 use crate::layout::{Layout, home};
 use crate::pki::{private_dir, write_private};
 use crate::spec::Spec;
@@ -17,7 +18,11 @@ use std::path::{Path, PathBuf};
 pub fn write_all(layout: &Layout, spec: &Spec) -> Result<()> {
     let local = format!("https://127.0.0.1:{}", spec.balancer_port());
     let from_nodes = format!("https://{}:{}", spec.advertise_address(), spec.balancer_port());
-    let mut wanted = vec![("admin".to_owned(), &local), ("scheduler".to_owned(), &local), ("controllers".to_owned(), &local)];
+    let mut wanted = vec![
+        ("admin".to_owned(), &local),
+        ("scheduler".to_owned(), &local),
+        ("controllers".to_owned(), &local),
+    ];
     if spec.simulated_nodes > 0 {
         wanted.push(("simulator".to_owned(), &local));
     }
@@ -36,8 +41,27 @@ pub fn write_all(layout: &Layout, spec: &Spec) -> Result<()> {
     Ok(())
 }
 
+/// `coracle kubeconfig`: the admin's, to standard output.
+///
+/// # Errors
+/// There is no such cluster.
+pub fn print(args: &KubeconfigArgs) -> Result<()> {
+    let path = Layout::of(&args.which).kubeconfig("admin");
+    let text = fs::read_to_string(&path).with_context(|| {
+        format!(
+            "cannot read {}: make the cluster with `coracle up --name {}`",
+            path.display(),
+            args.which.name
+        )
+    })?;
+    print!("{text}");
+    Ok(())
+}
+
 fn config(layout: &Layout, spec: &Spec, identity: &str, server: &str) -> Result<Value> {
-    let data = |path: PathBuf| -> Result<String> { Ok(STANDARD.encode(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?)) };
+    let data = |path: PathBuf| -> Result<String> {
+        Ok(STANDARD.encode(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?))
+    };
     let name = spec.context();
     Ok(json!({
         "apiVersion": "v1",
@@ -82,7 +106,9 @@ pub fn remove_from(path: &Path, context: &str) -> Result<()> {
     let before = read(path)?;
     match without(before.clone(), context) {
         after if after == before => Ok(()),
-        after if is_empty(&after) => fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display())),
+        after if is_empty(&after) => {
+            fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
+        }
         after => write_private(path, to_yaml(&after)?.as_bytes()),
     }
 }
@@ -91,12 +117,20 @@ fn read(path: &Path) -> Result<Value> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}: choose another file with --kubeconfig", path.display())),
+        Err(error) => {
+            return Err(error).with_context(|| {
+                format!("cannot read {}: choose another file with --kubeconfig", path.display())
+            });
+        }
     };
     if text.trim().is_empty() {
-        return Ok(json!({"apiVersion": "v1", "kind": "Config", "clusters": [], "users": [], "contexts": []}));
+        return Ok(
+            json!({"apiVersion": "v1", "kind": "Config", "clusters": [], "users": [], "contexts": []}),
+        );
     }
-    serde_yaml_ng::from_str(&text).with_context(|| format!("{} is not a kubeconfig: mend it, or choose another file with --kubeconfig", path.display()))
+    serde_yaml_ng::from_str(&text).with_context(|| {
+        format!("{} is not a kubeconfig: mend it, or choose another file with --kubeconfig", path.display())
+    })
 }
 
 const LISTS: [&str; 3] = ["clusters", "users", "contexts"];

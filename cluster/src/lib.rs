@@ -3,9 +3,11 @@
 //! In: the flags of those commands. Out: a cluster of separate processes, all under one folder, and nothing elsewhere
 //! but a bridge, a host nftables table and cgroups that `down` removes.
 //!
-//!     up ──spec.json──► supervisor ──┬─ stores, apiservers, balancer, schedulers, controllers
-//!                          ▲ socket  └─ run-node ×N ── (net, mnt, pid, uts, ipc) ── containerd, kubelet, proxy, dns
-//!       status, down ──────┘
+//! ```text
+//! up ──spec.json──► supervisor ──┬─ stores, apiservers, balancer, schedulers, controllers
+//!                      ▲ socket  └─ run-node ×N ── (net, mnt, pid, uts, ipc) ── containerd, kubelet, proxy, dns
+//!   status, down ──────┘
+//! ```
 //!
 //! Invariant: what runs is a pure function of the [`spec::Spec`] (see [`plan`]); `up` on the same folder resumes the same cluster.
 

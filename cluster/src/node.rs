@@ -1,6 +1,8 @@
 //! A node: a set of namespaces, and in it an init process that keeps containerd, kubelet, proxy and dns alive.
 //!
-//!     run-node (host's namespaces)  ──makes the cable──►  run-node --inner (pid 1; net, mnt, uts, ipc, pid of its own)
+//! ```text
+//! run-node (host's namespaces)  ──makes the cable──►  run-node --inner (pid 1; net, mnt, uts, ipc, pid of its own)
+//! ```
 //!
 //! A private /run and /var/log keep containerd's sockets and pods' logs apart. When pid 1 ends, the kernel ends all else.
 
@@ -51,10 +53,17 @@ pub async fn run_outer(args: NodeArgs, tasks: Tasks) -> Result<()> {
     let layout = Layout::at(&args.dir);
     let spec = read_spec(&layout)?;
     // Children of this process start a new pid namespace; it itself stays outside.
-    unshare(CloneFlags::CLONE_NEWPID).context("cannot make a pid namespace: a node with containers needs root")?;
+    unshare(CloneFlags::CLONE_NEWPID)
+        .context("cannot make a pid namespace: a node with containers needs root")?;
     let program = std::env::current_exe().context("cannot find the coracle program")?;
     let mut command = tokio::process::Command::new(program);
-    command.arg("run-node").arg("--dir").arg(layout.dir()).args(["--index", &args.index.to_string(), "--inner"]).stdin(Stdio::piped()).kill_on_drop(true);
+    command
+        .arg("run-node")
+        .arg("--dir")
+        .arg(layout.dir())
+        .args(["--index", &args.index.to_string(), "--inner"])
+        .stdin(Stdio::piped())
+        .kill_on_drop(true);
     end_with_parent(&mut command);
     enter_namespaces(&mut command);
     let mut inside = command.spawn().context("cannot start the inside of the node")?;
@@ -81,7 +90,10 @@ pub async fn run_outer(args: NodeArgs, tasks: Tasks) -> Result<()> {
 }
 
 fn enter_namespaces(command: &mut tokio::process::Command) {
-    let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
+    let flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC;
     #[expect(unsafe_code, reason = "unshare is a system call, safe between fork and exec")]
     // SAFETY: the closure makes one system call and touches no memory shared with other threads.
     unsafe {
@@ -94,14 +106,36 @@ async fn lay_cable(spec: &Spec, index: u16, pid: u32, tasks: &Tasks) -> Result<(
     let netlink = host::netlink(tasks)?;
     let (near, far) = (spec.cable(index), format!("{}p", spec.cable(index)));
     if let Some(left) = host::link(&netlink, &near).await? {
-        netlink.link().del(left.header.index).execute().await.with_context(|| format!("cannot remove the old cable {near}"))?;
+        netlink
+            .link()
+            .del(left.header.index)
+            .execute()
+            .await
+            .with_context(|| format!("cannot remove the old cable {near}"))?;
     }
-    netlink.link().add(LinkVeth::new(&near, &far).build()).execute().await.with_context(|| format!("cannot make the cable {near}"))?;
-    let bridge = host::link(&netlink, &spec.bridge()).await?.with_context(|| format!("there is no bridge {}", spec.bridge()))?;
+    netlink
+        .link()
+        .add(LinkVeth::new(&near, &far).build())
+        .execute()
+        .await
+        .with_context(|| format!("cannot make the cable {near}"))?;
+    let bridge = host::link(&netlink, &spec.bridge())
+        .await?
+        .with_context(|| format!("there is no bridge {}", spec.bridge()))?;
     let near = host::link(&netlink, &near).await?.with_context(|| format!("the cable {near} vanished"))?;
     let far = host::link(&netlink, &far).await?.with_context(|| format!("the cable {far} vanished"))?;
-    netlink.link().set(LinkUnspec::new_with_index(far.header.index).name("eth0").setns_by_pid(pid).build()).execute().await.context("cannot move the cable into the node")?;
-    netlink.link().set(LinkUnspec::new_with_index(near.header.index).controller(bridge.header.index).up().build()).execute().await.context("cannot plug the cable into the bridge")
+    netlink
+        .link()
+        .set(LinkUnspec::new_with_index(far.header.index).name("eth0").setns_by_pid(pid).build())
+        .execute()
+        .await
+        .context("cannot move the cable into the node")?;
+    netlink
+        .link()
+        .set(LinkUnspec::new_with_index(near.header.index).controller(bridge.header.index).up().build())
+        .execute()
+        .await
+        .context("cannot plug the cable into the bridge")
 }
 
 /// The inside, as pid 1: mounts, network, then the node's processes until asked to stop.
@@ -113,7 +147,10 @@ pub async fn run_inner(args: NodeArgs, tasks: Tasks) -> Result<()> {
     let spec = read_spec(&layout)?;
     let name = spec.node_name(args.index);
     let mut go = [0; 3];
-    clock::timeout(CABLE_MAX, tokio::io::stdin().read_exact(&mut go)).await.context("no cable was laid in time")?.context("the outside of the node ended")?;
+    clock::timeout(CABLE_MAX, tokio::io::stdin().read_exact(&mut go))
+        .await
+        .context("no cable was laid in time")?
+        .context("the outside of the node ended")?;
     nix::unistd::sethostname(&name).context("cannot set the node's host name")?;
     private_mounts(&layout.node(&name))?;
     network(&spec, args.index, &tasks).await?;
@@ -141,20 +178,36 @@ fn private_mounts(files: &Path) -> Result<()> {
     const NONE: Option<&str> = None;
     let logs = files.join("log");
     fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).context("cannot make mounts private")?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
+        .context("cannot make mounts private")?;
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), NONE).context("cannot mount /proc")?;
-    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755,size=256m")).context("cannot mount /run")?;
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755,size=256m"))
+        .context("cannot mount /run")?;
     mount(Some(&logs), "/var/log", NONE, MsFlags::MS_BIND, NONE).context("cannot mount /var/log")
 }
 
 async fn network(spec: &Spec, index: u16, tasks: &Tasks) -> Result<()> {
     let netlink = host::netlink(tasks)?;
     for (name, address) in [("lo", None), ("eth0", Some(spec.node_address(index)))] {
-        let link = host::link(&netlink, name).await?.with_context(|| format!("the node has no device {name}"))?.header.index;
+        let link = host::link(&netlink, name)
+            .await?
+            .with_context(|| format!("the node has no device {name}"))?
+            .header
+            .index;
         if let Some(address) = address {
-            netlink.address().add(link, IpAddr::V4(address), 24).execute().await.context("cannot give the node its address")?;
+            netlink
+                .address()
+                .add(link, IpAddr::V4(address), 24)
+                .execute()
+                .await
+                .context("cannot give the node its address")?;
         }
-        netlink.link().set(LinkUnspec::new_with_index(link).up().build()).execute().await.with_context(|| format!("cannot start {name}"))?;
+        netlink
+            .link()
+            .set(LinkUnspec::new_with_index(link).up().build())
+            .execute()
+            .await
+            .with_context(|| format!("cannot start {name}"))?;
     }
     let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(spec.bridge_address()).build();
     netlink.route().add(default).execute().await.context("cannot set the node's default route")?;
@@ -166,7 +219,8 @@ fn prepared(layout: &Layout, spec: &Spec, index: u16) -> Result<Vec<process::Pro
     let files = layout.node(&spec.node_name(index));
     fs::create_dir_all(&files).with_context(|| format!("cannot make {}", files.display()))?;
     let config = files.join("containerd.toml");
-    fs::write(&config, containerd_config(&files)).with_context(|| format!("cannot write {}", config.display()))?;
+    fs::write(&config, containerd_config(&files))
+        .with_context(|| format!("cannot write {}", config.display()))?;
     for root in host::cgroup_roots() {
         let group = root.join(spec.cgroup(index).trim_start_matches('/'));
         fs::create_dir_all(&group).with_context(|| format!("cannot make the cgroup {}", group.display()))?;
@@ -177,7 +231,17 @@ fn prepared(layout: &Layout, spec: &Spec, index: u16) -> Result<Vec<process::Pro
 
 /// No CRI (our kubelet speaks containerd's own API) and no snapshotter but overlayfs.
 fn containerd_config(files: &Path) -> String {
-    let disabled = ["grpc.v1.cri", "snapshotter.v1.aufs", "snapshotter.v1.btrfs", "snapshotter.v1.devmapper", "snapshotter.v1.zfs", "snapshotter.v1.native", "tracing.processor.v1.otlp", "internal.v1.opt", "internal.v1.tracing"];
+    let disabled = [
+        "grpc.v1.cri",
+        "snapshotter.v1.aufs",
+        "snapshotter.v1.btrfs",
+        "snapshotter.v1.devmapper",
+        "snapshotter.v1.zfs",
+        "snapshotter.v1.native",
+        "tracing.processor.v1.otlp",
+        "internal.v1.opt",
+        "internal.v1.tracing",
+    ];
     let disabled: Vec<String> = disabled.iter().map(|plugin| format!("\"io.containerd.{plugin}\"")).collect();
     format!(
         "version = 2\nroot = \"{}\"\nstate = \"/run/containerd\"\ndisabled_plugins = [{}]\n[grpc]\n  address = \"/run/containerd/containerd.sock\"\n",
@@ -189,7 +253,8 @@ fn containerd_config(files: &Path) -> String {
 /// Pid 1 must wait for orphans, such as shims of a containerd that was killed; its own children are waited for by their keepers.
 fn reap_orphans(table: Table, tasks: &Tasks) -> Result<()> {
     use nix::sys::wait::{WaitPidFlag, waitpid};
-    let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child()).context("cannot listen for ended children")?;
+    let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child())
+        .context("cannot listen for ended children")?;
     let stop = tasks.stopping();
     tasks.spawn("reaper", async move {
         loop {

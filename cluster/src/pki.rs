@@ -4,7 +4,10 @@ use crate::layout::Layout;
 use crate::spec::Spec;
 use anyhow::{Context, Result};
 use coracle_daemon::clock;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
@@ -41,7 +44,15 @@ pub fn leaves(spec: &Spec) -> Vec<Leaf> {
     };
     let here = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(spec.bridge_address())];
     let mut apiserver = leaf("apiserver", "kube-apiserver", None);
-    apiserver.dns = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"].map(str::to_owned).to_vec();
+    apiserver.dns = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "localhost",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     apiserver.ips = here.into_iter().chain([IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1))]).collect();
     let mut store = leaf("store", "store", None);
     store.dns = vec!["localhost".to_owned()];
@@ -86,7 +97,9 @@ pub fn ensure(layout: &Layout, spec: &Spec) -> Result<()> {
             continue;
         }
         let key = KeyPair::generate().context("cannot make a key")?;
-        let certificate = params(&leaf)?.signed_by(&key, &issuer).with_context(|| format!("cannot sign the certificate {}", leaf.file))?;
+        let certificate = params(&leaf)?
+            .signed_by(&key, &issuer)
+            .with_context(|| format!("cannot sign the certificate {}", leaf.file))?;
         write_private(&layout.key(&leaf.file), key.serialize_pem().as_bytes())?;
         write_private(&layout.cert(&leaf.file), certificate.pem().as_bytes())?;
     }
@@ -101,7 +114,10 @@ pub fn ensure(layout: &Layout, spec: &Spec) -> Result<()> {
 fn certificate_authority(layout: &Layout) -> Result<Issuer<'static, KeyPair>> {
     let (cert, key) = (layout.cert("ca"), layout.key("ca"));
     if cert.exists() && key.exists() {
-        let key = KeyPair::from_pem(&fs::read_to_string(&key).with_context(|| format!("cannot read {}", key.display()))?).context("the CA's key is damaged")?;
+        let key = KeyPair::from_pem(
+            &fs::read_to_string(&key).with_context(|| format!("cannot read {}", key.display()))?,
+        )
+        .context("the CA's key is damaged")?;
         let pem = fs::read_to_string(&cert).with_context(|| format!("cannot read {}", cert.display()))?;
         return Issuer::from_ca_cert_pem(&pem, key).context("the CA's certificate is damaged");
     }
@@ -109,7 +125,8 @@ fn certificate_authority(layout: &Layout) -> Result<Issuer<'static, KeyPair>> {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "coracle-ca");
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
     valid_for(&mut params, CA_YEARS);
     let pair = KeyPair::generate().context("cannot make the CA's key")?;
     let certificate = params.self_signed(&pair).context("cannot sign the CA's certificate")?;
@@ -119,7 +136,8 @@ fn certificate_authority(layout: &Layout) -> Result<Issuer<'static, KeyPair>> {
 }
 
 fn params(leaf: &Leaf) -> Result<CertificateParams> {
-    let mut params = CertificateParams::new(leaf.dns.clone()).with_context(|| format!("{} has a bad DNS name", leaf.file))?;
+    let mut params = CertificateParams::new(leaf.dns.clone())
+        .with_context(|| format!("{} has a bad DNS name", leaf.file))?;
     params.subject_alt_names.extend(leaf.ips.iter().map(|ip| SanType::IpAddress(*ip)));
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, leaf.common_name.as_str());
@@ -155,7 +173,11 @@ fn valid_for(params: &mut CertificateParams, years: i32) {
 /// # Errors
 /// It cannot be made.
 pub fn private_dir(path: &Path) -> Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("cannot make the folder {}: choose another with --dir", path.display()))
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot make the folder {}: choose another with --dir", path.display()))
 }
 
 /// Writes a file of mode 0600, whole or not at all.
@@ -165,7 +187,8 @@ pub fn private_dir(path: &Path) -> Result<()> {
 pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let part = path.with_extension("part");
-        let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&part)?;
+        let mut file =
+            fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&part)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&part, path)
@@ -179,7 +202,15 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn spec() -> Spec {
-        Spec { name: "t".into(), stores: 1, apiservers: 1, nodes: 1, simulated_nodes: 1, base_port: 6443, subnet: 0 }
+        Spec {
+            name: "t".into(),
+            stores: 1,
+            apiservers: 1,
+            nodes: 1,
+            simulated_nodes: 1,
+            base_port: 6443,
+            subnet: 0,
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::layout::Layout;
 use crate::process::{Probe, Process};
 use crate::spec::{STANDBYS, Spec};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What every plan needs to know of the machine.
 pub struct Ground<'a> {
@@ -24,9 +24,9 @@ mod stage {
     pub const STORES: u8 = 4;
 }
 
-/// The file ending with `--flag value` pairs.
-fn text(path: PathBuf) -> String {
-    path.to_string_lossy().into_owned()
+/// A path as an argument.
+fn text(path: impl AsRef<Path>) -> String {
+    path.as_ref().to_string_lossy().into_owned()
 }
 
 impl Ground<'_> {
@@ -69,7 +69,8 @@ impl Ground<'_> {
         let client = format!("https://127.0.0.1:{}", spec.store_client_port(i));
         let metrics = format!("127.0.0.1:{}", spec.store_metrics_port(i));
         let members: Vec<String> = (0..spec.stores).map(|i| format!("store-{i}={}", peer(i))).collect();
-        let (ca, cert, key) = (text(layout.cert("ca")), text(layout.cert("store")), text(layout.key("store")));
+        let (ca, cert, key) =
+            (text(layout.cert("ca")), text(layout.cert("store")), text(layout.key("store")));
         let flags = [
             ("name", format!("store-{i}")),
             ("data-dir", text(layout.store(i))),
@@ -89,12 +90,18 @@ impl Ground<'_> {
         ];
         let mut process = self.process(&format!("store-{i}"), "store", "store", &flags);
         process.command.extend(["--client-cert-auth", "--peer-client-cert-auth"].map(str::to_owned));
-        Process { endpoint: client, probe: Probe::Http { address: metrics, path: "/health".into() }, stage: stage::STORES, ..process }
+        Process {
+            endpoint: client,
+            probe: Probe::Http { address: metrics, path: "/health".into() },
+            stage: stage::STORES,
+            ..process
+        }
     }
 
     fn apiserver(&self, i: u16) -> Process {
         let (spec, layout) = (self.spec, self.layout);
-        let stores: Vec<String> = (0..spec.stores).map(|i| format!("https://127.0.0.1:{}", spec.store_client_port(i))).collect();
+        let stores: Vec<String> =
+            (0..spec.stores).map(|i| format!("https://127.0.0.1:{}", spec.store_client_port(i))).collect();
         let mut flags = vec![
             ("bind-address", "127.0.0.1".to_owned()),
             ("secure-port", spec.apiserver_port(i).to_string()),
@@ -132,7 +139,9 @@ impl Ground<'_> {
         if spec.has_network() {
             flags.push(("listen", format!("{}:{}", spec.bridge_address(), spec.balancer_port())));
         }
-        flags.extend((0..spec.apiservers).map(|i| ("backend", format!("127.0.0.1:{}", spec.apiserver_port(i)))));
+        flags.extend(
+            (0..spec.apiservers).map(|i| ("backend", format!("127.0.0.1:{}", spec.apiserver_port(i)))),
+        );
         let address = format!("127.0.0.1:{}", spec.balancer_port());
         Process {
             endpoint: format!("https://{address}"),
@@ -184,7 +193,7 @@ impl Ground<'_> {
 
     fn node(&self, i: u16) -> Process {
         let name = self.spec.node_name(i);
-        let flags = [("dir", text(self.layout.dir().to_owned())), ("index", i.to_string())];
+        let flags = [("dir", text(self.layout.dir())), ("index", i.to_string())];
         Process {
             endpoint: self.spec.node_address(i).to_string(),
             stage: stage::NODES,
@@ -201,43 +210,67 @@ impl Ground<'_> {
         let files = layout.node(&name);
         let id = |component: &str| format!("{name}/{component}");
         let mut containerd = self.process(&id("containerd"), "containerd", "", &[]);
-        containerd.command = vec!["containerd".to_owned(), format!("--config={}", text(files.join("containerd.toml")))];
+        containerd.command =
+            vec!["containerd".to_owned(), format!("--config={}", text(files.join("containerd.toml")))];
         containerd.endpoint = "unix:///run/containerd/containerd.sock".to_owned();
         containerd.stage = stage::STORES;
-        let kubelet = self.process(&id("kubelet"), "kubelet", "kubelet", &[
-            ("kubeconfig", text(layout.kubeconfig(&name))),
-            ("hostname-override", name.clone()),
-            ("node-ip", address.to_string()),
-            ("pod-cidr", spec.pod_cidr(i)),
-            ("container-runtime-endpoint", "unix:///run/containerd/containerd.sock".to_owned()),
-            ("root-dir", text(files.join("kubelet"))),
-            ("cluster-dns", "10.96.0.10".to_owned()),
-            ("cluster-domain", "cluster.local".to_owned()),
-            ("cgroup-root", spec.cgroup(i)),
-            ("tls-cert-file", text(layout.cert(&name))),
-            ("tls-private-key-file", text(layout.key(&name))),
-            ("client-ca-file", text(layout.cert("ca"))),
-        ]);
+        let kubelet = self.process(
+            &id("kubelet"),
+            "kubelet",
+            "kubelet",
+            &[
+                ("kubeconfig", text(layout.kubeconfig(&name))),
+                ("hostname-override", name.clone()),
+                ("node-ip", address.to_string()),
+                ("pod-cidr", spec.pod_cidr(i)),
+                ("container-runtime-endpoint", "unix:///run/containerd/containerd.sock".to_owned()),
+                ("root-dir", text(files.join("kubelet"))),
+                ("cluster-dns", "10.96.0.10".to_owned()),
+                ("cluster-domain", "cluster.local".to_owned()),
+                ("cgroup-root", spec.cgroup(i)),
+                ("tls-cert-file", text(layout.cert(&name))),
+                ("tls-private-key-file", text(layout.key(&name))),
+                ("client-ca-file", text(layout.cert("ca"))),
+            ],
+        );
         let kubelet = Process {
             endpoint: format!("https://{address}:10250"),
             probe: Probe::Https { address: format!("{address}:10250"), path: "/healthz".into() },
             ..kubelet
         };
         let healthz = format!("{address}:10256");
-        let proxy = self.process(&id("proxy"), "proxy", "proxy", &[
-            ("kubeconfig", text(layout.kubeconfig("proxy"))),
-            ("hostname-override", name.clone()),
-            ("cluster-cidr", "10.244.0.0/16".to_owned()),
-            ("healthz-bind-address", healthz.clone()),
-        ]);
-        let proxy = Process { endpoint: format!("http://{healthz}"), probe: Probe::Http { address: healthz, path: "/healthz".into() }, ..proxy };
-        let dns = self.process(&id("dns"), "dns", "dns", &[
-            ("kubeconfig", text(layout.kubeconfig("dns"))),
-            ("node-name", name.clone()),
-            ("listen", format!("{address}:53")),
-            ("cluster-domain", "cluster.local".to_owned()),
-        ]);
-        let dns = Process { endpoint: format!("dns://{address}:53"), probe: Probe::Tcp { address: format!("{address}:53") }, ..dns };
+        let proxy = self.process(
+            &id("proxy"),
+            "proxy",
+            "proxy",
+            &[
+                ("kubeconfig", text(layout.kubeconfig("proxy"))),
+                ("hostname-override", name.clone()),
+                ("cluster-cidr", "10.244.0.0/16".to_owned()),
+                ("healthz-bind-address", healthz.clone()),
+            ],
+        );
+        let proxy = Process {
+            endpoint: format!("http://{healthz}"),
+            probe: Probe::Http { address: healthz, path: "/healthz".into() },
+            ..proxy
+        };
+        let dns = self.process(
+            &id("dns"),
+            "dns",
+            "dns",
+            &[
+                ("kubeconfig", text(layout.kubeconfig("dns"))),
+                ("node-name", name.clone()),
+                ("listen", format!("{address}:53")),
+                ("cluster-domain", "cluster.local".to_owned()),
+            ],
+        );
+        let dns = Process {
+            endpoint: format!("dns://{address}:53"),
+            probe: Probe::Tcp { address: format!("{address}:53") },
+            ..dns
+        };
         vec![containerd, kubelet, proxy, dns]
     }
 }
@@ -248,11 +281,35 @@ mod tests {
 
     #[test]
     fn a_plan_depends_on_nothing_but_the_spec_and_the_paths() {
-        let spec = Spec { name: "t".into(), stores: 3, apiservers: 2, nodes: 2, simulated_nodes: 0, base_port: 6443, subnet: 0 };
+        let spec = Spec {
+            name: "t".into(),
+            stores: 3,
+            apiservers: 2,
+            nodes: 2,
+            simulated_nodes: 0,
+            base_port: 6443,
+            subnet: 0,
+        };
         let layout = Layout::at(Path::new("/c"));
         let ground = Ground { spec: &spec, layout: &layout, program: Path::new("/bin/coracle") };
         let ids: Vec<String> = ground.host().into_iter().map(|process| process.id).collect();
-        assert_eq!(ids, ["store-0", "store-1", "store-2", "apiserver-0", "apiserver-1", "balancer", "scheduler-0", "scheduler-1", "controllers-0", "controllers-1", "t-node-0", "t-node-1"]);
+        assert_eq!(
+            ids,
+            [
+                "store-0",
+                "store-1",
+                "store-2",
+                "apiserver-0",
+                "apiserver-1",
+                "balancer",
+                "scheduler-0",
+                "scheduler-1",
+                "controllers-0",
+                "controllers-1",
+                "t-node-0",
+                "t-node-1"
+            ]
+        );
         assert_eq!(ground.host(), ground.host());
         let inside: Vec<String> = ground.inside_node(1).into_iter().map(|process| process.id).collect();
         assert_eq!(inside, ["t-node-1/containerd", "t-node-1/kubelet", "t-node-1/proxy", "t-node-1/dns"]);

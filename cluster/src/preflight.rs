@@ -14,7 +14,8 @@ const LAST_PORT: u16 = 30_000 - PORTS_PER_CLUSTER;
 const NAME_MAX: usize = 32;
 
 /// Programs of Debian packages that a node with containers needs.
-const PROGRAMS: [(&str, &str); 4] = [("containerd", "containerd"), ("runc", "runc"), ("nft", "nftables"), ("ip", "iproute2")];
+const PROGRAMS: [(&str, &str); 4] =
+    [("containerd", "containerd"), ("runc", "runc"), ("nft", "nftables"), ("ip", "iproute2")];
 
 /// The facts of a new cluster, or why there can be none.
 ///
@@ -32,33 +33,69 @@ pub fn new_spec(args: &UpArgs) -> Result<Spec> {
         }
         None => free_ports().ok_or_else(|| anyhow::anyhow!("no free block of {PORTS_PER_CLUSTER} ports between {FIRST_PORT} and {LAST_PORT}: name one with --api-port"))?,
     };
-    let subnet = if args.nodes == 0 { 0 } else { host::free_subnet().ok_or_else(|| anyhow::anyhow!("all 256 node networks are in use: take a cluster down first"))? };
-    Ok(Spec { name: args.which.name.clone(), stores: args.stores, apiservers: args.apiservers, nodes: args.nodes, simulated_nodes: args.simulated_nodes, base_port, subnet })
+    let subnet = if args.nodes == 0 {
+        0
+    } else {
+        host::free_subnet()
+            .ok_or_else(|| anyhow::anyhow!("all 256 node networks are in use: take a cluster down first"))?
+    };
+    Ok(Spec {
+        name: args.which.name.clone(),
+        stores: args.stores,
+        apiservers: args.apiservers,
+        nodes: args.nodes,
+        simulated_nodes: args.simulated_nodes,
+        base_port,
+        subnet,
+    })
 }
 
 fn check_flags(args: &UpArgs) -> Result<()> {
     let name = &args.which.name;
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     anyhow::ensure!(
-        !name.is_empty() && name.len() <= NAME_MAX && name.chars().all(plain) && !name.starts_with('-') && !name.ends_with('-'),
+        !name.is_empty()
+            && name.len() <= NAME_MAX
+            && name.chars().all(plain)
+            && !name.starts_with('-')
+            && !name.ends_with('-'),
         "--name {name:?} is no cluster name: use up to {NAME_MAX} lower-case letters, digits and '-'"
     );
-    anyhow::ensure!([1, 3, 5].contains(&args.stores), "--stores {} cannot be: use 1, 3 or 5, so that a majority is well defined", args.stores);
-    anyhow::ensure!((1..=APISERVERS_MAX).contains(&args.apiservers), "--apiservers {} cannot be: use 1 to {APISERVERS_MAX}", args.apiservers);
-    anyhow::ensure!(args.nodes <= NODES_MAX, "--nodes {} is too many: use up to {NODES_MAX}, and --simulated-nodes for more", args.nodes);
+    anyhow::ensure!(
+        [1, 3, 5].contains(&args.stores),
+        "--stores {} cannot be: use 1, 3 or 5, so that a majority is well defined",
+        args.stores
+    );
+    anyhow::ensure!(
+        (1..=APISERVERS_MAX).contains(&args.apiservers),
+        "--apiservers {} cannot be: use 1 to {APISERVERS_MAX}",
+        args.apiservers
+    );
+    anyhow::ensure!(
+        args.nodes <= NODES_MAX,
+        "--nodes {} is too many: use up to {NODES_MAX}, and --simulated-nodes for more",
+        args.nodes
+    );
     Ok(())
 }
 
 fn check_ground() -> Result<()> {
-    anyhow::ensure!(nix::unistd::geteuid().is_root(), "nodes with containers need root: run as root, or use `--nodes 0 --simulated-nodes 3`");
+    anyhow::ensure!(
+        nix::unistd::geteuid().is_root(),
+        "nodes with containers need root: run as root, or use `--nodes 0 --simulated-nodes 3`"
+    );
     for (program, package) in PROGRAMS {
-        anyhow::ensure!(on_path(program), "nodes with containers need {program}: run `apt-get install {package}`, or use `--nodes 0 --simulated-nodes 3`");
+        anyhow::ensure!(
+            on_path(program),
+            "nodes with containers need {program}: run `apt-get install {package}`, or use `--nodes 0 --simulated-nodes 3`"
+        );
     }
     Ok(())
 }
 
 fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
 fn free(port: u16) -> bool {
@@ -71,9 +108,15 @@ fn block(first: u16) -> impl Iterator<Item = u16> {
 }
 
 fn check_ports(first: u16) -> Result<()> {
-    anyhow::ensure!((1024..=LAST_PORT).contains(&first), "--api-port {first} cannot be: use 1024 to {LAST_PORT}");
+    anyhow::ensure!(
+        (1024..=LAST_PORT).contains(&first),
+        "--api-port {first} cannot be: use 1024 to {LAST_PORT}"
+    );
     if let Some(used) = block(first).find(|port| !free(*port)) {
-        anyhow::bail!("port {used} is in use, and --api-port {first} needs {first} to {}: choose another --api-port", first + PORTS_PER_CLUSTER - 1);
+        anyhow::bail!(
+            "port {used} is in use, and --api-port {first} needs {first} to {}: choose another --api-port",
+            first + PORTS_PER_CLUSTER - 1
+        );
     }
     Ok(())
 }
@@ -89,7 +132,10 @@ fn free_ports() -> Option<u16> {
 pub fn check_folder(layout: &Layout) -> Result<()> {
     let dir = layout.dir();
     for hidden in ["/run", "/var/log", "/proc", "/sys", "/dev"] {
-        anyhow::ensure!(!dir.starts_with(Path::new(hidden)), "the folder cannot be below {hidden}, which nodes replace by their own: choose another --dir");
+        anyhow::ensure!(
+            !dir.starts_with(Path::new(hidden)),
+            "the folder cannot be below {hidden}, which nodes replace by their own: choose another --dir"
+        );
     }
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries.count(),

@@ -172,7 +172,9 @@ pub fn end_with_parent(command: &mut Command) {
     #[expect(unsafe_code, reason = "prctl is async-signal-safe, and nothing else runs between fork and exec")]
     // SAFETY: the closure makes one system call and touches no memory shared with other threads.
     unsafe {
-        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).map_err(io::Error::from));
+        command.pre_exec(|| {
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).map_err(io::Error::from)
+        });
     }
 }
 

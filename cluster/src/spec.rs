@@ -19,7 +19,10 @@ const METRICS_PORTS_AT: u16 = STORE_PORTS_AT + 2 * STORES_MAX;
 const SCHEDULER_PORTS_AT: u16 = METRICS_PORTS_AT + STORES_MAX;
 const CONTROLLERS_PORTS_AT: u16 = SCHEDULER_PORTS_AT + STANDBYS;
 const SIMULATOR_PORT_AT: u16 = CONTROLLERS_PORTS_AT + STANDBYS;
-const _: () = assert!(1 + APISERVERS_MAX <= STORE_PORTS_AT && SIMULATOR_PORT_AT < PORTS_PER_CLUSTER, "port blocks must not overlap");
+const _: () = assert!(
+    APISERVERS_MAX < STORE_PORTS_AT && SIMULATOR_PORT_AT < PORTS_PER_CLUSTER,
+    "port blocks must not overlap"
+);
 
 /// A cluster's unchanging facts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,9 +149,21 @@ mod tests {
 
     #[test]
     fn the_largest_cluster_uses_no_port_twice() {
-        let spec = Spec { name: "x".into(), stores: STORES_MAX, apiservers: APISERVERS_MAX, nodes: 0, simulated_nodes: 1, base_port: 100, subnet: 0 };
+        let spec = Spec {
+            name: "x".into(),
+            stores: STORES_MAX,
+            apiservers: APISERVERS_MAX,
+            nodes: 0,
+            simulated_nodes: 1,
+            base_port: 100,
+            subnet: 0,
+        };
         let mut ports = vec![spec.balancer_port(), spec.simulator_port()];
-        ports.extend((0..STORES_MAX).flat_map(|i| [spec.store_client_port(i), spec.store_peer_port(i), spec.store_metrics_port(i)]));
+        ports.extend(
+            (0..STORES_MAX).flat_map(|i| {
+                [spec.store_client_port(i), spec.store_peer_port(i), spec.store_metrics_port(i)]
+            }),
+        );
         ports.extend((0..APISERVERS_MAX).map(|i| spec.apiserver_port(i)));
         ports.extend((0..STANDBYS).flat_map(|i| [spec.scheduler_port(i), spec.controllers_port(i)]));
         let distinct: BTreeSet<u16> = ports.iter().copied().collect();

@@ -39,14 +39,30 @@ pub struct Row {
 /// There is no such cluster, or it is not running.
 pub async fn run(args: StatusArgs) -> Result<()> {
     let layout = Layout::of(&args.which);
-    anyhow::ensure!(layout.spec().exists(), "there is no cluster {} in {}: make it with `coracle up --name {}`", args.which.name, layout.dir().display(), args.which.name);
+    anyhow::ensure!(
+        layout.spec().exists(),
+        "there is no cluster {} in {}: make it with `coracle up --name {}`",
+        args.which.name,
+        layout.dir().display(),
+        args.which.name
+    );
     let spec = read_spec(&layout)?;
     let Some(Reply::Status(states)) = ask(&layout.socket(), &Request::Status).await? else {
-        anyhow::bail!("the cluster {} is not running: resume it with `coracle up --name {}`", spec.name, spec.name);
+        anyhow::bail!(
+            "the cluster {} is not running: resume it with `coracle up --name {}`",
+            spec.name,
+            spec.name
+        );
     };
     let rows = rows(states, &layout).await;
     match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&serde_json::json!({"name": spec.name, "context": spec.context(), "processes": rows})).context("cannot encode")?),
+        Output::Json => println!(
+            "{}",
+            serde_json::to_string_pretty(
+                &serde_json::json!({"name": spec.name, "context": spec.context(), "processes": rows})
+            )
+            .context("cannot encode")?
+        ),
         Output::Text => print!("{}", table(&rows)),
     }
     Ok(())
@@ -59,11 +75,24 @@ pub async fn rows(states: Vec<State>, layout: &Layout) -> Vec<Row> {
         let leaders = &leaders;
         async move {
             let health = match state.pid {
-                None => format!("not running{}", state.last_exit.as_ref().map(|exit| format!(" ({exit})")).unwrap_or_default()),
-                Some(_) => http::probe(&state.process.probe, layout).await.map_or_else(|error| format!("{error:#}"), |()| "ok".to_owned()),
+                None => format!(
+                    "not running{}",
+                    state.last_exit.as_ref().map(|exit| format!(" ({exit})")).unwrap_or_default()
+                ),
+                Some(_) => http::probe(&state.process.probe, layout)
+                    .await
+                    .map_or_else(|error| format!("{error:#}"), |()| "ok".to_owned()),
             };
             let role = role(&state, leaders).await;
-            Row { id: state.process.id, component: state.process.component, pid: state.pid, endpoint: state.process.endpoint, role, health, restarts: state.restarts }
+            Row {
+                id: state.process.id,
+                component: state.process.component,
+                pid: state.pid,
+                endpoint: state.process.endpoint,
+                role,
+                health,
+                restarts: state.restarts,
+            }
         }
     }))
     .await
@@ -72,10 +101,13 @@ pub async fn rows(states: Vec<State>, layout: &Layout) -> Vec<Row> {
 /// Holders of the leader leases, by component.
 async fn leaders(layout: &Layout) -> BTreeMap<&'static str, String> {
     let mut holders = BTreeMap::new();
-    let Ok(client) = coracle_client::connect(&layout.kubeconfig("admin"), "coracle-status").await else { return holders };
+    let Ok(client) = coracle_client::connect(&layout.kubeconfig("admin"), "coracle-status").await else {
+        return holders;
+    };
     let leases: Api<Lease> = Api::namespaced(client, "kube-system");
     for (component, lease) in [("scheduler", "kube-scheduler"), ("controllers", "kube-controller-manager")] {
-        let asked = coracle_daemon::clock::timeout(std::time::Duration::from_secs(2), leases.get_opt(lease)).await;
+        let asked =
+            coracle_daemon::clock::timeout(std::time::Duration::from_secs(2), leases.get_opt(lease)).await;
         if let Ok(Ok(Some(found))) = asked
             && let Some(holder) = found.spec.and_then(|spec| spec.holder_identity)
         {
@@ -89,8 +121,10 @@ async fn role(state: &State, leaders: &BTreeMap<&'static str, String>) -> String
     match state.process.component.as_str() {
         "store" => {
             let Probe::Http { address, .. } = &state.process.probe else { return String::new() };
-            let metrics = http::get_plain(address, "/metrics").await.map(|(_, text)| text).unwrap_or_default();
-            let leads = metrics.lines().find_map(|line| line.strip_prefix("etcd_server_is_leader ")).map(str::trim);
+            let metrics =
+                http::get_plain(address, "/metrics").await.map(|(_, text)| text).unwrap_or_default();
+            let leads =
+                metrics.lines().find_map(|line| line.strip_prefix("etcd_server_is_leader ")).map(str::trim);
             match leads {
                 Some("1") => "leader".to_owned(),
                 Some(_) => "follower".to_owned(),
@@ -110,12 +144,22 @@ fn table(rows: &[Row]) -> String {
     let mut lines = vec![head];
     lines.extend(rows.iter().map(|row| {
         let pid = row.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        [row.id.clone(), row.component.clone(), pid, row.endpoint.clone(), row.role.clone(), row.restarts.to_string(), row.health.clone()]
+        [
+            row.id.clone(),
+            row.component.clone(),
+            pid,
+            row.endpoint.clone(),
+            row.role.clone(),
+            row.restarts.to_string(),
+            row.health.clone(),
+        ]
     }));
-    let widths: Vec<usize> = (0..7).map(|column| lines.iter().map(|line| line[column].len()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> =
+        (0..7).map(|column| lines.iter().map(|line| line[column].len()).max().unwrap_or(0)).collect();
     let mut out = String::new();
     for line in lines {
-        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> =
+            line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         out.push_str(cells.join("  ").trim_end());
         out.push('\n');
     }

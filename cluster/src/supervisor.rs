@@ -31,7 +31,8 @@ pub struct SupervisorArgs {
 pub fn read_spec(layout: &Layout) -> Result<Spec> {
     let path = layout.spec();
     let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is damaged: remove the folder with `coracle down`", path.display()))
+    serde_json::from_slice(&text)
+        .with_context(|| format!("{} is damaged: remove the folder with `coracle down`", path.display()))
 }
 
 struct Supervisor {
@@ -53,7 +54,8 @@ pub async fn run(args: SupervisorArgs, tasks: Tasks) -> Result<()> {
     let processes = Ground { spec: &spec, layout: &layout, program: &program }.host();
     let socket = layout.socket();
     let _ = fs::remove_file(&socket);
-    let listener = UnixListener::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
+    let listener =
+        UnixListener::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
     // Processes have their own owner: they are stopped in stages, not all at once.
     let keepers = Tasks::new();
     let supervisor = Arc::new(Supervisor { table: Table::default(), running: parking_lot::Mutex::default() });
@@ -61,7 +63,7 @@ pub async fn run(args: SupervisorArgs, tasks: Tasks) -> Result<()> {
         supervisor.start(process, &keepers);
     }
     let stop = tasks.stopping();
-    let (accepting, owner) = (supervisor.clone(), tasks.clone());
+    let (accepting, owner) = (supervisor, tasks.clone());
     tasks.spawn("control socket", async move {
         loop {
             tokio::select! {
@@ -104,11 +106,20 @@ impl Supervisor {
                 Request::Stop => {
                     self.stop().await;
                     write_line(&mut stream, &Reply::Done).await?;
-                    nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM).context("cannot end the supervisor")?;
+                    nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM)
+                        .context("cannot end the supervisor")?;
                 }
                 Request::Report { node, states } => {
-                    let init = self.table.all().into_iter().find(|state| state.process.id == node).and_then(|state| state.pid);
-                    self.table.put(states.into_iter().map(|state| State { pid: state.pid.zip(init).and_then(|(pid, init)| host::outer_pid(init, pid)), ..state }));
+                    let init = self
+                        .table
+                        .all()
+                        .into_iter()
+                        .find(|state| state.process.id == node)
+                        .and_then(|state| state.pid);
+                    self.table.put(states.into_iter().map(|state| State {
+                        pid: state.pid.zip(init).and_then(|(pid, init)| host::outer_pid(init, pid)),
+                        ..state
+                    }));
                     write_line(&mut stream, &Reply::Done).await?;
                 }
             }

@@ -46,7 +46,9 @@ pub async fn run(args: UpArgs) -> Result<()> {
     preflight::check_folder(&layout)?;
     let began = Instant::now();
     let mut progress = Progress { output: args.output, began, steps: Vec::new() };
-    if layout.spec().exists() && matches!(ask(&layout.socket(), &Request::Status).await?, Some(Reply::Status(_))) {
+    if layout.spec().exists()
+        && matches!(ask(&layout.socket(), &Request::Status).await?, Some(Reply::Status(_)))
+    {
         let spec = supervisor::read_spec(&layout)?;
         kubeconfig::merge_into(&kubeconfig::users_file(args.kubeconfig.as_deref()), &layout, &spec)?;
         return tell(&args, &spec, &progress, "is already up");
@@ -84,7 +86,14 @@ async fn bring_up(args: &UpArgs, layout: &Layout, spec: &Spec, progress: &mut Pr
 
     let step = Instant::now();
     start_supervisor(layout).await?;
-    progress.done(format!("{} processes started", crate::plan::Ground { spec, layout, program: layout.dir() }.host().len() + usize::from(spec.nodes) * 4), step);
+    progress.done(
+        format!(
+            "{} processes started",
+            crate::plan::Ground { spec, layout, program: layout.dir() }.host().len()
+                + usize::from(spec.nodes) * 4
+        ),
+        step,
+    );
 
     let step = Instant::now();
     let images = async {
@@ -102,16 +111,23 @@ async fn bring_up(args: &UpArgs, layout: &Layout, spec: &Spec, progress: &mut Pr
 async fn api_ready(layout: &Layout, spec: &Spec, progress: &mut Progress) -> Result<()> {
     let step = Instant::now();
     let address = format!("127.0.0.1:{}", spec.balancer_port());
-    until("the API", || async { http::get_tls(&address, "/readyz", layout).await.is_ok_and(|(code, _)| code == 200) }).await?;
+    until("the API", || async {
+        http::get_tls(&address, "/readyz", layout).await.is_ok_and(|(code, _)| code == 200)
+    })
+    .await?;
     progress.done("API ready", step);
 
     let step = Instant::now();
-    let client = coracle_client::connect(&layout.kubeconfig("admin"), "coracle-up").await.context("cannot use the admin's kubeconfig")?;
+    let client = coracle_client::connect(&layout.kubeconfig("admin"), "coracle-up")
+        .await
+        .context("cannot use the admin's kubeconfig")?;
     addons::apply(&client, spec).await?;
     progress.done("addons applied", step);
 
     let step = Instant::now();
-    let names = (0..spec.nodes).map(|i| spec.node_name(i)).chain((0..spec.simulated_nodes).map(|i| format!("{}-simulated-{i}", spec.name)));
+    let names = (0..spec.nodes)
+        .map(|i| spec.node_name(i))
+        .chain((0..spec.simulated_nodes).map(|i| format!("{}-simulated-{i}", spec.name)));
     let ready = futures::future::try_join_all(names.map(|name| node_ready(client.clone(), name)));
     clock::timeout(STEP_MAX, ready).await.context("not all nodes became Ready in time")??;
     progress.done(format!("{} nodes Ready", spec.nodes + spec.simulated_nodes), step);
@@ -134,15 +150,23 @@ async fn until<F: Future<Output = bool>>(what: &str, ask: impl Fn() -> F) -> Res
             clock::sleep(PAUSE).await;
         }
     };
-    clock::timeout(STEP_MAX, asking).await.with_context(|| format!("{what} did not answer within {} s", STEP_MAX.as_secs()))
+    clock::timeout(STEP_MAX, asking)
+        .await
+        .with_context(|| format!("{what} did not answer within {} s", STEP_MAX.as_secs()))
 }
 
 async fn node_ready(client: kube::Client, name: String) -> Result<()> {
     let is_ready = |node: Option<&Node>| {
-        let conditions = node.and_then(|node| node.status.as_ref()).and_then(|status| status.conditions.as_ref());
-        conditions.is_some_and(|all| all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
+        let conditions =
+            node.and_then(|node| node.status.as_ref()).and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|all| {
+            all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        })
     };
-    await_condition(Api::<Node>::all(client), &name, is_ready).await.map(drop).with_context(|| format!("cannot watch the node {name}"))
+    await_condition(Api::<Node>::all(client), &name, is_ready)
+        .await
+        .map(drop)
+        .with_context(|| format!("cannot watch the node {name}"))
 }
 
 /// One A query for the API's own Service (RFC 1035, section 4.1).
@@ -158,7 +182,10 @@ async fn resolves(server: &str) -> Result<bool> {
     socket.connect(server).await.context("cannot reach the node")?;
     socket.send(&query).await.context("cannot send a query")?;
     let mut answer = [0; 512];
-    let length = clock::timeout(Duration::from_millis(200), socket.recv(&mut answer)).await.context("no answer")?.context("no answer")?;
+    let length = clock::timeout(Duration::from_millis(200), socket.recv(&mut answer))
+        .await
+        .context("no answer")?
+        .context("no answer")?;
     let no_error = length >= 12 && answer[..2] == ID && answer[3] & 0x0f == 0;
     Ok(no_error && u16::from_be_bytes([answer[6], answer[7]]) > 0)
 }
@@ -166,10 +193,20 @@ async fn resolves(server: &str) -> Result<bool> {
 async fn start_supervisor(layout: &Layout) -> Result<()> {
     let log = layout.log("supervisor");
     pki::private_dir(log.parent().unwrap_or(layout.dir()))?;
-    let file = fs::OpenOptions::new().create(true).append(true).open(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&log)
+        .with_context(|| format!("cannot write {}", log.display()))?;
     let program = std::env::current_exe().context("cannot find the coracle program")?;
     let mut command = tokio::process::Command::new(program);
-    command.arg("run-supervisor").arg("--dir").arg(layout.dir()).stdin(Stdio::null()).stdout(file.try_clone().context("cannot share the log")?).stderr(file);
+    command
+        .arg("run-supervisor")
+        .arg("--dir")
+        .arg(layout.dir())
+        .stdin(Stdio::null())
+        .stdout(file.try_clone().context("cannot share the log")?)
+        .stderr(file);
     own_session(&mut command);
     let mut supervisor = command.spawn().context("cannot start the supervisor")?;
     let socket = layout.socket();
@@ -199,11 +236,20 @@ fn tell(args: &UpArgs, spec: &Spec, progress: &Progress, what: &str) -> Result<(
     let server = format!("https://127.0.0.1:{}", spec.balancer_port());
     match args.output {
         Output::Json => {
-            let steps: Vec<_> = progress.steps.iter().map(|(what, took)| json!({"step": what, "seconds": took.as_secs_f64()})).collect();
+            let steps: Vec<_> = progress
+                .steps
+                .iter()
+                .map(|(what, took)| json!({"step": what, "seconds": took.as_secs_f64()}))
+                .collect();
             let told = json!({"name": spec.name, "context": spec.context(), "server": server, "state": what, "seconds": progress.began.elapsed().as_secs_f64(), "steps": steps});
             println!("{}", serde_json::to_string_pretty(&told).context("cannot encode the result")?);
         }
-        Output::Text => eprintln!("cluster {} {what} at {server} after {:.2} s; kubectl's context is {}", spec.name, progress.began.elapsed().as_secs_f64(), spec.context()),
+        Output::Text => eprintln!(
+            "cluster {} {what} at {server} after {:.2} s; kubectl's context is {}",
+            spec.name,
+            progress.began.elapsed().as_secs_f64(),
+            spec.context()
+        ),
     }
     Ok(())
 }

@@ -27,7 +27,17 @@ pub enum Entry {
 /// Paths without a leading slash, in order.
 pub type Tree = BTreeMap<String, Entry>;
 
-const DROPPED: [&str; 9] = ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/lintian", "usr/share/info", "usr/share/bug", "lib/systemd", "usr/share/bash-completion", "etc/init.d"];
+const DROPPED: [&str; 9] = [
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/lintian",
+    "usr/share/info",
+    "usr/share/bug",
+    "lib/systemd",
+    "usr/share/bash-completion",
+    "etc/init.d",
+];
 
 /// Builds the tree of a recipe. Blocks; uses apt-get to download.
 ///
@@ -38,7 +48,11 @@ pub fn tree(recipe: &Recipe) -> Result<Tree> {
     let mut tree = Tree::new();
     let mut libraries = Tree::new();
     for package in download(&recipe.packages, work.path())? {
-        let named = package.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('_').next()).is_some_and(|name| recipe.packages.iter().any(|wanted| wanted == name));
+        let named = package
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.split('_').next())
+            .is_some_and(|name| recipe.packages.iter().any(|wanted| wanted == name));
         let content = unpack(&package).with_context(|| format!("{} is damaged", package.display()))?;
         if named { tree.extend(content) } else { libraries.extend(content) }
     }
@@ -68,7 +82,15 @@ fn download(packages: &[String], work: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("apt-get")
         .arg(option("Dir::State::status", &work.join("status").to_string_lossy()))
         .arg(option("Dir::Cache::archives", &work.join("archives").to_string_lossy()))
-        .args(["-oDebug::NoLocking=1", "-oAPT::Install-Recommends=false", "-oAPT::Sandbox::User=root", "-qq", "--download-only", "--yes", "install"])
+        .args([
+            "-oDebug::NoLocking=1",
+            "-oAPT::Install-Recommends=false",
+            "-oAPT::Sandbox::User=root",
+            "-qq",
+            "--download-only",
+            "--yes",
+            "install",
+        ])
         .args(packages)
         .output()
         .context("cannot run apt-get: images are built from Debian packages")?;
@@ -78,7 +100,12 @@ fn download(packages: &[String], work: &Path) -> Result<Vec<PathBuf>> {
         packages.join(", "),
         String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("apt-get failed")
     );
-    let mut files: Vec<PathBuf> = fs::read_dir(work.join("archives")).context("cannot list the packages")?.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ending| ending == "deb")).collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(work.join("archives"))
+        .context("cannot list the packages")?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "deb"))
+        .collect();
     files.sort();
     Ok(files)
 }
@@ -131,7 +158,10 @@ fn files(data: impl Read) -> Result<Tree> {
 
 /// `./usr/bin/x` and `/usr/bin/x` → `usr/bin/x`; a path that climbs out loses its `..`.
 fn plain(path: &Path) -> String {
-    path.components().filter_map(|part| if let std::path::Component::Normal(name) = part { name.to_str() } else { None }).collect::<Vec<_>>().join("/")
+    path.components()
+        .filter_map(|part| if let std::path::Component::Normal(name) = part { name.to_str() } else { None })
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 /// `/bin`, `/sbin`, `/lib` and `/lib64` are links into `/usr`, as on a Debian machine.
@@ -151,7 +181,11 @@ fn merge_usr(tree: &mut Tree) {
 
 /// Adds the libraries that programs need, and those that these need, until nothing is missing.
 fn add_needed(tree: &mut Tree, libraries: &Tree) {
-    let by_name: BTreeMap<&str, &String> = libraries.keys().filter(|path| path.starts_with("usr/lib")).map(|path| (path.rsplit('/').next().unwrap_or(path), path)).collect();
+    let by_name: BTreeMap<&str, &String> = libraries
+        .keys()
+        .filter(|path| path.starts_with("usr/lib"))
+        .map(|path| (path.rsplit('/').next().unwrap_or(path), path))
+        .collect();
     let mut wanted: Vec<String> = tree.values().flat_map(needs).collect();
     let mut seen = BTreeSet::new();
     while let Some(name) = wanted.pop() {
@@ -191,7 +225,7 @@ fn elf_needs(content: &[u8]) -> object::Result<Vec<String>> {
     if let Some((dynamic, strings)) = sections.dynamic(endian, content)? {
         let strings = sections.strings(endian, content, strings)?;
         for entry in dynamic {
-            if entry.tag32(endian) == Some(object::elf::DT_NEEDED) {
+            if entry.tag32(endian) == i32::try_from(object::elf::DT_NEEDED).ok() {
                 names.push(text(entry.string(endian, strings)?));
             }
         }
@@ -205,7 +239,10 @@ fn applets(tree: &mut Tree) {
         return;
     }
     for applet in APPLETS.split_whitespace() {
-        if ["usr/bin", "usr/sbin", "usr/local/bin"].iter().all(|dir| !tree.contains_key(&format!("{dir}/{applet}"))) {
+        if ["usr/bin", "usr/sbin", "usr/local/bin"]
+            .iter()
+            .all(|dir| !tree.contains_key(&format!("{dir}/{applet}")))
+        {
             tree.insert(format!("usr/bin/{applet}"), Entry::Link("/usr/bin/busybox".to_owned()));
         }
     }

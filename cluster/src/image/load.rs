@@ -25,7 +25,9 @@ pub async fn into_all_nodes(layout: &Layout, spec: &Spec, file: &Path) -> Result
     anyhow::ensure!(spec.nodes > 0, "the cluster {} has no nodes with containers", spec.name);
     let loaded = try_join_all((0..spec.nodes).map(|i| async move {
         let socket = socket(layout, &spec.node_name(i)).await?;
-        import(&socket, file).await.with_context(|| format!("{} does not take {}", spec.node_name(i), file.display()))
+        import(&socket, file)
+            .await
+            .with_context(|| format!("{} does not take {}", spec.node_name(i), file.display()))
     }))
     .await?;
     Ok(loaded.into_iter().next().unwrap_or_default())
@@ -44,8 +46,12 @@ pub async fn missing_into_all_nodes(layout: &Layout, spec: &Spec, files: &[PathB
                 continue;
             }
             let socket = socket(layout, &name).await?;
-            import(&socket, file).await.with_context(|| format!("{name} does not take {}", file.display()))?;
-            std::fs::create_dir_all(marker.parent().unwrap_or(&marker)).and_then(|()| std::fs::write(&marker, "")).with_context(|| format!("cannot write {}", marker.display()))?;
+            import(&socket, file)
+                .await
+                .with_context(|| format!("{name} does not take {}", file.display()))?;
+            std::fs::create_dir_all(marker.parent().unwrap_or(&marker))
+                .and_then(|()| std::fs::write(&marker, ""))
+                .with_context(|| format!("cannot write {}", marker.display()))?;
         }
         Ok(())
     }))
@@ -58,8 +64,13 @@ async fn socket(layout: &Layout, node: &str) -> Result<PathBuf> {
     let found = async {
         loop {
             if let Ok(Some(Reply::Status(states))) = ask(&layout.socket(), &Request::Status).await {
-                let init = states.iter().find(|state| state.process.id == node).and_then(|state| state.pid).and_then(|outer| host::outer_pid(outer, 1));
-                let socket = init.map(|pid| PathBuf::from(format!("/proc/{pid}/root/run/containerd/containerd.sock")));
+                let init = states
+                    .iter()
+                    .find(|state| state.process.id == node)
+                    .and_then(|state| state.pid)
+                    .and_then(|outer| host::outer_pid(outer, 1));
+                let socket =
+                    init.map(|pid| PathBuf::from(format!("/proc/{pid}/root/run/containerd/containerd.sock")));
                 if let Some(socket) = socket
                     && tokio::net::UnixStream::connect(&socket).await.is_ok()
                 {
@@ -74,7 +85,17 @@ async fn socket(layout: &Layout, node: &str) -> Result<PathBuf> {
 }
 
 async fn import(socket: &Path, file: &Path) -> Result<Vec<String>> {
-    let output = Command::new("ctr").arg("--address").arg(socket).args(["--namespace", NAMESPACE, "images", "import", "--snapshotter", "overlayfs"]).arg(file).output().await.context("cannot run ctr: install the package containerd")?;
+    let output = Command::new("ctr")
+        .arg("--address")
+        .arg(socket)
+        .args(["--namespace", NAMESPACE, "images", "import", "--snapshotter", "overlayfs"])
+        .arg(file)
+        .output()
+        .await
+        .context("cannot run ctr: install the package containerd")?;
     anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.strip_prefix("unpacking ")?.split_whitespace().next().map(str::to_owned)).collect())
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| line.strip_prefix("unpacking ")?.split_whitespace().next().map(str::to_owned))
+        .collect())
 }

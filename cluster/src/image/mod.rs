@@ -26,7 +26,12 @@ pub async fn run(command: ImageCommand) -> Result<()> {
 
 async fn load_files(args: ImageLoadArgs) -> Result<()> {
     let layout = Layout::of(&args.which);
-    anyhow::ensure!(layout.spec().exists(), "there is no cluster {}: make it with `coracle up --name {}`", args.which.name, args.which.name);
+    anyhow::ensure!(
+        layout.spec().exists(),
+        "there is no cluster {}: make it with `coracle up --name {}`",
+        args.which.name,
+        args.which.name
+    );
     let spec = read_spec(&layout)?;
     for file in &args.files {
         anyhow::ensure!(file.is_file(), "{} is no file", file.display());
@@ -39,10 +44,16 @@ async fn load_files(args: ImageLoadArgs) -> Result<()> {
 async fn build(args: ImageBuildArgs) -> Result<()> {
     let mut packages = Vec::new();
     for package in &args.packages {
-        packages.push(package.strip_prefix("debian:").with_context(|| format!("{package:?} is not of the form debian:PACKAGE"))?.to_owned());
+        packages.push(
+            package
+                .strip_prefix("debian:")
+                .with_context(|| format!("{package:?} is not of the form debian:PACKAGE"))?
+                .to_owned(),
+        );
     }
     let first = packages.first().context("no package was named")?;
-    let mut recipe = Recipe::named(first).filter(|_| packages.len() == 1).unwrap_or_else(|| Recipe::plain(&packages));
+    let mut recipe =
+        Recipe::named(first).filter(|_| packages.len() == 1).unwrap_or_else(|| Recipe::plain(&packages));
     if !args.cmd.is_empty() {
         recipe.cmd = args.cmd.clone();
     }
@@ -52,7 +63,9 @@ async fn build(args: ImageBuildArgs) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("{first}.tar")));
     let target = out.clone();
     let tag = recipe.tag.clone();
-    let bytes = tokio::task::spawn_blocking(move || make(&recipe, &target)).await.context("the build was cut off")??;
+    let bytes = tokio::task::spawn_blocking(move || make(&recipe, &target))
+        .await
+        .context("the build was cut off")??;
     eprintln!("built {tag} ({:.1} MB) in {}", mebibytes(bytes), out.display());
     Ok(())
 }
@@ -97,8 +110,12 @@ pub async fn provide(layout: &Layout, spec: &Spec) -> Result<Vec<String>> {
         std::fs::create_dir_all(cache()).with_context(|| format!("cannot make {}", cache().display()))?;
         let part = file.with_extension("part");
         let name = recipe.name.clone();
-        let made = tokio::task::spawn_blocking(move || make(&recipe, &part).and_then(|_| std::fs::rename(&part, &file).context("cannot keep the image")));
-        made.await.context("the build was cut off")?.with_context(|| format!("cannot build the image {name} (`up --no-images` does without)"))?;
+        let made = tokio::task::spawn_blocking(move || {
+            make(&recipe, &part).and_then(|_| std::fs::rename(&part, &file).context("cannot keep the image"))
+        });
+        made.await
+            .context("the build was cut off")?
+            .with_context(|| format!("cannot build the image {name} (`up --no-images` does without)"))?;
     }
     load::missing_into_all_nodes(layout, spec, &files).await?;
     Ok(provided)

@@ -36,7 +36,12 @@ pub fn write(recipe: &Recipe, tree: &Tree, out: &Path) -> Result<()> {
     let mut gzip = flate2::GzBuilder::new().mtime(0).write(Vec::new(), flate2::Compression::default());
     gzip.write_all(&layer).context("cannot compress the layer")?;
     let layer = Blob::new(gzip.finish().context("cannot compress the layer")?);
-    let ports: Value = recipe.ports.iter().map(|port| (format!("{port}/tcp"), json!({}))).collect::<serde_json::Map<_, _>>().into();
+    let ports: Value = recipe
+        .ports
+        .iter()
+        .map(|port| (format!("{port}/tcp"), json!({})))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
     let config = Blob::of(&json!({
         "architecture": architecture(), "os": "linux", "created": "1970-01-01T00:00:00Z",
         "config": {"Cmd": recipe.cmd, "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "ExposedPorts": ports, "WorkingDir": if recipe.name == "redis" { "/data" } else { "/" }},
@@ -50,15 +55,20 @@ pub fn write(recipe: &Recipe, tree: &Tree, out: &Path) -> Result<()> {
     }));
     let mut entry = manifest.descriptor("application/vnd.oci.image.manifest.v1+json");
     let version = recipe.tag.rsplit_once(':').map_or("latest", |(_, version)| version);
-    entry["annotations"] = json!({"io.containerd.image.name": recipe.reference(), "org.opencontainers.image.ref.name": version});
+    entry["annotations"] =
+        json!({"io.containerd.image.name": recipe.reference(), "org.opencontainers.image.ref.name": version});
     let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry]});
-    let mut archive = tar::Builder::new(fs::File::create(out).with_context(|| format!("cannot write {}", out.display()))?);
+    let mut archive =
+        tar::Builder::new(fs::File::create(out).with_context(|| format!("cannot write {}", out.display()))?);
     add(&mut archive, "oci-layout", json!({"imageLayoutVersion": "1.0.0"}).to_string().as_bytes())?;
     add(&mut archive, "index.json", index.to_string().as_bytes())?;
     for blob in [config, manifest, layer] {
         add(&mut archive, &format!("blobs/sha256/{}", blob.digest), &blob.content)?;
     }
-    archive.into_inner().and_then(|mut file| file.flush()).with_context(|| format!("cannot write {}", out.display()))
+    archive
+        .into_inner()
+        .and_then(|mut file| file.flush())
+        .with_context(|| format!("cannot write {}", out.display()))
 }
 
 /// The name of this machine's processor in image configurations (GOARCH).
@@ -91,9 +101,19 @@ fn layer(tree: &Tree) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     for (path, entry) in tree {
         let added = match entry {
-            Entry::Folder(mode) => archive.append_data(&mut header(*mode, 0, tar::EntryType::Directory), format!("{path}/"), std::io::empty()),
-            Entry::File(mode, content) => archive.append_data(&mut header(*mode, content.len() as u64, tar::EntryType::Regular), path, content.as_slice()),
-            Entry::Link(target) => archive.append_link(&mut header(0o777, 0, tar::EntryType::Symlink), path, target),
+            Entry::Folder(mode) => archive.append_data(
+                &mut header(*mode, 0, tar::EntryType::Directory),
+                format!("{path}/"),
+                std::io::empty(),
+            ),
+            Entry::File(mode, content) => archive.append_data(
+                &mut header(*mode, content.len() as u64, tar::EntryType::Regular),
+                path,
+                content.as_slice(),
+            ),
+            Entry::Link(target) => {
+                archive.append_link(&mut header(0o777, 0, tar::EntryType::Symlink), path, target)
+            }
         };
         added.with_context(|| format!("cannot add {path} to the layer"))?;
     }
@@ -107,7 +127,10 @@ mod tests {
     #[test]
     fn the_same_tree_gives_the_same_bytes() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let tree = Tree::from([("a".to_owned(), Entry::Folder(0o755)), ("a/b".to_owned(), Entry::File(0o644, b"x".to_vec()))]);
+        let tree = Tree::from([
+            ("a".to_owned(), Entry::Folder(0o755)),
+            ("a/b".to_owned(), Entry::File(0o644, b"x".to_vec())),
+        ]);
         let recipe = Recipe::plain(&["x".to_owned()]);
         let made = |name: &str| {
             write(&recipe, &tree, &dir.path().join(name)).expect("written");

@@ -58,13 +58,20 @@ impl Recipe {
                     ("etc/nginx/conf.d/default.conf".to_owned(), 0o644, NGINX_SITE.to_owned()),
                     ("usr/share/nginx/html/index.html".to_owned(), 0o644, NGINX_PAGE.to_owned()),
                 ]);
-                recipe.folders.extend([("var/lib/nginx".to_owned(), 0o755), ("var/log/nginx".to_owned(), 0o755)]);
+                recipe
+                    .folders
+                    .extend([("var/lib/nginx".to_owned(), 0o755), ("var/log/nginx".to_owned(), 0o755)]);
                 recipe.cmd = ["nginx", "-g", "daemon off;"].map(str::to_owned).to_vec();
                 recipe.ports = vec![80];
             }
             "redis" => {
-                recipe.packages = ["redis-server", "redis-tools", "busybox-static"].map(str::to_owned).to_vec();
-                recipe.files.push(("usr/local/bin/redis-server".to_owned(), 0o755, REDIS_SERVER.replace("redis-check-rdb-server", "redis-server")));
+                recipe.packages =
+                    ["redis-server", "redis-tools", "busybox-static"].map(str::to_owned).to_vec();
+                recipe.files.push((
+                    "usr/local/bin/redis-server".to_owned(),
+                    0o755,
+                    REDIS_SERVER.replace("redis-check-rdb-server", "redis-server"),
+                ));
                 recipe.folders.push(("data".to_owned(), 0o1777));
                 recipe.cmd = vec!["redis-server".into()];
                 recipe.ports = vec![6379];
@@ -84,9 +91,22 @@ impl Recipe {
             tag: format!("{name}:latest"),
             name,
             packages: whole,
-            files: vec![("etc/passwd".to_owned(), 0o644, PASSWD.to_owned()), ("etc/group".to_owned(), 0o644, GROUP.to_owned())],
+            files: vec![
+                ("etc/passwd".to_owned(), 0o644, PASSWD.to_owned()),
+                ("etc/group".to_owned(), 0o644, GROUP.to_owned()),
+            ],
             links: Vec::new(),
-            folders: [("tmp", 0o1777), ("run", 0o755), ("root", 0o700), ("proc", 0o755), ("sys", 0o755), ("dev", 0o755), ("etc", 0o755)].map(|(path, mode)| (path.to_owned(), mode)).to_vec(),
+            folders: [
+                ("tmp", 0o1777),
+                ("run", 0o755),
+                ("root", 0o700),
+                ("proc", 0o755),
+                ("sys", 0o755),
+                ("dev", 0o755),
+                ("etc", 0o755),
+            ]
+            .map(|(path, mode)| (path.to_owned(), mode))
+            .to_vec(),
             cmd: vec!["sh".to_owned()],
             ports: Vec::new(),
         }
@@ -95,8 +115,14 @@ impl Recipe {
     /// The tag as containerd names images: `nginx:latest` → `docker.io/library/nginx:latest`.
     #[must_use]
     pub fn reference(&self) -> String {
-        let (name, version) = self.tag.rsplit_once(':').filter(|(_, version)| !version.contains('/')).unwrap_or((&self.tag, "latest"));
-        let registry = name.split('/').next().filter(|first| name.contains('/') && (first.contains('.') || first.contains(':') || *first == "localhost"));
+        let (name, version) = self
+            .tag
+            .rsplit_once(':')
+            .filter(|(_, version)| !version.contains('/'))
+            .unwrap_or((&self.tag, "latest"));
+        let registry = name.split('/').next().filter(|first| {
+            name.contains('/') && (first.contains('.') || first.contains(':') || *first == "localhost")
+        });
         let path = match (registry, name.contains('/')) {
             (Some(_), _) => name.to_owned(),
             (None, true) => format!("docker.io/{name}"),
@@ -118,7 +144,8 @@ mod tests {
 
     #[test]
     fn tags_are_completed_as_docker_does() {
-        let tagged = |tag: &str| Recipe { tag: tag.to_owned(), ..Recipe::plain(&["x".to_owned()]) }.reference();
+        let tagged =
+            |tag: &str| Recipe { tag: tag.to_owned(), ..Recipe::plain(&["x".to_owned()]) }.reference();
         assert_eq!(tagged("nginx"), "docker.io/library/nginx:latest");
         assert_eq!(tagged("me/tool:2"), "docker.io/me/tool:2");
         assert_eq!(tagged("localhost:5000/tool"), "localhost:5000/tool:latest");

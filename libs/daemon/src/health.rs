@@ -50,8 +50,15 @@ struct Served {
 ///
 /// # Errors
 /// The address cannot be bound.
-pub async fn serve(listen: SocketAddr, health: Health, metrics: Registry, tasks: &Tasks) -> anyhow::Result<SocketAddr> {
-    let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen} for health checks"))?;
+pub async fn serve(
+    listen: SocketAddr,
+    health: Health,
+    metrics: Registry,
+    tasks: &Tasks,
+) -> anyhow::Result<SocketAddr> {
+    let listener = tokio::net::TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen} for health checks"))?;
     let bound = listener.local_addr().context("cannot read the bound address")?;
     let app = Router::new()
         .route("/healthz", get(check))
@@ -61,20 +68,35 @@ pub async fn serve(listen: SocketAddr, health: Health, metrics: Registry, tasks:
         .with_state(Served { health, metrics: Arc::new(metrics) });
     let stop = tasks.stopping();
     tasks.spawn("health listener", async move {
-        axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await.context("health listener failed")
+        axum::serve(listener, app)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
+            .context("health listener failed")
     });
     Ok(bound)
 }
 
 async fn check(State(served): State<Served>) -> impl IntoResponse {
     let failures = served.health.failures();
-    if failures.is_empty() { (StatusCode::OK, "ok".to_owned()) } else { (StatusCode::SERVICE_UNAVAILABLE, failures.join("\n")) }
+    if failures.is_empty() {
+        (StatusCode::OK, "ok".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, failures.join("\n"))
+    }
 }
 
 async fn show_metrics(State(served): State<Served>) -> impl IntoResponse {
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &served.metrics) {
-        Ok(()) => (StatusCode::OK, [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")], text),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [("content-type", "text/plain; charset=utf-8")], error.to_string()),
+        Ok(()) => (
+            StatusCode::OK,
+            [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+            text,
+        ),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [("content-type", "text/plain; charset=utf-8")],
+            error.to_string(),
+        ),
     }
 }

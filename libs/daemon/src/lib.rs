@@ -13,5 +13,5 @@ mod run;
 pub mod tasks;
 pub mod tls;
 
-pub use run::{Component, run};
+pub use run::{Component, run, run_command};
 pub use tasks::Tasks;

@@ -99,3 +99,16 @@ fn signals() -> std::io::Result<impl Future<Output = ()>> {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
     })
 }
+
+/// Runs a command that ends by itself, such as `coracle status`, on a runtime of its own.
+///
+/// # Errors
+/// The command's error, or that no runtime could be started.
+pub fn run_command(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    // A second call finds the first one's choice, which is the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    done
+}

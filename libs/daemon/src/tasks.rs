@@ -68,7 +68,11 @@ impl Tasks {
 
     /// Runs a task of the process's life: it returns only when [`Tasks::stopping`] fires. Should it end or panic
     /// before, the whole process stops (a dead watch or listener must never go unnoticed).
-    pub fn spawn(&self, name: impl Into<String>, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+    pub fn spawn(
+        &self,
+        name: impl Into<String>,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
         let name = name.into();
         let deaths = self.shared.deaths.clone();
         let stop = self.shared.stop.clone();
@@ -124,7 +128,9 @@ impl Tasks {
                 ended.await;
             }
         };
-        tokio::time::timeout(grace, all_ended).await.map_err(|_| Stuck { grace, names: self.shared.alive.lock().values().cloned().collect() })
+        tokio::time::timeout(grace, all_ended)
+            .await
+            .map_err(|_| Stuck { grace, names: self.shared.alive.lock().values().cloned().collect() })
     }
 }
 

@@ -61,15 +61,21 @@ pub struct Identity {
 
 impl Identity {
     fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|source| TlsError::Read { what: "a private key", path: self.key.clone(), source })?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|source| TlsError::Read {
+            what: "a private key",
+            path: self.key.clone(),
+            source,
+        })?;
         Ok((certificates(&self.cert)?, key))
     }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|source| TlsError::Read { what: "certificates", path: path.to_owned(), source })
+    CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|source| TlsError::Read {
+        what: "certificates",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The trust anchors in a PEM file.
@@ -88,19 +94,27 @@ pub fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
 ///
 /// # Errors
 /// A file cannot be read, or certificate and key do not fit.
-pub fn server(identity: &Identity, clients: Option<(&Path, ClientAuth)>, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server(
+    identity: &Identity,
+    clients: Option<(&Path, ClientAuth)>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, TlsError> {
     let (chain, key) = identity.read()?;
     let builder = ServerConfig::builder();
     let builder = match clients {
         None => builder.with_no_client_auth(),
         Some((ca, auth)) => {
             let verifier = WebPkiClientVerifier::builder(Arc::new(roots(ca)?));
-            let verifier = if auth == ClientAuth::Optional { verifier.allow_unauthenticated() } else { verifier };
-            let verifier = verifier.build().map_err(|source| TlsError::Verifier { path: ca.to_owned(), source })?;
+            let verifier =
+                if auth == ClientAuth::Optional { verifier.allow_unauthenticated() } else { verifier };
+            let verifier =
+                verifier.build().map_err(|source| TlsError::Verifier { path: ca.to_owned(), source })?;
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(|source| TlsError::Unusable { path: identity.cert.clone(), source })?;
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .map_err(|source| TlsError::Unusable { path: identity.cert.clone(), source })?;
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
 }
@@ -115,7 +129,9 @@ pub fn client(ca: &Path, identity: Option<&Identity>, alpn: &[&[u8]]) -> Result<
         None => builder.with_no_client_auth(),
         Some(identity) => {
             let (chain, key) = identity.read()?;
-            builder.with_client_auth_cert(chain, key).map_err(|source| TlsError::Unusable { path: identity.cert.clone(), source })?
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|source| TlsError::Unusable { path: identity.cert.clone(), source })?
         }
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
