@@ -1,6 +1,5 @@
 //! TokenReview and SelfSubjectReview, and the documents from which others verify our tokens (OIDC discovery, JWKS).
 
-use super::token_request::strings;
 use super::{Authentication, bootstrap_token};
 use crate::request::UserInfo;
 use coracle_api::meta;
@@ -40,7 +39,7 @@ impl Authentication {
         if token.is_empty() {
             return Err(Status::bad_request("token is required for TokenReview in authentication"));
         }
-        let asked = strings(&review["spec"]["audiences"]);
+        let asked: Vec<String> = meta::strings(&review["spec"]["audiences"]).map(str::to_owned).collect();
         let wanted = if asked.is_empty() { &self.audiences } else { &asked };
         review["status"] = match self.bearer(&token, wanted).await {
             Ok((user, audiences)) => {

@@ -45,7 +45,7 @@ impl Authentication {
         if object.is_object() {
             self.bind(&mut bound, object).await?;
         }
-        let asked: Vec<String> = strings(&request["spec"]["audiences"]);
+        let asked: Vec<String> = meta::strings(&request["spec"]["audiences"]).map(str::to_owned).collect();
         let audiences = if asked.is_empty() { self.audiences.clone() } else { asked };
         let now = clock::now();
         let mut exp = now.as_second() + seconds;
@@ -144,9 +144,4 @@ fn duration(spec: &Value) -> Result<i64, Status> {
     };
     let of = GroupResource::new("authentication.k8s.io", "TokenRequest");
     Err(Status::invalid(&of, "", &[FieldError::invalid("spec.expirationSeconds", seconds, why)]))
-}
-
-/// The strings of a list.
-pub(super) fn strings(list: &Value) -> Vec<String> {
-    list.as_array().into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
 }

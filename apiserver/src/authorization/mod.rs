@@ -1,21 +1,47 @@
-//! Authorization: Node and RBAC, deny by default; the access reviews; the bootstrap roles.
+//! Authorization: Node and RBAC, deny by default; impersonation; the access reviews; the bootstrap roles.
+//!
+//!     system:masters ─► yes
+//!     node::NodeAuthorizer ─► yes, or a reason ─┐
+//!     rbac::Rbac ───────────► yes, or a reason ─┴─► 403 with the reasons
+//!
+//! In: who, what, and the cached roles, bindings and pods. Invariants: nobody is allowed what no rule says; no I/O.
 
-use crate::reader::{Objects, Reader};
+mod aggregate;
+mod bootstrap;
+mod escalation;
+mod impersonation;
+mod node;
+mod rbac;
+mod review;
+mod rule;
+#[cfg(test)]
+mod tests;
+
+pub use aggregate::aggregate;
+pub use bootstrap::bootstrap;
+pub use node::node_of;
+pub use rule::Rule;
+
+use crate::reader::Reader;
 use crate::request::{RequestInfo, UserInfo};
-use coracle_api::status::Status;
+use coracle_api::status::{GroupResource, Status};
 use std::sync::Arc;
+
+/// Who may do everything, whatever the roles say: the way back into a cluster with broken RBAC.
+const MASTERS: &str = "system:masters";
 
 /// Decides who may do what.
 pub struct Authorization {
-    _private: (),
+    rbac: rbac::Rbac,
+    node: node::NodeAuthorizer,
 }
 
 impl Authorization {
     /// From the caches.
     #[must_use]
     pub fn new(reader: Arc<dyn Reader>) -> Self {
-        let _ = reader;
-        Self { _private: () }
+        let node = node::NodeAuthorizer::new(reader.clone(), bootstrap::node_rules());
+        Self { rbac: rbac::Rbac::new(reader), node }
     }
 
     /// Ok when allowed.
@@ -23,25 +49,47 @@ impl Authorization {
     /// # Errors
     /// The 403 that Kubernetes would send.
     pub fn authorize(&self, user: &UserInfo, request: &RequestInfo) -> Result<(), Status> {
-        let _ = (user, request);
-        Err(Status::forbidden(&Default::default(), "", "stub"))
+        self.decide(user, request).map_err(|reason| refusal(user, request, &reason))
     }
 
-    /// The user that the request is to be run as, after checking `Impersonate-*` headers.
+    /// Ok when allowed; the reason otherwise, mostly empty.
     ///
     /// # Errors
-    /// 400 or 403.
-    pub fn impersonated(&self, user: UserInfo, headers: &http::HeaderMap) -> Result<UserInfo, Status> {
-        let _ = headers;
-        Ok(user)
+    /// The reason, to be told after the 403's own text.
+    pub fn decide(&self, user: &UserInfo, request: &RequestInfo) -> Result<(), String> {
+        if user.groups.iter().any(|group| group == MASTERS) {
+            return Ok(());
+        }
+        let of_node = match self.node.allows(user, request) {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(reason)) => reason,
+            None => String::new(),
+        };
+        self.rbac.allows(user, request).map_err(|reason| match (of_node.is_empty(), reason.is_empty()) {
+            (true, _) => reason,
+            (false, true) => of_node,
+            (false, false) => format!("{of_node}\n{reason}"),
+        })
     }
 }
 
-/// Creates and reconciles the bootstrap ClusterRoles, Roles and bindings. Safe to run from several apiservers at once.
-///
-/// # Errors
-/// The store cannot be written.
-pub async fn bootstrap(objects: &dyn Objects) -> Result<(), Status> {
-    let _ = objects;
-    Ok(())
+/// The 403 for what `user` may not do.
+fn refusal(user: &UserInfo, request: &RequestInfo, reason: &str) -> Status {
+    let RequestInfo { verb, group, resource, subresource, namespace, name, path, .. } = request;
+    let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let who = &user.name;
+    if !request.is_resource {
+        let cause = format!("User {who:?} cannot {verb} path {path:?}{reason}");
+        return Status::forbidden(&GroupResource::default(), "", &cause);
+    }
+    let slash = if subresource.is_empty() { "" } else { "/" };
+    let place = if namespace.is_empty() {
+        "at the cluster scope".to_owned()
+    } else {
+        format!("in the namespace {namespace:?}")
+    };
+    let cause = format!(
+        "User {who:?} cannot {verb} resource \"{resource}{slash}{subresource}\" in API group {group:?} {place}{reason}"
+    );
+    Status::forbidden(&GroupResource::new(group, resource), name, &cause)
 }

@@ -40,3 +40,8 @@ pub fn remove(object: &mut Value, key: &str) {
         metadata.remove(key);
     }
 }
+
+/// The strings of a list; nothing for `Null`.
+pub fn strings(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str)
+}

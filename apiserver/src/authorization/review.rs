@@ -1,0 +1,141 @@
+//! SubjectAccessReview and its kin: "may this user do that?", and the rules that a user holds.
+
+use super::{Authorization, MASTERS};
+use crate::request::{RequestInfo, UserInfo};
+use coracle_api::meta;
+use coracle_api::status::{FieldError, GroupResource, Status};
+use serde_json::{Value, json};
+
+const GROUP: &str = "authorization.k8s.io";
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// The user that a SubjectAccessReview asks about.
+fn subject(spec: &Value) -> UserInfo {
+    let extra = spec["extra"].as_object().into_iter().flatten();
+    UserInfo {
+        name: text(&spec["user"]),
+        uid: text(&spec["uid"]),
+        groups: meta::strings(&spec["groups"]).map(str::to_owned).collect(),
+        extra: extra
+            .map(|(key, values)| (key.clone(), meta::strings(values).map(str::to_owned).collect()))
+            .collect(),
+    }
+}
+
+/// The request that a review asks about.
+fn question(spec: &Value) -> RequestInfo {
+    let resource = &spec["resourceAttributes"];
+    if resource.is_object() {
+        return RequestInfo {
+            is_resource: true,
+            verb: text(&resource["verb"]),
+            group: text(&resource["group"]),
+            version: text(&resource["version"]),
+            resource: text(&resource["resource"]),
+            subresource: text(&resource["subresource"]),
+            namespace: text(&resource["namespace"]),
+            name: text(&resource["name"]),
+            field_selector: text(&resource["fieldSelector"]["rawSelector"]),
+            label_selector: text(&resource["labelSelector"]["rawSelector"]),
+            ..RequestInfo::default()
+        };
+    }
+    let path = &spec["nonResourceAttributes"];
+    RequestInfo { verb: text(&path["verb"]), path: text(&path["path"]), ..RequestInfo::default() }
+}
+
+fn faults(kind: &str, spec: &Value) -> Vec<FieldError> {
+    let mut faults = Vec::new();
+    match (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object()) {
+        (true, true) => faults.push(FieldError::invalid(
+            "spec.nonResourceAttributes",
+            &spec["nonResourceAttributes"],
+            "cannot be specified in combination with resourceAttributes",
+        )),
+        (false, false) => faults.push(FieldError::invalid(
+            "spec.resourceAttributes",
+            &Value::Null,
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        )),
+        _ => {}
+    }
+    let named = !text(&spec["user"]).is_empty() || meta::strings(&spec["groups"]).next().is_some();
+    if kind != "SelfSubjectAccessReview" && !named {
+        faults.push(FieldError::invalid(
+            "spec.user",
+            &json!(""),
+            "at least one of user or group must be specified",
+        ));
+    }
+    faults
+}
+
+impl Authorization {
+    /// Answers a `SubjectAccessReview`, `LocalSubjectAccessReview`, `SelfSubjectAccessReview` or `SelfSubjectRulesReview`
+    /// (`kind`) of `user`: the object with its `status`.
+    ///
+    /// # Errors
+    /// 400 or 422 for a review that asks nothing or too much.
+    pub fn review(&self, kind: &str, user: &UserInfo, mut object: Value) -> Result<Value, Status> {
+        if kind == "SelfSubjectRulesReview" {
+            let namespace = text(&object["spec"]["namespace"]);
+            if namespace.is_empty() {
+                return Err(Status::bad_request("no namespace on request"));
+            }
+            object["status"] = self.rules(user, &namespace);
+            return Ok(object);
+        }
+        let spec = &object["spec"];
+        let faults = faults(kind, spec);
+        if !faults.is_empty() {
+            return Err(Status::invalid(&GroupResource::new(GROUP, kind), meta::name(&object), &faults));
+        }
+        if kind == "LocalSubjectAccessReview" {
+            let namespace = meta::namespace(&object);
+            if spec["resourceAttributes"]["namespace"] != namespace {
+                return Err(Status::bad_request(format!(
+                    "spec.resourceAttributes.namespace must match namespace: {namespace}"
+                )));
+            }
+        }
+        let subject = if kind == "SelfSubjectAccessReview" { user.clone() } else { subject(spec) };
+        object["status"] = self.answer(&subject, &question(spec));
+        Ok(object)
+    }
+
+    fn answer(&self, user: &UserInfo, request: &RequestInfo) -> Value {
+        let (allowed, reason) = match self.decide(user, request) {
+            Ok(()) if user.groups.iter().any(|group| group == MASTERS) => (true, String::new()),
+            Ok(()) => (true, self.rbac.reason(user, request)),
+            Err(reason) => (false, reason),
+        };
+        let mut status = json!({"allowed": allowed});
+        if !reason.is_empty() {
+            status["reason"] = json!(reason);
+        }
+        status
+    }
+
+    fn rules(&self, user: &UserInfo, namespace: &str) -> Value {
+        let held = self.rbac.held(user, namespace);
+        let mut errors = held.errors;
+        let is_node = super::node_of(user).is_some();
+        if is_node {
+            errors.push("node authorizer does not support user rule resolution".to_owned());
+        }
+        let (mut of_resources, mut of_paths) = (Vec::new(), Vec::new());
+        for rule in held.rules {
+            let list = if rule.non_resource_urls.is_empty() { &mut of_resources } else { &mut of_paths };
+            list.push(rule.to_value());
+        }
+        let mut status =
+            json!({"resourceRules": of_resources, "nonResourceRules": of_paths, "incomplete": is_node});
+        if !errors.is_empty() {
+            status["evaluationError"] = json!(errors.join(", "));
+        }
+        status
+    }
+}
