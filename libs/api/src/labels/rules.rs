@@ -1,0 +1,322 @@
+//! One function for each rule of the syntax.
+
+use super::{
+    DNS_LABEL_MAX, DNS_SUBDOMAIN_MAX, framed, label_shape, max_length_text, name_shape, regex_text,
+    subdomain_shape,
+};
+use std::net::IpAddr;
+
+/// What an empty text is told.
+pub const EMPTY: &str = "must be non-empty";
+
+/// A lower-case DNS label: names of namespaces, containers, volumes.
+#[must_use]
+pub fn is_dns1123_label(text: &str) -> Vec<String> {
+    check(text, DNS_LABEL_MAX, label_shape, || {
+        regex_text(
+            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start \
+             and end with an alphanumeric character",
+            "[a-z0-9]([-a-z0-9]*[a-z0-9])?",
+            &["my-name", "123-abc"],
+        )
+    })
+}
+
+/// Dotted lower-case labels: names of most objects.
+#[must_use]
+pub fn is_dns1123_subdomain(text: &str) -> Vec<String> {
+    check(text, DNS_SUBDOMAIN_MAX, subdomain_shape, || {
+        regex_text(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and \
+             must start and end with an alphanumeric character",
+            "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
+            &["example.com"],
+        )
+    })
+}
+
+/// A DNS label that starts with a letter: names of Services.
+#[must_use]
+pub fn is_dns1035_label(text: &str) -> Vec<String> {
+    let shape = |text: &str| label_shape(text) && text.as_bytes()[0].is_ascii_lowercase();
+    check(text, DNS_LABEL_MAX, shape, || {
+        regex_text(
+            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic \
+             character, and end with an alphanumeric character",
+            "[a-z]([-a-z0-9]*[a-z0-9])?",
+            &["my-name", "abc-123"],
+        )
+    })
+}
+
+/// `*.` and a subdomain: hosts of Ingresses.
+#[must_use]
+pub fn is_wildcard_dns1123_subdomain(text: &str) -> Vec<String> {
+    let shape = |text: &str| text.strip_prefix("*.").is_some_and(subdomain_shape);
+    check(text, DNS_SUBDOMAIN_MAX, shape, || {
+        regex_text(
+            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must \
+             consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character",
+            "\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
+            &["*.example.com"],
+        )
+    })
+}
+
+/// A key of labels and annotations, of finalizers and conditions: `name` or `prefix.example/name`.
+#[must_use]
+pub fn is_qualified_name(text: &str) -> Vec<String> {
+    let regex = || {
+        regex_text(
+            "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+             alphanumeric character",
+            "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]",
+            &["MyName", "my.name", "123-abc"],
+        )
+    };
+    let mut faults = Vec::new();
+    let name = match text.split_once('/') {
+        None => text,
+        Some((_, name)) if name.contains('/') => {
+            let tail = "with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
+            return vec![format!("a qualified name {} {tail}", regex())];
+        }
+        Some(("", name)) => {
+            faults.push(format!("prefix part {EMPTY}"));
+            name
+        }
+        Some((prefix, name)) => {
+            faults.extend(is_dns1123_subdomain(prefix).iter().map(|fault| format!("prefix part {fault}")));
+            name
+        }
+    };
+    if name.is_empty() {
+        faults.push(format!("name part {EMPTY}"));
+    } else if name.len() > DNS_LABEL_MAX {
+        faults.push(format!("name part {}", max_length_text(DNS_LABEL_MAX)));
+    }
+    if !name_shape(name) {
+        faults.push(format!("name part {}", regex()));
+    }
+    faults
+}
+
+/// The value of a label.
+#[must_use]
+pub fn is_valid_label_value(text: &str) -> Vec<String> {
+    check(
+        text,
+        DNS_LABEL_MAX,
+        |text| text.is_empty() || name_shape(text),
+        || {
+            regex_text(
+                "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must \
+             start and end with an alphanumeric character",
+                "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?",
+                &["MyValue", "my_value", "12345"],
+            )
+        },
+    )
+}
+
+/// The name of a port.
+#[must_use]
+pub fn is_valid_port_name(text: &str) -> Vec<String> {
+    let charset = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let rows = [
+        (text.len() > 15, "must be no more than 15 characters"),
+        (
+            text.is_empty() || !text.bytes().all(charset),
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
+        ),
+        (!text.bytes().any(|byte| byte.is_ascii_lowercase()), "must contain at least one letter (a-z)"),
+        (text.contains("--"), "must not contain consecutive hyphens"),
+        (text.starts_with('-') || text.ends_with('-'), "must not begin or end with a hyphen"),
+    ];
+    rows.into_iter().filter(|(wrong, _)| *wrong).map(|(_, fault)| fault.to_owned()).collect()
+}
+
+/// The number of a port.
+#[must_use]
+pub fn is_valid_port_number(port: i64) -> Vec<String> {
+    in_range(port, 1, 65535)
+}
+
+/// `must be between LOW and HIGH, inclusive` unless it is.
+#[must_use]
+pub fn in_range(number: i64, low: i64, high: i64) -> Vec<String> {
+    if (low..=high).contains(&number) {
+        Vec::new()
+    } else {
+        vec![format!("must be between {low} and {high}, inclusive")]
+    }
+}
+
+/// A C identifier.
+#[must_use]
+pub fn is_c_identifier(text: &str) -> Vec<String> {
+    let shape = |text: &str| {
+        text.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    check(text, usize::MAX, shape, || {
+        regex_text(
+            "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric \
+             characters or '_'",
+            "[A-Za-z_][A-Za-z0-9_]*",
+            &["my_name", "MY_NAME", "MyName"],
+        )
+    })
+}
+
+/// The name of an environment variable (the relaxed rule, which holds since 1.32).
+#[must_use]
+pub fn is_env_var_name(text: &str) -> Vec<String> {
+    let shape = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=')
+    };
+    check(text, usize::MAX, shape, || {
+        "a valid environment variable name must consist only of printable ASCII characters other than '='"
+            .to_owned()
+    })
+}
+
+/// A key of a ConfigMap or Secret.
+#[must_use]
+pub fn is_config_map_key(text: &str) -> Vec<String> {
+    let shape = |text: &str| {
+        !text.is_empty()
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+    };
+    let mut faults = check(text, DNS_SUBDOMAIN_MAX, shape, || {
+        regex_text(
+            "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
+            "[-._a-zA-Z0-9]+",
+            &["key.name", "KEY_NAME", "key-name"],
+        )
+    });
+    match text {
+        "." => faults.push("must not be '.'".to_owned()),
+        ".." => faults.push("must not be '..'".to_owned()),
+        _ if text.starts_with("..") => faults.push("must not start with '..'".to_owned()),
+        _ => {}
+    }
+    faults
+}
+
+/// The name of an HTTP header.
+#[must_use]
+pub fn is_http_header_name(text: &str) -> Vec<String> {
+    let shape = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    check(text, usize::MAX, shape, || {
+        regex_text(
+            "a valid HTTP header must consist of alphanumeric characters or '-'",
+            "[-A-Za-z0-9]+",
+            &["X-Header-Name"],
+        )
+    })
+}
+
+/// A percentage such as `25%`.
+#[must_use]
+pub fn is_valid_percent(text: &str) -> Vec<String> {
+    let shape = |text: &str| {
+        text.strip_suffix('%')
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    check(text, usize::MAX, shape, || {
+        regex_text(
+            "a valid percent string must be a numeric string followed by an ending '%'",
+            "[0-9]+%",
+            &["1%", "93%"],
+        )
+    })
+}
+
+/// One segment of a URL path: names of roles and bindings.
+#[must_use]
+pub fn is_path_segment_name(text: &str) -> Vec<String> {
+    match text {
+        "." | ".." => return vec![format!("may not be '{text}'")],
+        _ => {}
+    }
+    ["/", "%"]
+        .into_iter()
+        .filter(|bad| text.contains(bad))
+        .map(|bad| format!("may not contain '{bad}'"))
+        .collect()
+}
+
+/// An address, v4 or v6.
+#[must_use]
+pub fn is_valid_ip(text: &str) -> Vec<String> {
+    check(
+        text,
+        usize::MAX,
+        |text| text.parse::<IpAddr>().is_ok(),
+        || "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned(),
+    )
+}
+
+/// A network, v4 or v6.
+#[must_use]
+pub fn is_valid_cidr(text: &str) -> Vec<String> {
+    check(
+        text,
+        usize::MAX,
+        |text| text.parse::<ipnet::IpNet>().is_ok(),
+        || "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned(),
+    )
+}
+
+/// At least two labels with dots between, such as the name of a CSR signer's domain or a Gateway controller.
+#[must_use]
+pub fn is_fully_qualified_domain_name(text: &str) -> Vec<String> {
+    if text.is_empty() {
+        return vec![EMPTY.to_owned()];
+    }
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let faults = is_dns1123_subdomain(text);
+    if !faults.is_empty() {
+        return faults;
+    }
+    if !text.contains('.') {
+        return vec!["should be a domain with at least two segments separated by dots".to_owned()];
+    }
+    text.split('.').flat_map(is_dns1123_label).collect()
+}
+
+/// `domain/path`, both not empty: controllers of IngressClasses, signer names.
+#[must_use]
+pub fn is_domain_prefixed_path(text: &str) -> Vec<String> {
+    let Some((domain, path)) =
+        text.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty())
+    else {
+        let fault =
+            if text.is_empty() { EMPTY } else { "must be a domain-prefixed path (such as \"acme.io/foo\")" };
+        return vec![fault.to_owned()];
+    };
+    let faults = is_dns1123_subdomain(domain);
+    if !faults.is_empty() {
+        return faults.iter().map(|fault| format!("invalid domain: {fault}")).collect();
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
+    if framed(path, allowed, |_| false) {
+        return Vec::new();
+    }
+    vec![format!("Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')")]
+}
+
+/// Too long comes first, then the shape.
+fn check(text: &str, max: usize, shape: impl Fn(&str) -> bool, fault: impl Fn() -> String) -> Vec<String> {
+    let mut faults = Vec::new();
+    if text.len() > max {
+        faults.push(max_length_text(max));
+    }
+    if !shape(text) {
+        faults.push(fault());
+    }
+    faults
+}
