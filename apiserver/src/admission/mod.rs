@@ -1,8 +1,27 @@
 //! Admission in Kubernetes' order, one file a plugin.
+//!
+//! In: a write that is authenticated and authorized, its object decoded and defaulted. Out: the object changed
+//! ([`Admission::mutate`]), or a Status that refuses it ([`Admission::validate`], right before the store).
+//! Plugins read through the caches; the few questions that must be fresh go to the store.
+//!
+//! Invariant: a dry run changes nothing, quota usage included.
 
+mod certificates;
+mod defaults;
+mod namespace_lifecycle;
+mod node_restriction;
+mod priority;
+mod runtime_class;
+mod service_account;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+use crate::authorization::Authorization;
 use crate::reader::{Objects, Reader};
 use crate::request::{RequestInfo, UserInfo};
-use coracle_api::status::Status;
+use coracle_api::meta;
+use coracle_api::status::{GroupResource, Status};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -20,17 +39,93 @@ pub struct Attributes<'a> {
     pub dry_run: bool,
 }
 
+const CREATE: &str = "CREATE";
+const UPDATE: &str = "UPDATE";
+const DELETE: &str = "DELETE";
+
+impl Attributes<'_> {
+    /// Whether it is about this core resource itself, or its `/subresource`.
+    fn is(&self, resource: &str) -> bool {
+        self.is_of("", resource)
+    }
+
+    /// Whether it is about this resource of `group` itself, or its `/subresource`.
+    fn is_of(&self, group: &str, resource: &str) -> bool {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        self.request.group == group
+            && self.request.resource == resource
+            && self.request.subresource == subresource
+    }
+
+    fn creates(&self, resource: &str) -> bool {
+        self.operation == CREATE && self.is(resource)
+    }
+
+    fn group_resource(&self) -> GroupResource {
+        GroupResource::new(&self.request.group, &self.request.resource)
+    }
+
+    /// 403 for `object`, or for the request's object when there is none.
+    fn forbidden(&self, object: &Value, cause: &str) -> Status {
+        let candidates = [meta::name(object), meta::field(object, "generateName"), &self.request.name];
+        let name = candidates.into_iter().find(|name| !name.is_empty()).unwrap_or("Unknown");
+        Status::forbidden(&self.group_resource(), name, cause)
+    }
+}
+
+/// What plugins ask.
+struct Context {
+    reader: Arc<dyn Reader>,
+    objects: Arc<dyn Objects>,
+    authorization: Arc<Authorization>,
+}
+
+impl Context {
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        self.reader.get(&GroupResource::new(group, plural), namespace, name)
+    }
+
+    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Value>> {
+        self.reader.list(&GroupResource::new(group, plural), namespace)
+    }
+
+    /// From the cache, or from the store when the cache has not seen it (yet).
+    async fn find(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Value>>, Status> {
+        let of = GroupResource::new(group, plural);
+        match self.reader.get(&of, namespace, name) {
+            Some(object) => Ok(Some(object)),
+            None => Ok(self.objects.get_fresh(&of, namespace, name).await?.map(Arc::new)),
+        }
+    }
+}
+
 /// The chain of plugins.
 pub struct Admission {
-    _private: (),
+    context: Context,
 }
 
 impl Admission {
     /// From the caches.
     #[must_use]
     pub fn new(reader: Arc<dyn Reader>, objects: Arc<dyn Objects>) -> Self {
-        let _ = (reader, objects);
-        Self { _private: () }
+        let authorization = Arc::new(Authorization::new(reader.clone()));
+        Self::with_authorization(reader, objects, authorization)
+    }
+
+    /// The same, sharing the server's authorization and its compiled rules.
+    #[must_use]
+    pub fn with_authorization(
+        reader: Arc<dyn Reader>,
+        objects: Arc<dyn Objects>,
+        authorization: Arc<Authorization>,
+    ) -> Self {
+        Self { context: Context { reader, objects, authorization } }
     }
 
     /// Mutating plugins: may change `object` (`Null` on delete and connect), before validation.
@@ -38,7 +133,19 @@ impl Admission {
     /// # Errors
     /// The Status that refuses the write.
     pub async fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
-        let _ = (attributes, object);
+        let context = &self.context;
+        namespace_lifecycle::admit(context, attributes, object).await?;
+        if !object.is_object() {
+            return Ok(());
+        }
+        service_account::mutate(context, attributes, object).await?;
+        defaults::taint_new_node(attributes, object);
+        priority::mutate(context, attributes, object)?;
+        defaults::tolerate_for_a_while(attributes, object);
+        defaults::storage_class(context, attributes, object);
+        defaults::finalizers(attributes, object);
+        runtime_class::mutate(context, attributes, object)?;
+        defaults::ingress_class(context, attributes, object);
         Ok(())
     }
 
@@ -47,7 +154,19 @@ impl Admission {
     /// # Errors
     /// The Status that refuses the write.
     pub async fn validate(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Vec<String>, Status> {
-        let _ = (attributes, object);
+        let context = &self.context;
+        node_restriction::validate(context, attributes, object)?;
+        priority::validate(context, attributes, object)?;
+        storage::resize(context, attributes, object)?;
+        certificates::validate(context, attributes, object)?;
+        if attributes.request.group == "rbac.authorization.k8s.io" && object.is_object() {
+            context.authorization.check_escalation(
+                attributes.user,
+                attributes.request,
+                object,
+                attributes.old,
+            )?;
+        }
         Ok(Vec::new())
     }
 }

@@ -1,4 +1,5 @@
-//! The roles and bindings that every cluster has from its first second, as data; and their reconciliation.
+//! What every cluster has from its first second: the system namespaces and priority classes, and the roles and
+//! bindings, which stand as data and are reconciled.
 //!
 //! As upstream: what is missing is added, what people added stays, and the annotation
 //! `rbac.authorization.kubernetes.io/autoupdate: "false"` keeps an object as it is.
@@ -127,6 +128,40 @@ fn same_item(a: &Value, b: &Value) -> bool {
     known.iter().all(|key| a[*key] == b[*key])
 }
 
+/// The namespaces and classes, which are made when missing and otherwise left alone.
+fn fixtures() -> Vec<(GroupResource, Value)> {
+    let namespaces = ["default", "kube-system", "kube-public", "kube-node-lease"].map(|name| {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        (GroupResource::new("", "namespaces"), namespace)
+    });
+    let classes = [
+        ("system-cluster-critical", 2_000_000_000, "the cluster"),
+        ("system-node-critical", 2_000_001_000, "their node"),
+    ]
+    .map(|(name, value, whose)| {
+        let class = json!({
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": name},
+            "value": value,
+            "description": format!("For system pods that {whose} cannot run without."),
+            "preemptionPolicy": "PreemptLowerPriority",
+        });
+        (GroupResource::new("scheduling.k8s.io", "priorityclasses"), class)
+    });
+    namespaces.into_iter().chain(classes).collect()
+}
+
+async fn ensure_exists(objects: &dyn Objects, of: &GroupResource, wanted: &Value) -> Result<(), Status> {
+    if objects.get_fresh(of, "", meta::name(wanted)).await?.is_some() {
+        return Ok(());
+    }
+    match objects.create(of, "", wanted.clone()).await {
+        Err(status) if status.code == 409 => Ok(()),
+        other => other.map(drop),
+    }
+}
+
 async fn ensure(objects: &dyn Objects, plural: &str, wanted: &Value) -> Result<(), Status> {
     let of = GroupResource::new(GROUP, plural);
     let (namespace, name) = (meta::namespace(wanted), meta::name(wanted));
@@ -142,11 +177,16 @@ async fn ensure(objects: &dyn Objects, plural: &str, wanted: &Value) -> Result<(
     }
 }
 
-/// Creates and reconciles the bootstrap ClusterRoles, Roles and bindings. Safe to run from several apiservers at once.
+/// Makes and reconciles the system namespaces, priority classes, roles and bindings. Safe to run from several apiservers
+/// at once; writes nothing when nothing is missing.
 ///
 /// # Errors
 /// The store cannot be written.
 pub async fn bootstrap(objects: &dyn Objects) -> Result<(), Status> {
+    // First the namespaces: the Roles live in them.
+    for (of, object) in &fixtures() {
+        ensure_exists(objects, of, object).await?;
+    }
     let wanted = wanted();
     let all = wanted.iter().map(|(plural, object)| ensure(objects, plural, object));
     futures::stream::iter(all).buffer_unordered(AT_ONCE).try_collect().await

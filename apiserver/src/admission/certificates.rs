@@ -1,0 +1,76 @@
+//! CertificateApproval, CertificateSigning and CertificateSubjectRestriction.
+
+use super::{Attributes, CREATE, Context, UPDATE};
+use crate::request::RequestInfo;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use coracle_api::status::Status;
+use rustls::pki_types::CertificateSigningRequestDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::Value;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer;
+
+const GROUP: &str = "certificates.k8s.io";
+const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+const MASTERS: &str = "system:masters";
+
+/// Refuses approvals and signatures by those who may not give them, and requests for `system:masters`.
+pub fn validate(context: &Context, attributes: &Attributes<'_>, request: &Value) -> Result<(), Status> {
+    if attributes.request.group != GROUP || attributes.request.resource != "certificatesigningrequests" {
+        return Ok(());
+    }
+    let signer = |object: &Value| object["spec"]["signerName"].as_str().unwrap_or_default().to_owned();
+    let old = attributes.old.unwrap_or(&Value::Null);
+    match (attributes.operation, attributes.request.subresource.as_str()) {
+        (UPDATE, "approval") => may(context, attributes, request, "approve", &signer(old)),
+        (UPDATE, "status") if old["status"]["certificate"] != request["status"]["certificate"] => {
+            may(context, attributes, request, "sign", &signer(old))
+        }
+        (CREATE, "") if signer(request) == CLIENT_SIGNER && asks_for_masters(request) => {
+            let cause = format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed");
+            Err(attributes.forbidden(request, &cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The permission is on the signer's name, or on `DOMAIN/*`.
+fn may(
+    context: &Context,
+    attributes: &Attributes<'_>,
+    object: &Value,
+    verb: &str,
+    signer: &str,
+) -> Result<(), Status> {
+    let domain = signer.split('/').next().unwrap_or_default();
+    let allowed = [signer.to_owned(), format!("{domain}/*")].into_iter().any(|name| {
+        let asked = RequestInfo {
+            is_resource: true,
+            verb: verb.to_owned(),
+            group: GROUP.to_owned(),
+            version: "*".to_owned(),
+            resource: "signers".to_owned(),
+            name,
+            ..RequestInfo::default()
+        };
+        context.authorization.decide(attributes.user, &asked).is_ok()
+    });
+    if allowed {
+        return Ok(());
+    }
+    Err(attributes
+        .forbidden(object, &format!("user not permitted to {verb} requests with signerName {signer:?}")))
+}
+
+/// Whether the PEM request names the group. One that cannot be read is refused by validation.
+fn asks_for_masters(request: &Value) -> bool {
+    let text = request["spec"]["request"].as_str().and_then(|text| STANDARD.decode(text).ok());
+    let Some(der) = text.and_then(|pem| CertificateSigningRequestDer::from_pem_slice(&pem).ok()) else {
+        return false;
+    };
+    X509CertificationRequest::from_der(&der).is_ok_and(|(_, parsed)| {
+        let mut groups = parsed.certification_request_info.subject.iter_organization();
+        groups.any(|group| group.as_str().is_ok_and(|group| group == MASTERS))
+    })
+}

@@ -1,0 +1,65 @@
+//! RuntimeClass: a pod's class brings overhead, node selector and tolerations.
+
+use super::{Attributes, Context};
+use coracle_api::status::Status;
+use serde_json::{Value, json};
+
+/// Merges the class of a new pod into it.
+pub fn mutate(context: &Context, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
+    if !attributes.creates("pods") {
+        return Ok(());
+    }
+    let spec = &pod["spec"];
+    let has_overhead = spec["overhead"].as_object().is_some_and(|overhead| !overhead.is_empty());
+    let Some(name) = spec["runtimeClassName"].as_str() else {
+        if has_overhead {
+            let cause = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+            return Err(attributes.forbidden(pod, cause));
+        }
+        return Ok(());
+    };
+    let Some(class) = context.get("node.k8s.io", "runtimeclasses", "", name) else {
+        return Err(attributes.forbidden(pod, &format!("pod rejected: RuntimeClass {name:?} not found")));
+    };
+    let overhead = &class["overhead"]["podFixed"];
+    if has_overhead && spec["overhead"] != *overhead {
+        let cause = if overhead.is_null() {
+            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
+        } else {
+            "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"
+        };
+        return Err(attributes.forbidden(pod, cause));
+    }
+    let mut selector = spec["nodeSelector"].as_object().cloned().unwrap_or_default();
+    for (key, value) in class["scheduling"]["nodeSelector"].as_object().into_iter().flatten() {
+        match selector.get(key) {
+            Some(own) if own != value => {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let cause = format!(
+                    "conflict: runtimeClass.scheduling.nodeSelector[{key}] = {}; pod.spec.nodeSelector[{key}] = {}",
+                    text(value),
+                    text(own)
+                );
+                return Err(attributes.forbidden(pod, &cause));
+            }
+            _ => selector.insert(key.clone(), value.clone()),
+        };
+    }
+    let mut tolerations = spec["tolerations"].as_array().cloned().unwrap_or_default();
+    for toleration in class["scheduling"]["tolerations"].as_array().into_iter().flatten() {
+        if !tolerations.contains(toleration) {
+            tolerations.push(toleration.clone());
+        }
+    }
+    let spec = &mut pod["spec"];
+    if !overhead.is_null() {
+        spec["overhead"] = overhead.clone();
+    }
+    if !selector.is_empty() {
+        spec["nodeSelector"] = Value::Object(selector);
+    }
+    if !tolerations.is_empty() {
+        spec["tolerations"] = json!(tolerations);
+    }
+    Ok(())
+}

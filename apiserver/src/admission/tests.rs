@@ -1,0 +1,315 @@
+//! The chain over a fake reader: what plugins fill in and refuse.
+
+#![expect(clippy::needless_pass_by_value, reason = "the tables read better with values written in place")]
+
+use super::*;
+use crate::reader::fake::Fake;
+use serde_json::json;
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// A write of `verb path-like resource`, by a user.
+struct Write {
+    request: RequestInfo,
+    user: UserInfo,
+    operation: &'static str,
+    old: Option<Value>,
+}
+
+fn write(operation: &'static str, group: &str, resource: &str, namespace: &str, name: &str) -> Write {
+    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+    let request = RequestInfo {
+        is_resource: true,
+        verb: operation.to_lowercase(),
+        group: group.into(),
+        resource: resource.into(),
+        subresource: subresource.into(),
+        namespace: namespace.into(),
+        name: name.into(),
+        ..RequestInfo::default()
+    };
+    let user = UserInfo { name: "jane".into(), ..UserInfo::default() };
+    Write { request, user, operation, old: None }
+}
+
+impl Write {
+    fn by_node(mut self, node: &str) -> Self {
+        self.user.name = format!("system:node:{node}");
+        self.user.groups = vec!["system:nodes".to_owned()];
+        self
+    }
+
+    fn over(mut self, old: Value) -> Self {
+        self.old = Some(old);
+        self
+    }
+
+    async fn run(&self, fake: &Arc<Fake>, mut object: Value) -> Result<Value, Status> {
+        let admission = Admission::new(fake.clone(), fake.clone());
+        let attributes = Attributes {
+            request: &self.request,
+            user: &self.user,
+            operation: self.operation,
+            old: self.old.as_ref(),
+            dry_run: false,
+        };
+        admission.mutate(&attributes, &mut object).await?;
+        admission.validate(&attributes, &object).await?;
+        Ok(object)
+    }
+
+    async fn refused(&self, fake: &Arc<Fake>, object: Value) -> String {
+        self.run(fake, object).await.expect_err("refused").message
+    }
+}
+
+fn world() -> Arc<Fake> {
+    Fake::with([
+        ("", "namespaces", json!({"metadata": {"name": "a"}, "status": {"phase": "Active"}})),
+        ("", "namespaces", json!({"metadata": {"name": "kube-node-lease"}, "status": {"phase": "Active"}})),
+        ("", "namespaces", json!({"metadata": {"name": "going"}, "status": {"phase": "Terminating"}})),
+        (
+            "",
+            "serviceaccounts",
+            json!({"metadata": {"namespace": "a", "name": "default"}, "imagePullSecrets": [{"name": "regcred"}]}),
+        ),
+        (
+            "",
+            "serviceaccounts",
+            json!({"metadata": {"namespace": "a", "name": "quiet"}, "automountServiceAccountToken": false}),
+        ),
+        (
+            "scheduling.k8s.io",
+            "priorityclasses",
+            json!({"metadata": {"name": "high"}, "value": 1000, "preemptionPolicy": "Never"}),
+        ),
+    ])
+}
+
+fn pod(name: &str, spec: Value) -> Value {
+    json!({"metadata": {"name": name}, "spec": spec})
+}
+
+fn container() -> Value {
+    json!([{"name": "c", "image": "x"}])
+}
+
+#[tokio::test(start_paused = true)]
+async fn namespaces_must_exist_and_stay() {
+    let fake = world();
+    let map = json!({"metadata": {"name": "c"}});
+    let cases = [
+        (write(CREATE, "", "configmaps", "none", ""), r#"namespaces "none" not found"#),
+        (
+            write(CREATE, "", "configmaps", "going", ""),
+            r#"configmaps "c" is forbidden: unable to create new content in namespace going because it is being terminated"#,
+        ),
+        (
+            write(DELETE, "", "namespaces", "default", "default"),
+            r#"namespaces "default" is forbidden: this namespace may not be deleted"#,
+        ),
+    ];
+    for (write, message) in cases {
+        let object = if write.operation == DELETE { Value::Null } else { map.clone() };
+        assert_eq!(write.refused(&fake, object).await, message);
+    }
+    let status =
+        write(CREATE, "", "configmaps", "going", "").run(&fake, map.clone()).await.expect_err("going");
+    assert_eq!(
+        status.details["causes"],
+        json!([{"reason": "NamespaceTerminating", "message": "namespace going is being terminated", "field": "metadata.namespace"}])
+    );
+    assert!(
+        write(UPDATE, "", "configmaps", "going", "c").over(map.clone()).run(&fake, map.clone()).await.is_ok()
+    );
+    assert!(write(CREATE, "", "configmaps", "a", "").run(&fake, map).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_gets_account_token_tolerations_and_priority() {
+    let fake = world();
+    let made = write(CREATE, "", "pods", "a", "")
+        .run(&fake, pod("p", json!({"containers": container()})))
+        .await
+        .expect("made");
+    let spec = &made["spec"];
+    assert_eq!(
+        (&spec["serviceAccountName"], &spec["serviceAccount"]),
+        (&json!("default"), &json!("default"))
+    );
+    assert_eq!(spec["imagePullSecrets"], json!([{"name": "regcred"}]));
+    let volume = spec["volumes"][0]["name"].as_str().expect("volume");
+    assert!(volume.starts_with("kube-api-access-") && volume.len() == 21, "{volume}");
+    assert_eq!(
+        spec["containers"][0]["volumeMounts"],
+        json!([{"name": volume, "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}])
+    );
+    assert_eq!(spec["tolerations"].as_array().map(Vec::len), Some(2));
+    assert_eq!((&spec["priority"], &spec["preemptionPolicy"]), (&json!(0), &json!("PreemptLowerPriority")));
+    let quiet =
+        json!({"containers": container(), "serviceAccountName": "quiet", "priorityClassName": "high"});
+    let made = write(CREATE, "", "pods", "a", "").run(&fake, pod("q", quiet)).await.expect("made");
+    assert_eq!(made["spec"]["volumes"], Value::Null);
+    assert_eq!(
+        (&made["spec"]["priority"], &made["spec"]["preemptionPolicy"]),
+        (&json!(1000), &json!("Never"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_asks_for_what_is_not_there_is_refused() {
+    let fake = world();
+    let cases = [
+        (
+            json!({"serviceAccountName": "none-such"}),
+            r#"pods "p" is forbidden: error looking up service account a/none-such: serviceaccount "none-such" not found"#,
+        ),
+        (
+            json!({"priorityClassName": "none-such"}),
+            r#"pods "p" is forbidden: no PriorityClass with name none-such was found"#,
+        ),
+        (
+            json!({"priority": 7}),
+            r#"pods "p" is forbidden: the integer value of priority (7) must not be provided in pod spec; priority admission controller computed 0 from the given PriorityClass name"#,
+        ),
+        (
+            json!({"runtimeClassName": "kata"}),
+            r#"pods "p" is forbidden: pod rejected: RuntimeClass "kata" not found"#,
+        ),
+    ];
+    for (spec, message) in cases {
+        assert_eq!(write(CREATE, "", "pods", "a", "").refused(&fake, pod("p", spec)).await, message);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn classes_taints_and_finalizers_are_filled_in() {
+    let fake = world();
+    let class = |name: &str, made: &str| json!({"metadata": {"name": name, "creationTimestamp": made, "annotations": {"storageclass.kubernetes.io/is-default-class": "true", "ingressclass.kubernetes.io/is-default-class": "true"}}});
+    for (name, made) in
+        [("old", "2020-01-01T00:00:00Z"), ("b", "2024-01-01T00:00:00Z"), ("a", "2024-01-01T00:00:00Z")]
+    {
+        fake.put("storage.k8s.io", "storageclasses", class(name, made));
+        fake.put("networking.k8s.io", "ingressclasses", class(name, made));
+    }
+    let empty = || json!({"metadata": {"name": "x"}, "spec": {}});
+    let claim =
+        write(CREATE, "", "persistentvolumeclaims", "a", "").run(&fake, empty()).await.expect("claim");
+    assert_eq!(claim["spec"]["storageClassName"], json!("a"));
+    assert_eq!(claim["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+    let ingress =
+        write(CREATE, "networking.k8s.io", "ingresses", "a", "").run(&fake, empty()).await.expect("ingress");
+    assert_eq!(ingress["spec"]["ingressClassName"], json!("a"));
+    let node = write(CREATE, "", "nodes", "", "").run(&fake, empty()).await.expect("node");
+    assert_eq!(
+        node["spec"]["taints"],
+        json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_writes_only_about_itself() {
+    let fake = world();
+    fake.put(
+        "",
+        "pods",
+        json!({"metadata": {"namespace": "a", "name": "mine", "uid": "u"}, "spec": {"nodeName": "n1"}}),
+    );
+    let theirs = json!({"metadata": {"namespace": "a", "name": "theirs"}, "spec": {"nodeName": "n2"}});
+    let node = |name: &str, labels: Value| json!({"metadata": {"name": name, "labels": labels}, "spec": {}});
+    let bound = |uid: &str| json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "mine", "uid": uid}}});
+    let cases = [
+        (
+            write(CREATE, "", "pods", "a", ""),
+            pod("p", json!({"containers": []})),
+            r#"pods "p" is forbidden: pod does not have "kubernetes.io/config.mirror" annotation, node "n1" can only create mirror pods"#,
+        ),
+        (
+            write(DELETE, "", "pods", "a", "theirs").over(theirs.clone()),
+            Value::Null,
+            r#"pods "theirs" is forbidden: node "n1" can only delete pods with spec.nodeName set to itself"#,
+        ),
+        (
+            write(UPDATE, "", "pods/status", "a", "theirs").over(theirs.clone()),
+            theirs,
+            r#"pods "theirs" is forbidden: node "n1" can only update pod status for pods with spec.nodeName set to itself"#,
+        ),
+        (
+            write(CREATE, "", "nodes", "", ""),
+            node("n2", json!({})),
+            r#"nodes "n2" is forbidden: node "n1" is not allowed to modify node "n2""#,
+        ),
+        (
+            write(CREATE, "", "nodes", "", ""),
+            node(
+                "n1",
+                json!({"kubernetes.io/os": "linux", "node-role.kubernetes.io/control-plane": "", "mine/x": ""}),
+            ),
+            r#"nodes "n1" is forbidden: node "n1" is not allowed to set the following labels: node-role.kubernetes.io/control-plane"#,
+        ),
+        (
+            write(UPDATE, "", "nodes", "", "n1")
+                .over(json!({"metadata": {"name": "n1"}, "spec": {"taints": [{"key": "k"}]}})),
+            node("n1", Value::Null),
+            r#"nodes "n1" is forbidden: node "n1" is not allowed to modify taints"#,
+        ),
+        (
+            write(CREATE, "coordination.k8s.io", "leases", "kube-node-lease", ""),
+            json!({"metadata": {"name": "n2"}}),
+            r#"leases.coordination.k8s.io "n2" is forbidden: can only access node lease with the same name as the requesting node"#,
+        ),
+        (
+            write(CREATE, "", "serviceaccounts/token", "a", "default"),
+            json!({"spec": {}}),
+            r#"serviceaccounts "default" is forbidden: node requested token not bound to a pod"#,
+        ),
+    ];
+    for (write, object, message) in cases {
+        assert_eq!(write.by_node("n1").refused(&fake, object).await, message);
+    }
+    let good = write(CREATE, "", "serviceaccounts/token", "a", "default").by_node("n1");
+    assert!(good.run(&fake, bound("u")).await.is_ok());
+    let own = write(CREATE, "", "nodes", "", "").by_node("n1");
+    assert!(own.run(&fake, node("n1", json!({"kubernetes.io/os": "linux"}))).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn roles_are_checked_for_escalation() {
+    let fake = world();
+    let role = json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
+    let message = write(CREATE, RBAC, "roles", "a", "").refused(&fake, role).await;
+    assert!(
+        message.starts_with(
+            r#"roles.rbac.authorization.k8s.io "r" is forbidden: user "jane" (groups=[]) is attempting"#
+        ),
+        "{message}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn certificates_need_the_signers_permission() {
+    let fake = world();
+    let request = json!({"metadata": {"name": "c"}, "spec": {"signerName": "example.com/x"}});
+    let approval = write(UPDATE, "certificates.k8s.io", "certificatesigningrequests/approval", "", "c")
+        .over(request.clone());
+    assert_eq!(
+        approval.refused(&fake, request).await,
+        r#"certificatesigningrequests.certificates.k8s.io "c" is forbidden: user not permitted to approve requests with signerName "example.com/x""#
+    );
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:masters");
+    let pem = params
+        .serialize_request(&rcgen::KeyPair::generate().expect("key"))
+        .expect("request")
+        .pem()
+        .expect("pem");
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(pem);
+    let asked = json!({"metadata": {"name": "c"}, "spec": {"signerName": "kubernetes.io/kube-apiserver-client", "request": text}});
+    assert_eq!(
+        write(CREATE, "certificates.k8s.io", "certificatesigningrequests", "", "")
+            .refused(&fake, asked)
+            .await,
+        r#"certificatesigningrequests.certificates.k8s.io "c" is forbidden: use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"#
+    );
+}
