@@ -1,1 +1,111 @@
-//! placeholder
+//! The controller manager: makes what is match what was asked for, one controller a file or folder.
+//!
+//! In: every workload, Service, Node and Namespace, from shared informers. Out: pods, ReplicaSets, endpoints, statuses.
+//!
+//!     stores.rs ──keys──► a controller's queue ──► observe ──► reconcile (pure) ──► Plan ──► plan.rs: Executor
+//!
+//! Of all instances one leads; only that one watches, so a waiting instance costs next to nothing.
+
+mod context;
+mod deployment;
+mod discovery;
+mod endpoints;
+mod expectations;
+mod garbage;
+mod namespace;
+mod node;
+mod ownership;
+mod plan;
+mod pods;
+mod replica_set;
+mod service_account;
+mod stores;
+#[cfg(test)]
+mod testing;
+
+use anyhow::Context as _;
+use clap::Args as ClapArgs;
+use context::Context;
+use coracle_client::leader;
+use coracle_daemon::Tasks;
+use coracle_daemon::health::{self, Health};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How the controller manager is started; names as kube-controller-manager has them.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Args {
+    /// Kubeconfig with the apiserver's address and our credentials
+    #[arg(long)]
+    pub kubeconfig: PathBuf,
+    /// Run only while holding the Lease kube-controller-manager in kube-system
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub leader_elect: bool,
+    /// CA certificate to publish in every namespace as ConfigMap kube-root-ca.crt
+    #[arg(long)]
+    pub root_ca_file: Option<PathBuf>,
+    /// Give each controller its own ServiceAccount's credentials (not done yet: all use the kubeconfig's)
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub use_service_account_credentials: bool,
+    /// Seconds without a sign of life after which a node counts as unreachable
+    #[arg(long, default_value_t = 50)]
+    pub node_monitor_grace_seconds: u64,
+    /// Address for health checks and metrics
+    #[arg(long, default_value = "127.0.0.1")]
+    pub bind_address: IpAddr,
+    /// Port for health checks and metrics; 0 takes any
+    #[arg(long, default_value_t = 10257)]
+    pub secure_port: u16,
+}
+
+/// Starts the controller manager's tasks.
+///
+/// # Errors
+/// The kubeconfig or CA file is unusable, or the health address is taken.
+pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
+    let root_ca = match &args.root_ca_file {
+        Some(path) => {
+            let pem = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the root CA from {}", path.display()))?;
+            Some(Arc::from(pem))
+        }
+        None => None,
+    };
+    let client = coracle_client::connect(&args.kubeconfig, "coracle-controllers").await?;
+    health::serve(
+        SocketAddr::new(args.bind_address, args.secure_port),
+        Health::default(),
+        Default::default(),
+        &tasks,
+    )
+    .await?;
+    let settings = Settings { root_ca, node_grace: Duration::from_secs(args.node_monitor_grace_seconds) };
+    if !args.leader_elect {
+        start(&client, &coracle_client::Scope::new(&tasks), &settings);
+        return Ok(());
+    }
+    let contender = client.clone();
+    leader::run(&tasks, contender, "kube-controller-manager", &leader::identity(), move |scope| {
+        start(&client, &scope, &settings);
+        std::future::ready(())
+    });
+    Ok(())
+}
+
+struct Settings {
+    root_ca: Option<Arc<str>>,
+    node_grace: Duration,
+}
+
+fn start(client: &kube::Client, scope: &coracle_client::Scope, settings: &Settings) {
+    let ctx = Context::new(client, scope);
+    namespace::start(&ctx);
+    service_account::start(&ctx, settings.root_ca.clone());
+    deployment::start(&ctx);
+    replica_set::start(&ctx);
+    endpoints::start(&ctx);
+    node::start(&ctx, settings.node_grace);
+    garbage::start(&ctx);
+}

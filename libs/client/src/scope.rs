@@ -20,6 +20,17 @@ impl Scope {
         Self { tasks: tasks.clone(), stop: tasks.stopping().child_token(), alive: TaskTracker::new() }
     }
 
+    /// A part of this scope that may be stopped before it.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { tasks: self.tasks.clone(), stop: self.stop.child_token(), alive: self.alive.clone() }
+    }
+
+    /// Asks the scope's tasks to end, without waiting for them.
+    pub fn cancel(&self) {
+        self.stop.cancel();
+    }
+
     /// Runs `task` until it ends or the scope stops, whichever is first; then it is dropped at its next await.
     pub fn spawn(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();

@@ -1,0 +1,58 @@
+//! What every controller is started with.
+
+use crate::plan::{Executor, Tracked};
+use crate::stores::Stores;
+use coracle_client::controller::{self, Next, ReconcileError};
+use coracle_client::{Key, ObjectId, Queue, Recorder, Scope};
+use std::future::Future;
+use std::sync::Arc;
+
+#[derive(Clone)]
+pub struct Context {
+    pub client: kube::Client,
+    pub scope: Scope,
+    pub stores: Arc<Stores>,
+    pub executor: Executor,
+}
+
+impl Context {
+    /// Starts the shared informers in `scope`.
+    pub fn new(client: &kube::Client, scope: &Scope) -> Self {
+        let recorder = Recorder::new(client.clone(), "kube-controller-manager", None, scope);
+        Self {
+            client: client.clone(),
+            scope: scope.clone(),
+            stores: Arc::new(Stores::start(client, scope)),
+            executor: Executor::new(client.clone(), recorder),
+        }
+    }
+
+    /// Runs a controller, once every cache is filled: a controller that saw half the cluster would undo the other half.
+    pub fn control<F, R>(&self, name: &'static str, queue: Queue<Key>, workers: usize, reconcile: F)
+    where
+        F: Fn(Context, Key) -> R + Send + 'static,
+        R: Future<Output = Result<Next, ReconcileError>> + Send + 'static,
+    {
+        let context = self.clone();
+        self.scope.spawn(format!("controller {name}"), async move {
+            context.stores.synced().await;
+            controller::run(name, queue, workers, move |key| reconcile(context.clone(), key)).await;
+        });
+    }
+
+    /// Carries a plan out and says when to look again.
+    pub async fn execute(
+        &self,
+        plan: crate::plan::Plan,
+        tracked: Option<Tracked<'_>>,
+    ) -> Result<Next, ReconcileError> {
+        let after = plan.after;
+        self.executor.execute_tracked(plan, tracked).await?;
+        Ok(after.map_or(Next::Change, Next::After))
+    }
+}
+
+/// The identity of `object`, and its key.
+pub fn identity<K: kube::Resource<DynamicType = ()>>(object: &K) -> (ObjectId, Key) {
+    (ObjectId::of(object), Key::of(object.meta()))
+}

@@ -1,0 +1,181 @@
+//! Who depends on whom, by uid, as far as the watches tell.
+//!
+//! In: objects seen and gone. Out: for each change, the uids to look at.
+
+use coracle_client::Key;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::core::ApiResource;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+pub const FOREGROUND: &str = "foregroundDeletion";
+pub const ORPHAN: &str = "orphan";
+
+/// One object.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub resource: Arc<ApiResource>,
+    pub key: Key,
+    pub owners: Vec<OwnerReference>,
+    pub deleting: bool,
+    pub finalizers: Vec<String>,
+}
+
+impl Node {
+    pub fn new(resource: Arc<ApiResource>, meta: &ObjectMeta) -> Self {
+        Self {
+            resource,
+            key: Key::of(meta),
+            owners: meta.owner_references.clone().unwrap_or_default(),
+            deleting: meta.deletion_timestamp.is_some(),
+            finalizers: meta.finalizers.clone().unwrap_or_default(),
+        }
+    }
+
+    fn has(&self, finalizer: &str) -> bool {
+        self.finalizers.iter().any(|own| own == finalizer)
+    }
+
+    /// Going away, once its dependents are gone.
+    pub fn waits_for_dependents(&self) -> bool {
+        self.deleting && self.has(FOREGROUND)
+    }
+
+    /// Going away, once its dependents no longer name it.
+    pub fn orphans_dependents(&self) -> bool {
+        self.deleting && self.has(ORPHAN)
+    }
+}
+
+#[derive(Default)]
+pub struct Graph {
+    nodes: HashMap<String, Node>,
+    /// By owner.
+    dependents: HashMap<String, HashSet<String>>,
+    /// What is served, and whether it lives in namespaces.
+    served: Vec<(ApiResource, bool)>,
+}
+
+impl Graph {
+    /// Takes note of what is served.
+    pub fn serve(&mut self, served: Vec<(ApiResource, bool)>) {
+        self.served = served;
+    }
+
+    /// The resource that an owner reference means, whatever version it names.
+    pub fn resource_of(&self, api_version: &str, kind: &str) -> Option<(ApiResource, bool)> {
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        self.served.iter().find(|(resource, _)| resource.group == group && resource.kind == kind).cloned()
+    }
+
+    pub fn get(&self, uid: &str) -> Option<&Node> {
+        self.nodes.get(uid)
+    }
+
+    pub fn dependents(&self, uid: &str) -> Vec<(String, Node)> {
+        let uids = self.dependents.get(uid).into_iter().flatten();
+        uids.filter_map(|uid| Some((uid.clone(), self.nodes.get(uid)?.clone()))).collect()
+    }
+
+    /// An object was added or changed; returns whom to look at.
+    pub fn saw(&mut self, uid: &str, node: Node) -> Vec<String> {
+        let before = self.nodes.insert(uid.to_owned(), node.clone());
+        let owners_of =
+            |node: &Node| node.owners.iter().map(|owner| owner.uid.clone()).collect::<HashSet<_>>();
+        let (old, new) = (before.as_ref().map(owners_of).unwrap_or_default(), owners_of(&node));
+        for owner in old.difference(&new) {
+            self.forget_dependent(owner, uid);
+        }
+        for owner in new.difference(&old) {
+            self.dependents.entry(owner.clone()).or_default().insert(uid.to_owned());
+        }
+        let mut look_at = Vec::new();
+        let doubtful = |owner: &String| self.nodes.get(owner).is_none_or(Node::waits_for_dependents);
+        if node.waits_for_dependents() || node.orphans_dependents() || new.iter().any(doubtful) {
+            look_at.push(uid.to_owned());
+        }
+        // An owner that waited for this dependent may wait no longer.
+        look_at.extend(
+            old.into_iter().filter(|owner| self.nodes.get(owner).is_some_and(Node::waits_for_dependents)),
+        );
+        look_at
+    }
+
+    /// An object is gone; returns whom to look at.
+    pub fn lost(&mut self, uid: &str) -> Vec<String> {
+        let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
+        let mut look_at: Vec<String> = self.dependents.get(uid).into_iter().flatten().cloned().collect();
+        for owner in &node.owners {
+            self.forget_dependent(&owner.uid, uid);
+            if self.nodes.get(&owner.uid).is_some_and(Node::waits_for_dependents) {
+                look_at.push(owner.uid.clone());
+            }
+        }
+        look_at
+    }
+
+    /// Forgets a resource that is no longer served, without drawing conclusions.
+    pub fn forget_resource(&mut self, resource: &ApiResource) {
+        let gone: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| *node.resource == *resource)
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in gone {
+            self.lost(&uid);
+        }
+    }
+
+    fn forget_dependent(&mut self, owner: &str, dependent: &str) {
+        if let Some(dependents) = self.dependents.get_mut(owner) {
+            dependents.remove(dependent);
+            if dependents.is_empty() {
+                self.dependents.remove(owner);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::object;
+    use kube::core::GroupVersionKind;
+    use serde_json::{Value, json};
+
+    fn node(meta: Value) -> Node {
+        Node::new(
+            Arc::new(ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "ConfigMap"))),
+            &object(meta),
+        )
+    }
+
+    fn owned_by(uid: &str) -> Value {
+        json!({ "ownerReferences": [{ "apiVersion": "v1", "kind": "ConfigMap", "name": uid, "uid": uid }] })
+    }
+
+    #[test]
+    fn dependents_are_looked_at_when_their_owner_goes() {
+        let mut graph = Graph::default();
+        graph.saw("owner", node(json!({})));
+        assert!(graph.saw("child", node(owned_by("owner"))).is_empty());
+        assert_eq!(graph.lost("owner"), ["child"]);
+    }
+
+    #[test]
+    fn an_object_with_an_unknown_owner_is_looked_at() {
+        assert_eq!(Graph::default().saw("child", node(owned_by("nobody"))), ["child"]);
+    }
+
+    #[test]
+    fn an_owner_that_waits_is_looked_at_when_a_dependent_goes() {
+        let mut graph = Graph::default();
+        graph.saw(
+            "owner",
+            node(json!({ "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [FOREGROUND] })),
+        );
+        graph.saw("child", node(owned_by("owner")));
+        assert_eq!(graph.lost("child"), ["owner"]);
+    }
+}

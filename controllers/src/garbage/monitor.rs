@@ -1,0 +1,117 @@
+//! The metadata watches: one for each resource that can be listed, watched and deleted, following discovery.
+
+use super::Garbage;
+use super::collect::uid_of;
+use super::graph::Node;
+use crate::discovery::{self, Discovered};
+use coracle_client::backoff::Backoff;
+use coracle_client::{Reflector, Scope, Store};
+use coracle_daemon::clock;
+use kube::api::DynamicObject;
+use kube::core::{ApiResource, GroupVersionKind, PartialObjectMeta};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+type Metadata = PartialObjectMeta<DynamicObject>;
+
+/// Resources that own nothing, are owned by nothing, and change all the time.
+const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
+
+struct Monitor {
+    scope: Scope,
+    store: Store<Metadata>,
+}
+
+/// Keeps a watch for every resource served; `synced` turns true once all of the first are filled.
+pub async fn follow(garbage: Garbage, scope: Scope, synced: watch::Sender<bool>) {
+    let definitions = ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
+        "customresourcedefinitions",
+    );
+    // Custom resources come and go with their definitions; a definition's status tells when they are served.
+    let definitions = Reflector::metadata(garbage.client.clone(), &definitions).start(&scope).changes();
+    let mut monitors: HashMap<ApiResource, Monitor> = HashMap::new();
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+    loop {
+        match discovery::discover(&garbage.client).await {
+            Ok(resources) => {
+                backoff.reset();
+                let collected: Vec<_> = resources.into_iter().filter(is_collected).collect();
+                adjust(&garbage, &scope, &mut monitors, &collected);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot discover what to collect");
+                clock::sleep(backoff.next_delay()).await;
+                continue;
+            }
+        }
+        if !*synced.borrow() {
+            for monitor in monitors.values() {
+                monitor.store.synced().await;
+            }
+            synced.send_replace(true);
+        }
+        definitions.next().await;
+    }
+}
+
+fn is_collected(resource: &Discovered) -> bool {
+    let ignored = IGNORED.contains(&(resource.resource.group.as_str(), resource.resource.plural.as_str()));
+    !ignored && ["list", "watch", "delete"].iter().all(|verb| resource.can(verb))
+}
+
+fn adjust(
+    garbage: &Garbage,
+    scope: &Scope,
+    monitors: &mut HashMap<ApiResource, Monitor>,
+    served: &[Discovered],
+) {
+    monitors.retain(|resource, monitor| {
+        let kept = served.iter().any(|served| served.resource == *resource);
+        if !kept {
+            monitor.scope.cancel();
+            garbage.graph.lock().forget_resource(resource);
+        }
+        kept
+    });
+    garbage
+        .graph
+        .lock()
+        .serve(served.iter().map(|served| (served.resource.clone(), served.namespaced)).collect());
+    for served in served {
+        monitors
+            .entry(served.resource.clone())
+            .or_insert_with(|| monitor(garbage, &scope.child(), &served.resource));
+    }
+}
+
+fn monitor(garbage: &Garbage, scope: &Scope, resource: &ApiResource) -> Monitor {
+    let store = Reflector::metadata(garbage.client.clone(), resource).trim(keep_owners).start(scope);
+    let (garbage, resource) = (garbage.clone(), Arc::new(resource.clone()));
+    store.on_change(move |change| {
+        let mut graph = garbage.graph.lock();
+        let mut look_at = Vec::new();
+        // Deleted and made anew between two lists: another object under the same name.
+        if let Some(old) = &change.old
+            && change.new.as_ref().is_none_or(|new| new.metadata.uid != old.metadata.uid)
+        {
+            look_at.extend(graph.lost(&uid_of(&old.metadata)));
+        }
+        if let Some(new) = &change.new {
+            look_at.extend(graph.saw(&uid_of(&new.metadata), Node::new(resource.clone(), &new.metadata)));
+        }
+        drop(graph);
+        for uid in look_at {
+            garbage.queue.add(uid);
+        }
+    });
+    Monitor { scope: scope.clone(), store }
+}
+
+fn keep_owners(object: &mut Metadata) {
+    object.metadata.labels = None;
+    object.metadata.annotations = None;
+    object.metadata.managed_fields = None;
+}
