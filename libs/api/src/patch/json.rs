@@ -1,0 +1,227 @@
+//! JSON patch: a list of operations, all of which apply or none.
+//!
+//! As in Kubernetes, a negative index counts from the end, and what does not apply is told without detail.
+
+use super::{PatchError, parse};
+use serde_json::Value;
+
+const OPERATIONS_MAX: usize = 10_000;
+/// What operations may place in all, in bytes: copies of copies would otherwise grow without bound.
+const PLACED_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// How deep an object may become: whatever walks it afterwards does so by recursion.
+const DEPTH_MAX: usize = 500;
+
+/// An operation that does not apply to the object at hand.
+struct Misfit;
+
+pub(super) fn apply(object: &Value, patch: &[u8]) -> Result<Value, PatchError> {
+    let malformed = |fault: String| PatchError::Malformed(fault);
+    let Value::Array(operations) = parse(patch).map_err(malformed)? else {
+        return Err(malformed(
+            "json: cannot unmarshal object into Go value of type jsonpatch.Patch".to_owned(),
+        ));
+    };
+    if operations.len() > OPERATIONS_MAX {
+        let count = operations.len();
+        return Err(malformed(format!(
+            "The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {count}"
+        )));
+    }
+    let mut patched = object.clone();
+    let mut placed = 0;
+    for operation in &operations {
+        step(&mut patched, operation, &mut placed).map_err(|Misfit| {
+            let text = "the server rejected our request due to an error in our request";
+            PatchError::Unprocessable(text.to_owned())
+        })?;
+    }
+    Ok(patched)
+}
+
+fn step(object: &mut Value, operation: &Value, placed: &mut usize) -> Result<(), Misfit> {
+    let path = pointer(&operation["path"])?;
+    let from = || pointer(&operation["from"]);
+    let mut place = |value: Value| {
+        let (bytes, depth) = measure(&value);
+        *placed += bytes;
+        if *placed <= PLACED_BYTES_MAX && depth + path.len() <= DEPTH_MAX { Ok(value) } else { Err(Misfit) }
+    };
+    match operation["op"].as_str().ok_or(Misfit)? {
+        "add" => {
+            let value = place(operation.get("value").ok_or(Misfit)?.clone())?;
+            add(object, &path, value)
+        }
+        "remove" => remove(object, &path).map(drop),
+        "replace" => {
+            let value = place(operation.get("value").ok_or(Misfit)?.clone())?;
+            *find(object, &path).ok_or(Misfit)? = value;
+            Ok(())
+        }
+        "move" => {
+            let value = place(remove(object, &from()?)?)?;
+            add(object, &path, value)
+        }
+        "copy" => {
+            let value = place(find(object, &from()?).ok_or(Misfit)?.clone())?;
+            add(object, &path, value)
+        }
+        // A missing field equals a null, and a missing `value` is one.
+        "test" => {
+            let wanted = &operation["value"];
+            match find(object, &path) {
+                Some(found) if equal(found, wanted) => Ok(()),
+                None if wanted.is_null() => Ok(()),
+                _ => Err(Misfit),
+            }
+        }
+        _ => Err(Misfit),
+    }
+}
+
+/// About how many bytes a value takes as text, and how deep it is.
+fn measure(value: &Value) -> (usize, usize) {
+    let sum =
+        |(bytes, depth): (usize, usize), (more, deep): (usize, usize)| (bytes + more, depth.max(deep + 1));
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| (key, measure(value)))
+            .fold((2, 1), |all, (key, one)| sum(all, (one.0 + key.len() + 4, one.1))),
+        Value::Array(items) => items.iter().map(measure).fold((2, 1), sum),
+        Value::String(text) => (text.len() + 3, 1),
+        _ => (5, 1),
+    }
+}
+
+/// `/a/b~1c` as its keys; the empty pointer is the whole object.
+fn pointer(path: &Value) -> Result<Vec<String>, Misfit> {
+    let path = path.as_str().ok_or(Misfit)?;
+    if path.is_empty() {
+        return Ok(Vec::new());
+    }
+    let keys = path.strip_prefix('/').ok_or(Misfit)?;
+    Ok(keys.split('/').map(|key| key.replace("~1", "/").replace("~0", "~")).collect())
+}
+
+fn find<'a>(object: &'a mut Value, path: &[String]) -> Option<&'a mut Value> {
+    path.iter().try_fold(object, |value, key| match value {
+        Value::Object(map) => map.get_mut(key),
+        Value::Array(items) => {
+            let index = index(key, items.len())?;
+            items.get_mut(index)
+        }
+        _ => None,
+    })
+}
+
+/// An index below `len`, or at it; negative ones count from the end.
+fn index(key: &str, len: usize) -> Option<usize> {
+    let number: isize = key.parse().ok()?;
+    if number >= 0 {
+        return usize::try_from(number).ok().filter(|index| *index <= len);
+    }
+    len.checked_sub(number.unsigned_abs())
+}
+
+fn add(object: &mut Value, path: &[String], value: Value) -> Result<(), Misfit> {
+    let Some((key, parent)) = path.split_last() else {
+        *object = value;
+        return Ok(());
+    };
+    match find(object, parent).ok_or(Misfit)? {
+        Value::Object(map) => {
+            map.insert(key.clone(), value);
+        }
+        Value::Array(items) if key == "-" => items.push(value),
+        Value::Array(items) => {
+            // Inserting at -1 means behind the last item: the list is already one longer in this count.
+            let len = items.len() + usize::from(key.starts_with('-'));
+            let index = index(key, len).filter(|index| *index <= items.len()).ok_or(Misfit)?;
+            items.insert(index, value);
+        }
+        _ => return Err(Misfit),
+    }
+    Ok(())
+}
+
+fn remove(object: &mut Value, path: &[String]) -> Result<Value, Misfit> {
+    let (key, parent) = path.split_last().ok_or(Misfit)?;
+    match find(object, parent).ok_or(Misfit)? {
+        Value::Object(map) => map.remove(key).ok_or(Misfit),
+        Value::Array(items) => {
+            let index = index(key, items.len()).filter(|index| *index < items.len()).ok_or(Misfit)?;
+            Ok(items.remove(index))
+        }
+        _ => Err(Misfit),
+    }
+}
+
+/// Equal as JSON: `1` and `1.0` are the same number.
+fn equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| equal(a, b)))
+        }
+        _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{PatchError, json_patch};
+    use super::DEPTH_MAX;
+    use serde_json::{Value, json};
+
+    fn patched(patch: &Value) -> Result<Value, PatchError> {
+        json_patch(&json!({"a": {"b": 1}, "l": [1, 2], "x/y": "s"}), patch.to_string().as_bytes())
+    }
+
+    #[test]
+    fn operations() {
+        let rows = [
+            (json!([{"op": "add", "path": "/a/c", "value": 2}]), "/a", json!({"b": 1, "c": 2})),
+            (json!([{"op": "add", "path": "/l/-", "value": 3}]), "/l", json!([1, 2, 3])),
+            (json!([{"op": "add", "path": "/l/0", "value": 3}]), "/l", json!([3, 1, 2])),
+            (json!([{"op": "add", "path": "/l/-1", "value": 3}]), "/l", json!([1, 2, 3])),
+            (json!([{"op": "remove", "path": "/l/-1"}]), "/l", json!([1])),
+            (json!([{"op": "replace", "path": "/x~1y", "value": null}]), "/x~1y", Value::Null),
+            (json!([{"op": "move", "from": "/a/b", "path": "/l/1"}]), "/l", json!([1, 1, 2])),
+            (json!([{"op": "copy", "from": "/l", "path": "/a/b"}]), "/a/b", json!([1, 2])),
+            (
+                json!([{"op": "test", "path": "/a/b", "value": 1.0}, {"op": "test", "path": "/no"}]),
+                "/a/b",
+                json!(1),
+            ),
+        ];
+        for (patch, place, want) in rows {
+            assert_eq!(patched(&patch).unwrap().pointer(place), Some(&want), "{patch}");
+        }
+    }
+
+    #[test]
+    fn misfits() {
+        let operations = [
+            json!({"op": "remove", "path": "/no"}),
+            json!({"op": "replace", "path": "/no", "value": 1}),
+            json!({"op": "add", "path": "/no/deep", "value": 1}),
+            json!({"op": "add", "path": "/l/9", "value": 1}),
+            json!({"op": "test", "path": "/a/b", "value": 2}),
+            json!({"op": "what", "path": "/a"}),
+            json!({"op": "add", "path": "/a/c"}),
+            json!({"op": "remove", "path": "no"}),
+            json!({"path": "/a"}),
+            json!(1),
+        ];
+        for operation in operations {
+            assert!(matches!(patched(&json!([operation])), Err(PatchError::Unprocessable(_))), "{operation}");
+        }
+        assert!(matches!(patched(&json!({})), Err(PatchError::Malformed(_))));
+        let doubling: Vec<Value> =
+            (0..40).map(|n| json!({"op": "copy", "from": "", "path": format!("/a/{n}")})).collect();
+        assert!(matches!(patched(&json!(doubling)), Err(PatchError::Unprocessable(_))));
+        let nesting = vec![json!({"op": "copy", "from": "/a", "path": "/a/b"}); DEPTH_MAX];
+        assert!(matches!(patched(&json!(nesting)), Err(PatchError::Unprocessable(_))));
+    }
+}
