@@ -1,1 +1,8 @@
-fn main() {}
+//! Generates the etcd v3 messages, clients and servers.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let files = protox::compile(["etcd.proto"], ["proto"])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    Ok(())
+}
