@@ -1,0 +1,282 @@
+//! A ruleset in, an nftables script out: the whole table at the start, elements afterwards.
+//!
+//! The shape is flat: one verdict map finds the front's chain, of which there is one for each *number* of endpoints; that chain
+//! draws a number and finds the endpoint in one map. A change touches elements, never rules.
+
+use crate::ruleset::{Front, Ruleset, Target};
+use anyhow::{Context, Result};
+use ipnet::Ipv4Net;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::process::Stdio;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// The table, in family `ip`.
+pub const TABLE: &str = "coracle-proxy";
+/// Packets that must leave with the node's own address.
+const MARK: &str = "0x4000";
+
+/// Which pair of maps a front is in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Family {
+    Address,
+    NodePort,
+}
+
+impl Family {
+    const ALL: [Self; 2] = [Self::Address, Self::NodePort];
+    fn of(front: &Front) -> Self {
+        match front {
+            Front::Address(..) => Self::Address,
+            Front::NodePort(..) => Self::NodePort,
+        }
+    }
+    fn word(self) -> &'static str {
+        match self {
+            Self::Address => "service",
+            Self::NodePort => "nodeport",
+        }
+    }
+    /// The type of its key.
+    fn key_type(self) -> &'static str {
+        match self {
+            Self::Address => "ipv4_addr . inet_proto . inet_service",
+            Self::NodePort => "inet_proto . inet_service",
+        }
+    }
+    /// The expressions that make up its key.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Address => "ip daddr . ip protocol . th dport",
+            Self::NodePort => "ip protocol . th dport",
+        }
+    }
+}
+
+/// A chain's identity: family, number of endpoints, seconds of affinity.
+type Chain = (Family, usize, u32);
+
+fn chain_of(front: &Front, target: Target) -> Chain {
+    (Family::of(front), target.endpoints, target.affinity_seconds)
+}
+
+fn chain_name((family, endpoints, affinity): Chain) -> String {
+    let sticky = if affinity > 0 { format!("-sticky{affinity}") } else { String::new() };
+    format!("{}-{endpoints}{sticky}", family.word())
+}
+
+fn key(front: &Front) -> String {
+    match front {
+        Front::Address(address, protocol, port) => format!("{address} . {protocol} . {port}"),
+        Front::NodePort(protocol, port) => format!("{protocol} . {port}"),
+    }
+}
+
+/// The script that replaces the table by `rules`.
+#[must_use]
+pub fn load(rules: &Ruleset, cluster: Ipv4Net) -> String {
+    let mut script = format!("table ip {TABLE} {{}}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n");
+    for family in Family::ALL {
+        let (word, key, kind) = (family.word(), family.key(), family.key_type());
+        // Writing to a String cannot fail.
+        let _ = write!(
+            script,
+            " map {word}s {{ type {kind} : verdict; }}\n map {word}-endpoints {{ typeof {key} . numgen random mod 65536 : ip daddr . th dport; }}\n \
+             set {word}s-refused {{ type {kind}; }}\n set {word}s-dropped {{ type {kind}; }}\n"
+        );
+    }
+    let _ = write!(
+        script,
+        " set selves {{ type ipv4_addr . ipv4_addr; }}
+ chain dispatch {{
+  ip daddr . ip protocol . th dport vmap @services
+  fib daddr type local ip daddr != 127.0.0.0/8 ip protocol . th dport vmap @nodeports
+ }}
+ chain prerouting {{ type nat hook prerouting priority dstnat; ip saddr != {cluster} meta mark set meta mark or {MARK}; jump dispatch; }}
+ chain output {{ type nat hook output priority -100; jump dispatch; }}
+ chain refuse {{ meta l4proto tcp reject with tcp reset; reject with icmp port-unreachable; }}
+ chain without-endpoints {{
+  ip daddr . ip protocol . th dport @services-refused goto refuse
+  ip daddr . ip protocol . th dport @services-dropped drop
+  fib daddr type local ip protocol . th dport @nodeports-refused goto refuse
+  fib daddr type local ip protocol . th dport @nodeports-dropped drop
+ }}
+ chain filter-input {{ type filter hook input priority filter; ct state new jump without-endpoints; }}
+ chain filter-forward {{ type filter hook forward priority filter; ct state new jump without-endpoints; }}
+ chain filter-output {{ type filter hook output priority filter; ct state new jump without-endpoints; }}
+ chain postrouting {{
+  type nat hook postrouting priority srcnat
+  ct status dnat meta mark and {MARK} == {MARK} masquerade
+  ct status dnat ip saddr . ip daddr @selves masquerade
+  ip saddr {cluster} ip daddr != {cluster} fib daddr type != local masquerade
+ }}
+}}\n"
+    );
+    let nothing = Ruleset::default();
+    script.push_str(&change(&nothing, rules).unwrap_or_default());
+    script
+}
+
+/// The script that turns `old` into `new`; nothing where they are equal.
+#[must_use]
+pub fn change(old: &Ruleset, new: &Ruleset) -> Option<String> {
+    if old == new {
+        return None;
+    }
+    let mut script = String::new();
+    let had: BTreeSet<Chain> = chains(old);
+    for chain in chains(new).difference(&had) {
+        add_chain(&mut script, *chain);
+    }
+    let mut edit = |verb: &str, set: &str, element: &str| {
+        let _ = writeln!(script, "{verb} element ip {TABLE} {set} {{ {element} }}");
+    };
+    for (front, target) in &old.services {
+        if new.services.get(front) != Some(target) {
+            let (set, _) = place(front, *target);
+            edit("delete", &set, &key(front));
+        }
+    }
+    for (at, endpoint) in &old.endpoints {
+        if new.endpoints.get(at) != Some(endpoint) {
+            edit(
+                "delete",
+                &format!("{}-endpoints", Family::of(&at.0).word()),
+                &format!("{} . {}", key(&at.0), at.1),
+            );
+        }
+    }
+    for front in old.dropped.difference(&new.dropped) {
+        edit("delete", &format!("{}s-dropped", Family::of(front).word()), &key(front));
+    }
+    for address in old.hairpins.difference(&new.hairpins) {
+        edit("delete", "selves", &format!("{address} . {address}"));
+    }
+    for address in new.hairpins.difference(&old.hairpins) {
+        edit("add", "selves", &format!("{address} . {address}"));
+    }
+    for front in new.dropped.difference(&old.dropped) {
+        edit("add", &format!("{}s-dropped", Family::of(front).word()), &key(front));
+    }
+    for (at, endpoint) in &new.endpoints {
+        if old.endpoints.get(at) != Some(endpoint) {
+            edit(
+                "add",
+                &format!("{}-endpoints", Family::of(&at.0).word()),
+                &format!("{} . {} : {} . {}", key(&at.0), at.1, endpoint.0, endpoint.1),
+            );
+        }
+    }
+    for (front, target) in &new.services {
+        if old.services.get(front) != Some(target) {
+            let (set, element) = place(front, *target);
+            edit("add", &set, &element);
+        }
+    }
+    Some(script)
+}
+
+/// The set that a front is in, and its element there.
+fn place(front: &Front, target: Target) -> (String, String) {
+    let word = Family::of(front).word();
+    if target.endpoints == 0 {
+        return (format!("{word}s-refused"), key(front));
+    }
+    (format!("{word}s"), format!("{} : goto {}", key(front), chain_name(chain_of(front, target))))
+}
+
+fn chains(rules: &Ruleset) -> BTreeSet<Chain> {
+    rules
+        .services
+        .iter()
+        .filter(|(_, target)| target.endpoints > 0)
+        .map(|(front, target)| chain_of(front, *target))
+        .collect()
+}
+
+/// Chains are kept once made: at most one for each number of endpoints ever seen. Adding a chain that is there changes nothing,
+/// so its rules are written after a flush.
+fn add_chain(script: &mut String, chain: Chain) {
+    let (family, endpoints, affinity) = chain;
+    let (name, word, key) = (chain_name(chain), family.word(), family.key());
+    // A client's address decides with affinity: the same one finds the same endpoint while their number stays the same.
+    let number = if affinity > 0 {
+        format!("jhash ip saddr mod {endpoints}")
+    } else {
+        format!("numgen random mod {endpoints}")
+    };
+    let _ = write!(
+        script,
+        "add chain ip {TABLE} {name}\nflush chain ip {TABLE} {name}\nadd rule ip {TABLE} {name} dnat ip to {key} . {number} map @{word}-endpoints\n"
+    );
+}
+
+/// Runs a script as one transaction.
+///
+/// # Errors
+/// nft cannot be run, or the kernel refuses the script.
+pub async fn apply(script: &str) -> Result<()> {
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot run nft: install the package nftables")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(script.as_bytes()).await.context("cannot write to nft")?;
+    }
+    let output = child.wait_with_output().await.context("cannot wait for nft")?;
+    anyhow::ensure!(
+        output.status.success(),
+        "nft: {}",
+        String::from_utf8_lossy(&output.stderr).lines().take(3).collect::<Vec<_>>().join(" ")
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::Protocol;
+    use std::net::Ipv4Addr;
+
+    fn rules(endpoints: u8) -> Ruleset {
+        let front = Front::Address(Ipv4Addr::new(10, 96, 0, 5), Protocol::Tcp, 80);
+        let mut rules = Ruleset::default();
+        rules.services.insert(front, Target { endpoints: usize::from(endpoints), affinity_seconds: 0 });
+        rules
+            .endpoints
+            .extend((0..endpoints).map(|i| ((front, usize::from(i)), (Ipv4Addr::new(10, 244, 0, i), 8080))));
+        rules
+    }
+
+    #[test]
+    fn one_more_endpoint_is_one_element_and_one_verdict() {
+        let script = change(&rules(1), &rules(2)).expect("a change");
+        let lines: Vec<&str> = script.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "add chain ip coracle-proxy service-2",
+                "flush chain ip coracle-proxy service-2",
+                "add rule ip coracle-proxy service-2 dnat ip to ip daddr . ip protocol . th dport . numgen random mod 2 map @service-endpoints",
+                "delete element ip coracle-proxy services { 10.96.0.5 . tcp . 80 }",
+                "add element ip coracle-proxy service-endpoints { 10.96.0.5 . tcp . 80 . 1 : 10.244.0.1 . 8080 }",
+                "add element ip coracle-proxy services { 10.96.0.5 . tcp . 80 : goto service-2 }",
+            ]
+        );
+    }
+
+    #[test]
+    fn losing_the_last_endpoint_refuses() {
+        let script = change(&rules(1), &rules(0)).expect("a change");
+        assert!(
+            script.contains("add element ip coracle-proxy services-refused { 10.96.0.5 . tcp . 80 }"),
+            "{script}"
+        );
+        assert_eq!(change(&rules(1), &rules(1)), None);
+    }
+}
