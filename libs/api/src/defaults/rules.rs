@@ -1,6 +1,6 @@
 //! Defaults that depend on several fields at once. Each function gets the object its path in `data/defaults.txt` leads to.
 
-use crate::validate::amount::Amount;
+use crate::quantity::Quantity;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
@@ -116,9 +116,9 @@ fn host_ports(container: &mut Value) {
 /// Kubernetes keeps no resource amount finer than a thousandth.
 fn round_quantities(resources: &mut Value) {
     for amount in resources.as_object_mut().into_iter().flat_map(Map::values_mut) {
-        let parsed = amount.as_str().and_then(Amount::parse);
-        if let Some(fine) = parsed.filter(|amount| !amount.is_whole_milli()) {
-            *amount = json!(fine.to_milli());
+        let parsed = amount.as_str().and_then(|text| Quantity::parse(text).ok());
+        if let Some(fine) = parsed.filter(|amount| *amount != Quantity::from_milli(amount.milli_value())) {
+            *amount = json!(Quantity::from_milli(fine.milli_value()).to_string());
         }
     }
 }

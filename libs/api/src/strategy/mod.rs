@@ -12,6 +12,8 @@ mod special;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use pod::quality_of_service;
+
 use crate::kinds::Kind;
 use crate::meta;
 use rows::{Generation, Row, StatusWrite};

@@ -1,7 +1,7 @@
 //! Pods: first status, quality of service, affinity keys, and what `resize` may change.
 
 use super::{carry_request_metadata, put};
-use crate::validate::amount::Amount;
+use crate::quantity::Quantity;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub(super) fn prepare_create(pod: &mut Value) {
 
 /// `Guaranteed`, `Burstable` or `BestEffort`, from the cpu and memory of all containers.
 pub(crate) fn quality_of_service(spec: &Value) -> &'static str {
-    let mut sums: [BTreeMap<&str, Amount>; 2] = Default::default();
+    let mut sums: [BTreeMap<&str, Quantity>; 2] = Default::default();
     let mut guaranteed = true;
     for container in
         ["containers", "initContainers"].iter().filter_map(|list| spec[*list].as_array()).flatten()
@@ -28,10 +28,13 @@ pub(crate) fn quality_of_service(spec: &Value) -> &'static str {
         for (sum, key) in sums.iter_mut().zip(["requests", "limits"]) {
             let amounts = &container["resources"][key];
             for name in ["cpu", "memory"] {
-                match amounts[name].as_str().and_then(Amount::parse).filter(|amount| *amount != Amount::ZERO)
+                match amounts[name]
+                    .as_str()
+                    .and_then(|text| Quantity::parse(text).ok())
+                    .filter(|amount| !amount.is_zero())
                 {
                     Some(amount) => {
-                        let total = sum.get(name).map_or(amount, |old| old.plus(amount));
+                        let total = sum.get(name).map_or(amount, |old| *old + amount);
                         sum.insert(name, total);
                     }
                     None if key == "limits" => guaranteed = false,

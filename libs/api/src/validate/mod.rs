@@ -1,25 +1,125 @@
 //! Validation: every fault of an object, with Kubernetes' paths, types and texts.
+//!
+//! In: canonical, defaulted objects that `strategy` has prepared. Out: faults; none means valid. `RULES` says which
+//! functions judge a kind; the rules themselves stand in a file for each family of kinds, on the small combinators of
+//! `node`. A kind without a row is judged by its metadata alone, and so are custom resources: their schema is not here.
 
-pub(crate) mod amount;
+mod admission;
+mod autoscale;
+mod cluster;
+mod config;
+mod crd;
+mod cron;
+mod diff;
+mod flow;
+mod job;
+mod meta;
+mod network;
+mod node;
+mod pod;
+mod quota;
+mod rbac;
+mod selectors;
+mod service;
+mod storage;
+mod warn;
+mod workload;
+
+#[cfg(test)]
+mod tests;
 
 use crate::kinds::Kind;
 use crate::status::FieldError;
+use node::{Faults, Node};
 use serde_json::Value;
+
+type Create = fn(&Node<'_, '_>, &mut Faults);
+/// New, old, subresource.
+type Update = fn(&Node<'_, '_>, &Node<'_, '_>, &str, &mut Faults);
+
+/// Metadata is all there is to judge.
+fn nothing(_: &Node<'_, '_>, _: &mut Faults) {}
+fn no_change(_: &Node<'_, '_>, _: &Node<'_, '_>, _: &str, _: &mut Faults) {}
+
+const RULES: &[(&str, Create, Update)] = &[
+    ("Pod", pod::create, pod::update),
+    ("PodTemplate", workload::pod_template, no_change),
+    ("Deployment", workload::deployment, workload::deployment_update),
+    ("ReplicaSet", workload::replica_set, workload::replica_set_update),
+    ("StatefulSet", workload::stateful_set, workload::stateful_set_update),
+    ("DaemonSet", workload::daemon_set, workload::daemon_set_update),
+    ("ReplicationController", workload::replication_controller, workload::replication_controller_update),
+    ("ControllerRevision", workload::revision, workload::revision_update),
+    ("Job", job::create, job::update),
+    ("CronJob", job::cron_job, job::cron_job_update),
+    ("Service", service::create, service::update),
+    ("Endpoints", service::endpoints, service::endpoints_update),
+    ("EndpointSlice", service::slice, service::slice_update),
+    ("ConfigMap", config::config_map, config::config_map_update),
+    ("Secret", config::secret, config::secret_update),
+    ("Namespace", cluster::namespace, cluster::namespace_update),
+    ("Node", cluster::node, cluster::node_update),
+    ("PriorityClass", cluster::priority_class, cluster::priority_class_update),
+    ("RuntimeClass", cluster::runtime_class, cluster::runtime_class_update),
+    ("Lease", cluster::lease, cluster::lease_update),
+    ("Event", cluster::event, cluster::event_update),
+    ("CertificateSigningRequest", cluster::signing_request, cluster::signing_request_update),
+    ("PersistentVolumeClaim", storage::claim, storage::claim_update),
+    ("PersistentVolume", storage::volume, storage::volume_update),
+    ("StorageClass", storage::class, storage::class_update),
+    ("VolumeAttachment", storage::attachment, storage::attachment_update),
+    ("CSIDriver", storage::driver, storage::driver_update),
+    ("CSINode", storage::node_drivers, storage::node_drivers_update),
+    ("CSIStorageCapacity", storage::capacity, storage::capacity_update),
+    ("Ingress", network::ingress, network::ingress_update),
+    ("IngressClass", network::class, network::class_update),
+    ("NetworkPolicy", network::policy, network::policy_update),
+    ("IPAddress", network::address, network::address_update),
+    ("ServiceCIDR", network::service_cidr, network::service_cidr_update),
+    ("Role", rbac::role, rbac::role_update),
+    ("ClusterRole", rbac::cluster_role, rbac::cluster_role_update),
+    ("RoleBinding", rbac::binding, rbac::binding_update),
+    ("ClusterRoleBinding", rbac::cluster_binding, rbac::cluster_binding_update),
+    ("ResourceQuota", quota::quota, quota::quota_update),
+    ("LimitRange", quota::limit_range, quota::limit_range_update),
+    ("HorizontalPodAutoscaler", autoscale::autoscaler, autoscale::autoscaler_update),
+    ("PodDisruptionBudget", autoscale::budget, autoscale::budget_update),
+    ("ValidatingWebhookConfiguration", admission::webhooks, admission::webhooks_update),
+    ("MutatingWebhookConfiguration", admission::webhooks, admission::webhooks_update),
+    ("ValidatingAdmissionPolicy", admission::policy, admission::policy_update),
+    ("ValidatingAdmissionPolicyBinding", admission::binding, admission::binding_update),
+    ("FlowSchema", flow::schema, flow::schema_update),
+    ("PriorityLevelConfiguration", flow::level, flow::level_update),
+    ("CustomResourceDefinition", crd::create, crd::update),
+];
+
+fn rules(kind: &Kind) -> (Create, Update) {
+    let row = RULES.iter().find(|(name, ..)| kind.custom.is_none() && *name == kind.kind);
+    row.map_or((nothing, no_change), |(_, create, update)| (*create, *update))
+}
 
 /// Faults of a new object (metadata rules included).
 #[must_use]
-pub fn create(_object: &Value, _kind: &Kind) -> Vec<FieldError> {
-    Vec::new()
+pub fn create(object: &Value, kind: &Kind) -> Vec<FieldError> {
+    let mut out = Faults::new();
+    meta::create(object, kind, &mut out);
+    let (create, _) = rules(kind);
+    create(&Node::root(object), &mut out);
+    out
 }
 
 /// Faults of an update of the main resource or a subresource (`""`, `status`, `ephemeralcontainers`, `resize`, `approval`, `finalize` …).
 #[must_use]
-pub fn update(_new: &Value, _old: &Value, _kind: &Kind, _subresource: &str) -> Vec<FieldError> {
-    Vec::new()
+pub fn update(new: &Value, old: &Value, kind: &Kind, subresource: &str) -> Vec<FieldError> {
+    let mut out = Faults::new();
+    meta::update(new, old, &mut out);
+    let (_, update) = rules(kind);
+    update(&Node::root(new), &Node::root(old), subresource, &mut out);
+    out
 }
 
 /// Warnings for the writer (`Warning: 299`), e.g. for deprecated fields.
 #[must_use]
-pub fn warnings(_new: &Value, _old: Option<&Value>, _kind: &Kind) -> Vec<String> {
-    Vec::new()
+pub fn warnings(new: &Value, old: Option<&Value>, kind: &Kind) -> Vec<String> {
+    if kind.custom.is_some() { Vec::new() } else { warn::all(new, old, &kind.kind) }
 }

@@ -1,0 +1,363 @@
+//! Namespace, Node, PriorityClass, RuntimeClass, Lease, Event, CertificateSigningRequest.
+
+use super::node::{Faults, IMMUTABLE, Node, unique};
+use super::{meta, pod};
+use crate::labels;
+use crate::strategy::same;
+use serde_json::{Value, json};
+
+pub(super) fn namespace(object: &Node<'_, '_>, out: &mut Faults) {
+    let finalizers = object.get("spec.finalizers");
+    finalizers.items().for_each(|finalizer| meta::namespace_finalizer(&finalizer, &finalizers, out));
+}
+
+pub(super) fn namespace_update(new: &Node<'_, '_>, _: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
+    match subresource {
+        "finalize" => namespace(new, out),
+        "status" => {
+            let phase = new.get("status.phase");
+            let deleting = new.get("metadata.deletionTimestamp").is_set();
+            if !deleting && phase.text() != "Active" {
+                new.named("status.Phase", phase.value)
+                    .invalid("may only be 'Active' if `deletionTimestamp` is empty", out);
+            } else if deleting && phase.text() != "Terminating" {
+                new.named("status.Phase", phase.value)
+                    .invalid("may only be 'Terminating' if `deletionTimestamp` is not empty", out);
+            }
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn node(object: &Node<'_, '_>, out: &mut Faults) {
+    let metadata = object.get("metadata");
+    // Taints are told under metadata, as Kubernetes does since they were annotations.
+    let taints = object.get("spec.taints");
+    node_taints(&metadata.named("taints", taints.value), out);
+    let cidrs = object.get("spec.podCIDRs");
+    for cidr in cidrs.items() {
+        cidr.text_must(labels::is_valid_cidr, out);
+    }
+    let six = cidrs.items().filter(|cidr| cidr.text().contains(':')).count();
+    if cidrs.len() > 2 || six > 1 || cidrs.len() - six > 1 {
+        cidrs.invalid("may specify no more than one CIDR for each IP family", out);
+    }
+    for list in ["status.capacity", "status.allocatable"] {
+        for (name, amount) in object.get(list).entries() {
+            pod::resources::known_name(&amount, name, out);
+            pod::resources::amount(&amount, name, out);
+        }
+    }
+}
+
+fn node_taints(taints: &Node<'_, '_>, out: &mut Faults) {
+    let mut seen = Vec::new();
+    for taint in taints.items() {
+        taint.get("key").text_must(labels::is_qualified_name, out);
+        let value = taint.get("value");
+        let complaints = labels::is_valid_label_value(value.text());
+        if !complaints.is_empty() {
+            value.invalid(complaints.join(";"), out);
+        }
+        let effect = taint.get("effect");
+        effect.required_one_of(&pod::TAINT_EFFECTS, out);
+        let key = (effect.text(), taint.get("key").text());
+        if seen.contains(&key) {
+            taint.duplicate(out);
+        }
+        seen.push(key);
+    }
+}
+
+pub(super) fn node_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
+    node(new, out);
+    let addresses = new.get("status.addresses");
+    let all: Vec<Node<'_, '_>> = addresses.items().collect();
+    unique(all.iter().copied(), out);
+    let (cidrs, before) = (new.get("spec.podCIDRs"), old.get("spec.podCIDRs"));
+    if !before.is_empty() && cidrs.value != before.value {
+        cidrs.forbidden("node updates may not change podCIDR except from \"\" to valid", out);
+    }
+    let (id, before) = (new.get("spec.providerID"), old.get("spec.providerID"));
+    if !before.is_empty() && id.value != before.value {
+        id.forbidden("node updates may not change providerID except from \"\" to valid", out);
+    }
+}
+
+const USER_PRIORITY_MAX: i64 = 1_000_000_000;
+const SYSTEM_CLASSES: [(&str, i64); 2] =
+    [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
+
+pub(super) fn priority_class(object: &Node<'_, '_>, out: &mut Faults) {
+    let (name, value) = (object.get("metadata.name"), object.get("value"));
+    if name.text().starts_with("system-") {
+        if !SYSTEM_CLASSES.contains(&(name.text(), value.int())) {
+            let text = name.text();
+            let detail = format!(
+                "priority class names with 'system-' prefix are reserved for system use only. error: {text} is not a known system priority class"
+            );
+            name.forbidden(detail, out);
+        }
+    } else if value.int() > USER_PRIORITY_MAX {
+        value.forbidden(
+            format!("maximum allowed value of a user defined priority is {USER_PRIORITY_MAX}"),
+            out,
+        );
+    }
+    object.get("preemptionPolicy").may_be_one_of(&["PreemptLowerPriority", "Never"], out);
+}
+
+pub(super) fn priority_class_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
+    if new.get("value").int() != old.get("value").int() {
+        new.get("value").forbidden("may not be changed in an update.", out);
+    }
+    new.get("preemptionPolicy").same_as(&old.get("preemptionPolicy"), out);
+}
+
+pub(super) fn runtime_class(object: &Node<'_, '_>, out: &mut Faults) {
+    object.get("handler").text_must(labels::is_dns1123_label, out);
+    let scheduling = object.get("scheduling");
+    meta::labels(&scheduling.get("nodeSelector"), out);
+    let tolerations = scheduling.get("tolerations");
+    pod::tolerations(&tolerations, out);
+    let all: Vec<Node<'_, '_>> = tolerations.items().collect();
+    unique(all.iter().copied(), out);
+}
+
+pub(super) fn runtime_class_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
+    runtime_class(new, out);
+    new.get("handler").same_as(&old.get("handler"), out);
+}
+
+pub(super) fn lease(object: &Node<'_, '_>, out: &mut Faults) {
+    let spec = object.get("spec");
+    let duration = spec.get("leaseDurationSeconds");
+    if duration.is_set() && duration.int() <= 0 {
+        duration.invalid("must be greater than 0", out);
+    }
+    spec.get("leaseTransitions").not_negative(out);
+    let holder = spec.get("preferredHolder");
+    if !holder.is_empty() && spec.get("strategy").is_empty() {
+        holder.forbidden("may only be specified if `strategy` is defined", out);
+    }
+}
+
+pub(super) fn lease_update(new: &Node<'_, '_>, _: &Node<'_, '_>, _: &str, out: &mut Faults) {
+    lease(new, out);
+}
+
+const EVENT_TEXT_MAX: usize = 128;
+const EVENT_NOTE_MAX: usize = 1024;
+
+pub(super) fn event(object: &Node<'_, '_>, out: &mut Faults) {
+    let modern = object.get("apiVersion").text().starts_with("events.k8s.io/");
+    let about = object.get(if modern { "regarding.namespace" } else { "involvedObject.namespace" });
+    let about = object.named("involvedObject.namespace", about.value);
+    let namespace = object.get("metadata.namespace").text();
+    // Events about cluster-scoped objects live in `default` or `kube-system`.
+    let fits = if about.is_empty() {
+        matches!(namespace, "default" | "kube-system")
+    } else {
+        about.text() == namespace
+    };
+    if !fits {
+        about.invalid_as(&json!(about.text()), "does not match event.namespace", out);
+    }
+    let time = object.get("eventTime");
+    if !time.is_set() && !modern {
+        return;
+    }
+    if modern && !time.is_set() {
+        time.required("", out);
+    }
+    let (controller, instance) = (
+        object.get(if modern { "reportingController" } else { "reportingComponent" }),
+        object.get("reportingInstance"),
+    );
+    object.named("reportingController", controller.value).required_text(labels::is_qualified_name, out);
+    for (field, max) in [
+        (instance, EVENT_TEXT_MAX),
+        (object.get("action"), EVENT_TEXT_MAX),
+        (object.get("reason"), EVENT_TEXT_MAX),
+    ] {
+        if field.must_be_given(out) && field.text().len() > max {
+            field.invalid(format!("can have at most {max} characters"), out);
+        }
+    }
+    let note = object.get(if modern { "note" } else { "message" });
+    if note.text().len() > EVENT_NOTE_MAX {
+        object
+            .named("message", note.value)
+            .invalid(format!("can have at most {EVENT_NOTE_MAX} characters"), out);
+    }
+    if modern {
+        let kind = object.get("type");
+        if !matches!(kind.text(), "Normal" | "Warning") {
+            kind.invalid_as(&json!(""), format!("has invalid value: {}", kind.text()), out);
+        }
+        for (key, told) in [
+            ("deprecatedFirstTimestamp", "firstTimestamp"),
+            ("deprecatedLastTimestamp", "lastTimestamp"),
+            ("deprecatedCount", "count"),
+        ] {
+            let field = object.get(key);
+            if field.is_set() && field.int() != 0 || field.value.is_string() {
+                object.named(told, field.value).invalid("needs to be unset", out);
+            }
+        }
+    }
+}
+
+pub(super) fn event_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
+    let modern = new.get("apiVersion").text().starts_with("events.k8s.io/");
+    if !modern || !new.get("eventTime").is_set() {
+        return event(new, out);
+    }
+    let same_fields = [
+        ("regarding", "involvedObject"),
+        ("reason", "reason"),
+        ("note", "message"),
+        ("type", "type"),
+        ("eventTime", "eventTime"),
+        ("action", "action"),
+        ("related", "related"),
+        ("reportingController", "reportingController"),
+        ("reportingInstance", "reportingInstance"),
+    ];
+    for (key, told) in same_fields {
+        let (field, before) = (new.get(key), old.get(key));
+        if !same(field.value, before.value) {
+            new.named(told, field.value).invalid(IMMUTABLE, out);
+        }
+    }
+}
+
+const USAGES: [&str; 23] = [
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
+
+pub(super) fn signing_request(object: &Node<'_, '_>, out: &mut Faults) {
+    let spec = object.get("spec");
+    let request = spec.get("request");
+    let pem = super::config::decoded(request.value);
+    if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE REQUEST-----") {
+        request.invalid("PEM block type must be CERTIFICATE REQUEST", out);
+    }
+    let usages = spec.get("usages");
+    if usages.is_empty() {
+        usages.required("", out);
+    }
+    usages.items().for_each(|usage| usage.must_be_one_of(&USAGES, out));
+    let all: Vec<Node<'_, '_>> = usages.items().collect();
+    unique(all.iter().copied(), out);
+    let signer = spec.get("signerName");
+    if signer.text() == "kubernetes.io/legacy-unknown" {
+        signer.invalid("the legacy signerName is not allowed via this API version", out);
+    } else {
+        signer_name(&signer, out);
+    }
+    let seconds = spec.get("expirationSeconds");
+    if seconds.is_set() && seconds.int() < 600 {
+        seconds.invalid("may not specify a duration less than 600 seconds (10 minutes)", out);
+    }
+    conditions(&object.get("status.conditions"), out);
+}
+
+fn signer_name(signer: &Node<'_, '_>, out: &mut Faults) {
+    if !signer.must_be_given(out) {
+        return;
+    }
+    let Some((domain, _)) =
+        signer.text().split_once('/').filter(|(_, path)| !path.is_empty() && !path.contains('/'))
+    else {
+        return signer
+            .invalid("must be a fully qualified domain and path of the form 'example.com/signer-name'", out);
+    };
+    for label in domain.split('.') {
+        for complaint in labels::is_dns1123_label(label) {
+            signer.invalid(format!("validating label {}: {complaint}", crate::status::go_quoted(label)), out);
+        }
+    }
+    if !domain.contains('.') {
+        signer.invalid("should be a domain with at least two segments separated by dots", out);
+    }
+}
+
+fn conditions(conditions: &Node<'_, '_>, out: &mut Faults) {
+    let mut seen: Vec<&str> = Vec::new();
+    for condition in conditions.items() {
+        let (kind, status) = (condition.get("type"), condition.get("status"));
+        kind.must_be_given(out);
+        let decided = matches!(kind.text(), "Approved" | "Denied" | "Failed");
+        if status.must_be_given(out) {
+            status.must_be_one_of(if decided { &["True"] } else { &["True", "False", "Unknown"] }, out);
+        }
+        let opposite = match kind.text() {
+            "Approved" => "Denied",
+            "Denied" => "Approved",
+            _ => "",
+        };
+        if !opposite.is_empty() && seen.contains(&opposite) {
+            kind.invalid("Approved and Denied conditions are mutually exclusive", out);
+        }
+        if seen.contains(&kind.text()) {
+            kind.duplicate(out);
+        }
+        seen.push(kind.text());
+    }
+}
+
+pub(super) fn signing_request_update(
+    new: &Node<'_, '_>,
+    old: &Node<'_, '_>,
+    subresource: &str,
+    out: &mut Faults,
+) {
+    let (list, before) = (new.get("status.conditions"), old.get("status.conditions"));
+    conditions(&list, out);
+    let find = |list: &Node<'_, '_>, kind: &str| -> Vec<Value> {
+        list.items()
+            .filter(|condition| condition.get("type").text() == kind)
+            .map(|condition| condition.value.clone())
+            .collect()
+    };
+    for kind in ["Approved", "Denied", "Failed"] {
+        let (now, was) = (find(&list, kind), find(&before, kind));
+        let may_add = subresource == "approval" || (subresource == "status" && kind == "Failed");
+        if now.len() < was.len() {
+            list.forbidden(format!("updates may not remove a condition of type {kind:?}"), out);
+        } else if now.len() > was.len() && !may_add {
+            list.forbidden(format!("updates may not add a condition of type {kind:?}"), out);
+        }
+    }
+    let (certificate, before) = (new.get("status.certificate"), old.get("status.certificate"));
+    if certificate.value != before.value {
+        if subresource != "status" {
+            certificate.forbidden("updates may not set certificate content", out);
+        } else if !before.is_empty() {
+            certificate.forbidden("updates may not modify existing certificate content", out);
+        }
+    }
+}

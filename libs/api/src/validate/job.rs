@@ -1,0 +1,424 @@
+//! Job and CronJob.
+
+use super::node::{Faults, IMMUTABLE, Node};
+use super::{cron, meta, pod, selectors};
+use crate::labels;
+use crate::strategy::same;
+use serde_json::{Value, json};
+
+const MAX_PARALLELISM: i64 = 100_000;
+const MAX_FAILED_INDEXES: i64 = 100_000;
+const MANY_COMPLETIONS: i64 = 100_000;
+const MAX_RULES: usize = 20;
+const MAX_EXIT_CODES: usize = 255;
+const MANAGED_BY_MAX: usize = 63;
+const CRON_NAME_MAX: usize = 52;
+
+pub(super) fn create(job: &Node<'_, '_>, out: &mut Faults) {
+    generated_selector(job, out);
+    let body = job.get("spec");
+    let indexed = body.get("completionMode").text() == "Indexed";
+    let completions = body.get("completions");
+    if indexed && completions.int() > 0 {
+        let name = job.get("metadata.name");
+        let last = format!("{}-{}", name.text(), completions.int() - 1);
+        if !labels::is_dns1123_label(&last).is_empty() {
+            name.invalid(format!("will not able to create pod with invalid DNS label: {last}"), out);
+        }
+    }
+    spec(&body, true, out);
+}
+
+/// Unless managed by hand, selector and labels are exactly what the server made of the uid.
+fn generated_selector(job: &Node<'_, '_>, out: &mut Faults) {
+    if job.get("spec.manualSelector").is_true() {
+        return;
+    }
+    let uid = job.get("metadata.uid");
+    if uid.is_empty() {
+        uid.required("", out);
+    }
+    let template = job.get("spec.template.metadata");
+    let wanted = template.get("labels");
+    for key in ["controller-uid", "batch.kubernetes.io/controller-uid"] {
+        has_label(&wanted, key, uid.text(), out);
+    }
+    for key in ["job-name", "batch.kubernetes.io/job-name"] {
+        has_label(&wanted, key, job.get("metadata.name").text(), out);
+    }
+    let selector = job.get("spec.selector");
+    let labels = selector.get("matchLabels");
+    let generated =
+        labels.len() == 1 && labels.key("batch.kubernetes.io/controller-uid").text() == uid.text();
+    if !generated || !selector.get("matchExpressions").is_empty() {
+        selector.invalid("`selector` not auto-generated", out);
+    }
+}
+
+fn has_label(labels: &Node<'_, '_>, key: &str, value: &str, out: &mut Faults) {
+    let label = labels.key(key);
+    if !label.is_set() {
+        label.required(format!("must be '{value}'"), out);
+    } else if label.text() != value {
+        label.invalid_as(labels.value, format!("must be '{value}'"), out);
+    }
+}
+
+/// A Job's spec; in a CronJob's template the selector is not there yet.
+fn spec(spec: &Node<'_, '_>, with_selector: bool, out: &mut Faults) {
+    for key in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ] {
+        spec.get(key).not_negative(out);
+    }
+    let (per_index, max_failed) = (spec.get("backoffLimitPerIndex"), spec.get("maxFailedIndexes"));
+    if max_failed.is_set() && !per_index.is_set() {
+        per_index.required("when maxFailedIndexes is specified", out);
+    }
+    let manager = spec.get("managedBy");
+    if manager.is_set() {
+        manager.text_must(labels::is_domain_prefixed_path, out);
+        if manager.text().len() > MANAGED_BY_MAX {
+            manager.too_long(63, out);
+        }
+    }
+    let mode = spec.get("completionMode");
+    mode.may_be_one_of(&["Indexed", "NonIndexed"], out);
+    match mode.text() {
+        "Indexed" => indexed(spec, out),
+        _ => {
+            for key in ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"] {
+                if spec.get(key).is_set() {
+                    spec.get(key).invalid("requires indexed completion mode", out);
+                }
+            }
+        }
+    }
+    failure_policy(spec, out);
+    if mode.text() == "Indexed" {
+        success_policy(spec, out);
+    }
+    let replacement = spec.get("podReplacementPolicy");
+    let allowed: &[&str] =
+        if spec.get("podFailurePolicy").is_set() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
+    replacement.may_be_one_of(allowed, out);
+    template(spec, out);
+    if with_selector {
+        let selector = spec.get("selector");
+        if selector.is_set() {
+            selectors::labels(&selector, out);
+            let labels = spec.get("template.metadata.labels");
+            if !selectors::matches(&selector, &labels) {
+                labels.invalid("`selector` does not match template `labels`", out);
+            }
+        } else {
+            selector.required("", out);
+        }
+    }
+}
+
+fn template(spec: &Node<'_, '_>, out: &mut Faults) {
+    let template = spec.get("template");
+    pod::template(&template, out);
+    let restart = template.get("spec.restartPolicy");
+    match restart.text() {
+        // The default cannot be told from a choice, and is told as if nothing was given.
+        "" | "Always" => restart.required("valid values: \"OnFailure\", \"Never\"", out),
+        "OnFailure" | "Never" => {}
+        _ => restart.not_supported(&["OnFailure", "Never"], out),
+    }
+    if spec.get("podFailurePolicy").is_set() && restart.text() != "Never" {
+        restart.invalid("only \"Never\" is supported when podFailurePolicy is specified", out);
+    }
+}
+
+fn indexed(spec: &Node<'_, '_>, out: &mut Faults) {
+    let (completions, parallelism, failed) =
+        (spec.get("completions"), spec.get("parallelism"), spec.get("maxFailedIndexes"));
+    if !completions.is_set() {
+        completions.required("when completion mode is Indexed", out);
+    }
+    if parallelism.int() > MAX_PARALLELISM {
+        let detail =
+            format!("must be less than or equal to {MAX_PARALLELISM} when completion mode is Indexed");
+        parallelism.invalid(detail, out);
+    }
+    if completions.is_set() && failed.is_set() && failed.int() > completions.int() {
+        failed.invalid("must be less than or equal to completions", out);
+    }
+    if failed.int() > MAX_FAILED_INDEXES {
+        failed.invalid(format!("must be less than or equal to {MAX_FAILED_INDEXES}"), out);
+    }
+    if completions.int() > MANY_COMPLETIONS && spec.get("backoffLimitPerIndex").is_set() {
+        let tail =
+            format!("when completions are above {MANY_COMPLETIONS} and used with backoff limit per index");
+        if !failed.is_set() {
+            failed.required(format!("must be specified when completions is above {MANY_COMPLETIONS}"), out);
+        }
+        for field in [&parallelism, &failed] {
+            if field.int() > 10_000 {
+                field.invalid(format!("must be less than or equal to 10000 {tail}"), out);
+            }
+        }
+    }
+}
+
+fn failure_policy(spec: &Node<'_, '_>, out: &mut Faults) {
+    let rules = spec.get("podFailurePolicy.rules");
+    if rules.len() > MAX_RULES {
+        rules.too_many(MAX_RULES, out);
+    }
+    let per_index = spec.get("backoffLimitPerIndex").is_set();
+    const ACTIONS: [&str; 4] = ["Count", "FailIndex", "FailJob", "Ignore"];
+    for rule in rules.items() {
+        let action = rule.get("action");
+        match action.text() {
+            "" => action.required(format!("valid values: {}", super::node::quoted_list(&ACTIONS)), out),
+            "FailIndex" if !per_index => action.invalid("requires the backoffLimitPerIndex to be set", out),
+            text if !ACTIONS.contains(&text) => action.not_supported(&ACTIONS, out),
+            _ => {}
+        }
+        let (codes, conditions) = (rule.get("onExitCodes"), rule.get("onPodConditions"));
+        match (codes.is_set(), conditions.is_empty()) {
+            (true, false) => {
+                rule.invalid("specifying both OnExitCodes and OnPodConditions is not supported", out)
+            }
+            (false, true) => {
+                rule.invalid("specifying one of OnExitCodes and OnPodConditions is required", out)
+            }
+            (true, true) => exit_codes(&codes, spec, out),
+            (false, false) => pod_conditions(&conditions, out),
+        }
+    }
+}
+
+fn exit_codes(codes: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
+    const OPERATORS: [&str; 2] = ["In", "NotIn"];
+    let (operator, values, container) =
+        (codes.get("operator"), codes.get("values"), codes.get("containerName"));
+    match operator.text() {
+        "" => operator.required(format!("valid values: {}", super::node::quoted_list(&OPERATORS)), out),
+        _ => operator.must_be_one_of(&OPERATORS, out),
+    }
+    let known = ["template.spec.containers", "template.spec.initContainers"]
+        .iter()
+        .any(|list| spec.get(list).items().any(|known| known.get("name").text() == container.text()));
+    if container.is_set() && !known {
+        container.invalid("must be one of the container or initContainer names in the pod template", out);
+    }
+    if values.is_empty() {
+        values.invalid("at least one value is required", out);
+    } else if values.len() > MAX_EXIT_CODES {
+        values.too_many(MAX_EXIT_CODES, out);
+    }
+    let mut numbers: Vec<i64> = Vec::new();
+    for value in values.items() {
+        if value.int() == 0 && operator.text() == "In" {
+            value.invalid("must not be 0 for the In operator", out);
+        }
+        if numbers.contains(&value.int()) {
+            value.duplicate(out);
+        }
+        numbers.push(value.int());
+    }
+    if !numbers.is_sorted() {
+        values.invalid("must be ordered", out);
+    }
+}
+
+fn pod_conditions(conditions: &Node<'_, '_>, out: &mut Faults) {
+    const STATUSES: [&str; 3] = ["False", "True", "Unknown"];
+    if conditions.len() > MAX_RULES {
+        conditions.too_many(MAX_RULES, out);
+    }
+    for condition in conditions.items() {
+        condition.get("type").text_must(labels::is_qualified_name, out);
+        let status = condition.get("status");
+        match status.text() {
+            "" => status.required(format!("valid values: {}", super::node::quoted_list(&STATUSES)), out),
+            _ => status.must_be_one_of(&STATUSES, out),
+        }
+    }
+}
+
+fn success_policy(spec: &Node<'_, '_>, out: &mut Faults) {
+    let policy = spec.get("successPolicy");
+    if !policy.is_set() {
+        return;
+    }
+    let rules = policy.get("rules");
+    if rules.is_empty() {
+        return rules
+            .required("at least one rules must be specified when the successPolicy is specified", out);
+    }
+    if rules.len() > MAX_RULES {
+        rules.too_many(MAX_RULES, out);
+    }
+    for rule in rules.items() {
+        let (count, indexes) = (rule.get("succeededCount"), rule.get("succeededIndexes"));
+        if !count.is_set() && !indexes.is_set() {
+            rule.required("at least one of succeededCount or succeededIndexes must be specified", out);
+        }
+        count.not_negative(out);
+        let completions = spec.get("completions").int();
+        if count.int() > completions {
+            let detail =
+                format!("must be less than or equal to {completions} (the number of specified completions)");
+            count.invalid(detail, out);
+        }
+    }
+}
+
+pub(super) fn update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
+    if subresource == "status" {
+        return status(new, out);
+    }
+    let (body, stored) = (new.get("spec"), old.get("spec"));
+    spec(&body, true, out);
+    completions(&body, &stored, out);
+    for key in [
+        "selector",
+        "completionMode",
+        "podFailurePolicy",
+        "backoffLimitPerIndex",
+        "managedBy",
+        "successPolicy",
+    ] {
+        body.get(key).same_as(&stored.get(key), out);
+    }
+    let idle = stored.get("suspend").is_true() && !old.get("status.startTime").is_set();
+    let mut template = body.get("template").value.clone();
+    if idle {
+        keep_scheduling(&mut template, stored.get("template").value);
+    }
+    if !same(&template, stored.get("template").value) {
+        body.get("template").invalid(IMMUTABLE, out);
+    }
+}
+
+/// A Job that has not started may still be told where its pods go.
+fn keep_scheduling(template: &mut Value, stored: &Value) {
+    for pointer in [
+        "/metadata/annotations",
+        "/metadata/labels",
+        "/spec/nodeSelector",
+        "/spec/tolerations",
+        "/spec/schedulingGates",
+        "/spec/affinity/nodeAffinity",
+    ] {
+        let Some((parent, key)) = pointer.rsplit_once('/') else { continue };
+        let Some(map) = template.pointer_mut(parent).and_then(Value::as_object_mut) else { continue };
+        match stored.pointer(pointer) {
+            Some(value) => drop(map.insert(key.to_owned(), value.clone())),
+            None => drop(map.remove(key)),
+        }
+    }
+}
+
+fn completions(spec: &Node<'_, '_>, stored: &Node<'_, '_>, out: &mut Faults) {
+    let (now, before) = (spec.get("completions"), stored.get("completions"));
+    if now.value == before.value {
+        return;
+    }
+    let elastic = stored.get("completionMode").text() == "Indexed" && now.is_set();
+    if !elastic {
+        now.invalid(IMMUTABLE, out);
+    } else if now.int() != spec.get("parallelism").int() {
+        now.invalid("can only be modified in tandem with spec.parallelism", out);
+    }
+}
+
+fn status(new: &Node<'_, '_>, out: &mut Faults) {
+    let status = new.get("status");
+    for key in ["active", "succeeded", "failed", "ready", "terminating"] {
+        status.get(key).not_negative(out);
+    }
+    let conditions = status.get("conditions");
+    let holds = |kind: &str| {
+        conditions
+            .items()
+            .any(|condition| condition.get("type").text() == kind && condition.get("status").text() == "True")
+    };
+    if holds("Complete") && holds("Failed") {
+        conditions.invalid("cannot set Complete=True and Failed=true conditions", out);
+    }
+    let done = status.get("completionTime");
+    if holds("Complete") && !done.is_set() {
+        done.required("completionTime is required for Complete jobs", out);
+    }
+    if !holds("Complete") && done.is_set() {
+        done.invalid("cannot set completionTime when there is no Complete=True condition", out);
+    }
+    if (holds("Complete") || holds("Failed")) && status.get("active").int() > 0 {
+        status.get("active").invalid("active>0 is invalid for finished job", out);
+    }
+}
+
+pub(super) fn cron_job(object: &Node<'_, '_>, out: &mut Faults) {
+    let name = object.get("metadata.name");
+    if name.text().len() > CRON_NAME_MAX {
+        name.invalid(format!("must be no more than {CRON_NAME_MAX} characters"), out);
+    }
+    cron_spec(&object.get("spec"), out);
+}
+
+pub(super) fn cron_job_update(new: &Node<'_, '_>, _: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
+    if subresource.is_empty() {
+        cron_spec(&new.get("spec"), out);
+    }
+}
+
+fn cron_spec(body: &Node<'_, '_>, out: &mut Faults) {
+    let (schedule, zone) = (body.get("schedule"), body.get("timeZone"));
+    if schedule.must_be_given(out) {
+        if schedule.text().contains("TZ") {
+            let detail = if zone.is_set() {
+                "cannot use both timeZone field and TZ or CRON_TZ in schedule"
+            } else {
+                "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
+            };
+            schedule.invalid(detail, out);
+        } else if let Err(complaint) = cron::check(schedule.text()) {
+            schedule.invalid(complaint, out);
+        }
+    }
+    if zone.is_set() {
+        time_zone(&zone, out);
+    }
+    for key in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+        body.get(key).not_negative(out);
+    }
+    body.get("concurrencyPolicy").required_one_of(&["Allow", "Forbid", "Replace"], out);
+    let template = body.get("jobTemplate");
+    meta::labels(&template.get("metadata.labels"), out);
+    meta::annotations(&template.get("metadata.annotations"), out);
+    let job = template.get("spec");
+    if job.get("manualSelector").is_true() {
+        job.get("manualSelector").not_supported(&["nil", "false"], out);
+    }
+    if job.get("selector").is_set() {
+        job.get("selector").invalid("`selector` will be auto-generated", out);
+    }
+    spec(&job, false, out);
+}
+
+fn time_zone(zone: &Node<'_, '_>, out: &mut Faults) {
+    match zone.text() {
+        "" => zone.invalid_as(&json!(""), "timeZone must be nil or non-empty string", out),
+        text if text.eq_ignore_ascii_case("local") => {
+            let detail =
+                "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+            zone.invalid(detail, out);
+        }
+        text if jiff::tz::TimeZone::get(text).is_err() => {
+            zone.invalid(format!("unknown time zone {text}"), out)
+        }
+        _ => {}
+    }
+}

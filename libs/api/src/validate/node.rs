@@ -1,0 +1,271 @@
+//! A place in an object: its value and the way to it. In: a canonical object. Out: faults that name the place.
+//!
+//! The path is a linked stack on the callers' frames; it becomes text only when there is a fault to report.
+
+use crate::quantity::Quantity;
+use crate::status::{FieldError, go_quoted};
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// The faults found so far.
+pub(super) type Faults = Vec<FieldError>;
+
+static NULL: Value = Value::Null;
+
+pub(super) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+pub(super) const IMMUTABLE: &str = "field is immutable";
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Root,
+    /// A field, or several joined by dots.
+    Field(&'a str),
+    Index(usize),
+    Key(&'a str),
+}
+
+/// A value, which lives as long as its object, and its path, which lives as long as its parents' frames.
+#[derive(Clone, Copy)]
+pub(super) struct Node<'v, 'p> {
+    pub value: &'v Value,
+    parent: Option<&'p Node<'v, 'p>>,
+    step: Step<'p>,
+}
+
+impl<'v, 'p> Node<'v, 'p> {
+    pub fn root(value: &'v Value) -> Self {
+        Self { value, parent: None, step: Step::Root }
+    }
+
+    /// The field at `path` (dots go deeper); null where absent.
+    pub fn get<'s>(&'s self, path: &'s str) -> Node<'v, 's> {
+        let value = path.split('.').try_fold(self.value, |at, key| at.get(key)).unwrap_or(&NULL);
+        self.named(path, value)
+    }
+
+    /// A child called `path` that shows `value`, for faults told at another place than the value's own.
+    pub fn named<'s, 'w>(&'s self, path: &'s str, value: &'w Value) -> Node<'w, 's>
+    where
+        'v: 'w,
+    {
+        Node { value, parent: Some(self), step: Step::Field(path) }
+    }
+
+    /// The entry `key` of a map; null where absent.
+    pub fn key<'s>(&'s self, key: &'s str) -> Node<'v, 's> {
+        Node { value: self.value.get(key).unwrap_or(&NULL), parent: Some(self), step: Step::Key(key) }
+    }
+
+    /// The items of a list.
+    pub fn items<'s>(&'s self) -> impl DoubleEndedIterator<Item = Node<'v, 's>> + ExactSizeIterator {
+        let items = self.value.as_array().map_or(&[][..], Vec::as_slice);
+        items.iter().enumerate().map(|(i, value)| Node { value, parent: Some(self), step: Step::Index(i) })
+    }
+
+    /// The entries of a map with their keys.
+    pub fn entries<'s>(&'s self) -> impl Iterator<Item = (&'v str, Node<'v, 's>)> {
+        let entries = self.value.as_object().into_iter().flatten();
+        entries.map(|(key, value)| (key.as_str(), Node { value, parent: Some(self), step: Step::Key(key) }))
+    }
+
+    pub fn path(&self) -> String {
+        let mut out = self.parent.map(Node::path).unwrap_or_default();
+        match self.step {
+            Step::Root => {}
+            Step::Field(name) => {
+                out.push_str(if out.is_empty() || name.is_empty() { "" } else { "." });
+                out.push_str(name);
+            }
+            Step::Index(i) => drop(write!(out, "[{i}]")),
+            Step::Key(key) => drop(write!(out, "[{key}]")),
+        }
+        out
+    }
+
+    pub fn text(&self) -> &'v str {
+        self.value.as_str().unwrap_or_default()
+    }
+
+    /// The number, 0 where absent.
+    pub fn int(&self) -> i64 {
+        self.value.as_i64().unwrap_or_default()
+    }
+
+    pub fn is_true(&self) -> bool {
+        *self.value == true
+    }
+
+    pub fn is_set(&self) -> bool {
+        !self.value.is_null()
+    }
+
+    /// Absent, `""`, `[]` or `{}`.
+    pub fn is_empty(&self) -> bool {
+        match self.value {
+            Value::Null => true,
+            Value::String(text) => text.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            Value::Object(map) => map.is_empty(),
+            Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        match self.value {
+            Value::Array(items) => items.len(),
+            Value::Object(map) => map.len(),
+            _ => 0,
+        }
+    }
+
+    pub fn amount(&self) -> Quantity {
+        Quantity::parse(self.text()).unwrap_or_default()
+    }
+
+    // Reports.
+
+    pub fn invalid(&self, detail: impl Into<String>, out: &mut Faults) {
+        out.push(FieldError::invalid(self.path(), self.value, detail));
+    }
+
+    /// Invalid, showing `value` in place of the node's own.
+    pub fn invalid_as(&self, value: &Value, detail: impl Into<String>, out: &mut Faults) {
+        out.push(FieldError::invalid(self.path(), value, detail));
+    }
+
+    pub fn required(&self, detail: impl Into<String>, out: &mut Faults) {
+        out.push(FieldError::required(self.path(), detail));
+    }
+
+    pub fn forbidden(&self, detail: impl Into<String>, out: &mut Faults) {
+        out.push(FieldError::forbidden(self.path(), detail));
+    }
+
+    pub fn duplicate(&self, out: &mut Faults) {
+        out.push(FieldError::duplicate(self.path(), self.value));
+    }
+
+    pub fn duplicate_as(&self, value: &Value, out: &mut Faults) {
+        out.push(FieldError::duplicate(self.path(), value));
+    }
+
+    pub fn not_found(&self, out: &mut Faults) {
+        out.push(FieldError::not_found(self.path(), self.value));
+    }
+
+    pub fn not_supported(&self, supported: &[&str], out: &mut Faults) {
+        let value = if self.value.is_null() { json!("") } else { self.value.clone() };
+        out.push(FieldError::not_supported(self.path(), &value, supported));
+    }
+
+    pub fn too_long(&self, max: i64, out: &mut Faults) {
+        out.push(FieldError::too_long(self.path(), max));
+    }
+
+    pub fn too_many(&self, max: usize, out: &mut Faults) {
+        out.push(FieldError::too_many(self.path(), self.len(), max));
+    }
+
+    // Checks. Each says nothing where all is well.
+
+    /// `Required value` unless there is something.
+    pub fn must_be_given(&self, out: &mut Faults) -> bool {
+        if self.is_empty() {
+            self.required("", out);
+        }
+        !self.is_empty()
+    }
+
+    /// One fault for each complaint of `check` about the text.
+    pub fn text_must(&self, check: impl Fn(&str) -> Vec<String>, out: &mut Faults) {
+        for complaint in check(self.text()) {
+            self.invalid_as(&json!(self.text()), complaint, out);
+        }
+    }
+
+    /// The same where the text is not empty.
+    pub fn text_may(&self, check: impl Fn(&str) -> Vec<String>, out: &mut Faults) {
+        if !self.text().is_empty() {
+            self.text_must(check, out);
+        }
+    }
+
+    /// Given, and then as `check` says.
+    pub fn required_text(&self, check: impl Fn(&str) -> Vec<String>, out: &mut Faults) {
+        if self.must_be_given(out) {
+            self.text_must(check, out);
+        }
+    }
+
+    pub fn not_negative(&self, out: &mut Faults) {
+        if self.int() < 0 {
+            self.invalid(NOT_NEGATIVE, out);
+        }
+    }
+
+    /// A number that, where given, is `low..=high`.
+    pub fn between(&self, low: i64, high: i64, out: &mut Faults) {
+        if self.is_set() && !(low..=high).contains(&self.int()) {
+            self.invalid(format!("must be between {low} and {high}, inclusive"), out);
+        }
+    }
+
+    /// A port number; absent counts as 0 and is refused.
+    pub fn port(&self, out: &mut Faults) {
+        if !(1..=65535).contains(&self.int()) {
+            self.invalid_as(&json!(self.int()), "must be between 1 and 65535, inclusive", out);
+        }
+    }
+
+    /// One of `supported`, where given.
+    pub fn may_be_one_of(&self, supported: &[&str], out: &mut Faults) {
+        if !self.is_empty() {
+            self.must_be_one_of(supported, out);
+        }
+    }
+
+    /// One of `supported`; absent is told as unsupported.
+    pub fn must_be_one_of(&self, supported: &[&str], out: &mut Faults) {
+        if !supported.contains(&self.text()) {
+            self.not_supported(supported, out);
+        }
+    }
+
+    /// Given, and one of `supported`.
+    pub fn required_one_of(&self, supported: &[&str], out: &mut Faults) {
+        if self.must_be_given(out) {
+            self.must_be_one_of(supported, out);
+        }
+    }
+
+    /// Equal to what is stored.
+    pub fn same_as(&self, old: &Node<'_, '_>, out: &mut Faults) {
+        if !crate::strategy::same(self.value, old.value) {
+            self.invalid(IMMUTABLE, out);
+        }
+    }
+
+    /// A resource amount that is not negative.
+    pub fn amount_not_negative(&self, out: &mut Faults) {
+        if self.amount() < Quantity::ZERO {
+            self.invalid(NOT_NEGATIVE, out);
+        }
+    }
+}
+
+/// Reports items of a list that were there before.
+pub(super) fn unique<'v: 'p, 'p>(items: impl Iterator<Item = Node<'v, 'p>>, out: &mut Faults) {
+    let mut seen: Vec<&Value> = Vec::new();
+    for item in items.filter(|item| !item.is_empty()) {
+        if seen.contains(&item.value) {
+            item.duplicate(out);
+        } else {
+            seen.push(item.value);
+        }
+    }
+}
+
+/// `a, b` as Go shows a list of quoted texts.
+pub(super) fn quoted_list(texts: &[&str]) -> String {
+    texts.iter().map(|text| go_quoted(text)).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,1 @@
+//! One check, many rows: an object and the faults it must be told.
