@@ -43,6 +43,9 @@ pub struct Args {
     /// Run only while holding the Lease kube-controller-manager in kube-system
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub leader_elect: bool,
+    /// This instance's name in the Lease; made up when not given
+    #[arg(long)]
+    pub leader_elect_identity: Option<String>,
     /// CA certificate to publish in every namespace as ConfigMap kube-root-ca.crt
     #[arg(long)]
     pub root_ca_file: Option<PathBuf>,
@@ -87,7 +90,8 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
         return Ok(());
     }
     let contender = client.clone();
-    leader::run(&tasks, contender, "kube-controller-manager", &leader::identity(), move |scope| {
+    let identity = args.leader_elect_identity.unwrap_or_else(leader::identity);
+    leader::run(&tasks, contender, "kube-controller-manager", &identity, move |scope| {
         start(&client, &scope, &settings);
         std::future::ready(())
     });

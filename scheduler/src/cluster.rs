@@ -1,0 +1,382 @@
+//! The shell around the decision: keeps the core up to date, tries one pod after the other, carries out what was decided.
+
+use crate::decide::{Budget, Placement, Preemption, Refusal, decide};
+use crate::filter::Cure;
+use crate::pod::PodInfo;
+use crate::queue::Queue;
+use crate::snapshot::Snapshot;
+use coracle_client::{Change, EventType, Key, Recorder, Reflector, Scope, Store, errors};
+use coracle_daemon::clock::{self, Instant, rfc3339_seconds};
+use coracle_daemon::random;
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::core::{Selector, SelectorExt};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::{Notify, Semaphore};
+
+/// Bindings and status updates under way at a time.
+const PARALLEL: usize = 64;
+/// Pods that will never need a node again are not watched.
+const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
+
+#[derive(Default)]
+struct Core {
+    snapshot: Snapshot,
+    queue: Queue,
+}
+
+/// What tasks share.
+#[derive(Clone)]
+struct Cluster {
+    client: kube::Client,
+    scope: Scope,
+    recorder: Recorder,
+    name: Arc<str>,
+    core: Arc<Mutex<Core>>,
+    wake: Arc<Notify>,
+    permits: Arc<Semaphore>,
+    claims: Store<PersistentVolumeClaim>,
+    budgets: Store<PodDisruptionBudget>,
+}
+
+/// Starts watching and scheduling, until the scope ends.
+pub fn start(client: &kube::Client, scope: &Scope, name: &str) {
+    let api = || client.clone();
+    let nodes: Store<Node> = Reflector::new(Api::all(api())).start(scope);
+    let pods: Store<Pod> = Reflector::new(Api::all(api())).fields(UNFINISHED).start(scope);
+    let namespaces: Store<Namespace> = Reflector::new(Api::all(api())).start(scope);
+    let cluster = Cluster {
+        client: client.clone(),
+        scope: scope.clone(),
+        recorder: Recorder::new(client.clone(), name, None, scope),
+        name: name.into(),
+        core: Arc::default(),
+        wake: Arc::default(),
+        permits: Arc::new(Semaphore::new(PARALLEL)),
+        claims: Reflector::new(Api::all(api())).start(scope),
+        budgets: Reflector::new(Api::all(api())).start(scope),
+    };
+    scope.spawn("scheduling", async move {
+        // Deciding on half a cluster would fill the half that is known.
+        nodes.synced().await;
+        namespaces.synced().await;
+        pods.synced().await;
+        cluster.claims.synced().await;
+        cluster.follow(&nodes, &pods, &namespaces);
+        cluster.schedule_all().await;
+    });
+}
+
+impl Cluster {
+    fn follow(&self, nodes: &Store<Node>, pods: &Store<Pod>, namespaces: &Store<Namespace>) {
+        let this = self.clone();
+        namespaces.on_change(move |change| {
+            let labels =
+                change.new.as_ref().map(|namespace| namespace.metadata.labels.clone().unwrap_or_default());
+            let known = &mut this.core.lock().snapshot.namespaces;
+            match labels {
+                Some(labels) => known.insert(change.key.name.clone(), labels),
+                None => known.remove(&change.key.name),
+            };
+        });
+        let this = self.clone();
+        nodes.on_change(move |change| this.node_changed(change));
+        let this = self.clone();
+        pods.on_change(move |change| this.pod_changed(change));
+        let this = self.clone();
+        self.claims.on_change(move |_| this.wake(&[Cure::Volume]));
+    }
+
+    fn wake(&self, cures: &[Cure]) {
+        let mut core = self.core.lock();
+        for cure in cures {
+            core.queue.wake(*cure, Instant::now());
+        }
+        self.wake.notify_one();
+    }
+
+    fn node_changed(&self, change: &Change<Node>) {
+        match &change.new {
+            None => self.core.lock().snapshot.remove_node(&change.key.name),
+            Some(node) => {
+                // A heartbeat helps nobody.
+                let told = |node: &Node| {
+                    let spec = node.spec.clone().unwrap_or_default();
+                    let room = node.status.as_ref().and_then(|status| status.allocatable.clone());
+                    (node.metadata.labels.clone(), spec.taints, spec.unschedulable, room)
+                };
+                if change.old.as_ref().is_some_and(|old| told(old) == told(node)) {
+                    return;
+                }
+                self.core.lock().snapshot.set_node(node);
+                self.wake(&[Cure::Node]);
+            }
+        }
+    }
+
+    fn pod_changed(&self, change: &Change<Pod>) {
+        let Some(pod) = &change.new else { return self.pod_left(&change.key) };
+        let info = Arc::new(PodInfo::of(pod));
+        let mut core = self.core.lock();
+        let Core { snapshot, queue } = &mut *core;
+        if !info.node.is_empty() {
+            queue.remove(&info.key);
+            let node = info.node.clone();
+            let known = snapshot.node(&node).and_then(|node| node.pods.get(&info.key));
+            // A status that changes, which is what most changes are, helps nobody.
+            let news = [
+                (Cure::Company, known.is_none_or(|known| known.labels != info.labels)),
+                (Cure::Room, known.is_some_and(|known| known.requests != info.requests)),
+            ];
+            snapshot.place(info, &node);
+            for (cure, _) in news.into_iter().filter(|(_, happened)| *happened) {
+                queue.wake(cure, Instant::now());
+            }
+        } else if info.is_pending(&self.name) {
+            // Assumed pods are told of once more before their binding is: they keep their place.
+            if !snapshot.is_placed(&info.key) {
+                let spec_changed = change
+                    .old
+                    .as_ref()
+                    .is_none_or(|old| old.spec != pod.spec || old.metadata.labels != pod.metadata.labels);
+                snapshot.nominate(info.clone());
+                queue.set(info, spec_changed, Instant::now());
+            }
+        } else {
+            queue.remove(&info.key);
+        }
+        drop(core);
+        self.wake.notify_one();
+    }
+
+    fn pod_left(&self, key: &Key) {
+        let mut core = self.core.lock();
+        core.queue.remove(key);
+        core.snapshot.remove_pod(key);
+        drop(core);
+        self.wake(&[Cure::Room, Cure::Company]);
+    }
+
+    async fn schedule_all(&self) {
+        loop {
+            let due = {
+                let mut core = self.core.lock();
+                let now = Instant::now();
+                match core.queue.pop(now) {
+                    Some(pod) => {
+                        self.schedule(&mut core, &pod);
+                        continue;
+                    }
+                    None => core.queue.next_due(),
+                }
+            };
+            match due {
+                Some(at) => tokio::select! {
+                    () = clock::sleep_until(at) => {}
+                    () = self.wake.notified() => {}
+                },
+                None => self.wake.notified().await,
+            }
+        }
+    }
+
+    /// Decides about one pod and starts what follows from it.
+    fn schedule(&self, core: &mut Core, pod: &Arc<PodInfo>) {
+        let placement = match self.volume_trouble(pod) {
+            Some(message) => {
+                let nodes = core.snapshot.nodes().count();
+                let message = format!(
+                    "0/{nodes} nodes are available: {message}. preemption: 0/{nodes} nodes are available: {nodes} Preemption is not helpful for scheduling."
+                );
+                Placement::Refused(Refusal { message, cures: [Cure::Volume].into(), preemption: None })
+            }
+            None => decide(&core.snapshot, pod, &self.disruption_budgets(core, pod), random::u64()),
+        };
+        match placement {
+            Placement::Bind(node) => {
+                core.snapshot.place(pod.clone(), &node);
+                let (this, pod) = (self.clone(), pod.clone());
+                self.scope.spawn("binding", async move { this.bind(&pod, &node).await });
+            }
+            Placement::Refused(refusal) => {
+                core.queue.park(&pod.key, refusal.cures.clone());
+                let nominated = refusal.preemption.as_ref().map(|preemption| preemption.node.clone());
+                if let Some(node) = &nominated {
+                    let mut nominee = PodInfo::clone(pod);
+                    nominee.nominated.clone_from(node);
+                    core.snapshot.nominate(Arc::new(nominee));
+                }
+                let (this, pod) = (self.clone(), pod.clone());
+                self.scope.spawn("refusal", async move { this.refuse(&pod, refusal).await });
+            }
+        }
+    }
+
+    /// What is wrong with the pod's claims, if anything.
+    fn volume_trouble(&self, pod: &PodInfo) -> Option<String> {
+        pod.claims.iter().find_map(|name| {
+            match self.claims.get(&Key::new(pod.key.namespace.clone(), name.clone())) {
+                None => Some(format!("persistentvolumeclaim \"{name}\" not found")),
+                Some(claim) if claim.metadata.deletion_timestamp.is_some() => {
+                    Some(format!("persistentvolumeclaim \"{name}\" is being deleted"))
+                }
+                Some(claim) => {
+                    let bound = claim.spec.as_ref().is_some_and(|spec| {
+                        spec.volume_name.as_ref().is_some_and(|volume| !volume.is_empty())
+                    });
+                    (!bound).then(|| "pod has unbound immediate PersistentVolumeClaims".to_owned())
+                }
+            }
+        })
+    }
+
+    /// Budgets matter to those who may send others away only.
+    fn disruption_budgets(&self, core: &Core, pod: &PodInfo) -> Vec<Budget> {
+        if pod.priority <= 0 || self.budgets.is_empty() {
+            return Vec::new();
+        }
+        let budget = |budget: &Arc<PodDisruptionBudget>| {
+            let selector = Selector::try_from(budget.spec.as_ref()?.selector.clone()?).ok()?;
+            let covered = core.snapshot.nodes().flat_map(|node| node.pods.values()).filter(|pod| {
+                Some(&pod.key.namespace) == budget.metadata.namespace.as_ref()
+                    && selector.matches(&pod.labels)
+            });
+            let allowed = budget.status.as_ref().map_or(0, |status| i64::from(status.disruptions_allowed));
+            Some(Budget { pods: covered.map(|pod| pod.key.clone()).collect(), allowed })
+        };
+        self.budgets.list().iter().filter_map(budget).collect()
+    }
+
+    async fn bind(&self, pod: &PodInfo, node: &str) {
+        let Ok(_permit) = self.permits.acquire().await else { return };
+        let body = json!({
+            "apiVersion": "v1", "kind": "Binding", "metadata": { "name": pod.key.name, "namespace": pod.key.namespace, "uid": pod.id.uid },
+            "target": { "apiVersion": "v1", "kind": "Node", "name": node },
+        });
+        match self.post_binding(&pod.key, &body).await {
+            Ok(()) => {
+                self.recorder.event(
+                    &pod.id,
+                    EventType::Normal,
+                    "Scheduled",
+                    format!("Successfully assigned {} to {node}", pod.key),
+                );
+            }
+            Err(error) => {
+                tracing::debug!(pod = %pod.key, node, %error, "binding failed");
+                let mut core = self.core.lock();
+                // If the pod turned out to be bound elsewhere, the watch has said or will say so.
+                if core.snapshot.place_of(&pod.key) == Some(node) {
+                    core.snapshot.remove_pod(&pod.key);
+                }
+                if !errors::is_not_found(&error) {
+                    core.queue.retry(&pod.key, Instant::now());
+                }
+                drop(core);
+                self.wake(&[Cure::Room]);
+            }
+        }
+    }
+
+    async fn post_binding(&self, key: &Key, body: &Value) -> kube::Result<()> {
+        let path = format!("/api/v1/namespaces/{}/pods/{}/binding", key.namespace, key.name);
+        let bytes = serde_json::to_vec(body).map_err(kube::Error::SerdeError)?;
+        let request =
+            http::Request::post(path).header(http::header::CONTENT_TYPE, "application/json").body(bytes);
+        self.client.request::<Value>(request.map_err(kube::Error::HttpError)?).await.map(|_| ())
+    }
+
+    async fn refuse(&self, pod: &PodInfo, refusal: Refusal) {
+        let Ok(_permit) = self.permits.acquire().await else { return };
+        self.recorder.event(&pod.id, EventType::Warning, "FailedScheduling", refusal.message.clone());
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.key.namespace);
+        if let Some(patch) = refusal_patch(pod, &refusal, clock::now())
+            && let Err(error) =
+                api.patch_status(&pod.key.name, &PatchParams::default(), &Patch::Merge(patch)).await
+        {
+            tracing::debug!(pod = %pod.key, %error, "refusal not told");
+        }
+        if let Some(preemption) = &refusal.preemption {
+            self.make_room(pod, preemption).await;
+        }
+    }
+
+    async fn make_room(&self, pod: &PodInfo, preemption: &Preemption) {
+        for victim in &preemption.victims {
+            let found = self
+                .core
+                .lock()
+                .snapshot
+                .node(&preemption.node)
+                .and_then(|node| node.pods.get(victim).cloned());
+            let Some(victim) = found.filter(|victim| !victim.terminating) else { continue };
+            let api: Api<Pod> = Api::namespaced(self.client.clone(), &victim.key.namespace);
+            let message = format!("{}: preempting to accommodate a higher priority pod", self.name);
+            let mut conditions = conditions_but(&victim, "DisruptionTarget");
+            conditions.push(condition(
+                "DisruptionTarget",
+                "True",
+                "PreemptionByScheduler",
+                &message,
+                clock::now(),
+            ));
+            let patch =
+                json!({ "metadata": { "uid": victim.id.uid }, "status": { "conditions": conditions } });
+            if let Err(error) =
+                api.patch_status(&victim.key.name, &PatchParams::default(), &Patch::Merge(patch)).await
+            {
+                tracing::debug!(pod = %victim.key, %error, "victim not marked");
+            }
+            let params = DeleteParams {
+                preconditions: Some(Preconditions {
+                    uid: Some(victim.id.uid.clone()),
+                    resource_version: None,
+                }),
+                ..DeleteParams::default()
+            };
+            match api.delete(&victim.key.name, &params).await {
+                Ok(_) => {
+                    let message = format!("Preempted by pod {} on node {}", pod.id.uid, preemption.node);
+                    self.recorder.event(&victim.id, EventType::Normal, "Preempted", message);
+                }
+                Err(error) => tracing::debug!(pod = %victim.key, %error, "victim not deleted"),
+            }
+        }
+    }
+}
+
+fn conditions_but(pod: &PodInfo, kind: &str) -> Vec<Value> {
+    let others = pod.conditions.iter().filter(|condition| condition.type_ != kind);
+    others.filter_map(|condition| serde_json::to_value(condition).ok()).collect()
+}
+
+fn condition(kind: &str, status: &str, reason: &str, message: &str, now: jiff::Timestamp) -> Value {
+    json!({ "type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": rfc3339_seconds(now) })
+}
+
+/// What to write to a refused pod's status; `None` when it says so already.
+fn refusal_patch(pod: &PodInfo, refusal: &Refusal, now: jiff::Timestamp) -> Option<Value> {
+    let nominated = refusal.preemption.as_ref().map(|preemption| preemption.node.as_str());
+    let old = pod.conditions.iter().find(|condition| condition.type_ == "PodScheduled");
+    let same = old.is_some_and(|old| {
+        old.reason.as_deref() == Some("Unschedulable") && old.message.as_ref() == Some(&refusal.message)
+    });
+    if same && nominated.is_none_or(|node| node == pod.nominated) {
+        return None;
+    }
+    let since = old
+        .filter(|old| old.status == "False")
+        .and_then(|old| old.last_transition_time.as_ref())
+        .map_or(now, |at| at.0);
+    let mut conditions = conditions_but(pod, "PodScheduled");
+    conditions.push(condition("PodScheduled", "False", "Unschedulable", &refusal.message, since));
+    let mut patch = json!({ "metadata": { "uid": pod.id.uid }, "status": { "conditions": conditions } });
+    if let Some(node) = nominated {
+        patch["status"]["nominatedNodeName"] = json!(node);
+    }
+    Some(patch)
+}

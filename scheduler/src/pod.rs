@@ -1,0 +1,145 @@
+//! A pod as the scheduler needs it, parsed once when it is seen.
+
+use crate::resources::Requests;
+use crate::terms::{NodeTerms, PodTerm, SpreadConstraint, parse_pod_terms, parse_weighted_terms};
+use coracle_client::{Key, ObjectId, controller_of};
+use k8s_openapi::api::core::v1::{NodeAffinity, Pod, PodCondition, Toleration};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A port of the node that a pod takes: address, protocol, number.
+pub type HostPort = (String, String, i32);
+
+#[derive(Clone, Debug)]
+pub struct PodInfo {
+    pub id: ObjectId,
+    pub key: Key,
+    pub labels: BTreeMap<String, String>,
+    pub priority: i32,
+    pub may_preempt: bool,
+    /// Empty while pending.
+    pub node: String,
+    pub nominated: String,
+    pub terminating: bool,
+    pub gated: bool,
+    pub scheduler: String,
+    pub owner_uid: Option<String>,
+    pub created: Option<jiff::Timestamp>,
+    pub requests: Requests,
+    pub host_ports: BTreeSet<HostPort>,
+    pub tolerations: Vec<Toleration>,
+    pub node_terms: NodeTerms,
+    pub affinity: Vec<PodTerm>,
+    pub anti_affinity: Vec<PodTerm>,
+    /// Positive weights attract, negative ones repel.
+    pub preferred: Vec<(i64, PodTerm)>,
+    pub spread: Vec<SpreadConstraint>,
+    pub claims: Vec<String>,
+    pub conditions: Vec<PodCondition>,
+}
+
+impl PodInfo {
+    pub fn of(pod: &Pod) -> Self {
+        let meta = &pod.metadata;
+        let spec = pod.spec.clone().unwrap_or_default();
+        let status = pod.status.clone().unwrap_or_default();
+        let labels = meta.labels.clone().unwrap_or_default();
+        let key = Key::of(meta);
+        let affinity = spec.affinity.clone().unwrap_or_default();
+        let together = affinity.pod_affinity.unwrap_or_default();
+        let apart = affinity.pod_anti_affinity.unwrap_or_default();
+        let mut preferred = parse_weighted_terms(
+            together.preferred_during_scheduling_ignored_during_execution.as_deref(),
+            1,
+            &key.namespace,
+        );
+        preferred.extend(parse_weighted_terms(
+            apart.preferred_during_scheduling_ignored_during_execution.as_deref(),
+            -1,
+            &key.namespace,
+        ));
+        Self {
+            id: ObjectId::of(pod),
+            priority: spec.priority.unwrap_or(0),
+            may_preempt: spec.preemption_policy.as_deref() != Some("Never"),
+            node: spec.node_name.clone().unwrap_or_default(),
+            nominated: status.nominated_node_name.unwrap_or_default(),
+            terminating: meta.deletion_timestamp.is_some(),
+            gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
+            scheduler: spec.scheduler_name.clone().unwrap_or_else(|| "default-scheduler".into()),
+            owner_uid: controller_of(meta).map(|owner| owner.uid.clone()),
+            created: meta.creation_timestamp.as_ref().map(|at| at.0),
+            requests: Requests::of(&spec),
+            host_ports: host_ports(&spec.containers),
+            tolerations: spec.tolerations.clone().unwrap_or_default(),
+            node_terms: node_terms(spec.node_selector.as_ref(), affinity.node_affinity),
+            affinity: parse_pod_terms(
+                together.required_during_scheduling_ignored_during_execution.as_deref(),
+                &key.namespace,
+            ),
+            anti_affinity: parse_pod_terms(
+                apart.required_during_scheduling_ignored_during_execution.as_deref(),
+                &key.namespace,
+            ),
+            preferred,
+            spread: spec
+                .topology_spread_constraints
+                .iter()
+                .flatten()
+                .map(|constraint| SpreadConstraint::parse(constraint, &labels))
+                .collect(),
+            claims: claims(&key.name, spec.volumes.as_deref().unwrap_or_default()),
+            conditions: status.conditions.unwrap_or_default(),
+            labels,
+            key,
+        }
+    }
+
+    /// Waits for this scheduler to give it a node.
+    pub fn is_pending(&self, scheduler: &str) -> bool {
+        self.node.is_empty() && !self.terminating && !self.gated && self.scheduler == scheduler
+    }
+}
+
+fn node_terms(selector: Option<&BTreeMap<String, String>>, affinity: Option<NodeAffinity>) -> NodeTerms {
+    let affinity = affinity.unwrap_or_default();
+    NodeTerms {
+        selector: selector.cloned().unwrap_or_default(),
+        required: affinity
+            .required_during_scheduling_ignored_during_execution
+            .map(|required| required.node_selector_terms),
+        preferred: affinity
+            .preferred_during_scheduling_ignored_during_execution
+            .into_iter()
+            .flatten()
+            .map(|term| (i64::from(term.weight), term.preference))
+            .collect(),
+    }
+}
+
+fn host_ports(containers: &[k8s_openapi::api::core::v1::Container]) -> BTreeSet<HostPort> {
+    let ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
+    let taken = ports.filter_map(|port| {
+        let number = port.host_port.filter(|number| *number > 0)?;
+        let address = port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".into());
+        Some((address, port.protocol.clone().unwrap_or_else(|| "TCP".into()), number))
+    });
+    taken.collect()
+}
+
+fn claims(pod: &str, volumes: &[k8s_openapi::api::core::v1::Volume]) -> Vec<String> {
+    let claim = |volume: &k8s_openapi::api::core::v1::Volume| {
+        let named = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
+        named.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{pod}-{}", volume.name)))
+    };
+    volumes.iter().filter_map(claim).collect()
+}
+
+/// Whether two pods want the same port of one node.
+pub fn ports_clash(one: &BTreeSet<HostPort>, other: &BTreeSet<HostPort>) -> bool {
+    let any = |address: &str| address == "0.0.0.0" || address == "::";
+    one.iter().any(|(ip, protocol, port)| {
+        other.iter().any(|(ip2, protocol2, port2)| {
+            port == port2 && protocol == protocol2 && (ip == ip2 || any(ip) || any(ip2))
+        })
+    })
+}
