@@ -8,9 +8,12 @@
 
 mod certificates;
 mod defaults;
+mod limit_range;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
+mod quota;
+mod resources;
 mod runtime_class;
 mod service_account;
 mod storage;
@@ -108,6 +111,7 @@ impl Context {
 /// The chain of plugins.
 pub struct Admission {
     context: Context,
+    reservations: quota::Reservations,
 }
 
 impl Admission {
@@ -125,7 +129,10 @@ impl Admission {
         objects: Arc<dyn Objects>,
         authorization: Arc<Authorization>,
     ) -> Self {
-        Self { context: Context { reader, objects, authorization } }
+        Self {
+            context: Context { reader, objects, authorization },
+            reservations: quota::Reservations::default(),
+        }
     }
 
     /// Mutating plugins: may change `object` (`Null` on delete and connect), before validation.
@@ -138,6 +145,7 @@ impl Admission {
         if !object.is_object() {
             return Ok(());
         }
+        limit_range::mutate(context, attributes, object);
         service_account::mutate(context, attributes, object).await?;
         defaults::taint_new_node(attributes, object);
         priority::mutate(context, attributes, object)?;
@@ -155,6 +163,7 @@ impl Admission {
     /// The Status that refuses the write.
     pub async fn validate(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Vec<String>, Status> {
         let context = &self.context;
+        limit_range::validate(context, attributes, object)?;
         node_restriction::validate(context, attributes, object)?;
         priority::validate(context, attributes, object)?;
         storage::resize(context, attributes, object)?;
@@ -167,6 +176,7 @@ impl Admission {
                 attributes.old,
             )?;
         }
+        quota::validate(context, &self.reservations, attributes, object).await?;
         Ok(Vec::new())
     }
 }

@@ -313,3 +313,97 @@ async fn certificates_need_the_signers_permission() {
         r#"certificatesigningrequests.certificates.k8s.io "c" is forbidden: use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"#
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn limit_ranges_fill_in_and_refuse() {
+    let fake = world();
+    let range = |name: &str, item: Value| json!({"metadata": {"namespace": "a", "name": name}, "spec": {"limits": [item]}});
+    fake.put("", "limitranges", range("l", json!({"type": "Container", "max": {"cpu": "1"}, "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "100m"}})));
+    let made = write(CREATE, "", "pods", "a", "")
+        .run(&fake, pod("p", json!({"containers": container()})))
+        .await
+        .expect("made");
+    assert_eq!(
+        made["spec"]["containers"][0]["resources"],
+        json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "500m"}})
+    );
+    assert_eq!(
+        made["metadata"]["annotations"]["kubernetes.io/limit-ranger"],
+        json!("LimitRanger plugin set: cpu request for container c; cpu limit for container c")
+    );
+    let with = |resources: Value| pod("big", json!({"containers": [{"name": "c", "resources": resources}]}));
+    let big = with(json!({"requests": {"cpu": "2"}, "limits": {"cpu": "2"}}));
+    assert_eq!(
+        write(CREATE, "", "pods", "a", "").refused(&fake, big).await,
+        r#"pods "big" is forbidden: maximum cpu usage per Container is 1, but limit is 2"#
+    );
+    fake.put(
+        "",
+        "limitranges",
+        range("m", json!({"type": "Pod", "min": {"memory": "1Gi"}, "maxLimitRequestRatio": {"cpu": "2"}})),
+    );
+    assert_eq!(
+        write(CREATE, "", "pods", "a", "").refused(&fake, with(json!({}))).await,
+        r#"pods "big" is forbidden: [minimum memory usage per Pod is 1Gi.  No request is specified, cpu max limit to request ratio per Pod is 2, but provided ratio is 5.000000]"#
+    );
+    fake.put(
+        "",
+        "limitranges",
+        range("n", json!({"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}})),
+    );
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"resources": {"requests": {"storage": "2Gi"}}}});
+    assert_eq!(
+        write(CREATE, "", "persistentvolumeclaims", "a", "").refused(&fake, claim).await,
+        r#"persistentvolumeclaims "c" is forbidden: maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 2Gi"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn quotas_count_and_refuse() {
+    let fake = world();
+    let admission = Admission::new(fake.clone(), fake.clone());
+    let quota = |hard: Value| json!({"metadata": {"namespace": "a", "name": "q"}, "spec": {"hard": hard}});
+    fake.put("", "resourcequotas", quota(json!({"pods": "2", "requests.cpu": "1", "count/secrets": "0"})));
+    let create = |resource: &'static str| write(CREATE, "", resource, "a", "");
+    let admit = async |write: &Write, object: &Value| {
+        let attributes = Attributes {
+            request: &write.request,
+            user: &write.user,
+            operation: write.operation,
+            old: None,
+            dry_run: false,
+        };
+        admission.validate(&attributes, object).await.map_err(|status| status.message)
+    };
+    let asks = |name: &str, cpu: &str| {
+        pod(name, json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}))
+    };
+    let pods = create("pods");
+    assert_eq!(
+        admit(&pods, &pod("bare", json!({"containers": container()}))).await.expect_err("bare"),
+        r#"pods "bare" is forbidden: failed quota: q: must specify requests.cpu for: c"#
+    );
+    admit(&pods, &asks("one", "600m")).await.expect("fits");
+    assert_eq!(
+        admit(&pods, &asks("two", "600m")).await.expect_err("too much"),
+        r#"pods "two" is forbidden: exceeded quota: q, requested: requests.cpu=600m, used: requests.cpu=600m, limited: requests.cpu=1"#
+    );
+    let status =
+        &fake.get(&GroupResource::new("", "resourcequotas"), "a", "q").expect("quota")["status"].clone();
+    assert_eq!(status["used"], json!({"pods": "1", "requests.cpu": "600m", "count/secrets": "0"}));
+    admit(&pods, &asks("two", "400m")).await.expect("fits");
+    assert_eq!(
+        admit(&pods, &asks("three", "0")).await.expect_err("too many"),
+        r#"pods "three" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2"#
+    );
+    // Once seen, an object counts once; once gone, not at all.
+    let mut one = asks("one", "600m");
+    one["metadata"]["namespace"] = json!("a");
+    fake.put("", "pods", one);
+    assert!(admit(&pods, &asks("three", "0")).await.is_err());
+    assert_eq!(
+        admit(&create("secrets"), &json!({"metadata": {"name": "s"}})).await.expect_err("none allowed"),
+        r#"secrets "s" is forbidden: exceeded quota: q, requested: count/secrets=1, used: count/secrets=0, limited: count/secrets=0"#
+    );
+    assert!(admit(&create("configmaps"), &json!({"metadata": {"name": "c"}})).await.is_ok());
+}

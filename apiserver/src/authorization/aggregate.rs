@@ -40,13 +40,8 @@ fn collect<R: Borrow<Value>>(role: &Value, all: &[R], seen: &mut Vec<String>, ru
 
 fn chooses(role: &Value, labels: &Value) -> bool {
     let selectors = role["aggregationRule"]["clusterRoleSelectors"].as_array();
-    selectors.into_iter().flatten().any(|selector| selects(selector, labels))
-}
-
-fn selects(selector: &Value, labels: &Value) -> bool {
-    match (selector["matchLabels"].as_object(), &selector["matchExpressions"]) {
-        // The bootstrap roles' form, and nearly everybody's.
-        (Some(wanted), Value::Null) => wanted.iter().all(|(key, value)| labels[key] == *value),
-        _ => LabelSelector::from_object(selector).is_ok_and(|selector| selector.matches(labels)),
-    }
+    selectors
+        .into_iter()
+        .flatten()
+        .any(|selector| LabelSelector::from_object(selector).is_ok_and(|selector| selector.matches(labels)))
 }

@@ -1,0 +1,181 @@
+//! What one object counts for in a quota. Pure.
+
+use crate::admission::resources::{Amounts, amounts, containers, pod_total};
+use crate::admission::{CREATE, UPDATE};
+use coracle_api::meta;
+use coracle_api::quantity::Quantity;
+use coracle_api::status::GroupResource;
+use serde_json::Value;
+
+const ONE: Quantity = Quantity::from_units(1);
+const STORAGE_CLASS: &str = ".storageclass.storage.k8s.io/";
+
+/// Core kinds that quotas also name without `count/`.
+const PLAIN: [&str; 7] = [
+    "pods",
+    "services",
+    "persistentvolumeclaims",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+    "configmaps",
+];
+
+/// Whether this operation can change what the resource uses.
+pub fn handles(operation: &str, of: &GroupResource) -> bool {
+    let grows = of.group.is_empty() && ["services", "persistentvolumeclaims"].contains(&of.resource.as_str());
+    operation == CREATE || (operation == UPDATE && grows)
+}
+
+/// All that an object counts for, by the names that quotas use.
+pub fn of(of: &GroupResource, object: &Value) -> Amounts {
+    let mut used = Amounts::from([(format!("count/{of}"), ONE)]);
+    if !of.group.is_empty() {
+        return used;
+    }
+    let finished = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    if of.resource == "pods" && finished {
+        // It runs no more: it is only an object.
+        return used;
+    }
+    if PLAIN.contains(&of.resource.as_str()) {
+        used.insert(of.resource.clone(), ONE);
+    }
+    match of.resource.as_str() {
+        "pods" => pod(object, &mut used),
+        "services" => service(object, &mut used),
+        "persistentvolumeclaims" => claim(object, &mut used),
+        _ => {}
+    }
+    used
+}
+
+fn pod(pod: &Value, used: &mut Amounts) {
+    for (name, amount) in pod_total(&pod["spec"], "requests") {
+        if ["cpu", "memory", "ephemeral-storage"].contains(&name.as_str()) || name.starts_with("hugepages-") {
+            used.insert(name.clone(), amount);
+        }
+        used.insert(format!("requests.{name}"), amount);
+    }
+    for (name, amount) in pod_total(&pod["spec"], "limits") {
+        used.insert(format!("limits.{name}"), amount);
+    }
+}
+
+fn service(service: &Value, used: &mut Amounts) {
+    let ports = service["spec"]["ports"].as_array().map_or(0, Vec::len);
+    let ports = Quantity::from_units(i64::try_from(ports).unwrap_or(i64::MAX));
+    match service["spec"]["type"].as_str() {
+        Some("NodePort") => {
+            used.insert("services.nodeports".to_owned(), ports);
+        }
+        Some("LoadBalancer") => {
+            used.insert("services.loadbalancers".to_owned(), ONE);
+            if service["spec"]["allocateLoadBalancerNodePorts"] != false {
+                used.insert("services.nodeports".to_owned(), ports);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn claim(claim: &Value, used: &mut Amounts) {
+    let class = claim["spec"]["storageClassName"].as_str().filter(|class| !class.is_empty());
+    if let Some(class) = class {
+        used.insert(format!("{class}{STORAGE_CLASS}persistentvolumeclaims"), ONE);
+    }
+    if let Some(storage) = amounts(&claim["spec"]["resources"]["requests"]).get("storage") {
+        used.insert("requests.storage".to_owned(), *storage);
+        if let Some(class) = class {
+            used.insert(format!("{class}{STORAGE_CLASS}requests.storage"), *storage);
+        }
+    }
+}
+
+/// What a quota needs to know of a pod's containers and is not told: `requests.cpu for: a,b`.
+pub fn unspecified(of: &GroupResource, pod: &Value, hard: &Amounts) -> Vec<String> {
+    if !of.group.is_empty() || of.resource != "pods" {
+        return Vec::new();
+    }
+    let mut missing = Vec::new();
+    for name in hard.keys() {
+        let (which, resource) = match name.split_once('.') {
+            Some((which @ ("requests" | "limits"), resource)) => (which, resource),
+            _ => ("requests", name.as_str()),
+        };
+        if !["cpu", "memory"].contains(&resource) {
+            continue;
+        }
+        let spec = &pod["spec"];
+        let all = containers(spec, "initContainers").chain(containers(spec, "containers"));
+        let without = all.filter(|container| container["resources"][which][resource].is_null());
+        let mut names: Vec<&str> = without.filter_map(|container| container["name"].as_str()).collect();
+        names.sort_unstable();
+        if !names.is_empty() {
+            missing.push(format!("{name} for: {}", names.join(",")));
+        }
+    }
+    missing
+}
+
+/// Whether the quota's scopes take the object in. Only pods have scopes.
+pub fn in_scope(quota: &Value, of: &GroupResource, object: &Value) -> bool {
+    let scopes = meta::strings(&quota["spec"]["scopes"]).map(|scope| (scope, "Exists", &Value::Null));
+    let expressions = quota["spec"]["scopeSelector"]["matchExpressions"].as_array();
+    let selected = expressions.into_iter().flatten().map(|expression| {
+        let text = |key: &str| expression[key].as_str().unwrap_or_default();
+        (text("scopeName"), text("operator"), &expression["values"])
+    });
+    let mut all = scopes.chain(selected).peekable();
+    if all.peek().is_some() && !(of.group.is_empty() && of.resource == "pods") {
+        return false;
+    }
+    all.all(|(scope, operator, values)| scope_takes(scope, operator, values, &object["spec"]))
+}
+
+fn scope_takes(scope: &str, operator: &str, values: &Value, spec: &Value) -> bool {
+    let terminating = spec["activeDeadlineSeconds"].as_i64().is_some_and(|seconds| seconds >= 0);
+    match scope {
+        "Terminating" => terminating,
+        "NotTerminating" => !terminating,
+        "BestEffort" => is_best_effort(spec),
+        "NotBestEffort" => !is_best_effort(spec),
+        "PriorityClass" => {
+            let class = spec["priorityClassName"].as_str().unwrap_or_default();
+            let listed = meta::strings(values).any(|value| value == class);
+            match operator {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => !class.is_empty(),
+                "DoesNotExist" => class.is_empty(),
+                _ => false,
+            }
+        }
+        "CrossNamespacePodAffinity" => mentions_namespaces(&spec["affinity"]),
+        _ => false,
+    }
+}
+
+fn is_best_effort(spec: &Value) -> bool {
+    let asks = |container: &Value| {
+        let resources = &container["resources"];
+        ["requests", "limits"].iter().any(|which| {
+            amounts(&resources[which])
+                .iter()
+                .any(|(name, amount)| ["cpu", "memory"].contains(&name.as_str()) && !amount.is_zero())
+        })
+    };
+    !containers(spec, "containers").chain(containers(spec, "initContainers")).any(asks)
+}
+
+/// Whether a pod's affinity terms look into other namespaces.
+fn mentions_namespaces(affinity: &Value) -> bool {
+    match affinity {
+        Value::Object(fields) => fields.iter().any(|(key, value)| {
+            let named = key == "namespaces" && value.as_array().is_some_and(|names| !names.is_empty());
+            named || (key == "namespaceSelector" && value.is_object()) || mentions_namespaces(value)
+        }),
+        Value::Array(items) => items.iter().any(mentions_namespaces),
+        _ => false,
+    }
+}
