@@ -1,9 +1,21 @@
 //! Field ownership: `metadata.managedFields` on every write, and server-side apply.
 //!
 //! Source: structured-merge-diff v4 and KEP-555. Works on canonical objects; `now` is RFC 3339 in whole seconds.
+//! The configuration given to [`apply`] must be what the user wrote, without zero values that a decoder added: whoever
+//! names a field owns it.
+
+mod compare;
+mod merge;
+mod owners;
+mod set;
 
 use crate::kinds::Kind;
-use serde_json::Value;
+use crate::meta;
+use crate::shape::{self, Shape};
+use crate::status::Status;
+use owners::{Operation, Owners};
+use serde_json::{Map, Value, json};
+use set::FieldSet;
 
 /// Who writes, and through what.
 #[derive(Clone, Copy, Debug)]
@@ -20,20 +32,57 @@ pub struct Writer<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ApplyError {
     /// Other managers own fields with other values: the 409 Status to send.
-    Conflict(Box<crate::status::Status>),
+    Conflict(Box<Status>),
     /// The applied configuration is unusable: 400 with this message.
     Malformed(String),
 }
 
 /// Sets `managedFields` of `new` after a create (`old` = None) or update by `writer` (operation Update). Entries of
 /// other managers lose what changed; empty ones go; an update that changes nothing leaves times alone; more than 10 update
-/// entries are folded into `ancient-changes`. `managedFields: []` or `[{}]` in `new` resets tracking.
+/// entries are folded into `ancient-changes`. `managedFields: [{}]` in `new` resets tracking.
 pub fn update(new: &mut Value, old: Option<&Value>, kind: &Kind, writer: &Writer<'_>) {
-    unimplemented!("B {new} {old:?} {kind:?} {writer:?}")
+    let given = new["metadata"]["managedFields"].take();
+    meta::remove(new, "managedFields");
+    if owners::is_reset(&given) {
+        return;
+    }
+    let before = old.map_or(&Value::Null, |old| &old["metadata"]["managedFields"]);
+    if old.is_some_and(|old| same_fields(new, old)) {
+        let kept = if Owners::decode(&given).is_some() { given } else { before.clone() };
+        set_entries(new, kept);
+        return;
+    }
+    // Taken from the request when it holds usable entries (people may edit them), else from the stored object.
+    let decoded = Owners::decode(&given).filter(|_| writer.subresource.is_empty());
+    let Some(mut owners) = decoded.or_else(|| Owners::decode(before)).or(old.is_none().then(Owners::default))
+    else {
+        return;
+    };
+    let shape = shape::of(kind);
+    let zero;
+    let old = if let Some(old) = old {
+        old
+    } else {
+        zero = shape.zero();
+        &zero
+    };
+    let mut changes = compare::compare(&shape, old, new);
+    changes.forget(&untouchable(kind, writer.subresource));
+    owners.lose(&changes, None);
+    let mut taken = changes.modified;
+    taken.add_all(&changes.added);
+    strip(&mut taken);
+    if !taken.is_empty() {
+        let entry = owners.entry(Operation::Update, &kind.api_version(), writer);
+        entry.fields.add_all(&taken);
+        writer.now.clone_into(&mut entry.time);
+    }
+    owners.cap_updates();
+    set_entries(new, owners.encode());
 }
 
-/// Applies `config` (already decoded, unknown fields known to the caller) onto `live` (None creates); returns the merged object
-/// with managedFields set (operation Apply). `force` takes ownership on conflict.
+/// Applies `config` (what the user wrote, unknown fields known to the caller) onto `live` (None creates); returns the
+/// merged object with managedFields set (operation Apply). `force` takes ownership on conflict.
 ///
 /// # Errors
 /// See [`ApplyError`].
@@ -44,5 +93,139 @@ pub fn apply(
     writer: &Writer<'_>,
     force: bool,
 ) -> Result<Value, ApplyError> {
-    unimplemented!("B {live:?} {config} {kind:?} {writer:?} {force}")
+    if config["metadata"].get("managedFields").is_some_and(|fields| !fields.is_null()) {
+        return Err(ApplyError::Malformed("metadata.managedFields must be nil".to_owned()));
+    }
+    let shape = shape::of(kind);
+    let mut owners =
+        live.and_then(|live| Owners::decode(&live["metadata"]["managedFields"])).unwrap_or_default();
+    let mut before = live.cloned().unwrap_or_else(|| Value::Object(Map::new()));
+    meta::remove(&mut before, "managedFields");
+    let ignored = untouchable(kind, writer.subresource);
+    let mut applied = FieldSet::of(&shape, config);
+    applied.remove_below(&ignored);
+    strip(&mut applied);
+
+    let entry = owners.entry(Operation::Apply, &kind.api_version(), writer);
+    let last = std::mem::replace(&mut entry.fields, applied.clone());
+    kind.api_version().clone_into(&mut entry.api_version);
+    let owned_anew = last != applied;
+
+    let merged = merge::merge(&shape, &before, config);
+    let mut merged = prune(&shape, merged, &last, &owners);
+    let mut changes = compare::compare(&shape, &before, &merged);
+    changes.forget(&ignored);
+    if !force {
+        let conflicts = owners.conflicts(&changes, writer);
+        if !conflicts.is_empty() {
+            return Err(ApplyError::Conflict(Box::new(conflict_status(&conflicts))));
+        }
+    }
+    owners.lose(&changes, Some(writer));
+    if owned_anew || !changes.is_empty() {
+        writer.now.clone_into(&mut owners.entry(Operation::Apply, &kind.api_version(), writer).time);
+    }
+    set_entries(&mut merged, owners.encode());
+    Ok(merged)
 }
+
+/// Takes from `merged` what the writer applied last time, and nobody owns now.
+fn prune(shape: &Shape, merged: Value, last: &FieldSet, owners: &Owners) -> Value {
+    if last.is_empty() {
+        return merged;
+    }
+    let last = last.with_named_fields(shape);
+    let pruned = merge::remove(shape, &merged, &last);
+    // Items that others own, or that stand beside them, come back.
+    let all = FieldSet::of(shape, &merged).with_named_fields(shape);
+    let mut kept = FieldSet::of(shape, &pruned).with_named_fields(shape);
+    kept.add_all(&owners.all_fields().with_named_fields(shape));
+    let mut gone = all.clone();
+    gone.subtract(&kept);
+    let pruned = merge::remove(shape, &merged, &gone);
+    // What was never in the last configuration is not ours to remove, even below something that was.
+    let mut dangling = all;
+    dangling.subtract(&FieldSet::of(shape, &pruned).with_named_fields(shape));
+    merge::remove(shape, &merged, &dangling.intersect(&last))
+}
+
+/// Fields that a write through this path never changes, so that nobody owns them by it.
+fn untouchable(kind: &Kind, subresource: &str) -> FieldSet {
+    match subresource {
+        "" if kind.subresource("status").is_some() => FieldSet::path(&["f:status"]),
+        "status" => FieldSet::path(&["f:spec"]),
+        _ => FieldSet::default(),
+    }
+}
+
+/// Fields that are never tracked.
+fn strip(fields: &mut FieldSet) {
+    const METADATA: [&str; 9] = [
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "selfLink",
+        "uid",
+        "clusterName",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+    ];
+    for top in ["f:apiVersion", "f:kind", "f:metadata"] {
+        fields.remove_member(&[top]);
+    }
+    for name in METADATA {
+        fields.remove_below(&FieldSet::path(&["f:metadata", &format!("f:{name}")]));
+    }
+}
+
+/// Whether two objects are the same in every field that can be owned.
+fn same_fields(new: &Value, old: &Value) -> bool {
+    const UNTRACKED: [&str; 3] = ["managedFields", "resourceVersion", "generation"];
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
+    let tracked = |metadata: &Value, other: &Value| {
+        metadata.as_object().into_iter().flatten().all(|(key, value)| {
+            UNTRACKED.contains(&key.as_str()) || other.get(key).unwrap_or(&Value::Null) == value
+        })
+    };
+    let null = &Value::Null;
+    let (ours, theirs) = (new.get("metadata").unwrap_or(null), old.get("metadata").unwrap_or(null));
+    new.len() == old.len()
+        && new.iter().all(|(key, value)| key == "metadata" || old.get(key) == Some(value))
+        && tracked(ours, theirs)
+        && tracked(theirs, ours)
+}
+
+fn set_entries(object: &mut Value, entries: Value) {
+    if entries.as_array().is_some_and(|entries| !entries.is_empty()) {
+        meta::set(object, "managedFields", entries);
+    }
+}
+
+/// The 409 that names every field and its owner.
+fn conflict_status(conflicts: &[(String, Vec<String>)]) -> Status {
+    let fields: usize = conflicts.iter().map(|(_, paths)| paths.len()).sum();
+    let message = match conflicts {
+        [(owner, paths)] if paths.len() == 1 => {
+            format!("Apply failed with 1 conflict: conflict with {owner}: {}", paths[0])
+        }
+        _ => {
+            let blocks: Vec<String> = conflicts
+                .iter()
+                .map(|(owner, paths)| format!("conflicts with {owner}:\n- {}", paths.join("\n- ")))
+                .collect();
+            format!("Apply failed with {fields} conflicts: {}", blocks.join("\n"))
+        }
+    };
+    let causes = conflicts.iter().flat_map(|(owner, paths)| {
+        paths.iter().map(move |path| {
+            json!({"reason": "FieldManagerConflict", "message": format!("conflict with {owner}"), "field": path})
+        })
+    });
+    let mut status = Status::new(409, "Conflict", message);
+    status.details = json!({"causes": causes.collect::<Vec<_>>()});
+    status
+}
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
+mod shape;
 pub mod status;
 pub mod strategy;
 pub mod table;

@@ -1,0 +1,186 @@
+//! The entries of `managedFields`: who owns which fields, by which operation.
+
+use super::Writer;
+use super::compare::Changes;
+use super::set::FieldSet;
+use serde_json::{Value, json};
+
+const UPDATES_MAX: usize = 10;
+const ANCIENT: &str = "ancient-changes";
+
+/// How fields came to be owned. `Apply` sorts first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Operation {
+    Apply,
+    Update,
+}
+
+/// One owner.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    operation: Operation,
+    pub time: String,
+    manager: String,
+    pub api_version: String,
+    subresource: String,
+    pub fields: FieldSet,
+}
+
+impl Entry {
+    /// As conflicts name it.
+    fn shown(&self) -> String {
+        let mut text = format!("{:?}", self.manager);
+        if !self.subresource.is_empty() {
+            text.push_str(&format!(" with subresource {:?}", self.subresource));
+        }
+        if self.operation == Operation::Update {
+            text.push_str(&format!(" using {}", self.api_version));
+        }
+        text
+    }
+    fn decode(entry: &Value) -> Option<Self> {
+        let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+        let operation = match entry["operation"].as_str()? {
+            "Apply" => Operation::Apply,
+            "Update" => Operation::Update,
+            _ => return None,
+        };
+        Some(Self {
+            operation,
+            time: text("time"),
+            manager: text("manager"),
+            api_version: text("apiVersion"),
+            subresource: text("subresource"),
+            fields: FieldSet::decode(&entry["fieldsV1"])?,
+        })
+    }
+    fn encode(&self) -> Value {
+        let operation = if self.operation == Operation::Apply { "Apply" } else { "Update" };
+        let mut entry = json!({
+            "manager": self.manager, "operation": operation, "apiVersion": self.api_version,
+            "fieldsType": "FieldsV1", "fieldsV1": self.fields.encode(),
+        });
+        for (key, value) in [("time", &self.time), ("subresource", &self.subresource)] {
+            if !value.is_empty() {
+                entry[key] = value.as_str().into();
+            }
+        }
+        entry
+    }
+}
+
+/// Whether `managedFields` asks to forget all owners.
+pub(super) fn is_reset(entries: &Value) -> bool {
+    let entry =
+        entries.as_array().filter(|entries| entries.len() == 1).and_then(|entries| entries[0].as_object());
+    entry.is_some_and(|entry| entry.values().all(|value| value.is_null() || value.as_str() == Some("")))
+}
+
+/// All owners of an object.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Owners {
+    entries: Vec<Entry>,
+}
+
+impl Owners {
+    /// Reads `managedFields`; `None` when there is none, or it is unusable.
+    pub fn decode(entries: &Value) -> Option<Self> {
+        let entries: Option<Vec<Entry>> = entries.as_array()?.iter().map(Entry::decode).collect();
+        Some(Self { entries: entries? }).filter(|owners| !owners.entries.is_empty())
+    }
+    /// Writes `managedFields`, in Kubernetes' order.
+    pub fn encode(mut self) -> Value {
+        self.entries.retain(|entry| !entry.fields.is_empty());
+        let order = |entry: &Entry| {
+            let Entry { operation, time, manager, api_version, subresource, .. } = entry.clone();
+            (operation, time, manager, api_version, subresource)
+        };
+        self.entries.sort_by_cached_key(order);
+        Value::Array(self.entries.iter().map(Entry::encode).collect())
+    }
+    /// The entry of a writer, made when there is none. An applier has one, whatever version it writes in.
+    pub fn entry(&mut self, operation: Operation, api_version: &str, writer: &Writer<'_>) -> &mut Entry {
+        let same = |entry: &Entry| {
+            entry.operation == operation
+                && entry.manager == writer.manager
+                && entry.subresource == writer.subresource
+                && (operation == Operation::Apply || entry.api_version == api_version)
+        };
+        let index = self.entries.iter().position(same).unwrap_or_else(|| {
+            self.entries.push(Entry {
+                operation,
+                time: String::new(),
+                manager: writer.manager.to_owned(),
+                api_version: api_version.to_owned(),
+                subresource: writer.subresource.to_owned(),
+                fields: FieldSet::default(),
+            });
+            self.entries.len() - 1
+        });
+        &mut self.entries[index]
+    }
+    /// Everything that anybody owns.
+    pub fn all_fields(&self) -> FieldSet {
+        let mut all = FieldSet::default();
+        for entry in &self.entries {
+            all.add_all(&entry.fields);
+        }
+        all
+    }
+
+    fn is_applier(entry: &Entry, writer: &Writer<'_>) -> bool {
+        entry.operation == Operation::Apply
+            && entry.manager == writer.manager
+            && entry.subresource == writer.subresource
+    }
+
+    /// The fields of others that an apply would change, by owner.
+    pub fn conflicts(&self, changes: &Changes, writer: &Writer<'_>) -> Vec<(String, Vec<String>)> {
+        let mut touched = changes.modified.clone();
+        touched.add_all(&changes.added);
+        let others = self.entries.iter().filter(|entry| !Self::is_applier(entry, writer));
+        let mut conflicts: Vec<(String, Vec<String>)> = others
+            .map(|entry| (entry.shown(), entry.fields.intersect(&touched).paths()))
+            .filter(|(_, paths)| !paths.is_empty())
+            .collect();
+        conflicts.sort();
+        conflicts
+    }
+    /// Takes from everybody but an applier what changed or went: an applier's fields are what it applied.
+    pub fn lose(&mut self, changes: &Changes, applier: Option<&Writer<'_>>) {
+        for entry in &mut self.entries {
+            if applier.is_some_and(|writer| Self::is_applier(entry, writer)) {
+                continue;
+            }
+            entry.fields.subtract(&changes.modified);
+            entry.fields.subtract(&changes.added);
+            entry.fields.subtract(&changes.removed);
+        }
+        self.entries.retain(|entry| !entry.fields.is_empty());
+    }
+    /// Folds the oldest update entries of each version into one, so that their number stays bounded.
+    pub fn cap_updates(&mut self) {
+        let is_update = |entry: &Entry| entry.operation == Operation::Update;
+        let mut count = self.entries.iter().filter(|entry| is_update(entry)).count();
+        if count <= UPDATES_MAX {
+            return;
+        }
+        self.entries
+            .sort_by(|a, b| (a.operation, &a.time, &a.manager).cmp(&(b.operation, &b.time, &b.manager)));
+        let mut kept: Vec<Entry> = Vec::new();
+        for entry in std::mem::take(&mut self.entries) {
+            let older = kept.iter_mut().find(|kept| is_update(kept) && kept.api_version == entry.api_version);
+            match older {
+                Some(bucket) if is_update(&entry) && count > UPDATES_MAX => {
+                    bucket.fields.add_all(&entry.fields);
+                    ANCIENT.clone_into(&mut bucket.manager);
+                    bucket.subresource.clear();
+                    bucket.time = entry.time;
+                    count -= 1;
+                }
+                _ => kept.push(entry),
+            }
+        }
+        self.entries = kept;
+    }
+}

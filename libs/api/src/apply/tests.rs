@@ -1,0 +1,158 @@
+//! Ownership of fields, checked against recorded conversations with Kubernetes.
+
+use super::{ApplyError, Writer, apply, update};
+use crate::kinds::Kind;
+use crate::shape::tests::kind;
+use serde_json::{Value, json};
+
+const fn writer<'a>(manager: &'a str, now: &'a str) -> Writer<'a> {
+    Writer { manager, subresource: "", now }
+}
+
+fn config_map() -> Kind {
+    kind("v1", "ConfigMap", "io.k8s.api.core.v1.ConfigMap")
+}
+
+fn deployment() -> Kind {
+    kind("apps/v1", "Deployment", "io.k8s.api.apps.v1.Deployment")
+}
+
+fn map(data: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": data})
+}
+
+/// Owners as `(manager, fields)`.
+fn owners(object: &Value) -> Vec<(String, Value)> {
+    let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    entries
+        .iter()
+        .map(|entry| (entry["manager"].as_str().unwrap().to_owned(), entry["fieldsV1"].clone()))
+        .collect()
+}
+
+fn owned(rows: &[(&str, Value)]) -> Vec<(String, Value)> {
+    rows.iter().map(|(manager, fields)| ((*manager).to_owned(), fields.clone())).collect()
+}
+
+fn config_apply(live: Option<&Value>, data: Value, manager: &str, force: bool) -> Result<Value, ApplyError> {
+    apply(live, &map(data), &config_map(), &writer(manager, "t"), force)
+}
+
+#[test]
+fn creates_own_every_field_set() {
+    let mut object = map(json!({"a": "1"}));
+    object["metadata"]["labels"] = json!({"n": "0"});
+    update(&mut object, None, &config_map(), &writer("unknown", "t"));
+    let fields = json!({"f:data": {".": {}, "f:a": {}}, "f:metadata": {"f:labels": {".": {}, "f:n": {}}}});
+    assert_eq!(
+        object["metadata"]["managedFields"],
+        json!([{"manager": "unknown", "operation": "Update", "apiVersion": "v1", "time": "t", "fieldsType": "FieldsV1", "fieldsV1": fields}])
+    );
+}
+
+#[test]
+fn structs_that_go_always_writes_have_no_dot() {
+    let mut object = json!({"metadata": {"name": "d"}, "spec": {
+        "replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%"}},
+        "template": {"metadata": {"creationTimestamp": null, "labels": {"a": "b"}}, "spec": {"securityContext": {}, "containers": [
+            {"name": "c", "image": "i", "resources": {}, "ports": [{"containerPort": 80, "protocol": "TCP"}]}]}}},
+        "status": {"replicas": 1}});
+    update(&mut object, None, &deployment(), &writer("m", "t"));
+    assert_eq!(
+        owners(&object)[0].1,
+        json!({"f:spec": {"f:replicas": {}, "f:selector": {},
+            "f:strategy": {"f:rollingUpdate": {".": {}, "f:maxSurge": {}}, "f:type": {}},
+            "f:template": {"f:metadata": {"f:labels": {".": {}, "f:a": {}}}, "f:spec": {"f:securityContext": {}, "f:containers": {
+                "k:{\"name\":\"c\"}": {".": {}, "f:name": {}, "f:image": {}, "f:resources": {}, "f:ports": {".": {},
+                    "k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}, "f:protocol": {}}}}}}}}})
+    );
+}
+
+#[test]
+fn updates_move_ownership() {
+    let mut old = map(json!({"a": "1", "b": "2"}));
+    update(&mut old, None, &config_map(), &writer("one", "1"));
+    let mut new = old.clone();
+    new["data"]["b"] = "3".into();
+    update(&mut new, Some(&old), &config_map(), &writer("two", "2"));
+    let want = [("one", json!({"f:data": {".": {}, "f:a": {}}})), ("two", json!({"f:data": {"f:b": {}}}))];
+    assert_eq!(owners(&new), owned(&want));
+    let mut same = new.clone();
+    update(&mut same, Some(&new), &config_map(), &writer("three", "3"));
+    assert_eq!(same, new);
+    let mut gone = same.clone();
+    gone.as_object_mut().unwrap().remove("data");
+    update(&mut gone, Some(&same), &config_map(), &writer("two", "4"));
+    assert!(gone["metadata"].get("managedFields").is_none());
+    let mut reset = new.clone();
+    reset["metadata"]["managedFields"] = json!([{}]);
+    update(&mut reset, Some(&new), &config_map(), &writer("two", "4"));
+    assert!(reset["metadata"].get("managedFields").is_none());
+}
+
+#[test]
+fn many_updaters_are_folded() {
+    let mut object = map(json!({}));
+    for number in 10..30 {
+        let old = object.clone();
+        object["data"][format!("k{number}")] = "v".into();
+        let before = (number > 10).then_some(&old);
+        update(&mut object, before, &config_map(), &writer(&format!("m{number}"), &number.to_string()));
+    }
+    let managers: Vec<String> = owners(&object).into_iter().map(|(manager, _)| manager).collect();
+    assert_eq!((managers.len(), managers[0].as_str()), (10, "ancient-changes"));
+}
+
+#[test]
+fn applies_share_conflict_and_remove() {
+    let one = config_apply(None, json!({"a": "1"}), "one", false).unwrap();
+    assert_eq!(owners(&one), owned(&[("one", json!({"f:data": {"f:a": {}}}))]));
+    let both = config_apply(Some(&one), json!({"b": "2"}), "two", false).unwrap();
+    assert_eq!(both["data"], json!({"a": "1", "b": "2"}));
+    let Err(ApplyError::Conflict(status)) = config_apply(Some(&both), json!({"a": "9"}), "two", false) else {
+        panic!("no conflict")
+    };
+    assert_eq!(status.message, "Apply failed with 1 conflict: conflict with \"one\": .data.a");
+    let forced = config_apply(Some(&both), json!({"a": "9"}), "two", true).unwrap();
+    assert_eq!(
+        (&forced["data"], owners(&forced)),
+        (&json!({"a": "9"}), owned(&[("two", json!({"f:data": {"f:a": {}}}))]))
+    );
+    let again = config_apply(Some(&forced), json!({"c": "3"}), "one", false).unwrap();
+    let empty = config_apply(Some(&again), json!({}), "two", false).unwrap();
+    assert_eq!(empty["data"], json!({"c": "3"}));
+    assert_eq!(
+        owners(&empty),
+        owned(&[("one", json!({"f:data": {"f:c": {}}})), ("two", json!({"f:data": {}}))])
+    );
+}
+
+#[test]
+fn lists_merge_by_key() {
+    let config = |containers: Value| {
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+            "spec": {"template": {"spec": {"containers": containers}}}})
+    };
+    let applied = |live: Option<&Value>, containers: Value, manager| {
+        apply(live, &config(containers), &deployment(), &writer(manager, "t"), false).unwrap()
+    };
+    let names = |object: &Value| -> Vec<String> {
+        let containers =
+            object["spec"]["template"]["spec"]["containers"].as_array().cloned().unwrap_or_default();
+        containers.iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let one = applied(None, json!([{"name": "a", "image": "a:1", "ports": [{"containerPort": 80}]}]), "one");
+    let fields = &owners(&one)[0].1["f:spec"]["f:template"]["f:spec"]["f:containers"]["k:{\"name\":\"a\"}"];
+    assert_eq!(
+        *fields,
+        json!({".": {}, "f:image": {}, "f:name": {}, "f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}}})
+    );
+    let two = applied(Some(&one), json!([{"name": "side", "image": "s:1"}]), "two");
+    assert_eq!(names(&two), ["a", "side"]);
+    let newer = applied(Some(&two), json!([{"name": "a", "image": "a:2"}]), "one");
+    assert_eq!(names(&newer), ["a", "side"]);
+    assert_eq!(newer["spec"]["template"]["spec"]["containers"][0], json!({"name": "a", "image": "a:2"}));
+    let less = applied(Some(&newer), json!([]), "two");
+    assert_eq!((names(&less), owners(&less).len()), (vec!["a".to_owned()], 1));
+}
