@@ -11,6 +11,7 @@ mod defaults;
 mod limit_range;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_security;
 mod priority;
 mod quota;
 mod resources;
@@ -165,6 +166,7 @@ impl Admission {
         let context = &self.context;
         limit_range::validate(context, attributes, object)?;
         node_restriction::validate(context, attributes, object)?;
+        let warnings = pod_security::validate(context, attributes, object)?;
         priority::validate(context, attributes, object)?;
         storage::resize(context, attributes, object)?;
         certificates::validate(context, attributes, object)?;
@@ -177,6 +179,6 @@ impl Admission {
             )?;
         }
         quota::validate(context, &self.reservations, attributes, object).await?;
-        Ok(Vec::new())
+        Ok(warnings)
     }
 }

@@ -407,3 +407,49 @@ async fn quotas_count_and_refuse() {
     );
     assert!(admit(&create("configmaps"), &json!({"metadata": {"name": "c"}})).await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn pod_security_follows_the_namespaces_labels() {
+    let fake = world();
+    let namespace =
+        |labels: Value| json!({"metadata": {"name": "a", "labels": labels}, "status": {"phase": "Active"}});
+    let labelled = namespace(
+        json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/warn": "restricted"}),
+    );
+    fake.put("", "namespaces", labelled.clone());
+    let admission = Admission::new(fake.clone(), fake.clone());
+    let check = async |write: Write, object: Value| {
+        let attributes = Attributes {
+            request: &write.request,
+            user: &write.user,
+            operation: write.operation,
+            old: write.old.as_ref(),
+            dry_run: false,
+        };
+        admission.validate(&attributes, &object).await
+    };
+    let host = json!({"hostNetwork": true, "containers": container()});
+    assert_eq!(
+        check(write(CREATE, "", "pods", "a", ""), pod("p", host.clone())).await.expect_err("refused").message,
+        r#"pods "p" is forbidden: violates PodSecurity "baseline:latest": host namespaces (hostNetwork=true)"#
+    );
+    let warnings = check(write(CREATE, "", "pods", "a", ""), pod("p", json!({"containers": container()})))
+        .await
+        .expect("let in");
+    assert!(warnings[0].starts_with(r#"would violate PodSecurity "restricted:latest": allowPrivilegeEscalation != false (container "c""#), "{warnings:?}");
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"template": {"spec": host.clone()}}});
+    let warnings =
+        check(write(CREATE, "apps", "deployments", "a", ""), deployment).await.expect("only warned");
+    assert!(warnings[0].contains("host namespaces (hostNetwork=true)"), "{warnings:?}");
+    fake.put("", "pods", json!({"metadata": {"namespace": "a", "name": "old"}, "spec": host}));
+    let warnings = check(write(UPDATE, "", "namespaces", "a", "a").over(namespace(json!({}))), labelled)
+        .await
+        .expect("only warned");
+    assert_eq!(
+        warnings,
+        [
+            r#"existing pods in namespace "a" violate the new PodSecurity enforce level "baseline:latest""#,
+            "old: host namespaces"
+        ]
+    );
+}
