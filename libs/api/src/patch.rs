@@ -5,6 +5,7 @@
 
 mod json;
 mod merge;
+mod strategic;
 
 use crate::kinds::Kind;
 use serde_json::Value;
@@ -46,7 +47,7 @@ pub fn merge_patch(object: &Value, patch: &[u8]) -> Result<Value, PatchError> {
 /// # Errors
 /// See [`PatchError`].
 pub fn strategic(object: &Value, patch: &[u8], kind: &Kind) -> Result<Value, PatchError> {
-    unimplemented!("B {object} {patch:?} {kind:?}")
+    strategic::apply(&crate::shape::of(kind), object, document(patch)?)
 }
 
 /// A patch that must be a JSON object.

@@ -83,7 +83,7 @@ impl Walk {
                 let keyed = |list: Option<&'_ Vec<Value>>| -> Vec<String> {
                     list.into_iter().flatten().map(|value| element(items, item, value)).collect()
                 };
-                self.lists(item, (keyed(was), was), (keyed(is), is));
+                self.lists(item, &(keyed(was), was), &(keyed(is), is));
             }
             _ => return self.leaf(old, new),
         }
@@ -114,11 +114,11 @@ impl Walk {
         }
     }
 
-    fn lists(&mut self, item: &Shape, old: Keyed<'_>, new: Keyed<'_>) {
+    fn lists(&mut self, item: &Shape, old: &Keyed<'_>, new: &Keyed<'_>) {
         let by_key = |list: &Keyed<'_>| -> HashMap<String, usize> {
             list.0.iter().enumerate().rev().map(|(index, key)| (key.clone(), index)).collect()
         };
-        let (was, is) = (by_key(&old), by_key(&new));
+        let (was, is) = (by_key(old), by_key(new));
         for (key, index) in &is {
             let before = was.get(key).and_then(|index| old.1?.get(*index));
             self.step(key.clone(), item, before, new.1.and_then(|list| list.get(*index)));

@@ -1,5 +1,7 @@
 //! Ownership of fields, checked against recorded conversations with Kubernetes.
 
+#![expect(clippy::needless_pass_by_value, reason = "json!(…) arguments read best by value")]
+
 use super::{ApplyError, Writer, apply, update};
 use crate::kinds::Kind;
 use crate::shape::tests::kind;
