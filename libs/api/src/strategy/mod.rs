@@ -104,6 +104,7 @@ fn prepare_main(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
         "DaemonSet" => special::template_generation(new, Some(old)),
         "Namespace" => copy_in_spec(new, old, "finalizers"),
         "CertificateSigningRequest" => copy(new, old, "spec"),
+        "Node" => special::node(new),
         "PersistentVolumeClaim" => special::claim_data_source(new),
         "ServiceAccount" => special::secret_names_only(new),
         "Secret" if new["type"].as_str().is_none_or(str::is_empty) => copy(new, old, "type"),
@@ -120,9 +121,11 @@ fn keep_all_but_status(new: &mut Value, old: &Value, row: &Row) {
     if row.kind == "CertificateSigningRequest" {
         special::keep_decisions(new, old);
     }
-    if row.kind == "Pod" && new["status"]["qosClass"].as_str().is_none_or(str::is_empty) {
-        let class = old["status"]["qosClass"].clone();
-        put(&mut new["status"], "qosClass", Some(class).filter(|class| !class.is_null()));
+    if row.kind == "Pod" && new["status"].is_object() {
+        pod::mirror_addresses(&mut new["status"]);
+        if new["status"]["qosClass"].as_str().is_none_or(str::is_empty) {
+            put(&mut new["status"], "qosClass", old["status"].get("qosClass").cloned());
+        }
     }
     let managed = new["metadata"].get("managedFields").cloned();
     let keys: Vec<String> =

@@ -11,11 +11,23 @@ pub(super) fn prepare_create(pod: &mut Value) {
     if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
         status["conditions"] = json!([{
             "type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "lastProbeTime": null,
-            "lastTransitionTime": null, "message": "Scheduling is blocked due to non-empty scheduling gates",
+            "lastTransitionTime": pod["metadata"]["creationTimestamp"], "message": "Scheduling is blocked due to non-empty scheduling gates",
         }]);
     }
     pod["status"] = status;
     merge_label_keys(pod);
+}
+
+/// The deprecated single address and the list say the same; who knows only the single one has its word.
+pub(super) fn mirror_addresses(status: &mut Value) {
+    for (one, list) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
+        let first = status[list].get(0).and_then(|entry| entry["ip"].as_str()).unwrap_or_default().to_owned();
+        match status[one].as_str().unwrap_or_default().to_owned() {
+            ip if ip == first => {}
+            ip if ip.is_empty() => put(status, one, Some(json!(first))),
+            ip => put(status, list, Some(json!([{"ip": ip}]))),
+        }
+    }
 }
 
 /// `Guaranteed`, `Burstable` or `BestEffort`, from the cpu and memory of all containers.

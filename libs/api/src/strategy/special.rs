@@ -34,13 +34,14 @@ pub(super) fn namespace(namespace: &mut Value) {
     }
 }
 
-/// The deprecated single CIDR and the list say the same.
+/// The deprecated single CIDR and the list say the same; who knows only the single one has its word.
 pub(super) fn node(node: &mut Value) {
     let spec = &mut node["spec"];
-    match (spec["podCIDR"].as_str(), spec["podCIDRs"].get(0).and_then(Value::as_str)) {
-        (Some(cidr), None) if !cidr.is_empty() => put(spec, "podCIDRs", Some(json!([cidr]))),
-        (None, Some(cidr)) => put(spec, "podCIDR", Some(json!(cidr))),
-        _ => {}
+    let first = spec["podCIDRs"].get(0).and_then(Value::as_str).unwrap_or_default().to_owned();
+    match spec["podCIDR"].as_str().unwrap_or_default().to_owned() {
+        cidr if cidr == first => {}
+        cidr if cidr.is_empty() => put(spec, "podCIDR", Some(json!(first))),
+        cidr => put(spec, "podCIDRs", Some(json!([cidr]))),
     }
 }
 

@@ -87,10 +87,10 @@ fn metric_source(kind: &str, source: &Node<'_, '_>, out: &mut Faults) {
             }
             match (utilization.is_set(), average.is_set()) {
                 (false, false) => {
-                    utilization.required("must set either a target raw value or a target utilization", out)
+                    utilization.required("must set either a target raw value or a target utilization", out);
                 }
                 (true, true) => {
-                    average.forbidden("may not set both a target raw value and a target utilization", out)
+                    average.forbidden("may not set both a target raw value and a target utilization", out);
                 }
                 _ => {}
             }

@@ -71,6 +71,10 @@ fn node_taints(taints: &Node<'_, '_>, out: &mut Faults) {
 
 pub(super) fn node_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
     node(new, out);
+    // Kubernetes looks at the taints of an update twice, and tells their faults twice.
+    let metadata = new.get("metadata");
+    let taints = new.get("spec.taints");
+    node_taints(&metadata.named("taints", taints.value), out);
     let addresses = new.get("status.addresses");
     let all: Vec<Node<'_, '_>> = addresses.items().collect();
     unique(all.iter().copied(), out);

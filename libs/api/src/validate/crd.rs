@@ -3,6 +3,7 @@
 use super::admission;
 use super::node::{Faults, IMMUTABLE, Node};
 use crate::labels;
+use crate::status::{ErrorType, FieldError};
 use serde_json::{Value, json};
 
 const APPROVAL: &str = "api-approved.kubernetes.io";
@@ -276,7 +277,7 @@ fn list_rules(schema: &Node<'_, '_>, out: &mut Faults) {
             }
         }
         "" if !keys.is_empty() => {
-            list.required("must be map if x-kubernetes-list-map-keys is non-empty", out)
+            list.required("must be map if x-kubernetes-list-map-keys is non-empty", out);
         }
         _ if !keys.is_empty() => list.invalid("must be map if x-kubernetes-list-map-keys is non-empty", out),
         _ => {}
@@ -298,11 +299,9 @@ fn default_type(schema: &Node<'_, '_>, out: &mut Faults) {
         Value::Object(_) => ("object", kind.text() == "object"),
     };
     if !fits && !kind.is_empty() && !schema.get("x-kubernetes-int-or-string").is_true() {
-        default.invalid_as(
-            &json!(found),
-            format!(" in body must be of type {}: {}", kind.text(), json!(found)),
-            out,
-        );
+        let detail = format!(" in body must be of type {}: {}", kind.text(), json!(found));
+        let fault = FieldError::invalid(default.path(), &json!(found), detail);
+        out.push(FieldError { kind: ErrorType::TypeInvalid, ..fault });
     }
 }
 

@@ -1,51 +1,40 @@
 //! The difference that some refusals show: both specs as text, and the lines that changed with three around them.
 
+use super::shapes;
 use serde_json::Value;
 
 const AROUND: usize = 3;
 
-/// Of PodSpecs: `allowed` is the new one with its permitted changes undone, `new` as it came.
-pub(super) fn pod_spec(old: &Value, _allowed: &Value, new: &Value) -> String {
-    unified(&lines(old), &lines(new))
+/// Of PodSpecs.
+pub(super) fn pod_spec(old: &Value, new: &Value) -> String {
+    of(&with_host_switches(old), &with_host_switches(new), "PodSpec")
+}
+
+/// Inside, the switches for the host's namespaces stand in the security context.
+fn with_host_switches(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    for key in ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostUsers"] {
+        if let Some(value) = spec.get(key).cloned()
+            && let Some(context) = spec.get_mut("securityContext").and_then(Value::as_object_mut)
+        {
+            context.insert(key.to_owned(), value);
+        }
+    }
+    spec
 }
 
 /// Of specs of PersistentVolumeClaims.
 pub(super) fn claim_spec(old: &Value, new: &Value) -> String {
-    unified(&lines(old), &lines(new))
+    of(old, new, "ClaimSpec")
 }
 
 /// Of the sources of PersistentVolumes.
 pub(super) fn volume_source(old: &Value, new: &Value) -> String {
-    unified(&lines(old), &lines(new))
+    of(old, new, "VolumeSource")
 }
 
-fn lines(value: &Value) -> Vec<String> {
-    let mut out = Vec::new();
-    write(value, 0, String::new(), "", &mut out);
-    out
-}
-
-/// JSON with one space for each level.
-fn write(value: &Value, depth: usize, head: String, comma: &str, out: &mut Vec<String>) {
-    let pad = " ".repeat(depth);
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            out.push(format!("{pad}{head}{{"));
-            for (i, (key, value)) in map.iter().enumerate() {
-                let comma = if i + 1 < map.len() { "," } else { "" };
-                write(value, depth + 1, format!("{}: ", crate::status::go_quoted(key)), comma, out);
-            }
-            out.push(format!("{pad}}}{comma}"));
-        }
-        Value::Array(items) if !items.is_empty() => {
-            out.push(format!("{pad}{head}["));
-            for (i, item) in items.iter().enumerate() {
-                write(item, depth + 1, String::new(), if i + 1 < items.len() { "," } else { "" }, out);
-            }
-            out.push(format!("{pad}]{comma}"));
-        }
-        other => out.push(format!("{pad}{head}{other}{comma}")),
-    }
+fn of(old: &Value, new: &Value, shape: &'static str) -> String {
+    unified(&shapes::lines(old, shape), &shapes::lines(new, shape))
 }
 
 /// A line and whether it is only old, only new, or both.
@@ -127,4 +116,26 @@ fn script<'a>(old: &'a [String], new: &'a [String]) -> Vec<(Side, &'a str)> {
     }
     out.extend(old[old.len() - tail..].iter().map(|line| (Side::Both, line.as_str())));
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_change_is_shown_with_its_surroundings() {
+        let claim = |size: &str| json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}});
+        let want = r#"@@ -6,7 +6,7 @@
+  "Resources": {
+   "Limits": null,
+   "Requests": {
+-   "storage": "1Gi"
++   "storage": "2Gi"
+   }
+  },
+  "VolumeName": "",
+"#;
+        assert_eq!(claim_spec(&claim("1Gi"), &claim("2Gi")), want);
+    }
 }

@@ -98,10 +98,10 @@ fn subject(subject: &Node<'_, '_>, out: &mut Faults) {
         let given = subject.get(field);
         match (kind.text() == name, given.is_set()) {
             (true, false) => {
-                given.required(format!("{field} is required when subject kind is '{name}'"), out)
+                given.required(format!("{field} is required when subject kind is '{name}'"), out);
             }
             (false, true) => {
-                given.forbidden(format!("{field} is forbidden when subject kind is not '{name}'"), out)
+                given.forbidden(format!("{field} is forbidden when subject kind is not '{name}'"), out);
             }
             (true, true) => {
                 given.get("name").must_be_given(out);
@@ -162,7 +162,7 @@ fn limited(limited: &Node<'_, '_>, out: &mut Faults) {
     let (kind, queuing) = (limited.get("limitResponse.type"), limited.get("limitResponse.queuing"));
     match kind.text() {
         "Reject" if queuing.is_set() => {
-            queuing.forbidden("must be nil if limited.limitResponse.type is not Limited", out)
+            queuing.forbidden("must be nil if limited.limitResponse.type is not Limited", out);
         }
         "Reject" => {}
         "Queue" if !queuing.is_set() => {

@@ -187,10 +187,10 @@ fn failure_policy(spec: &Node<'_, '_>, out: &mut Faults) {
         let (codes, conditions) = (rule.get("onExitCodes"), rule.get("onPodConditions"));
         match (codes.is_set(), conditions.is_empty()) {
             (true, false) => {
-                rule.invalid("specifying both OnExitCodes and OnPodConditions is not supported", out)
+                rule.invalid("specifying both OnExitCodes and OnPodConditions is not supported", out);
             }
             (false, true) => {
-                rule.invalid("specifying one of OnExitCodes and OnPodConditions is required", out)
+                rule.invalid("specifying one of OnExitCodes and OnPodConditions is required", out);
             }
             (true, true) => exit_codes(&codes, spec, out),
             (false, false) => pod_conditions(&conditions, out),
@@ -417,7 +417,7 @@ fn time_zone(zone: &Node<'_, '_>, out: &mut Faults) {
             zone.invalid(detail, out);
         }
         text if jiff::tz::TimeZone::get(text).is_err() => {
-            zone.invalid(format!("unknown time zone {text}"), out)
+            zone.invalid(format!("unknown time zone {text}"), out);
         }
         _ => {}
     }

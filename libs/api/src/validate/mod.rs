@@ -21,6 +21,7 @@ mod quota;
 mod rbac;
 mod selectors;
 mod service;
+mod shapes;
 mod storage;
 mod warn;
 mod workload;

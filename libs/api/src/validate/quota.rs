@@ -196,20 +196,20 @@ fn limit_bounds(limit: &Node<'_, '_>, out: &mut Faults) {
     for name in names {
         let [max, min, default, request, ratio] =
             [&lists[0], &lists[1], &lists[2], &lists[3], &lists[4]].map(|list| list.key(name));
-        // The place that is blamed, the lesser, the greater, and what both are called.
+        // The place that is blamed, the value shown there, the lesser, the greater, and what both are called.
         let pairs = [
-            (&min, &min, &max, "min value", "max value"),
-            (&request, &min, &request, "min value", "default request value"),
-            (&request, &request, &max, "default request value", "max value"),
-            (&request, &request, &default, "default request value", "default limit value"),
-            (&default, &min, &default, "min value", "default value"),
-            (&default, &default, &max, "default value", "max value"),
+            (&min, &min, &min, &max, "min value", "max value"),
+            (&request, &request, &min, &request, "min value", "default request value"),
+            (&request, &request, &request, &max, "default request value", "max value"),
+            (&request, &request, &request, &default, "default request value", "default limit value"),
+            (&default, &min, &min, &default, "min value", "default value"),
+            (&default, &max, &default, &max, "default value", "max value"),
         ];
-        for (place, less, more, less_name, more_name) in pairs {
+        for (place, shown, less, more, less_name, more_name) in pairs {
             if less.is_set() && more.is_set() && less.amount() > more.amount() {
                 let detail =
                     format!("{less_name} {} is greater than {more_name} {}", less.text(), more.text());
-                place.invalid(detail, out);
+                place.invalid_as(shown.value, detail, out);
             }
         }
         if ratio.is_set() && ratio.amount() < Quantity::from_units(1) {

@@ -57,10 +57,12 @@ pub(super) fn cluster_role_update(new: &Node<'_, '_>, _: &Node<'_, '_>, _: &str,
 
 pub(super) fn binding(object: &Node<'_, '_>, out: &mut Faults) {
     role_ref(object, &["Role", "ClusterRole"], out);
+    object.get("subjects").items().for_each(|subject| self::subject(&subject, true, out));
 }
 
 pub(super) fn cluster_binding(object: &Node<'_, '_>, out: &mut Faults) {
     role_ref(object, &["ClusterRole"], out);
+    object.get("subjects").items().for_each(|subject| self::subject(&subject, false, out));
 }
 
 fn role_ref(object: &Node<'_, '_>, kinds: &[&str], out: &mut Faults) {
@@ -68,10 +70,10 @@ fn role_ref(object: &Node<'_, '_>, kinds: &[&str], out: &mut Faults) {
     role.get("apiGroup").must_be_one_of(&[GROUP], out);
     role.get("kind").must_be_one_of(kinds, out);
     role.get("name").required_text(labels::is_path_segment_name, out);
-    object.get("subjects").items().for_each(|subject| self::subject(&subject, out));
 }
 
-fn subject(subject: &Node<'_, '_>, out: &mut Faults) {
+/// In a namespace, an account without one is of that namespace.
+fn subject(subject: &Node<'_, '_>, namespaced: bool, out: &mut Faults) {
     let (name, group, kind) = (subject.get("name"), subject.get("apiGroup"), subject.get("kind"));
     name.must_be_given(out);
     match kind.text() {
@@ -80,7 +82,7 @@ fn subject(subject: &Node<'_, '_>, out: &mut Faults) {
             if !group.is_empty() {
                 group.not_supported(&[""], out);
             }
-            if subject.get("namespace").is_empty() {
+            if !namespaced && subject.get("namespace").is_empty() {
                 subject.get("namespace").required("", out);
             }
         }

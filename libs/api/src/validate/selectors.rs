@@ -93,7 +93,7 @@ pub(super) fn node_term(term: &Node<'_, '_>, out: &mut Faults) {
         }
         match key.text() {
             "metadata.name" => {
-                values.items().for_each(|value| value.text_must(labels::is_dns1123_subdomain, out))
+                values.items().for_each(|value| value.text_must(labels::is_dns1123_subdomain, out));
             }
             other => key.invalid_as(&other.into(), "not a valid field selector key", out),
         }

@@ -294,7 +294,7 @@ fn primary_kept(list: &Node<'_, '_>, old: &Node<'_, '_>, spec: &Node<'_, '_>, ou
             out,
         ),
         Some(first) if first.text() != before.text() => {
-            first.invalid_as(list.value, "may not change once set", out)
+            first.invalid_as(list.value, "may not change once set", out);
         }
         Some(_) => {}
     }

@@ -272,10 +272,10 @@ pub(super) fn attachment(object: &Node<'_, '_>, out: &mut Faults) {
     let (inline, name) = (source.get("inlineVolumeSpec"), source.get("persistentVolumeName"));
     match (inline.is_set(), name.is_set()) {
         (false, false) => {
-            source.required("must specify exactly one of inlineVolumeSpec and persistentVolumeName", out)
+            source.required("must specify exactly one of inlineVolumeSpec and persistentVolumeName", out);
         }
         (true, true) => {
-            source.forbidden("must specify exactly one of inlineVolumeSpec and persistentVolumeName", out)
+            source.forbidden("must specify exactly one of inlineVolumeSpec and persistentVolumeName", out);
         }
         (false, true) if name.is_empty() => name.required("must specify non empty persistentVolumeName", out),
         _ => {}

@@ -1,1 +1,296 @@
-//! One check, many rows: an object and the faults it must be told.
+//! One check, many rows: an object after defaulting and preparing, and the faults it must be told.
+
+use crate::kinds::{Kind, Subresource};
+use crate::{defaults, strategy};
+use serde_json::{Value, json};
+
+fn kind(name: &str) -> Kind {
+    let cluster_scoped =
+        ["Node", "Namespace", "PersistentVolume", "StorageClass", "PriorityClass", "ClusterRole"];
+    let text = |text: &str| text.to_owned();
+    let status = Subresource {
+        name: text("status"),
+        group: text(""),
+        version: text("v1"),
+        kind: text(name),
+        verbs: Vec::new(),
+    };
+    let with_status =
+        !["ConfigMap", "Secret", "Role", "RoleBinding", "LimitRange", "StorageClass"].contains(&name);
+    Kind {
+        group: text(""),
+        version: text("v1"),
+        kind: text(name),
+        plural: text(""),
+        singular: text(""),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        namespaced: !cluster_scoped.contains(&name),
+        verbs: Vec::new(),
+        subresources: if with_status { vec![status] } else { Vec::new() },
+        storage_version: text(""),
+        definition: text(""),
+        custom: None,
+    }
+}
+
+fn whole(name: &str, mut object: Value) -> Value {
+    if !object["metadata"].is_object() {
+        object["metadata"] = json!({"name": "x"});
+    }
+    if kind(name).namespaced {
+        object["metadata"]["namespace"] = json!("ns");
+    }
+    object["metadata"]["uid"] = json!("u");
+    object
+}
+
+#[track_caller]
+fn refuses(name: &str, object: Value, want: &[&str]) {
+    let (kind, mut object) = (kind(name), whole(name, object));
+    defaults::apply(&mut object, &kind);
+    strategy::prepare_create(&mut object, &kind);
+    let told: Vec<String> = super::create(&object, &kind).iter().map(ToString::to_string).collect();
+    assert_eq!(told, want, "{object}");
+}
+
+#[track_caller]
+fn refuses_change(name: &str, old: Value, new: Value, want: &[&str]) {
+    let kind = kind(name);
+    let (mut old, mut new) = (whole(name, old), whole(name, new));
+    defaults::apply(&mut old, &kind);
+    strategy::prepare_create(&mut old, &kind);
+    new["metadata"]["resourceVersion"] = json!("1");
+    defaults::apply(&mut new, &kind);
+    strategy::prepare_update(&mut new, &old, &kind, "");
+    let told: Vec<String> = super::update(&new, &old, &kind, "").iter().map(ToString::to_string).collect();
+    assert_eq!(told, want, "{new}");
+}
+
+fn pod(spec: &Value) -> Value {
+    let mut object = json!({"spec": {"containers": [{"name": "c", "image": "i", "resources": {}}]}});
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        object["spec"][key] = value.clone();
+    }
+    object
+}
+
+fn container(fields: &Value) -> Value {
+    let mut object = pod(&json!({}));
+    for (key, value) in fields.as_object().into_iter().flatten() {
+        object["spec"]["containers"][0][key] = value.clone();
+    }
+    object
+}
+
+fn template(labels: &Value) -> Value {
+    json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i", "resources": {}}]}})
+}
+
+#[test]
+fn good_objects_pass() {
+    refuses("Pod", pod(&json!({})), &[]);
+    let selector = json!({"matchLabels": {"a": "b"}});
+    for workload in ["Deployment", "ReplicaSet", "DaemonSet", "StatefulSet"] {
+        refuses(
+            workload,
+            json!({"spec": {"selector": selector, "template": template(&json!({"a": "b"}))}}),
+            &[],
+        );
+    }
+    let mut job = template(&json!({}));
+    job["spec"]["restartPolicy"] = json!("Never");
+    refuses("Job", json!({"spec": {"template": job}}), &[]);
+    refuses(
+        "CronJob",
+        json!({"spec": {"schedule": "@daily", "jobTemplate": {"spec": {"template": job}}}}),
+        &[],
+    );
+    refuses("Service", json!({"spec": {"ports": [{"port": 80}]}}), &[]);
+    refuses("ConfigMap", json!({"data": {"a": "b"}}), &[]);
+    refuses("Node", json!({"metadata": {"name": "n"}, "spec": {}}), &[]);
+    refuses("Namespace", json!({"metadata": {"name": "n"}, "spec": {}}), &[]);
+}
+
+#[test]
+fn metadata_is_judged_for_every_kind() {
+    refuses(
+        "ConfigMap",
+        json!({"metadata": {}}),
+        &["metadata.name: Required value: name or generateName is required"],
+    );
+    refuses(
+        "ConfigMap",
+        json!({"metadata": {"name": "x", "labels": {"a": "-"}}}),
+        &[
+            r#"metadata.labels: Invalid value: "-": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"#,
+        ],
+    );
+    refuses(
+        "ConfigMap",
+        json!({"metadata": {"name": "x", "finalizers": ["orphan", "foregroundDeletion"]}}),
+        &[
+            r#"metadata.finalizers: Invalid value: ["orphan","foregroundDeletion"]: finalizer orphan and foregroundDeletion cannot be both set"#,
+        ],
+    );
+}
+
+#[test]
+fn containers_name_the_field_at_fault() {
+    let rows: &[(Value, &str)] = &[
+        (json!({"image": ""}), "spec.containers[0].image: Required value"),
+        (
+            json!({"ports": [{"containerPort": 0}]}),
+            "spec.containers[0].ports[0].containerPort: Required value",
+        ),
+        (
+            json!({"ports": [{"containerPort": 1, "protocol": "ICMP"}]}),
+            r#"spec.containers[0].ports[0].protocol: Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP""#,
+        ),
+        (json!({"env": [{"name": ""}]}), "spec.containers[0].env[0].name: Required value"),
+        (
+            json!({"env": [{"name": "A", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}),
+            r#"spec.containers[0].env[0].valueFrom: Invalid value: "": may not be specified when `value` is not empty"#,
+        ),
+        (
+            json!({"volumeMounts": [{"name": "v", "mountPath": "/x"}]}),
+            r#"spec.containers[0].volumeMounts[0].name: Not found: "v""#,
+        ),
+        (
+            json!({"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}),
+            r#"spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1"#,
+        ),
+        (
+            json!({"livenessProbe": {}}),
+            "spec.containers[0].livenessProbe: Required value: must specify a handler type",
+        ),
+        (
+            json!({"readinessProbe": {"httpGet": {"port": 0}}}),
+            "spec.containers[0].readinessProbe.httpGet.port: Invalid value: 0: must be between 1 and 65535, inclusive",
+        ),
+    ];
+    for (fields, want) in rows {
+        refuses("Pod", container(fields), &[want]);
+    }
+}
+
+#[test]
+fn pod_specs_name_the_field_at_fault() {
+    let rows: &[(Value, &str)] = &[
+        (
+            json!({"volumes": [{"name": "v", "emptyDir": {}, "hostPath": {"path": "/"}}]}),
+            "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type",
+        ),
+        (
+            json!({"tolerations": [{"key": "k", "operator": "Exists", "value": "v"}]}),
+            r#"spec.tolerations[0].operator: Invalid value: "v": value must be empty when `operator` is 'Exists'"#,
+        ),
+        (
+            json!({"hostAliases": [{"ip": "nope"}]}),
+            r#"spec.hostAliases[0].ip: Invalid value: "nope": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"#,
+        ),
+        (
+            json!({"dnsPolicy": "None"}),
+            "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None",
+        ),
+        (
+            json!({"securityContext": {"runAsUser": -1}}),
+            "spec.securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+        ),
+        (
+            json!({"ephemeralContainers": [{"name": "e", "image": "i"}]}),
+            "spec.ephemeralContainers: Forbidden: cannot be set on create",
+        ),
+        (
+            json!({"schedulingGates": [{"name": "a.b/c"}], "nodeName": "n"}),
+            "spec.nodeName: Forbidden: cannot be set until all schedulingGates have been cleared",
+        ),
+    ];
+    for (fields, want) in rows {
+        refuses("Pod", pod(fields), &[want]);
+    }
+}
+
+#[test]
+fn pods_change_in_few_fields() {
+    let mut image = pod(&json!({}));
+    image["spec"]["containers"][0]["image"] = json!("j");
+    image["spec"]["containers"][0]["imagePullPolicy"] = json!("Always");
+    refuses_change("Pod", pod(&json!({})), image, &[]);
+    refuses_change(
+        "Pod",
+        pod(&json!({"activeDeadlineSeconds": 10})),
+        pod(&json!({"activeDeadlineSeconds": 20})),
+        &["spec.activeDeadlineSeconds: Invalid value: 20: must be less than or equal to previous value"],
+    );
+}
+
+#[test]
+fn other_kinds_name_the_field_at_fault() {
+    let rows: &[(&str, Value, &str)] = &[
+        ("ConfigMap", json!({"data": {"..": "x"}}), r#"data[..]: Invalid value: "..": must not be '..'"#),
+        (
+            "Secret",
+            json!({"type": "kubernetes.io/tls", "data": {"tls.crt": ""}}),
+            "data[tls.key]: Required value",
+        ),
+        (
+            "Deployment",
+            json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template(&json!({"a": "c"}))}}),
+            r#"spec.template.metadata.labels: Invalid value: {"a":"c"}: `selector` does not match template `labels`"#,
+        ),
+        (
+            "Service",
+            json!({"spec": {"ports": [{"port": 0, "targetPort": 1}]}}),
+            "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+        ),
+        (
+            "Role",
+            json!({"rules": [{"verbs": ["get"], "resources": ["pods"]}]}),
+            "rules[0].apiGroups: Required value: resource rules must supply at least one api group",
+        ),
+        (
+            "Lease",
+            json!({"spec": {"leaseDurationSeconds": 0}}),
+            "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0",
+        ),
+        (
+            "Ingress",
+            json!({"spec": {}}),
+            "spec: Invalid value: null: either `defaultBackend` or `rules` must be specified",
+        ),
+        (
+            "PriorityClass",
+            json!({"value": 2_000_000_000}),
+            "value: Forbidden: maximum allowed value of a user defined priority is 1000000000",
+        ),
+    ];
+    for (kind, object, want) in rows {
+        refuses(kind, object.clone(), &[want]);
+    }
+    refuses_change(
+        "Secret",
+        json!({}),
+        json!({"type": "other"}),
+        &[r#"type: Invalid value: "other": field is immutable"#],
+    );
+    let frozen = json!({"immutable": true, "data": {"a": "b"}});
+    refuses_change(
+        "ConfigMap",
+        frozen,
+        json!({"immutable": true, "data": {"a": "c"}}),
+        &["data: Forbidden: field is immutable when `immutable` is set"],
+    );
+}
+
+#[test]
+fn doubtful_fields_are_warned_of() {
+    let ingress = json!({"metadata": {"name": "i", "annotations": {"kubernetes.io/ingress.class": "x"}}});
+    let told = super::warnings(&ingress, None, &kind("Ingress"));
+    assert_eq!(
+        told,
+        [
+            "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead"
+        ]
+    );
+}

@@ -38,7 +38,9 @@ pub(super) fn all(new: &Value, old: Option<&Value>, kind: &str) -> Vec<String> {
         "CronJob" => pod_spec(&root.get("spec.jobTemplate.spec.template.spec"), &mut out),
         "PodTemplate" => pod_spec(&root.get("template.spec"), &mut out),
         "Endpoints" => {
-            out.push("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned())
+            out.push(
+                "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned(),
+            );
         }
         "Service"
             if !root.get("spec.externalIPs").is_empty() && root.get("spec.type").text() == "ExternalName" =>

@@ -69,11 +69,11 @@ fn deployment_strategy(strategy: &Node<'_, '_>, out: &mut Faults) {
     let rolling = strategy.get("rollingUpdate");
     match strategy.get("type").text() {
         "Recreate" if rolling.is_set() => {
-            rolling.forbidden("may not be specified when strategy `type` is 'Recreate'", out)
+            rolling.forbidden("may not be specified when strategy `type` is 'Recreate'", out);
         }
         "Recreate" => {}
         "RollingUpdate" if !rolling.is_set() => {
-            rolling.required("this should be defaulted and never be nil", out)
+            rolling.required("this should be defaulted and never be nil", out);
         }
         "RollingUpdate" => {
             let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
@@ -248,7 +248,7 @@ fn stateful_strategy(strategy: &Node<'_, '_>, out: &mut Faults) {
     match kind.text() {
         "" => strategy.required("", out),
         "OnDelete" if rolling.is_set() => {
-            rolling.invalid("only allowed for updateStrategy 'RollingUpdate'", out)
+            rolling.invalid("only allowed for updateStrategy 'RollingUpdate'", out);
         }
         "OnDelete" => {}
         "RollingUpdate" => rolling.get("partition").not_negative(out),
@@ -337,7 +337,7 @@ fn daemon_strategy(strategy: &Node<'_, '_>, out: &mut Faults) {
             match (number(unavailable.value), number(surge.value)) {
                 (Some(0), Some(0)) => unavailable.required("cannot be 0 when maxSurge is 0", out),
                 (Some(1..), Some(1..)) => {
-                    surge.invalid("may not be set when maxUnavailable is non-zero", out)
+                    surge.invalid("may not be set when maxUnavailable is non-zero", out);
                 }
                 _ => {}
             }

@@ -127,7 +127,7 @@ fn claims(claims: &Node<'_, '_>, out: &mut Faults) {
                 );
             }
             (false, false) => {
-                claim.invalid("must specify one of: `resourceClaimName`, `resourceClaimTemplateName`", out)
+                claim.invalid("must specify one of: `resourceClaimName`, `resourceClaimTemplateName`", out);
             }
             _ => {}
         }

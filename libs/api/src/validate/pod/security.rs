@@ -150,13 +150,13 @@ fn app_armor(profile: &Node<'_, '_>, out: &mut Faults) {
     }
     match (kind.text(), local.is_set()) {
         ("Localhost", _) if local.text().trim().is_empty() => {
-            local.required("must be set when AppArmor type is Localhost", out)
+            local.required("must be set when AppArmor type is Localhost", out);
         }
         ("Localhost", _) if local.text().trim() != local.text() => {
-            local.invalid("must not be padded with whitespace", out)
+            local.invalid("must not be padded with whitespace", out);
         }
         (kind, true) if kind != "Localhost" => {
-            local.invalid("can only be set when AppArmor type is Localhost", out)
+            local.invalid("can only be set when AppArmor type is Localhost", out);
         }
         _ => {}
     }

@@ -38,7 +38,7 @@ fn main(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
     let mut allowed = spec.value.clone();
     undo_allowed(&mut allowed, stored.value);
     if !same(&allowed, stored.value) {
-        spec.forbidden(format!("{ONLY}\n{}", diff::pod_spec(stored.value, &allowed, spec.value)), out);
+        spec.forbidden(format!("{ONLY}\n{}", diff::pod_spec(stored.value, &allowed)), out);
     }
 }
 

@@ -172,7 +172,7 @@ fn flocker(source: &Node<'_, '_>, out: &mut Faults) {
     match (name.is_empty(), uuid.is_empty()) {
         (true, true) => source.required("one of datasetName and datasetUUID is required", out),
         (false, false) => {
-            source.invalid("datasetName and datasetUUID can not be specified simultaneously", out)
+            source.invalid("datasetName and datasetUUID can not be specified simultaneously", out);
         }
         _ => {}
     }
