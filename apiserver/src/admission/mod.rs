@@ -149,11 +149,11 @@ impl Admission {
         limit_range::mutate(context, attributes, object);
         service_account::mutate(context, attributes, object).await?;
         defaults::taint_new_node(attributes, object);
-        priority::mutate(context, attributes, object)?;
+        priority::mutate(context, attributes, object).await?;
         defaults::tolerate_for_a_while(attributes, object);
         defaults::storage_class(context, attributes, object);
         defaults::finalizers(attributes, object);
-        runtime_class::mutate(context, attributes, object)?;
+        runtime_class::mutate(context, attributes, object).await?;
         defaults::ingress_class(context, attributes, object);
         Ok(())
     }
@@ -165,7 +165,7 @@ impl Admission {
     pub async fn validate(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Vec<String>, Status> {
         let context = &self.context;
         limit_range::validate(context, attributes, object)?;
-        node_restriction::validate(context, attributes, object)?;
+        node_restriction::validate(context, attributes, object).await?;
         let warnings = pod_security::validate(context, attributes, object)?;
         priority::validate(context, attributes, object)?;
         storage::resize(context, attributes, object)?;

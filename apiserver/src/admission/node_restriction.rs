@@ -25,7 +25,7 @@ const OWN_LABELS: [&str; 11] = [
 ];
 
 /// Refuses what a node may not write; others pass.
-pub fn validate(context: &Context, attributes: &Attributes<'_>, object: &Value) -> Result<(), Status> {
+pub async fn validate(context: &Context, attributes: &Attributes<'_>, object: &Value) -> Result<(), Status> {
     let Some(node) = node_of(attributes.user) else { return Ok(()) };
     let request = attributes.request;
     let refuse = |cause: String| Err(attributes.forbidden(object, &cause));
@@ -36,7 +36,7 @@ pub fn validate(context: &Context, attributes: &Attributes<'_>, object: &Value) 
     match (request.group.as_str(), request.resource.as_str(), request.subresource.as_str()) {
         ("", "pods", subresource) => pod(context, attributes, object, node, subresource).or_else(refuse),
         ("", "nodes", _) => own_node(attributes, object, node, named()).or_else(refuse),
-        ("", "serviceaccounts", "token") => token(context, attributes, object, node),
+        ("", "serviceaccounts", "token") => token(context, attributes, object, node).await,
         ("coordination.k8s.io", "leases", _) if request.namespace != LEASE_NAMESPACE => {
             refuse(format!("can only access leases in the {LEASE_NAMESPACE:?} system namespace"))
         }
@@ -146,7 +146,12 @@ fn is_reserved(label: &str) -> bool {
 }
 
 /// A node asks for tokens of its pods' accounts, bound to those pods.
-fn token(context: &Context, attributes: &Attributes<'_>, object: &Value, node: &str) -> Result<(), Status> {
+async fn token(
+    context: &Context,
+    attributes: &Attributes<'_>,
+    object: &Value,
+    node: &str,
+) -> Result<(), Status> {
     let refuse = |cause: &str| Err(attributes.forbidden(object, cause));
     let bound = &object["spec"]["boundObjectRef"];
     if bound["kind"] != "Pod" || bound["apiVersion"] != "v1" {
@@ -157,7 +162,7 @@ fn token(context: &Context, attributes: &Attributes<'_>, object: &Value, node: &
         return refuse("node requested token with a pod binding without a uid");
     }
     let name = bound["name"].as_str().unwrap_or_default();
-    let Some(pod) = context.get("", "pods", &attributes.request.namespace, name) else {
+    let Some(pod) = context.find("", "pods", &attributes.request.namespace, name).await? else {
         return Err(Status::not_found(&GroupResource::new("", "pods"), name));
     };
     if meta::uid(&pod) != uid {

@@ -10,7 +10,7 @@ const GROUP: &str = "scheduling.k8s.io";
 const PREEMPT: &str = "PreemptLowerPriority";
 
 /// Fills `priority`, `preemptionPolicy` and, for the default class, `priorityClassName`.
-pub fn mutate(context: &Context, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
+pub async fn mutate(context: &Context, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
     if !attributes.is("pods") {
         return Ok(());
     }
@@ -31,7 +31,7 @@ pub fn mutate(context: &Context, attributes: &Attributes<'_>, pod: &mut Value) -
     let named = pod["spec"]["priorityClassName"].as_str().filter(|name| !name.is_empty()).map(str::to_owned);
     let class = match named {
         Some(name) => {
-            let class = context.get(GROUP, "priorityclasses", "", &name);
+            let class = context.find(GROUP, "priorityclasses", "", &name).await?;
             let missing =
                 || attributes.forbidden(pod, &format!("no PriorityClass with name {name} was found"));
             Some(class.ok_or_else(missing)?)

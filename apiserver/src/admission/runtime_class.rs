@@ -5,7 +5,7 @@ use coracle_api::status::Status;
 use serde_json::{Value, json};
 
 /// Merges the class of a new pod into it.
-pub fn mutate(context: &Context, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
+pub async fn mutate(context: &Context, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
     if !attributes.creates("pods") {
         return Ok(());
     }
@@ -18,7 +18,7 @@ pub fn mutate(context: &Context, attributes: &Attributes<'_>, pod: &mut Value) -
         }
         return Ok(());
     };
-    let Some(class) = context.get("node.k8s.io", "runtimeclasses", "", name) else {
+    let Some(class) = context.find("node.k8s.io", "runtimeclasses", "", name).await? else {
         return Err(attributes.forbidden(pod, &format!("pod rejected: RuntimeClass {name:?} not found")));
     };
     let overhead = &class["overhead"]["podFixed"];

@@ -452,4 +452,9 @@ async fn pod_security_follows_the_namespaces_labels() {
             "old: host namespaces"
         ]
     );
+    let typo = namespace(json!({"pod-security.kubernetes.io/enforce": "strict"}));
+    assert_eq!(
+        check(write(CREATE, "", "namespaces", "", ""), typo).await.expect_err("typo").message,
+        r#"Namespace "a" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: "strict": must be one of privileged, baseline, restricted"#
+    );
 }

@@ -184,9 +184,9 @@ async fn ensure(objects: &dyn Objects, plural: &str, wanted: &Value) -> Result<(
 /// The store cannot be written.
 pub async fn bootstrap(objects: &dyn Objects) -> Result<(), Status> {
     // First the namespaces: the Roles live in them.
-    for (of, object) in &fixtures() {
-        ensure_exists(objects, of, object).await?;
-    }
+    let fixtures = fixtures();
+    futures::future::try_join_all(fixtures.iter().map(|(of, object)| ensure_exists(objects, of, object)))
+        .await?;
     let wanted = wanted();
     let all = wanted.iter().map(|(plural, object)| ensure(objects, plural, object));
     futures::stream::iter(all).buffer_unordered(AT_ONCE).try_collect().await

@@ -144,14 +144,14 @@ fn aggregated_roles_hold_what_they_choose() {
     assert!(authorization.authorize(&user("eve", &[]), &request("get x.io/widgets a w")).is_ok());
 }
 
-#[test]
-fn a_node_reaches_only_what_its_pods_need() {
+/// A pod of node n1 that refers to objects in every way, and one of another node.
+fn two_nodes() -> Arc<Fake> {
     let pod = |name: &str, node: &str, more: Value| {
         let mut spec = json!({"nodeName": node, "serviceAccountName": format!("{name}-sa")});
         spec.as_object_mut().expect("object").extend(more.as_object().expect("object").clone());
         json!({"metadata": {"namespace": "a", "name": name}, "spec": spec})
     };
-    let fake = Fake::with([
+    Fake::with([
         (
             "",
             "pods",
@@ -171,8 +171,12 @@ fn a_node_reaches_only_what_its_pods_need() {
             "persistentvolumeclaims",
             json!({"metadata": {"namespace": "a", "name": "c1"}, "spec": {"volumeName": "pv1"}}),
         ),
-    ]);
-    let authorization = Authorization::new(fake);
+    ])
+}
+
+#[test]
+fn a_node_reaches_only_what_its_pods_need() {
+    let authorization = Authorization::new(two_nodes());
     let node = user("system:node:n1", &["system:nodes", "system:authenticated"]);
     let unrelated = "no relationship found between node 'n1' and this object";
     let cases = [

@@ -10,7 +10,7 @@ mod tests;
 
 use super::{Attributes, CREATE, Context, UPDATE};
 use coracle_api::meta;
-use coracle_api::status::Status;
+use coracle_api::status::{FieldError, GroupResource, Status};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -91,6 +91,11 @@ pub fn validate(
         return Ok(Vec::new());
     }
     if attributes.is("namespaces") {
+        let faults = label_faults(object);
+        // A fault from before this rule must not keep people from changing the rest.
+        if !faults.is_empty() && attributes.old.is_none_or(|old| label_faults(old).is_empty()) {
+            return Err(Status::invalid(&GroupResource::new("", "Namespace"), meta::name(object), &faults));
+        }
         return Ok(relabelled(context, attributes, object));
     }
     let is_pod = attributes.is("pods") || attributes.is("pods/ephemeralcontainers");
@@ -108,6 +113,35 @@ pub fn validate(
     }
     let warned = Policy::of(&namespace, "warn").and_then(|policy| policy.told(judged));
     Ok(warned.map(|told| format!("would violate {told}")).into_iter().collect())
+}
+
+/// Labels of a namespace that name no level or version.
+fn label_faults(namespace: &Value) -> Vec<FieldError> {
+    let mut faults = Vec::new();
+    for mode in ["enforce", "audit", "warn"] {
+        for (key, valid, why) in [
+            (
+                format!("{LABEL}{mode}"),
+                is_level as fn(&str) -> bool,
+                "must be one of privileged, baseline, restricted",
+            ),
+            (format!("{LABEL}{mode}-version"), is_version, "must be \"latest\" or \"v1.x\""),
+        ] {
+            let label = &namespace["metadata"]["labels"][key.as_str()];
+            if label.as_str().is_some_and(|label| !valid(label)) {
+                faults.push(FieldError::invalid(format!("metadata.labels[{key}]"), label, why));
+            }
+        }
+    }
+    faults
+}
+
+fn is_level(text: &str) -> bool {
+    ["privileged", "baseline", "restricted"].contains(&text)
+}
+
+fn is_version(text: &str) -> bool {
+    text == "latest" || text.strip_prefix("v1.").is_some_and(|minor| minor.parse::<u16>().is_ok())
 }
 
 /// Tells of the pods that a namespace's new `enforce` label would not have let in. They stay.
