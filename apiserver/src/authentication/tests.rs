@@ -199,3 +199,39 @@ fn the_discovery_documents_tell_issuer_and_keys() {
     assert_eq!(document["id_token_signing_alg_values_supported"], json!(["ES256"]));
     assert_eq!(document["jwks_uri"], json!("https://h:1/openid/v1/jwks"));
 }
+
+#[tokio::test]
+async fn times_and_issuer_are_checked_on_every_use() {
+    let fake = world();
+    let authentication = authentication(&fake);
+    let now = coracle_daemon::clock::now().as_second();
+    let claims = |change: &dyn Fn(&mut jwt::Claims)| {
+        let mut claims = jwt::Claims {
+            aud: vec!["https://issuer".to_owned()],
+            exp: now + 600,
+            iss: "https://issuer".to_owned(),
+            sub: "system:serviceaccount:a:robot".to_owned(),
+            bound: jwt::Bound {
+                namespace: "a".to_owned(),
+                serviceaccount: jwt::Reference { name: "robot".to_owned(), uid: "u1".to_owned() },
+                ..jwt::Bound::default()
+            },
+            ..jwt::Claims::default()
+        };
+        change(&mut claims);
+        jwt::sign(authentication.signing.as_ref().expect("key"), &claims).expect("signed")
+    };
+    type Case<'a> = (&'a dyn Fn(&mut jwt::Claims), bool);
+    let cases: [Case<'_>; 6] = [
+        (&|_| (), true),
+        (&|claims| claims.exp = now - 30, true),
+        (&|claims| claims.exp = now - 90, false),
+        (&|claims| claims.nbf = now + 90, false),
+        (&|claims| claims.iss = "https://other".to_owned(), false),
+        (&|claims| claims.sub = "system:serviceaccount:a:other".to_owned(), false),
+    ];
+    for (at, (change, allowed)) in cases.into_iter().enumerate() {
+        let token = claims(change);
+        assert_eq!(authentication.authenticate(&headers(&token), None).await.is_ok(), allowed, "case {at}");
+    }
+}

@@ -11,6 +11,7 @@ use coracle_api::status::{GroupResource, Status};
 use coracle_daemon::random;
 use http::{Request, Response};
 use serde_json::Value;
+use std::net::IpAddr;
 
 /// `[scheme:]name[:port]` in its parts, the scheme and port empty when absent.
 ///
@@ -49,6 +50,24 @@ pub fn path(info: &RequestInfo, query: Option<&str>) -> String {
 #[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 pub fn unreachable(error: RelayError) -> Status {
     Status::unavailable(format!("error trying to reach service: {error}"))
+}
+
+/// Whether an address may be dialled for a client: never this machine itself or its link, which a forged status could name
+/// (Services of this server's own host included).
+fn is_proxyable(host: &str) -> bool {
+    match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(IpAddr::V4(v4)) => {
+            !(v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_unspecified()
+                || v4.is_multicast()
+                || v4.is_broadcast())
+        }
+        Ok(IpAddr::V6(v6)) => {
+            !(v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast())
+        }
+        Err(_) => false,
+    }
 }
 
 /// The port that a pod proxy means when it names none: the first that a container declares.
@@ -137,6 +156,9 @@ impl Streaming {
         info: &RequestInfo,
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
+        if !is_proxyable(&to.host) {
+            return Err(Status::bad_request("address not allowed"));
+        }
         let path = path(info, request.uri().query());
         self.relay.send(to, request, &path).await.map_err(unreachable)
     }
@@ -159,6 +181,22 @@ mod tests {
             assert_eq!(split_name(text).expect(text), (scheme.to_owned(), name.to_owned(), port.to_owned()));
         }
         assert_eq!(split_name("a:b:c").expect_err("scheme").code, 400);
+    }
+
+    #[test]
+    fn this_machine_is_not_reachable_through_a_forged_address() {
+        for (host, allowed) in [
+            ("10.244.0.5", true),
+            ("fd00::5", true),
+            ("127.0.0.1", false),
+            ("::1", false),
+            ("::ffff:127.0.0.1", false),
+            ("169.254.169.254", false),
+            ("0.0.0.0", false),
+            ("localhost", false),
+        ] {
+            assert_eq!(is_proxyable(host), allowed, "{host}");
+        }
     }
 
     #[test]

@@ -179,3 +179,69 @@ fn mentions_namespaces(affinity: &Value) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "the tables read better with values written in place")]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn told(resource: &str, object: Value) -> String {
+        let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
+        let used = of(&GroupResource::new(group, resource), &object);
+        used.iter().map(|(name, amount)| format!("{name}={amount}")).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn an_object_counts_under_every_name_that_quotas_use() {
+        let container = json!({"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}});
+        let cases = [
+            ("deployments.apps", json!({}), "count/deployments.apps=1"),
+            ("secrets", json!({}), "count/secrets=1 secrets=1"),
+            (
+                "pods",
+                json!({"spec": {"containers": [container]}}),
+                "count/pods=1 cpu=1 limits.cpu=2 pods=1 requests.cpu=1",
+            ),
+            (
+                "pods",
+                json!({"spec": {"containers": [container]}, "status": {"phase": "Failed"}}),
+                "count/pods=1",
+            ),
+            (
+                "services",
+                json!({"spec": {"type": "LoadBalancer", "ports": [{}, {}]}}),
+                "count/services=1 services=1 services.loadbalancers=1 services.nodeports=2",
+            ),
+            (
+                "persistentvolumeclaims",
+                json!({"spec": {"resources": {"requests": {"storage": "1Gi"}}}}),
+                "count/persistentvolumeclaims=1 persistentvolumeclaims=1 requests.storage=1Gi",
+            ),
+        ];
+        for (resource, object, want) in cases {
+            assert_eq!(told(resource, object), want, "{resource}");
+        }
+    }
+
+    #[test]
+    fn scopes_choose_pods_and_nothing_else() {
+        let quota = |scope: &str| json!({"spec": {"scopes": [scope]}});
+        let pods = GroupResource::new("", "pods");
+        let idle = json!({"spec": {"containers": [{}]}});
+        let busy = json!({"spec": {"containers": [{"resources": {"requests": {"cpu": "1"}}}], "activeDeadlineSeconds": 5}});
+        for (scope, of_idle, of_busy) in [
+            ("BestEffort", true, false),
+            ("NotBestEffort", false, true),
+            ("Terminating", false, true),
+            ("NotTerminating", true, false),
+        ] {
+            assert_eq!(in_scope(&quota(scope), &pods, &idle), of_idle, "{scope}");
+            assert_eq!(in_scope(&quota(scope), &pods, &busy), of_busy, "{scope}");
+        }
+        assert!(!in_scope(&quota("BestEffort"), &GroupResource::new("", "secrets"), &json!({})));
+        let high = json!({"spec": {"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}}});
+        assert!(in_scope(&high, &pods, &json!({"spec": {"priorityClassName": "high"}})));
+        assert!(!in_scope(&high, &pods, &idle));
+    }
+}
