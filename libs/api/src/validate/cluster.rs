@@ -1,10 +1,9 @@
-//! Namespace, Node, PriorityClass, RuntimeClass, Lease, Event, CertificateSigningRequest.
+//! Namespace, Node, PriorityClass, RuntimeClass, Lease, CertificateSigningRequest.
 
-use super::node::{Faults, IMMUTABLE, Node, unique};
+use super::node::{Faults, Node, unique};
 use super::{meta, pod};
 use crate::labels;
-use crate::strategy::same;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub(super) fn namespace(object: &Node<'_, '_>, out: &mut Faults) {
     let finalizers = object.get("spec.finalizers");
@@ -148,92 +147,6 @@ pub(super) fn lease(object: &Node<'_, '_>, out: &mut Faults) {
 
 pub(super) fn lease_update(new: &Node<'_, '_>, _: &Node<'_, '_>, _: &str, out: &mut Faults) {
     lease(new, out);
-}
-
-const EVENT_TEXT_MAX: usize = 128;
-const EVENT_NOTE_MAX: usize = 1024;
-
-pub(super) fn event(object: &Node<'_, '_>, out: &mut Faults) {
-    let modern = object.get("apiVersion").text().starts_with("events.k8s.io/");
-    let about = object.get(if modern { "regarding.namespace" } else { "involvedObject.namespace" });
-    let about = object.named("involvedObject.namespace", about.value);
-    let namespace = object.get("metadata.namespace").text();
-    // Events about cluster-scoped objects live in `default` or `kube-system`.
-    let fits = if about.is_empty() {
-        matches!(namespace, "default" | "kube-system")
-    } else {
-        about.text() == namespace
-    };
-    if !fits {
-        about.invalid_as(&json!(about.text()), "does not match event.namespace", out);
-    }
-    let time = object.get("eventTime");
-    if !time.is_set() && !modern {
-        return;
-    }
-    if modern && !time.is_set() {
-        time.required("", out);
-    }
-    let (controller, instance) = (
-        object.get(if modern { "reportingController" } else { "reportingComponent" }),
-        object.get("reportingInstance"),
-    );
-    object.named("reportingController", controller.value).required_text(labels::is_qualified_name, out);
-    for (field, max) in [
-        (instance, EVENT_TEXT_MAX),
-        (object.get("action"), EVENT_TEXT_MAX),
-        (object.get("reason"), EVENT_TEXT_MAX),
-    ] {
-        if field.must_be_given(out) && field.text().len() > max {
-            field.invalid(format!("can have at most {max} characters"), out);
-        }
-    }
-    let note = object.get(if modern { "note" } else { "message" });
-    if note.text().len() > EVENT_NOTE_MAX {
-        object
-            .named("message", note.value)
-            .invalid(format!("can have at most {EVENT_NOTE_MAX} characters"), out);
-    }
-    if modern {
-        let kind = object.get("type");
-        if !matches!(kind.text(), "Normal" | "Warning") {
-            kind.invalid_as(&json!(""), format!("has invalid value: {}", kind.text()), out);
-        }
-        for (key, told) in [
-            ("deprecatedFirstTimestamp", "firstTimestamp"),
-            ("deprecatedLastTimestamp", "lastTimestamp"),
-            ("deprecatedCount", "count"),
-        ] {
-            let field = object.get(key);
-            if field.is_set() && field.int() != 0 || field.value.is_string() {
-                object.named(told, field.value).invalid("needs to be unset", out);
-            }
-        }
-    }
-}
-
-pub(super) fn event_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    let modern = new.get("apiVersion").text().starts_with("events.k8s.io/");
-    if !modern || !new.get("eventTime").is_set() {
-        return event(new, out);
-    }
-    let same_fields = [
-        ("regarding", "involvedObject"),
-        ("reason", "reason"),
-        ("note", "message"),
-        ("type", "type"),
-        ("eventTime", "eventTime"),
-        ("action", "action"),
-        ("related", "related"),
-        ("reportingController", "reportingController"),
-        ("reportingInstance", "reportingInstance"),
-    ];
-    for (key, told) in same_fields {
-        let (field, before) = (new.get(key), old.get(key));
-        if !same(field.value, before.value) {
-            new.named(told, field.value).invalid(IMMUTABLE, out);
-        }
-    }
 }
 
 const USAGES: [&str; 23] = [

@@ -11,6 +11,7 @@ mod config;
 mod crd;
 mod cron;
 mod diff;
+mod event;
 mod flow;
 mod job;
 mod meta;
@@ -63,7 +64,7 @@ const RULES: &[(&str, Create, Update)] = &[
     ("PriorityClass", cluster::priority_class, cluster::priority_class_update),
     ("RuntimeClass", cluster::runtime_class, cluster::runtime_class_update),
     ("Lease", cluster::lease, cluster::lease_update),
-    ("Event", cluster::event, cluster::event_update),
+    ("Event", event::create, event::update),
     ("CertificateSigningRequest", cluster::signing_request, cluster::signing_request_update),
     ("PersistentVolumeClaim", storage::claim, storage::claim_update),
     ("PersistentVolume", storage::volume, storage::volume_update),

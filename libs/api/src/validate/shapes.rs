@@ -86,7 +86,7 @@ fn write_shape(object: &Value, shape: &str, head: &str, tail: &str, depth: usize
         let tail = comma(i, fields.len());
         match &field.kind {
             Kind::Plain(zero) => {
-                write_plain(if value.is_null() { zero } else { value }, &head, tail, depth + 1, out)
+                write_plain(if value.is_null() { zero } else { value }, &head, tail, depth + 1, out);
             }
             Kind::Capitalized => write_plain(&capitalized(value), &head, tail, depth + 1, out),
             Kind::Shape(shape) => write_shape(value, shape, &head, tail, depth + 1, out),
