@@ -1,16 +1,154 @@
 //! `meta.k8s.io/v1` Tables: the columns that kubectl prints, computed as Kubernetes' printers do.
+//!
+//! Columns are data (`data/columns.txt`): a kind's line `GROUP/KIND`, then `NAME|TYPE|FORMAT|PRIORITY|RULE` for each
+//! column. A rule is a JSON pointer with the text of an absent value (`/spec/x?<none>`), or one of `age:`, `text:`,
+//! `len:`, `ratio:`, `join:LIST:KEY`, `labels:`, `selector:`, or `fn:NAME`, a function where a rule cannot say it.
+
+mod age;
+mod config;
+mod jsonpath;
+mod network;
+mod pod;
+mod rules;
+mod workload;
+
+pub use age::{human_duration, since};
 
 use crate::kinds::Kind;
-use serde_json::Value;
+use jiff::Timestamp;
+use rules::Rule;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// One column of a table.
+struct Column {
+    name: &'static str,
+    kind: &'static str,
+    format: &'static str,
+    priority: i64,
+    rule: Rule,
+}
+
+/// An object and the time it is looked at.
+pub(crate) struct Row<'a> {
+    object: &'a Value,
+    now: Timestamp,
+}
+
+impl Row<'_> {
+    /// A text by JSON pointer, empty when absent.
+    fn text(&self, pointer: &str) -> &str {
+        self.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    }
+    /// A number by JSON pointer, zero when absent.
+    fn number(&self, pointer: &str) -> i64 {
+        self.object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
+    }
+    /// The items of a list by JSON pointer.
+    fn list(&self, pointer: &str) -> &[Value] {
+        self.object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+    /// The status of a condition, empty when there is none.
+    fn condition(&self, kind: &str) -> &str {
+        let found = self.list("/status/conditions").iter().find(|condition| condition["type"] == kind);
+        found.and_then(|condition| condition["status"].as_str()).unwrap_or_default()
+    }
+    fn is_deleting(&self) -> bool {
+        !self.text("/metadata/deletionTimestamp").is_empty()
+    }
+    fn age(&self, pointer: &str) -> String {
+        since(self.text(pointer), self.now)
+    }
+}
+
+static TABLES: LazyLock<HashMap<&'static str, Vec<Column>>> = LazyLock::new(|| {
+    let mut tables: HashMap<&'static str, Vec<Column>> = HashMap::new();
+    let mut current = "";
+    for line in include_str!("../data/columns.txt").lines() {
+        let mut parts = line.splitn(5, '|');
+        let mut next = || parts.next().unwrap_or_default();
+        let (name, kind, format, priority, rule) = (next(), next(), next(), next(), next());
+        if rule.is_empty() {
+            current = name;
+        } else {
+            let column =
+                Column { name, kind, format, priority: i64::from(priority == "1"), rule: Rule::parse(rule) };
+            tables.entry(current).or_default().push(column);
+        }
+    }
+    tables
+});
+
+fn table(kind: &Kind) -> Option<&'static [Column]> {
+    // Events of both groups are the same objects.
+    let group = if kind.kind == "Event" { "" } else { kind.group.as_str() };
+    TABLES.get(format!("{group}/{}", kind.kind).as_str()).map(Vec::as_slice)
+}
+
+fn definition(name: &str, kind: &str, format: &str, priority: i64) -> Value {
+    json!({"name": name, "type": kind, "format": format, "description": "", "priority": priority})
+}
 
 /// `columnDefinitions` of a kind.
 #[must_use]
 pub fn columns(kind: &Kind) -> Value {
-    unimplemented!("B {kind:?}")
+    let name = || definition("Name", "string", "name", 0);
+    if let Some(custom) = &kind.custom {
+        let text = |column: &Value, key: &str| column[key].as_str().unwrap_or_default().to_owned();
+        let printed = printer_columns(custom).into_iter().map(|column| {
+            json!({
+                "name": text(&column, "name"), "type": text(&column, "type"), "format": text(&column, "format"),
+                "description": text(&column, "description"), "priority": column["priority"].as_i64().unwrap_or_default(),
+            })
+        });
+        return std::iter::once(name()).chain(printed).collect();
+    }
+    match table(kind) {
+        Some(table) => table
+            .iter()
+            .map(|column| definition(column.name, column.kind, column.format, column.priority))
+            .collect(),
+        None => json!([name(), definition("Created At", "date", "", 0)]),
+    }
 }
 
 /// The cells of one object; `now` gives ages.
 #[must_use]
-pub fn cells(kind: &Kind, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
-    unimplemented!("B {kind:?} {object} {now}")
+pub fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
+    let row = Row { object, now };
+    let name = || row.text("/metadata/name").into();
+    if let Some(custom) = &kind.custom {
+        let printed = printer_columns(custom).into_iter().map(|column| jsonpath::cell(&column, object, now));
+        return std::iter::once(name()).chain(printed).collect();
+    }
+    match table(kind) {
+        Some(table) => table.iter().map(|column| column.rule.cell(&row)).collect(),
+        None => vec![name(), row.text("/metadata/creationTimestamp").into()],
+    }
 }
+
+/// What a custom kind declares, or its age.
+fn printer_columns(custom: &Value) -> Vec<Value> {
+    match custom["additionalPrinterColumns"].as_array() {
+        Some(columns) if !columns.is_empty() => columns.clone(),
+        _ => vec![json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"})],
+    }
+}
+
+/// The `conditions` of a row: finished pods say so.
+#[must_use]
+pub fn row_conditions(kind: &Kind, object: &Value) -> Option<Value> {
+    if kind.kind != "Pod" || !kind.group.is_empty() {
+        return None;
+    }
+    let (reason, message) = match object["status"]["phase"].as_str()? {
+        "Succeeded" => ("Succeeded", "The pod has completed successfully."),
+        "Failed" => ("Failed", "The pod failed."),
+        _ => return None,
+    };
+    Some(json!([{"type": "Completed", "status": "True", "reason": reason, "message": message}]))
+}
+
+#[cfg(test)]
+mod tests;
