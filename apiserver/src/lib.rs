@@ -6,5 +6,7 @@ pub mod admission;
 pub mod authentication;
 pub mod authorization;
 pub mod reader;
+pub mod registry;
 pub mod request;
+pub mod storage;
 pub mod streaming;

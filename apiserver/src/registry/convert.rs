@@ -1,0 +1,215 @@
+//! The few built-in kinds that are served in another version than they are stored in.
+//!
+//! In: an object as stored, or as a client sent it. Out: the same in the other version. Both directions lose nothing.
+
+use coracle_api::kinds::Kind;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// Whether objects of `kind` are stored in another version.
+#[must_use]
+pub fn needed(kind: &Kind) -> bool {
+    kind.custom.is_none() && stored_version(kind) != kind.api_version()
+}
+
+/// The apiVersion in which `kind` is stored.
+#[must_use]
+pub fn stored_version(kind: &Kind) -> String {
+    match (kind.group.as_str(), kind.kind.as_str()) {
+        (_, "Event") => "v1".to_owned(),
+        (_, "HorizontalPodAutoscaler") => "autoscaling/v2".to_owned(),
+        _ => kind.api_version(),
+    }
+}
+
+/// A stored object in the version of `kind`.
+#[must_use]
+pub fn to(kind: &Kind, stored: &Arc<Value>) -> Arc<Value> {
+    if !needed(kind) {
+        return stored.clone();
+    }
+    let mut object = stored.as_ref().clone();
+    object["apiVersion"] = json!(kind.api_version());
+    match kind.kind.as_str() {
+        "Event" => rename(&mut object, EVENT_FIELDS),
+        "HorizontalPodAutoscaler" => autoscaler_to_v1(&mut object),
+        _ => {}
+    }
+    Arc::new(object)
+}
+
+/// An object in the version of `kind` as it is stored.
+#[must_use]
+pub fn from(kind: &Kind, mut object: Value) -> Value {
+    if !needed(kind) {
+        return object;
+    }
+    object["apiVersion"] = json!(stored_version(kind));
+    match kind.kind.as_str() {
+        "Event" => {
+            let back: Vec<(&str, &str)> = EVENT_FIELDS.iter().map(|(core, new)| (*new, *core)).collect();
+            rename(&mut object, &back);
+        }
+        "HorizontalPodAutoscaler" => autoscaler_from_v1(&mut object),
+        _ => {}
+    }
+    object
+}
+
+/// Fields of a v1 Event and their names in events.k8s.io/v1.
+const EVENT_FIELDS: &[(&str, &str)] = &[
+    ("involvedObject", "regarding"),
+    ("message", "note"),
+    ("source", "deprecatedSource"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("count", "deprecatedCount"),
+    ("reportingComponent", "reportingController"),
+];
+
+fn rename(object: &mut Value, fields: &[(&str, &str)]) {
+    let Some(object) = object.as_object_mut() else { return };
+    for (from, to) in fields {
+        if let Some(value) = object.remove(*from) {
+            object.insert((*to).to_owned(), value);
+        }
+    }
+}
+
+const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
+const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
+const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
+const CURRENT: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
+
+fn is_cpu_utilization(metric: &Value, target: &str) -> bool {
+    metric["type"] == "Resource"
+        && metric["resource"]["name"] == "cpu"
+        && metric["resource"][target]["averageUtilization"].is_i64()
+}
+
+/// v1 knows CPU utilization only; the rest travels in annotations.
+fn autoscaler_to_v1(object: &mut Value) {
+    let mut kept = Map::new();
+    let mut take = |list: Value, target: &str, annotation: &str| {
+        let (mut cpu, mut rest) = (Value::Null, Vec::new());
+        for metric in list.as_array().into_iter().flatten() {
+            if cpu.is_null() && is_cpu_utilization(metric, target) {
+                cpu = metric["resource"][target]["averageUtilization"].clone();
+            } else {
+                rest.push(metric.clone());
+            }
+        }
+        if !rest.is_empty() {
+            kept.insert(annotation.to_owned(), json!(Value::Array(rest).to_string()));
+        }
+        cpu
+    };
+    let spec = take(object["spec"]["metrics"].take(), "target", METRICS);
+    let status = take(object["status"]["currentMetrics"].take(), "current", CURRENT);
+    for (part, key, annotation) in [("spec", "behavior", BEHAVIOR), ("status", "conditions", CONDITIONS)] {
+        let value = object[part].as_object_mut().and_then(|part| part.remove(key));
+        if let Some(value) = value.filter(|value| !value.is_null()) {
+            kept.insert(annotation.to_owned(), json!(value.to_string()));
+        }
+    }
+    set_or_drop(&mut object["spec"], "metrics", "targetCPUUtilizationPercentage", spec);
+    set_or_drop(&mut object["status"], "currentMetrics", "currentCPUUtilizationPercentage", status);
+    if let Some(status) = object["status"].as_object_mut() {
+        status.entry("currentReplicas").or_insert(json!(0));
+    }
+    if !kept.is_empty() {
+        if !object["metadata"]["annotations"].is_object() {
+            object["metadata"]["annotations"] = json!({});
+        }
+        for (key, value) in kept {
+            object["metadata"]["annotations"][key] = value;
+        }
+    }
+}
+
+fn set_or_drop(part: &mut Value, from: &str, to: &str, value: Value) {
+    if let Some(part) = part.as_object_mut() {
+        part.remove(from);
+        if !value.is_null() {
+            part.insert(to.to_owned(), value);
+        }
+    }
+}
+
+fn autoscaler_from_v1(object: &mut Value) {
+    let mut annotation = |key: &str| -> Value {
+        let annotations = object["metadata"]["annotations"].as_object_mut();
+        let text = annotations.and_then(|annotations| annotations.remove(key));
+        text.and_then(|text| serde_json::from_str(text.as_str()?).ok()).unwrap_or_default()
+    };
+    let (metrics, current) = (annotation(METRICS), annotation(CURRENT));
+    let (behavior, conditions) = (annotation(BEHAVIOR), annotation(CONDITIONS));
+    if object["metadata"]["annotations"].as_object().is_some_and(Map::is_empty) {
+        coracle_api::meta::remove(object, "annotations");
+    }
+    let join = |part: &mut Value, key: &str, target: &str, rest: Value, list: &str| {
+        let Some(part) = part.as_object_mut() else { return };
+        let mut metrics = Vec::new();
+        if let Some(cpu) = part.remove(key) {
+            let mut about = json!({"averageUtilization": cpu});
+            if target == "target" {
+                about["type"] = json!("Utilization");
+            }
+            metrics.push(json!({"type": "Resource", "resource": {"name": "cpu", target: about}}));
+        }
+        metrics.extend(rest.as_array().cloned().unwrap_or_default());
+        if metrics.is_empty() && list == "currentMetrics" {
+            part.insert(list.to_owned(), Value::Null);
+        } else if !metrics.is_empty() {
+            part.insert(list.to_owned(), Value::Array(metrics));
+        }
+    };
+    join(&mut object["spec"], "targetCPUUtilizationPercentage", "target", metrics, "metrics");
+    if object["status"].is_object() {
+        join(&mut object["status"], "currentCPUUtilizationPercentage", "current", current, "currentMetrics");
+    }
+    for (part, key, value) in [("spec", "behavior", behavior), ("status", "conditions", conditions)] {
+        if !value.is_null() {
+            object[part][key] = value;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(group: &str, version: &str, name: &str) -> Kind {
+        Kind {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            kind: name.to_owned(),
+            plural: String::new(),
+            singular: String::new(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            namespaced: true,
+            verbs: Vec::new(),
+            subresources: Vec::new(),
+            storage_version: String::new(),
+            definition: String::new(),
+            custom: None,
+        }
+    }
+
+    #[test]
+    fn events_and_autoscalers_come_back_unchanged() {
+        let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "regarding": {"name": "p"}, "note": "n"});
+        let of = kind("events.k8s.io", "v1", "Event");
+        let stored = from(&of, event.clone());
+        assert_eq!(stored["involvedObject"]["name"], "p");
+        assert_eq!(to(&of, &Arc::new(stored)).as_ref(), &event);
+
+        let v1 = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+            "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}, "status": {"currentReplicas": 0, "desiredReplicas": 0}});
+        let of = kind("autoscaling", "v1", "HorizontalPodAutoscaler");
+        let stored = from(&of, v1.clone());
+        assert_eq!(stored["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 50);
+        assert_eq!(to(&of, &Arc::new(stored)).as_ref(), &v1);
+    }
+}

@@ -1,0 +1,339 @@
+//! Objects, lists and watch events as clients want them: JSON, YAML or protobuf; whole, as a Table, or only metadata.
+
+use super::cache::{Change, Event};
+use super::entry::Entry;
+use crate::registry::convert;
+use bytes::Bytes;
+use coracle_api::kinds::Kind;
+use coracle_api::status::Status;
+use coracle_api::{meta, protobuf, table};
+use coracle_daemon::clock;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// A serialization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Media {
+    /// `application/json`.
+    Json,
+    /// `application/yaml`.
+    Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
+}
+
+/// What a Table's rows hold of their objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Include {
+    /// Only metadata.
+    Metadata,
+    /// All.
+    Object,
+    /// Nothing.
+    None,
+}
+
+/// How much of an object is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// All of it.
+    Whole,
+    /// Columns for people.
+    Table(Include),
+    /// `PartialObjectMetadata(List)`.
+    Partial,
+}
+
+/// What the client accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Format {
+    /// The serialization.
+    pub media: Media,
+    /// How much.
+    pub shape: Shape,
+    /// Indented JSON.
+    pub pretty: bool,
+}
+
+impl Format {
+    /// Plain JSON.
+    pub const JSON: Self = Self { media: Media::Json, shape: Shape::Whole, pretty: false };
+
+    /// The answer's `Content-Type`.
+    #[must_use]
+    pub fn content_type(self, stream: bool) -> &'static str {
+        match (self.media, stream) {
+            (Media::Json, false) => "application/json",
+            (Media::Json, true) => "application/json;stream=watch",
+            (Media::Yaml, _) => "application/yaml",
+            (Media::Protobuf, false) => "application/vnd.kubernetes.protobuf",
+            (Media::Protobuf, true) => "application/vnd.kubernetes.protobuf;stream=watch",
+        }
+    }
+}
+
+/// `metadata` of a list.
+#[derive(Clone, Debug, Default)]
+pub struct ListMeta {
+    /// The snapshot's resourceVersion.
+    pub revision: u64,
+    /// Where the next page begins.
+    pub continue_token: Option<String>,
+    /// How many objects come after this page.
+    pub remaining: Option<u64>,
+}
+
+impl ListMeta {
+    fn value(&self) -> Value {
+        let mut metadata = json!({"resourceVersion": self.revision.to_string()});
+        if let Some(token) = &self.continue_token {
+            metadata["continue"] = json!(token);
+        }
+        if let Some(remaining) = self.remaining {
+            metadata["remainingItemCount"] = json!(remaining);
+        }
+        metadata
+    }
+}
+
+/// Any object in `format`'s serialization, whole.
+///
+/// # Errors
+/// It has no such form.
+pub fn value(format: Format, object: &Value) -> Result<Vec<u8>, Status> {
+    match format.media {
+        Media::Json if format.pretty => {
+            let mut out = Vec::new();
+            let indent = serde_json::ser::PrettyFormatter::with_indent(b"  ");
+            let mut to = serde_json::Serializer::with_formatter(&mut out, indent);
+            serde::Serialize::serialize(object, &mut to).map_err(Status::internal)?;
+            out.push(b'\n');
+            Ok(out)
+        }
+        Media::Json => {
+            let mut out = serde_json::to_vec(object).map_err(Status::internal)?;
+            out.push(b'\n');
+            Ok(out)
+        }
+        Media::Yaml => serde_yaml_ng::to_string(object).map(String::into_bytes).map_err(Status::internal),
+        Media::Protobuf => protobuf::encode(object).map_err(Status::internal),
+    }
+}
+
+/// One object of `kind` as `format` wants it.
+///
+/// # Errors
+/// It has no such form.
+pub fn entry(format: Format, kind: &Kind, entry: &Entry) -> Result<Bytes, Status> {
+    if format.shape == Shape::Whole && !convert::needed(kind) {
+        match format.media {
+            Media::Json if !format.pretty => {
+                let mut out = Vec::new();
+                entry.write_json(&mut out, false);
+                out.push(b'\n');
+                return Ok(out.into());
+            }
+            Media::Protobuf => {
+                if let Some(bytes) = entry.protobuf() {
+                    return Ok(bytes.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    object(format, kind, &convert::to(kind, entry.value())).map(Bytes::from)
+}
+
+/// An object in the version of `kind` as `format` wants it.
+///
+/// # Errors
+/// It has no such form.
+pub fn object(format: Format, kind: &Kind, object: &Value) -> Result<Vec<u8>, Status> {
+    match format.shape {
+        Shape::Whole => value(format, object),
+        Shape::Partial => value(format, &partial(object)),
+        Shape::Table(include) => {
+            let metadata = json!({"resourceVersion": meta::field(object, "resourceVersion")});
+            value(format, &tabled(kind, metadata, [object], include, true))
+        }
+    }
+}
+
+/// A list of `kind` as `format` wants it.
+///
+/// # Errors
+/// It has no such form.
+pub fn list(format: Format, kind: &Kind, entries: &[Arc<Entry>], about: &ListMeta) -> Result<Bytes, Status> {
+    let plain = format.media == Media::Json && !format.pretty && !convert::needed(kind);
+    if format.shape == Shape::Whole && plain {
+        return Ok(plain_list(kind, entries, about).into());
+    }
+    let objects: Vec<Arc<Value>> = entries.iter().map(|entry| convert::to(kind, entry.value())).collect();
+    values(format, kind, objects.iter().map(AsRef::as_ref), about.value()).map(Bytes::from)
+}
+
+/// A list of objects in the version of `kind`.
+///
+/// # Errors
+/// It has no such form.
+pub fn values<'a>(
+    format: Format,
+    kind: &Kind,
+    objects: impl IntoIterator<Item = &'a Value>,
+    metadata: Value,
+) -> Result<Vec<u8>, Status> {
+    let list = match format.shape {
+        Shape::Whole => {
+            let items: Vec<Value> = objects.into_iter().map(|object| item(kind, object)).collect();
+            json!({"kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(), "metadata": metadata, "items": items})
+        }
+        Shape::Partial => {
+            let items: Vec<Value> = objects.into_iter().map(partial).collect();
+            json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
+        }
+        Shape::Table(include) => tabled(kind, metadata, objects, include, true),
+    };
+    value(format, &list)
+}
+
+/// Items of built-in lists go without kind and apiVersion.
+fn item(kind: &Kind, object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(object) = object.as_object_mut().filter(|_| kind.custom.is_none()) {
+        object.remove("kind");
+        object.remove("apiVersion");
+    }
+    object
+}
+
+fn plain_list(kind: &Kind, entries: &[Arc<Entry>], about: &ListMeta) -> Vec<u8> {
+    let size: usize = entries.iter().map(|entry| entry.raw().len() + 48).sum();
+    let mut out = Vec::with_capacity(size + 256);
+    out.extend_from_slice(
+        format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":", kind.kind, kind.api_version()).as_bytes(),
+    );
+    // Writing JSON to memory does not fail.
+    let _ = serde_json::to_writer(&mut out, &about.value());
+    out.extend_from_slice(b",\"items\":[");
+    for (index, entry) in entries.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        entry.write_json(&mut out, kind.custom.is_none());
+    }
+    out.extend_from_slice(b"]}\n");
+    out
+}
+
+/// `PartialObjectMetadata` of an object.
+fn partial(object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+}
+
+fn tabled<'a>(
+    kind: &Kind,
+    metadata: Value,
+    objects: impl IntoIterator<Item = &'a Value>,
+    include: Include,
+    with_columns: bool,
+) -> Value {
+    let now = clock::now();
+    let rows: Vec<Value> = objects
+        .into_iter()
+        .map(|object| {
+            let shown = match include {
+                Include::Metadata => partial(object),
+                Include::Object => object.clone(),
+                Include::None => Value::Null,
+            };
+            json!({"cells": table::cells(kind, object, now), "object": shown})
+        })
+        .collect();
+    let columns = if with_columns { table::columns(kind) } else { json!([]) };
+    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows})
+}
+
+/// One frame of a watch: `change` as this watcher sees it, of `entry`. `first` Tables tell their columns.
+///
+/// # Errors
+/// It has no such form.
+pub fn frame(format: Format, kind: &Kind, change: Change, of: &Entry, first: bool) -> Result<Bytes, Status> {
+    let plain = format.shape == Shape::Whole && !convert::needed(kind);
+    if format.media == Media::Protobuf {
+        let object = entry(format, kind, of)?;
+        return Ok(protobuf::watch_frame(change.word(), &object).into());
+    }
+    if plain && format.media == Media::Json {
+        let mut out = Vec::with_capacity(of.raw().len() + 80);
+        out.extend_from_slice(format!("{{\"type\":\"{}\",\"object\":", change.word()).as_bytes());
+        of.write_json(&mut out, false);
+        out.extend_from_slice(b"}\n");
+        return Ok(out.into());
+    }
+    let object = convert::to(kind, of.value());
+    let object = match format.shape {
+        Shape::Whole => object.as_ref().clone(),
+        Shape::Partial => partial(&object),
+        Shape::Table(include) => {
+            let metadata = json!({"resourceVersion": of.revision.to_string()});
+            tabled(kind, metadata, [object.as_ref()], include, first)
+        }
+    };
+    told(format, change.word(), &object)
+}
+
+/// The frame of an event that all watchers of one format share.
+///
+/// # Errors
+/// It has no such form.
+pub fn shared_frame(format: Format, kind: &Kind, change: Change, event: &Event) -> Result<Bytes, Status> {
+    let of = if change == Change::Deleted && event.change != Change::Deleted {
+        // The object left the selection: told with its last state that was in it, at this revision.
+        Arc::new(event.before.as_ref().unwrap_or(&event.entry).at(event.entry.revision))
+    } else {
+        event.entry.clone()
+    };
+    let mut failed = None;
+    let key = (change, format, kind.api_version());
+    let bytes = event.frame(key, || {
+        frame(format, kind, change, &of, false).unwrap_or_else(|status| {
+            failed = Some(status);
+            Bytes::new()
+        })
+    });
+    failed.map_or(Ok(bytes), Err)
+}
+
+/// A frame of any object: bookmarks and errors.
+///
+/// # Errors
+/// It has no such form.
+pub fn told(format: Format, word: &str, object: &Value) -> Result<Bytes, Status> {
+    if format.media == Media::Protobuf {
+        let object = protobuf::encode(object).map_err(Status::internal)?;
+        return Ok(protobuf::watch_frame(word, &object).into());
+    }
+    let mut out = serde_json::to_vec(&json!({"type": word, "object": object})).map_err(Status::internal)?;
+    out.push(b'\n');
+    Ok(out.into())
+}
+
+/// A bookmark's object: nothing but its kind, resourceVersion and, at the end of initial events, the annotation.
+#[must_use]
+pub fn bookmark(format: Format, kind: &Kind, revision: u64, initial_events_end: bool) -> Value {
+    let mut metadata = Map::new();
+    metadata.insert("resourceVersion".to_owned(), json!(revision.to_string()));
+    metadata.insert("creationTimestamp".to_owned(), Value::Null);
+    if initial_events_end {
+        metadata.insert("annotations".to_owned(), json!({"k8s.io/initial-events-end": "true"}));
+    }
+    match format.shape {
+        Shape::Whole => json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata}),
+        Shape::Partial => {
+            json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+        }
+        Shape::Table(_) => {
+            json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": [], "rows": []})
+        }
+    }
+}

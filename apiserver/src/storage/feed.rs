@@ -1,0 +1,148 @@
+//! The one watch on the store that feeds every resource's cache.
+//!
+//! First all keys, page by page at one revision; then every change after it. A broken watch goes on from the last
+//! revision; only when the store has forgotten that is everything read anew, and clients' watches end.
+
+use super::cache::Told;
+use super::entry::Entry;
+use super::{Resource, Store, keys};
+use bytes::Bytes;
+use coracle_api::status::GroupResource;
+use coracle_daemon::Tasks;
+use coracle_etcd::kv::prefix_end;
+use coracle_etcd::proto::{Event, EventType, RangeRequest};
+use coracle_etcd::{KvError, WatchBatch};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+const PAGE: i64 = 1000;
+/// Between tries to reach the store.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Feeds the caches until the process stops.
+pub async fn run(store: Arc<Store>, tasks: Tasks) -> anyhow::Result<()> {
+    let stop = tasks.stopping();
+    tokio::select! {
+        () = feed(&store) => {}
+        () = stop.cancelled() => {}
+    }
+    Ok(())
+}
+
+async fn feed(store: &Store) {
+    let mut next: Option<u64> = None;
+    loop {
+        let from = match next {
+            Some(revision) => revision,
+            None => match load(store).await {
+                Ok(revision) => revision,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read the store; trying again");
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            },
+        };
+        let error = follow(store, from).await;
+        next = match error {
+            KvError::Compacted { .. } => {
+                tracing::warn!("the store has forgotten what this server had not seen; reading everything again");
+                None
+            }
+            error => {
+                tracing::warn!(%error, "the watch on the store broke; going on");
+                tokio::time::sleep(RETRY / 4).await;
+                Some(store.progress())
+            }
+        };
+    }
+}
+
+type Loaded = HashMap<GroupResource, BTreeMap<String, Arc<Entry>>>;
+
+/// Reads everything; returns the revision of the reading.
+async fn load(store: &Store) -> Result<u64, KvError> {
+    let end = prefix_end(keys::ROOT.as_bytes());
+    let mut from = Bytes::from_static(keys::ROOT.as_bytes());
+    let mut revision = 0;
+    let mut loaded = Loaded::new();
+    loop {
+        let request = RangeRequest {
+            key: from.clone(),
+            range_end: end.clone(),
+            limit: PAGE,
+            revision,
+            ..RangeRequest::default()
+        };
+        let page = store.kv().range(request).await?;
+        if revision == 0 {
+            revision = page.header.as_ref().map_or(0, |header| header.revision);
+        }
+        for kv in &page.kvs {
+            let Some((resource, tail)) = store.route(&kv.key) else { continue };
+            let entry = Entry::new(tail, unsigned(kv.mod_revision), kv.value.clone());
+            loaded.entry(resource.of.clone()).or_default().insert(tail.to_owned(), Arc::new(entry));
+        }
+        match page.kvs.last().filter(|_| page.more) {
+            Some(last) => from = [last.key.as_ref(), b"\0"].concat().into(),
+            None => break,
+        }
+    }
+    let revision = unsigned(revision);
+    for resource in store.resources().values() {
+        resource.cache.install(loaded.remove(&resource.of).unwrap_or_default(), revision);
+    }
+    store.advance(revision);
+    Ok(revision)
+}
+
+/// Applies every change after `from` until the watch ends.
+async fn follow(store: &Store, from: u64) -> KvError {
+    let root = Bytes::from_static(keys::ROOT.as_bytes());
+    let start = i64::try_from(from + 1).unwrap_or(i64::MAX);
+    let mut watch = match store.kv().watch(root, prefix_end(keys::ROOT.as_bytes()), start, false).await {
+        Ok(watch) => watch,
+        Err(error) => return error,
+    };
+    loop {
+        let batch = tokio::select! {
+            batch = watch.next() => batch,
+            () = store.progress_wanted() => {
+                watch.request_progress();
+                continue;
+            }
+        };
+        match batch {
+            Ok(WatchBatch::Events { revision, events }) => {
+                apply(store, events);
+                store.advance(unsigned(revision));
+            }
+            Ok(WatchBatch::Progress { revision }) => store.advance(unsigned(revision)),
+            Err(error) => return error,
+        }
+    }
+}
+
+fn apply(store: &Store, events: Vec<Event>) {
+    let mut changes: HashMap<GroupResource, (Arc<Resource>, Vec<Told>)> = HashMap::new();
+    for event in events {
+        let deleted = event.r#type() == EventType::Delete;
+        let Some(kv) = event.kv else { continue };
+        let Some((resource, tail)) = store.route(&kv.key) else { continue };
+        let told = Told {
+            tail: tail.to_owned(),
+            revision: unsigned(kv.mod_revision),
+            raw: (!deleted).then_some(kv.value),
+        };
+        changes.entry(resource.of.clone()).or_insert_with(|| (resource, Vec::new())).1.push(told);
+    }
+    for (resource, changes) in changes.into_values() {
+        resource.cache.apply(changes);
+    }
+}
+
+/// Revisions are never negative.
+fn unsigned(revision: i64) -> u64 {
+    u64::try_from(revision).unwrap_or(0)
+}
