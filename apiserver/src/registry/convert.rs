@@ -90,9 +90,9 @@ fn is_cpu_utilization(metric: &Value, target: &str) -> bool {
 /// v1 knows CPU utilization only; the rest travels in annotations.
 fn autoscaler_to_v1(object: &mut Value) {
     let mut kept = Map::new();
-    let mut take = |list: Value, target: &str, annotation: &str| {
+    let mut take = |list: &mut Value, target: &str, annotation: &str| {
         let (mut cpu, mut rest) = (Value::Null, Vec::new());
-        for metric in list.as_array().into_iter().flatten() {
+        for metric in list.take().as_array().into_iter().flatten() {
             if cpu.is_null() && is_cpu_utilization(metric, target) {
                 cpu = metric["resource"][target]["averageUtilization"].clone();
             } else {
@@ -104,17 +104,20 @@ fn autoscaler_to_v1(object: &mut Value) {
         }
         cpu
     };
-    let spec = take(object["spec"]["metrics"].take(), "target", METRICS);
-    let status = take(object["status"]["currentMetrics"].take(), "current", CURRENT);
+    let mut nothing = Value::Null;
+    let spec = take(object.pointer_mut("/spec/metrics").unwrap_or(&mut nothing), "target", METRICS);
+    let status =
+        take(object.pointer_mut("/status/currentMetrics").unwrap_or(&mut nothing), "current", CURRENT);
     for (part, key, annotation) in [("spec", "behavior", BEHAVIOR), ("status", "conditions", CONDITIONS)] {
-        let value = object[part].as_object_mut().and_then(|part| part.remove(key));
+        let part = object.get_mut(part).and_then(Value::as_object_mut);
+        let value = part.and_then(|part| part.remove(key));
         if let Some(value) = value.filter(|value| !value.is_null()) {
             kept.insert(annotation.to_owned(), json!(value.to_string()));
         }
     }
-    set_or_drop(&mut object["spec"], "metrics", "targetCPUUtilizationPercentage", spec);
-    set_or_drop(&mut object["status"], "currentMetrics", "currentCPUUtilizationPercentage", status);
-    if let Some(status) = object["status"].as_object_mut() {
+    set_or_drop(object.get_mut("spec"), "metrics", "targetCPUUtilizationPercentage", spec);
+    set_or_drop(object.get_mut("status"), "currentMetrics", "currentCPUUtilizationPercentage", status);
+    if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
         status.entry("currentReplicas").or_insert(json!(0));
     }
     if !kept.is_empty() {
@@ -127,8 +130,8 @@ fn autoscaler_to_v1(object: &mut Value) {
     }
 }
 
-fn set_or_drop(part: &mut Value, from: &str, to: &str, value: Value) {
-    if let Some(part) = part.as_object_mut() {
+fn set_or_drop(part: Option<&mut Value>, from: &str, to: &str, value: Value) {
+    if let Some(part) = part.and_then(Value::as_object_mut) {
         part.remove(from);
         if !value.is_null() {
             part.insert(to.to_owned(), value);
@@ -138,17 +141,17 @@ fn set_or_drop(part: &mut Value, from: &str, to: &str, value: Value) {
 
 fn autoscaler_from_v1(object: &mut Value) {
     let mut annotation = |key: &str| -> Value {
-        let annotations = object["metadata"]["annotations"].as_object_mut();
+        let annotations = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
         let text = annotations.and_then(|annotations| annotations.remove(key));
         text.and_then(|text| serde_json::from_str(text.as_str()?).ok()).unwrap_or_default()
     };
     let (metrics, current) = (annotation(METRICS), annotation(CURRENT));
     let (behavior, conditions) = (annotation(BEHAVIOR), annotation(CONDITIONS));
-    if object["metadata"]["annotations"].as_object().is_some_and(Map::is_empty) {
+    if object.pointer("/metadata/annotations").and_then(Value::as_object).is_some_and(Map::is_empty) {
         coracle_api::meta::remove(object, "annotations");
     }
-    let join = |part: &mut Value, key: &str, target: &str, rest: Value, list: &str| {
-        let Some(part) = part.as_object_mut() else { return };
+    let join = |part: Option<&mut Value>, key: &str, target: &str, rest: Value, list: &str| {
+        let Some(part) = part.and_then(Value::as_object_mut) else { return };
         let mut metrics = Vec::new();
         if let Some(cpu) = part.remove(key) {
             let mut about = json!({"averageUtilization": cpu});
@@ -164,10 +167,8 @@ fn autoscaler_from_v1(object: &mut Value) {
             part.insert(list.to_owned(), Value::Array(metrics));
         }
     };
-    join(&mut object["spec"], "targetCPUUtilizationPercentage", "target", metrics, "metrics");
-    if object["status"].is_object() {
-        join(&mut object["status"], "currentCPUUtilizationPercentage", "current", current, "currentMetrics");
-    }
+    join(object.get_mut("spec"), "targetCPUUtilizationPercentage", "target", metrics, "metrics");
+    join(object.get_mut("status"), "currentCPUUtilizationPercentage", "current", current, "currentMetrics");
     for (part, key, value) in [("spec", "behavior", behavior), ("status", "conditions", conditions)] {
         if !value.is_null() {
             object[part][key] = value;

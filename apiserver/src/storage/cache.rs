@@ -131,8 +131,15 @@ impl Cache {
         let mut state = self.state.write();
         let first = state.first + state.window.len() as u64;
         let era = state.era + 1;
-        *state =
-            State { objects, first, since: revision, revision, era, window: VecDeque::new(), window_bytes: 0 };
+        *state = State {
+            objects,
+            first,
+            since: revision,
+            revision,
+            era,
+            window: VecDeque::new(),
+            window_bytes: 0,
+        };
         drop(state);
         self.version.fetch_add(1, Ordering::Release);
         self.moved.send_modify(|moved| *moved += 1);
@@ -142,7 +149,9 @@ impl Cache {
     pub fn apply(&self, changes: Vec<Told>) {
         let mut state = self.state.write();
         for told in changes {
-            if told.revision > state.revision || state.window.back().is_some_and(|e| e.entry.revision == told.revision) {
+            if told.revision > state.revision
+                || state.window.back().is_some_and(|e| e.entry.revision == told.revision)
+            {
                 state.apply(told);
             }
         }
@@ -281,7 +290,7 @@ mod tests {
     use super::*;
 
     fn told(tail: &str, revision: u64, raw: Option<&'static str>) -> Told {
-        Told { tail: tail.to_owned(), revision, raw: raw.map(Bytes::from_static) }
+        Told { tail: tail.to_owned(), revision, raw: raw.map(|raw| Bytes::from_static(raw.as_bytes())) }
     }
 
     fn seen(events: &[Arc<Event>]) -> Vec<(Change, u64)> {
@@ -296,7 +305,10 @@ mod tests {
         let mut cursor = cache.cursor(6).map_err(|_| ()).expect("cursor");
         assert_eq!(seen(&cache.read(&mut cursor).expect("read")), [(Change::Added, 7)]);
         cache.apply(vec![told("n/a", 8, Some("{}")), told("n/b", 9, None)]);
-        assert_eq!(seen(&cache.read(&mut cursor).expect("read")), [(Change::Modified, 8), (Change::Deleted, 9)]);
+        assert_eq!(
+            seen(&cache.read(&mut cursor).expect("read")),
+            [(Change::Modified, 8), (Change::Deleted, 9)]
+        );
         assert!(cache.read(&mut cursor).expect("read").is_empty());
         assert_eq!(cache.cursor(4).err(), Some(Gone::TooOld(5)));
         let (entries, revision) = cache.list("n", 9, |_| true);

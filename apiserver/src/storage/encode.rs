@@ -210,7 +210,8 @@ fn plain_list(kind: &Kind, entries: &[Arc<Entry>], about: &ListMeta) -> Vec<u8> 
     let size: usize = entries.iter().map(|entry| entry.raw().len() + 48).sum();
     let mut out = Vec::with_capacity(size + 256);
     out.extend_from_slice(
-        format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":", kind.kind, kind.api_version()).as_bytes(),
+        format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":", kind.kind, kind.api_version())
+            .as_bytes(),
     );
     // Writing JSON to memory does not fail.
     let _ = serde_json::to_writer(&mut out, &about.value());

@@ -47,7 +47,9 @@ async fn feed(store: &Store) {
         let error = follow(store, from).await;
         next = match error {
             KvError::Compacted { .. } => {
-                tracing::warn!("the store has forgotten what this server had not seen; reading everything again");
+                tracing::warn!(
+                    "the store has forgotten what this server had not seen; reading everything again"
+                );
                 None
             }
             error => {

@@ -93,9 +93,7 @@ impl Store {
             raw: Some(raw.clone()),
             lease,
         };
-        let done = |revision| {
-            Written::Done(Arc::new(Entry::new(tail, revision, raw).with_value(object)))
-        };
+        let done = |revision| Written::Done(Arc::new(Entry::new(tail, revision, raw).with_value(object)));
         match self.swap(&write, beside).await {
             Ok(Swapped::At(revision)) => Ok(done(revision)),
             Ok(Swapped::Not(current)) => Ok(refused(current, expected)),
@@ -174,7 +172,11 @@ enum Swapped {
 
 /// Of a transaction that did nothing: either the object has moved, or only a claimed key was taken.
 fn refused(found: Option<Arc<Entry>>, expected: u64) -> Written {
-    if found.as_ref().map_or(0, |entry| entry.revision) == expected { Written::Taken } else { Written::Moved(found) }
+    if found.as_ref().map_or(0, |entry| entry.revision) == expected {
+        Written::Taken
+    } else {
+        Written::Moved(found)
+    }
 }
 
 fn at_revision(key: Bytes, revision: i64) -> Compare {
