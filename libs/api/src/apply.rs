@@ -35,11 +35,15 @@ pub enum ApplyError {
     Conflict(Box<Status>),
     /// The applied configuration is unusable: 400 with this message.
     Malformed(String),
+    /// It names a field that its type does not have, which Kubernetes answers by a 500 with this message.
+    Undeclared(String),
 }
 
 /// Sets `managedFields` of `new` after a create (`old` = None) or update by `writer` (operation Update). Entries of
 /// other managers lose what changed; empty ones go; an update that changes nothing leaves times alone; more than 10 update
 /// entries are folded into `ancient-changes`. `managedFields: [{}]` in `new` resets tracking.
+///
+/// Its place is after decoding and defaulting and before admission and the kind's strategy: nobody owns what those set.
 pub fn update(new: &mut Value, old: Option<&Value>, kind: &Kind, writer: &Writer<'_>) {
     let given = new["metadata"]["managedFields"].take();
     meta::remove(new, "managedFields");
@@ -97,6 +101,13 @@ pub fn apply(
         return Err(ApplyError::Malformed("metadata.managedFields must be nil".to_owned()));
     }
     let shape = shape::of(kind);
+    if let Some(path) = undeclared(&shape, config) {
+        let (namespace, name) = (meta::namespace(config), meta::name(config));
+        let gvk = format!("{}/{}, Kind={}", kind.group, kind.version, kind.kind);
+        return Err(ApplyError::Undeclared(format!(
+            "failed to create typed patch object ({namespace}/{name}; {gvk}): {path}: field not declared in schema"
+        )));
+    }
     let mut owners =
         live.and_then(|live| Owners::decode(&live["metadata"]["managedFields"])).unwrap_or_default();
     let mut before = live.cloned().unwrap_or_else(|| Value::Object(Map::new()));
@@ -127,6 +138,23 @@ pub fn apply(
     }
     set_entries(&mut merged, owners.encode());
     Ok(merged)
+}
+
+/// The first field that a built-in type does not have. Custom resources are pruned by their own rules.
+fn undeclared(shape: &Shape, value: &Value) -> Option<String> {
+    match (shape, value) {
+        (Shape::List(_, item), Value::Array(items)) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, value)| undeclared(item, value).map(|path| format!("[{index}]{path}"))),
+        (Shape::Named(_) | Shape::Map(..), Value::Object(map)) => map.iter().find_map(|(key, value)| {
+            if matches!(shape, Shape::Named(_)) && shape.field(key).is_none() {
+                return Some(format!(".{key}"));
+            }
+            undeclared(shape.at(key), value).map(|path| format!(".{key}{path}"))
+        }),
+        _ => None,
+    }
 }
 
 /// Takes from `merged` what the writer applied last time, and nobody owns now.

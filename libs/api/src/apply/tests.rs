@@ -158,3 +158,22 @@ fn lists_merge_by_key() {
     let less = applied(Some(&newer), json!([]), "two");
     assert_eq!((names(&less), owners(&less).len()), (vec!["a".to_owned()], 1));
 }
+
+#[test]
+fn refuses_what_it_cannot_own() {
+    let refused = |change: fn(&mut Value)| {
+        let mut config = map(json!({"a": "1"}));
+        change(&mut config);
+        apply(None, &config, &config_map(), &writer("one", "t"), false).unwrap_err()
+    };
+    assert_eq!(
+        refused(|config| config["nope"] = 1.into()),
+        ApplyError::Undeclared(
+            "failed to create typed patch object (/c; /v1, Kind=ConfigMap): .nope: field not declared in schema".into()
+        )
+    );
+    assert_eq!(
+        refused(|config| config["metadata"]["managedFields"] = json!([{"manager": "x"}])),
+        ApplyError::Malformed("metadata.managedFields must be nil".into())
+    );
+}
