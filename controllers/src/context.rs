@@ -3,7 +3,7 @@
 use crate::plan::{Executor, Tracked};
 use crate::stores::Stores;
 use coracle_client::controller::{self, Next, ReconcileError};
-use coracle_client::{Key, ObjectId, Queue, Recorder, Scope};
+use coracle_client::{Key, Queue, Recorder, Scope};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -50,9 +50,4 @@ impl Context {
         self.executor.execute_tracked(plan, tracked).await?;
         Ok(after.map_or(Next::Change, Next::After))
     }
-}
-
-/// The identity of `object`, and its key.
-pub fn identity<K: kube::Resource<DynamicType = ()>>(object: &K) -> (ObjectId, Key) {
-    (ObjectId::of(object), Key::of(object.meta()))
 }

@@ -6,22 +6,30 @@
 //!
 //! Of all instances one leads; only that one watches, so a waiting instance costs next to nothing.
 
+mod cluster_role;
 mod context;
+mod daemon_set;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod expectations;
 mod garbage;
+mod history;
+mod job;
 mod namespace;
 mod node;
 mod ownership;
 mod plan;
 mod pods;
+mod quota;
 mod replica_set;
 mod service_account;
+mod stateful_set;
 mod stores;
 #[cfg(test)]
 mod testing;
+mod wake;
 
 use anyhow::Context as _;
 use clap::Args as ClapArgs;
@@ -109,7 +117,13 @@ fn start(client: &kube::Client, scope: &coracle_client::Scope, settings: &Settin
     service_account::start(&ctx, settings.root_ca.clone());
     deployment::start(&ctx);
     replica_set::start(&ctx);
+    stateful_set::start(&ctx);
+    daemon_set::start(&ctx);
+    job::start(&ctx);
     endpoints::start(&ctx);
+    disruption::start(&ctx);
+    cluster_role::start(&ctx);
+    quota::start(&ctx);
     node::start(&ctx, settings.node_grace);
     garbage::start(&ctx);
 }

@@ -40,7 +40,6 @@ macro_rules! resources {
 resources! {
     POD = "" "v1" "Pod" "pods";
     NODE = "" "v1" "Node" "nodes";
-    NAMESPACE = "" "v1" "Namespace" "namespaces";
     SERVICE_ACCOUNT = "" "v1" "ServiceAccount" "serviceaccounts";
     CONFIG_MAP = "" "v1" "ConfigMap" "configmaps";
     ENDPOINTS = "" "v1" "Endpoints" "endpoints";
@@ -163,12 +162,7 @@ impl Executor {
         Self { client, recorder }
     }
 
-    /// Takes all steps, or those before the first that fails.
-    pub async fn execute(&self, plan: Plan) -> Result<(), ReconcileError> {
-        self.execute_tracked(plan, None).await
-    }
-
-    /// As [`Executor::execute`]; pods created and deleted are expected to show up in the cache.
+    /// Takes all steps, or those before the first that fails. Pods created and deleted are expected to show up in the cache.
     pub async fn execute_tracked(
         &self,
         plan: Plan,

@@ -4,12 +4,13 @@
 
 use crate::context::Context;
 use crate::expectations::Expectations;
-use crate::ownership::{claim, selector, selects};
+use crate::ownership::{claim, selector};
 use crate::plan::{Action, Plan, REPLICA_SET, Tracked, status_patch};
 use crate::pods::{self, unless_zero};
 use crate::stores::candidates;
+use crate::wake::owners_of_pods;
 use coracle_client::controller::{Next, ReconcileError};
-use coracle_client::{Key, ObjectId, Queue, controller_of};
+use coracle_client::{Key, ObjectId, Queue};
 use coracle_daemon::clock;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
@@ -24,32 +25,8 @@ pub fn start(ctx: &Context) {
     let (queue, expectations) = (Queue::new(), Arc::new(Expectations::default()));
     let wake = queue.clone();
     ctx.stores.replica_sets.on_change(move |change| wake.add(change.key.clone()));
-    let (wake, seen, sets) = (queue.clone(), expectations.clone(), ctx.stores.replica_sets.clone());
-    ctx.stores.pods.on_change(move |change| {
-        // The owner before matters as well: a released pod must be replaced.
-        if let Some(owner) = change
-            .old
-            .as_ref()
-            .and_then(|pod| controller_of(&pod.metadata))
-            .filter(|owner| owner.kind == "ReplicaSet")
-        {
-            wake.add(Key::new(change.key.namespace.clone(), owner.name.clone()));
-        }
-        match seen.observe("ReplicaSet", change) {
-            Some(owner) => wake.add(owner),
-            None => {
-                let Some(pod) = change.new.as_ref().filter(|pod| controller_of(&pod.metadata).is_none())
-                else {
-                    return;
-                };
-                for set in sets.list_in(&change.key.namespace) {
-                    let wanted = set.spec.as_ref().and_then(|spec| selector(&spec.selector));
-                    if selects(wanted.as_ref(), &pod.metadata) {
-                        wake.add(Key::of(&set.metadata));
-                    }
-                }
-            }
-        }
+    owners_of_pods(&ctx.stores.pods, &queue, "ReplicaSet", &expectations, &ctx.stores.replica_sets, |set| {
+        Some(&set.spec.as_ref()?.selector)
     });
     ctx.control("replicaset", queue, 8, move |ctx, key| {
         let expectations = expectations.clone();

@@ -91,6 +91,7 @@ mod tests {
     use super::*;
     use crate::testing::object;
 
+    #[expect(clippy::needless_pass_by_value, reason = "tests read better with json! in place")]
     fn planned(
         namespace: serde_json::Value,
         has_account: bool,

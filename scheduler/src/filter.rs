@@ -4,7 +4,8 @@
 
 use crate::pod::{PodInfo, ports_clash};
 use crate::snapshot::{NodeInfo, Snapshot};
-use crate::terms::{PodTerm, SpreadConstraint, tolerates};
+use crate::terms::{PodTerm, SpreadConstraint};
+use coracle_client::placement::tolerates;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What kind of change may cure a refusal.

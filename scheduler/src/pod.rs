@@ -1,9 +1,10 @@
 //! A pod as the scheduler needs it, parsed once when it is seen.
 
 use crate::resources::Requests;
-use crate::terms::{NodeTerms, PodTerm, SpreadConstraint, parse_pod_terms, parse_weighted_terms};
+use crate::terms::{PodTerm, SpreadConstraint, parse_pod_terms, parse_weighted_terms};
+use coracle_client::placement::NodeTerms;
 use coracle_client::{Key, ObjectId, controller_of};
-use k8s_openapi::api::core::v1::{NodeAffinity, Pod, PodCondition, Toleration};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, Toleration};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A port of the node that a pod takes: address, protocol, number.
@@ -71,7 +72,7 @@ impl PodInfo {
             requests: Requests::of(&spec),
             host_ports: host_ports(&spec.containers),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
-            node_terms: node_terms(spec.node_selector.as_ref(), affinity.node_affinity),
+            node_terms: NodeTerms::of(&spec),
             affinity: parse_pod_terms(
                 together.required_during_scheduling_ignored_during_execution.as_deref(),
                 &key.namespace,
@@ -97,22 +98,6 @@ impl PodInfo {
     /// Waits for this scheduler to give it a node.
     pub fn is_pending(&self, scheduler: &str) -> bool {
         self.node.is_empty() && !self.terminating && !self.gated && self.scheduler == scheduler
-    }
-}
-
-fn node_terms(selector: Option<&BTreeMap<String, String>>, affinity: Option<NodeAffinity>) -> NodeTerms {
-    let affinity = affinity.unwrap_or_default();
-    NodeTerms {
-        selector: selector.cloned().unwrap_or_default(),
-        required: affinity
-            .required_during_scheduling_ignored_during_execution
-            .map(|required| required.node_selector_terms),
-        preferred: affinity
-            .preferred_during_scheduling_ignored_during_execution
-            .into_iter()
-            .flatten()
-            .map(|term| (i64::from(term.weight), term.preference))
-            .collect(),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::filter::counted;
 use crate::pod::PodInfo;
 use crate::snapshot::{NodeInfo, Snapshot};
-use crate::terms::tolerates;
+use coracle_client::placement::tolerates;
 use std::collections::HashMap;
 use std::sync::Arc;
 

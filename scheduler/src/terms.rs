@@ -1,69 +1,11 @@
-//! What pods say about where they want to be: node selectors, pod terms, spread constraints, tolerations.
+//! What pods say about which other pods they want to be near to, or away from.
 
-use k8s_openapi::api::core::v1::{
-    NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, Taint, Toleration, TopologySpreadConstraint,
-    WeightedPodAffinityTerm,
-};
+use k8s_openapi::api::core::v1::{PodAffinityTerm, TopologySpreadConstraint, WeightedPodAffinityTerm};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
 use std::collections::{BTreeMap, BTreeSet};
 
-pub type Labels = BTreeMap<String, String>;
-
-/// What a pod asks of its node.
-#[derive(Clone, Debug, Default)]
-pub struct NodeTerms {
-    pub selector: Labels,
-    /// One of these must match; an empty list matches nothing.
-    pub required: Option<Vec<NodeSelectorTerm>>,
-    pub preferred: Vec<(i64, NodeSelectorTerm)>,
-}
-
-impl NodeTerms {
-    pub fn allow(&self, name: &str, labels: &Labels) -> bool {
-        let selected = self.selector.iter().all(|(key, value)| labels.get(key) == Some(value));
-        selected
-            && self
-                .required
-                .as_ref()
-                .is_none_or(|terms| terms.iter().any(|term| term_matches(term, name, labels)))
-    }
-
-    /// The sum of the weights of what the pod prefers and the node has.
-    pub fn preference(&self, name: &str, labels: &Labels) -> i64 {
-        self.preferred
-            .iter()
-            .filter(|(_, term)| term_matches(term, name, labels))
-            .map(|(weight, _)| weight)
-            .sum()
-    }
-}
-
-fn term_matches(term: &NodeSelectorTerm, name: &str, labels: &Labels) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let field = |requirement: &NodeSelectorRequirement| (requirement.key == "metadata.name").then_some(name);
-    expressions.iter().all(|requirement| holds(requirement, labels.get(&requirement.key).map(String::as_str)))
-        && fields.iter().all(|requirement| holds(requirement, field(requirement)))
-}
-
-fn holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let listed = value.is_some_and(|value| values.iter().any(|listed| listed == value));
-    let numbers = || Some((value?.parse::<i64>().ok()?, values.first()?.parse::<i64>().ok()?));
-    match requirement.operator.as_str() {
-        "In" => listed,
-        "NotIn" => !listed,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => numbers().is_some_and(|(own, bound)| own > bound),
-        "Lt" => numbers().is_some_and(|(own, bound)| own < bound),
-        _ => false,
-    }
-}
+pub use coracle_client::placement::Labels;
 
 /// Pods near which, or away from which, a pod wants to be.
 #[derive(Clone, Debug)]
@@ -155,19 +97,4 @@ impl SpreadConstraint {
         self.selector.as_ref().is_some_and(|selector| selector.matches(labels))
             && self.also.iter().all(|(key, value)| labels.get(key) == Some(value))
     }
-}
-
-pub fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
-    tolerations.iter().any(|toleration| {
-        let effect = toleration.effect.as_deref().unwrap_or_default();
-        let key = toleration.key.as_deref().unwrap_or_default();
-        let value = toleration.value.as_deref().unwrap_or_default();
-        let exists = toleration.operator.as_deref() == Some("Exists");
-        (effect.is_empty() || effect == taint.effect)
-            && if key.is_empty() {
-                exists
-            } else {
-                key == taint.key && (exists || value == taint.value.as_deref().unwrap_or_default())
-            }
-    })
 }

@@ -3,6 +3,7 @@ use crate::plan::Action;
 use crate::testing::{object, pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+#[expect(clippy::needless_pass_by_value, reason = "tests read better with json! in place")]
 fn service(spec: Value) -> Service {
     object(json!({ "metadata": { "name": "web", "namespace": "ns", "uid": "s" }, "spec": spec }))
 }

@@ -78,11 +78,11 @@ impl Graph {
     }
 
     /// An object was added or changed; returns whom to look at.
-    pub fn saw(&mut self, uid: &str, node: Node) -> Vec<String> {
+    pub fn saw(&mut self, uid: &str, node: &Node) -> Vec<String> {
         let before = self.nodes.insert(uid.to_owned(), node.clone());
         let owners_of =
             |node: &Node| node.owners.iter().map(|owner| owner.uid.clone()).collect::<HashSet<_>>();
-        let (old, new) = (before.as_ref().map(owners_of).unwrap_or_default(), owners_of(&node));
+        let (old, new) = (before.as_ref().map(owners_of).unwrap_or_default(), owners_of(node));
         for owner in old.difference(&new) {
             self.forget_dependent(owner, uid);
         }
@@ -158,14 +158,14 @@ mod tests {
     #[test]
     fn dependents_are_looked_at_when_their_owner_goes() {
         let mut graph = Graph::default();
-        graph.saw("owner", node(json!({})));
-        assert!(graph.saw("child", node(owned_by("owner"))).is_empty());
+        graph.saw("owner", &node(json!({})));
+        assert!(graph.saw("child", &node(owned_by("owner"))).is_empty());
         assert_eq!(graph.lost("owner"), ["child"]);
     }
 
     #[test]
     fn an_object_with_an_unknown_owner_is_looked_at() {
-        assert_eq!(Graph::default().saw("child", node(owned_by("nobody"))), ["child"]);
+        assert_eq!(Graph::default().saw("child", &node(owned_by("nobody"))), ["child"]);
     }
 
     #[test]
@@ -173,9 +173,9 @@ mod tests {
         let mut graph = Graph::default();
         graph.saw(
             "owner",
-            node(json!({ "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [FOREGROUND] })),
+            &node(json!({ "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [FOREGROUND] })),
         );
-        graph.saw("child", node(owned_by("owner")));
+        graph.saw("child", &node(owned_by("owner")));
         assert_eq!(graph.lost("child"), ["owner"]);
     }
 }

@@ -100,7 +100,7 @@ fn monitor(garbage: &Garbage, scope: &Scope, resource: &ApiResource) -> Monitor 
             look_at.extend(graph.lost(&uid_of(&old.metadata)));
         }
         if let Some(new) = &change.new {
-            look_at.extend(graph.saw(&uid_of(&new.metadata), Node::new(resource.clone(), &new.metadata)));
+            look_at.extend(graph.saw(&uid_of(&new.metadata), &Node::new(resource.clone(), &new.metadata)));
         }
         drop(graph);
         for uid in look_at {

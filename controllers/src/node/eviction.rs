@@ -5,10 +5,11 @@ use crate::node::health::taints;
 use crate::plan::{Action, Deletion, POD, Plan};
 use crate::pods;
 use coracle_client::controller::{Next, ReconcileError};
+use coracle_client::placement::tolerates;
 use coracle_client::{EventType, Key, ObjectId};
 use coracle_daemon::clock;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
 use serde_json::json;
@@ -63,8 +64,10 @@ fn leaves_at(pod: &Pod, taints: &[Taint], now: Timestamp) -> Option<Timestamp> {
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
     let mut leaves: Option<Timestamp> = None;
     for taint in taints {
-        let tolerating: Vec<_> =
-            tolerations.iter().filter(|toleration| tolerates(toleration, taint)).collect();
+        let tolerating: Vec<_> = tolerations
+            .iter()
+            .filter(|toleration| tolerates(std::slice::from_ref(*toleration), taint))
+            .collect();
         let added = taint.time_added.as_ref().map_or(now, |at| at.0);
         let at = if tolerating.is_empty() {
             now
@@ -79,22 +82,6 @@ fn leaves_at(pod: &Pod, taints: &[Taint], now: Timestamp) -> Option<Timestamp> {
         leaves = Some(leaves.map_or(at, |sooner| sooner.min(at)));
     }
     leaves
-}
-
-pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or_default();
-    let key = toleration.key.as_deref().unwrap_or_default();
-    if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "Exists" => true,
-        _ => {
-            !key.is_empty()
-                && toleration.value.as_deref().unwrap_or_default()
-                    == taint.value.as_deref().unwrap_or_default()
-        }
-    }
 }
 
 fn disrupted(pod: &Pod, reason: &str, message: &str, now: Timestamp) -> Action {
@@ -159,6 +146,7 @@ mod tests {
     const NOW: &str = "2026-01-01T00:05:00Z";
 
     /// Seconds until the pod leaves a node that became unreachable at 00:00:00.
+    #[expect(clippy::needless_pass_by_value, reason = "tests read better with json! in place")]
     fn leaves_in(tolerations: Value) -> Option<i64> {
         let taint: Taint = object(
             json!({ "key": "unreachable", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z" }),

@@ -193,6 +193,7 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(50);
 
+    #[expect(clippy::needless_pass_by_value, reason = "tests read better with json! in place")]
     fn node(ready: &str, taints: Value) -> Node {
         let condition = json!([{ "type": "Ready", "status": ready }]);
         object(

@@ -8,6 +8,8 @@
 mod eviction;
 mod health;
 
+pub use health::taints;
+
 use crate::context::Context;
 use crate::pods;
 use coracle_client::controller::Next;

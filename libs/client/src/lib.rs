@@ -13,6 +13,7 @@ pub mod errors;
 pub mod events;
 mod key;
 pub mod leader;
+pub mod placement;
 pub mod queue;
 pub mod reflector;
 mod scope;

@@ -24,7 +24,7 @@ pub fn pod(words: &str) -> PodInfo {
             "tolerate" => value["spec"]["tolerations"] = json!([{ "key": setting, "operator": "Exists" }]),
             "port" => {
                 value["spec"]["containers"][0]["ports"] =
-                    json!([{ "hostPort": setting.parse::<i32>().expect("a port"), "containerPort": 80 }])
+                    json!([{ "hostPort": setting.parse::<i32>().expect("a port"), "containerPort": 80 }]);
             }
             "avoid" | "near" => {
                 let kind = if key == "avoid" { "podAntiAffinity" } else { "podAffinity" };

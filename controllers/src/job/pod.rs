@@ -1,0 +1,74 @@
+//! Making a Job's pods, and letting them go once they are counted.
+
+use super::count::Tally;
+use crate::plan::{Action, POD};
+use crate::pods;
+use coracle_client::{Key, ObjectId};
+use k8s_openapi::api::batch::v1::JobSpec;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+/// Keeps a pod until it is counted.
+pub const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
+/// Annotation and label with the pod's completion index.
+pub const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// Pods created in one go.
+const BURST: usize = 500;
+
+pub fn is_tracked(pod: &Pod) -> bool {
+    pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+}
+
+pub fn index(pod: &Pod) -> Option<i32> {
+    pod.metadata.annotations.as_ref()?.get(INDEX)?.parse().ok()
+}
+
+pub fn untrack(pod: &Pod) -> Action {
+    let finalizers: Vec<_> =
+        pod.metadata.finalizers.iter().flatten().filter(|finalizer| *finalizer != FINALIZER).collect();
+    let meta = json!({ "uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version, "finalizers": finalizers });
+    Action::Patch {
+        resource: &POD,
+        key: Key::of(&pod.metadata),
+        subresource: "",
+        patch: json!({ "metadata": meta }),
+    }
+}
+
+/// `missing` more pods; for indexed Jobs the lowest indexes that are neither done nor under way.
+pub fn create(spec: &JobSpec, owner: &ObjectId, tally: &Tally, missing: usize) -> Vec<Action> {
+    let missing = missing.min(BURST);
+    if spec.completion_mode.as_deref() != Some("Indexed") {
+        return (0..missing).map(|_| pods::create(body(spec, owner, None), owner)).collect();
+    }
+    let free = (0..spec.completions.unwrap_or(0))
+        .filter(|index| !tally.done.contains(index) && !tally.busy.contains(index));
+    free.take(missing).map(|index| pods::create(body(spec, owner, Some(index)), owner)).collect()
+}
+
+fn body(spec: &JobSpec, owner: &ObjectId, index: Option<i32>) -> Value {
+    let mut pod = pods::from_template(&spec.template, owner);
+    let mut finalizers = pod["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+    finalizers.push(json!(FINALIZER));
+    pod["metadata"]["finalizers"] = json!(finalizers);
+    for (label, value) in [("job-name", &owner.name), ("controller-uid", &owner.uid)] {
+        pod["metadata"]["labels"][label] = json!(value);
+        pod["metadata"]["labels"][format!("batch.kubernetes.io/{label}")] = json!(value);
+    }
+    let Some(index) = index else { return pod };
+    pod["metadata"]["generateName"] = json!(format!("{}-{index}-", owner.name));
+    pod["metadata"]["annotations"][INDEX] = json!(index.to_string());
+    pod["metadata"]["labels"][INDEX] = json!(index.to_string());
+    pod["spec"]["hostname"] = json!(format!("{}-{index}", owner.name));
+    let variable = json!({ "name": "JOB_COMPLETION_INDEX", "valueFrom": { "fieldRef": { "fieldPath": format!("metadata.labels['{INDEX}']") } } });
+    for list in ["containers", "initContainers"] {
+        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+            let mut env = container["env"].as_array().cloned().unwrap_or_default();
+            if !env.iter().any(|known| known["name"] == "JOB_COMPLETION_INDEX") {
+                env.push(variable.clone());
+            }
+            container["env"] = json!(env);
+        }
+    }
+    pod
+}
