@@ -29,6 +29,8 @@ mod stateful_set;
 mod stores;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod wake;
 
 use anyhow::Context as _;

@@ -21,6 +21,8 @@ mod resources;
 mod score;
 mod snapshot;
 mod terms;
+#[cfg(test)]
+mod tests;
 
 use clap::Args as ClapArgs;
 use coracle_client::{Scope, leader};

@@ -11,6 +11,8 @@ mod connect;
 pub mod controller;
 pub mod errors;
 pub mod events;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod key;
 pub mod leader;
 pub mod placement;
