@@ -164,6 +164,17 @@ async fn a_job_runs_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_deleted_job_leaves_no_pod_behind() {
+    let (api, scope) = cluster();
+    let template = json!({ "metadata": { "labels": { "app": "x" } }, "spec": { "containers": [{ "name": "c", "image": "a" }], "restartPolicy": "Never" } });
+    api.create("/apis/batch/v1/namespaces/ns/jobs", json!({ "metadata": { "name": "j" }, "spec": { "completions": 2, "parallelism": 1, "suspend": false, "template": template } }));
+    api.until("a pod is there", |api| !api.list(PODS).is_empty()).await;
+    api.delete("/apis/batch/v1/namespaces/ns/jobs/j");
+    api.until("none is left", |api| api.list(PODS).is_empty()).await;
+    scope.stop().await;
+}
+
+#[tokio::test]
 async fn a_set_with_names_comes_in_order() {
     let (api, scope) = cluster();
     let template = json!({ "metadata": { "labels": { "app": "db" } }, "spec": { "containers": [{ "name": "c", "image": "a" }] } });

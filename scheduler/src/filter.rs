@@ -44,12 +44,15 @@ pub struct Filter<'a> {
     spread: Vec<Spread<'a>>,
     /// For each affinity term of the pod: where pods are that it wants to be with.
     wanted: Vec<(&'a PodTerm, BTreeSet<String>)>,
-    /// (label, value): where the pod must not be, by its own terms and by others'.
-    avoided: BTreeSet<(String, String)>,
-    forbidden: BTreeSet<(String, String)>,
+    /// Values of labels where the pod must not be, by its own terms and by others'.
+    avoided: Places,
+    forbidden: Places,
     /// Nobody to be with exists, and the pod would be such company itself.
     is_first: bool,
 }
+
+/// Values by label.
+type Places = BTreeMap<String, BTreeSet<String>>;
 
 struct Spread<'a> {
     constraint: &'a SpreadConstraint,
@@ -66,24 +69,17 @@ impl<'a> Filter<'a> {
             .iter()
             .all(|term| term.matches(&pod.key.namespace, &pod.labels, &snapshot.namespaces));
         let is_first = matches_itself && wanted.iter().all(|(_, domains)| domains.is_empty());
-        let avoided = pod.anti_affinity.iter().flat_map(|term| {
-            domains(snapshot, term).into_iter().map(|value| (term.topology_key.clone(), value))
-        });
+        let mut avoided = Places::new();
+        for term in &pod.anti_affinity {
+            avoided.entry(term.topology_key.clone()).or_default().extend(domains(snapshot, term));
+        }
         let spread = pod
             .spread
             .iter()
             .filter(|constraint| constraint.hard)
             .map(|constraint| count(snapshot, pod, constraint))
             .collect();
-        Self {
-            snapshot,
-            pod,
-            spread,
-            avoided: avoided.collect(),
-            forbidden: forbidden(snapshot, pod),
-            wanted,
-            is_first,
-        }
+        Self { snapshot, pod, spread, avoided, forbidden: forbidden(snapshot, pod), wanted, is_first }
     }
 
     pub fn check(&self, node: &NodeInfo) -> Result<(), Refused> {
@@ -185,7 +181,11 @@ impl<'a> Filter<'a> {
     }
 
     fn check_company(&self, node: &NodeInfo) -> Result<(), Refused> {
-        let has = |label: &str, value: &str| node.labels.get(label).map(String::as_str) == Some(value);
+        let is_in = |places: &Places| {
+            places
+                .iter()
+                .any(|(label, values)| node.labels.get(label).is_some_and(|value| values.contains(value)))
+        };
         let with_wanted = self.wanted.iter().all(|(term, domains)| {
             let value = node.labels.get(&term.topology_key);
             value.is_some_and(|value| self.is_first || domains.contains(value))
@@ -197,14 +197,14 @@ impl<'a> Filter<'a> {
                 false,
             ));
         }
-        if self.avoided.iter().any(|(label, value)| has(label, value)) {
+        if is_in(&self.avoided) {
             return Err(Refused::because(
                 "node(s) didn't match pod anti-affinity rules",
                 &[Cure::Room, Cure::Node],
                 true,
             ));
         }
-        if self.forbidden.iter().any(|(label, value)| has(label, value)) {
+        if is_in(&self.forbidden) {
             return Err(Refused::because(
                 "node(s) didn't satisfy existing pods anti-affinity rules",
                 &[Cure::Room, Cure::Node],
@@ -225,15 +225,15 @@ fn domains(snapshot: &Snapshot, term: &PodTerm) -> BTreeSet<String> {
 }
 
 /// Where placed pods do not want this one.
-fn forbidden(snapshot: &Snapshot, pod: &PodInfo) -> BTreeSet<(String, String)> {
-    let mut found = BTreeSet::new();
+fn forbidden(snapshot: &Snapshot, pod: &PodInfo) -> Places {
+    let mut found = Places::new();
     for other in snapshot.repelling().filter(|other| other.key != pod.key) {
         let Some(node) = snapshot.place_of(&other.key).and_then(|node| snapshot.node(node)) else { continue };
         for term in &other.anti_affinity {
             if let Some(value) = node.labels.get(&term.topology_key)
                 && term.matches(&pod.key.namespace, &pod.labels, &snapshot.namespaces)
             {
-                found.insert((term.topology_key.clone(), value.clone()));
+                found.entry(term.topology_key.clone()).or_default().insert(value.clone());
             }
         }
     }

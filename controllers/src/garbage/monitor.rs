@@ -33,7 +33,7 @@ pub async fn follow(garbage: Garbage, scope: Scope, synced: watch::Sender<bool>)
     // Custom resources come and go with their definitions; a definition's status tells when they are served.
     let definitions = Reflector::metadata(garbage.client.clone(), &definitions).start(&scope).changes();
     let mut monitors: HashMap<ApiResource, Monitor> = HashMap::new();
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     loop {
         match discovery::discover(&garbage.client).await {
             Ok(resources) => {

@@ -20,7 +20,7 @@ use crate::pods;
 use crate::stores::BY_OWNER;
 use crate::wake::owners_of_pods;
 use coracle_client::controller::{Next, ReconcileError};
-use coracle_client::{EventType, Key, ObjectId, Queue};
+use coracle_client::{EventType, Key, ObjectId, Queue, controller_of};
 use coracle_daemon::clock;
 use count::Tally;
 use jiff::Timestamp;
@@ -50,10 +50,23 @@ pub fn start(ctx: &Context) {
 }
 
 async fn sync(ctx: &Context, key: &Key, expectations: &Expectations) -> Result<Next, ReconcileError> {
-    let Some(job) = ctx.stores.jobs.get(key) else { return Ok(Next::Change) };
+    let Some(job) = ctx.stores.jobs.get(key) else {
+        return ctx.execute(let_go(key, &ctx.stores.pods.list_in(&key.namespace)), None).await;
+    };
     let pods = ctx.stores.pods.by_index(BY_OWNER, job.metadata.uid.as_deref().unwrap_or_default());
     let plan = reconcile(&job, &pods, expectations.are_met(key), clock::now());
     ctx.execute(plan, Some(Tracked { expectations, owner: key })).await
+}
+
+/// The pods of a Job that is gone: nobody will count them, so nothing may keep them.
+fn let_go(key: &Key, pods: &[Arc<Pod>]) -> Plan {
+    let mut plan = Plan::default();
+    let is_left = |pod: &&Arc<Pod>| {
+        let owner = controller_of(&pod.metadata);
+        pod::is_tracked(pod) && owner.is_some_and(|owner| owner.kind == "Job" && owner.name == key.name)
+    };
+    plan.then(pods.iter().filter(is_left).map(|pod| pod::untrack(pod)));
+    plan
 }
 
 pub fn condition<'a>(job: &'a Job, kind: &str) -> Option<&'a JobCondition> {

@@ -25,7 +25,8 @@ use std::time::Duration;
 const WATCH_SECONDS_MIN: u32 = 200;
 const WATCH_SECONDS_SPREAD: u64 = 90;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MOST: Duration = Duration::from_secs(10);
+/// Short, for a cluster that starts must not wait for clients that asked too early.
+const RETRY_MOST: Duration = Duration::from_secs(2);
 /// Objects asked for at a time by a list.
 const PAGE: u32 = 2000;
 
