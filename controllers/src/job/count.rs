@@ -1,6 +1,7 @@
 //! Counting a Job's pods: those that finished, each exactly once, and those that are under way.
 
 use super::pod::{index, is_tracked};
+use super::policy::{Meaning, meaning};
 use crate::pods::{self, unless_zero};
 use coracle_client::backoff::exponential;
 use jiff::Timestamp;
@@ -22,6 +23,8 @@ pub struct Tally {
     pub busy: BTreeSet<i32>,
     /// Pods that are written down, so that they may go.
     pub untrack: Vec<Arc<Pod>>,
+    /// What a failed pod said that ends the Job, by its failure policy.
+    pub forbidden_failure: Option<String>,
     last_failure: Option<Timestamp>,
 }
 
@@ -39,7 +42,7 @@ impl Tally {
         let written_indexes = done.clone();
         let still_tracked: BTreeSet<_> =
             pods.iter().filter(|pod| is_tracked(pod)).filter_map(|pod| pod.metadata.uid.clone()).collect();
-        let mut untrack = Vec::new();
+        let (mut untrack, mut forbidden_failure) = (Vec::new(), None);
 
         let settle = |list: Option<Vec<String>>| -> (Vec<String>, i32) {
             let (open, counted): (Vec<_>, Vec<_>) =
@@ -64,7 +67,11 @@ impl Tally {
                     None => open_succeeded.push(uid),
                 }
             } else if has_failed(pod) {
-                if was_written(&written.failed, &uid) {
+                let means = meaning(spec, pod);
+                if let Meaning::FailJob(message) = &means {
+                    forbidden_failure.get_or_insert_with(|| message.clone());
+                }
+                if means == Meaning::Ignore || was_written(&written.failed, &uid) {
                     untrack.push(pod.clone());
                 } else {
                     open_failed.push(uid);
@@ -96,6 +103,7 @@ impl Tally {
             done,
             busy,
             untrack,
+            forbidden_failure,
             last_failure: pods.iter().filter(|pod| has_failed(pod)).filter_map(|pod| ended(pod)).max(),
             status,
         }

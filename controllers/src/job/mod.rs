@@ -11,6 +11,7 @@
 mod count;
 mod cron;
 mod pod;
+mod policy;
 mod ttl;
 
 use crate::context::Context;
@@ -84,6 +85,9 @@ pub fn finished_at(job: &Job) -> Option<Timestamp> {
     ended.last_transition_time.as_ref().map(|at| at.0)
 }
 
+/// Why Jobs fail.
+const REASONS: [&str; 3] = ["BackoffLimitExceeded", "DeadlineExceeded", "PodFailurePolicy"];
+
 /// How a Job ends: reason and message.
 type End = (&'static str, String);
 
@@ -112,6 +116,10 @@ pub fn reconcile(job: &Job, pods: &[Arc<Pod>], settled: bool, now: Timestamp) ->
         let (actions, left) = changes(spec, &owner, &tally, &active, now);
         plan.then(actions);
         plan.look_again(left);
+    }
+    // The pods that decided it may be gone before the end: what they decided is kept.
+    if let Some((reason, message)) = failure.as_ref().filter(|_| condition(job, "FailureTarget").is_none()) {
+        set(&mut status, "FailureTarget", "True", reason, message, now);
     }
     plan.then(tally.untrack.iter().map(|pod| pod::untrack(pod)));
     if active.is_empty() && tally.is_settled() {
@@ -160,7 +168,12 @@ fn failure(
     plan: &mut Plan,
 ) -> Option<End> {
     if let Some(target) = condition(job, "FailureTarget") {
-        return Some(("BackoffLimitExceeded", target.message.clone().unwrap_or_default()));
+        let reason =
+            REASONS.into_iter().find(|reason| target.reason.as_deref() == Some(reason)).unwrap_or(REASONS[0]);
+        return Some((reason, target.message.clone().unwrap_or_default()));
+    }
+    if let Some(message) = &tally.forbidden_failure {
+        return Some(("PodFailurePolicy", message.clone()));
     }
     let limit = spec.backoff_limit.unwrap_or(6);
     let in_place =

@@ -94,7 +94,7 @@ fn too_many_failures_end_it() {
 fn a_deadline_ends_it() {
     let started = json!({ "startTime": "2026-01-01T00:00:00Z" });
     let overdue = job(&json!({ "activeDeadlineSeconds": 60, "completions": 1 }), &started);
-    assert_eq!(steps(&overdue, &["a Running"]), ["-a"]);
+    assert_eq!(steps(&overdue, &["a Running"]), ["-a", "FailureTarget"]);
     assert_eq!(steps(&overdue, &[]), ["FailureTarget Failed"]);
 }
 

@@ -1,7 +1,7 @@
 //! The library's loops against an apiserver in memory.
 
 use coracle_client::fake::FakeApi;
-use coracle_client::{EventType, Key, ObjectId, Recorder, Reflector, Scope, leader};
+use coracle_client::{EventType, Key, ObjectId, Recorder, Reflector, Scope, Store, leader};
 use coracle_daemon::{Tasks, clock};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
@@ -27,6 +27,38 @@ async fn a_reflector_lists_then_follows() {
     api.delete(&format!("{CONFIG_MAPS}/a"));
     changes.next().await;
     assert_eq!(store.keys(), [Key::new("ns", "b")]);
+    scope.stop().await;
+}
+
+/// Until the store holds exactly these ConfigMaps.
+async fn holds(store: &Store<ConfigMap>, names: &[&str]) {
+    let changes = store.changes();
+    let wanted: Vec<_> = names.iter().map(|name| Key::new("ns", *name)).collect();
+    let wait = async {
+        while store.keys() != wanted {
+            changes.next().await;
+        }
+    };
+    clock::timeout(Duration::from_secs(10), wait)
+        .await
+        .unwrap_or_else(|_| panic!("it holds {:?}", store.keys()));
+}
+
+#[tokio::test]
+async fn a_cut_watch_goes_on_and_a_forgotten_history_is_listed_anew() {
+    let api = FakeApi::default();
+    let scope = Scope::new(&Tasks::new());
+    let store = Reflector::<ConfigMap>::new(Api::all(api.client())).start(&scope);
+    store.synced().await;
+    for (name, forgotten) in [("a", false), ("b", true)] {
+        api.cut_watches();
+        api.create(CONFIG_MAPS, json!({ "metadata": { "name": name } }));
+        if forgotten {
+            api.delete(&format!("{CONFIG_MAPS}/a"));
+            api.compact();
+        }
+        holds(&store, &[name]).await;
+    }
     scope.stop().await;
 }
 

@@ -31,11 +31,17 @@ pub struct FakeApi {
     state: Arc<Mutex<State>>,
     /// The latest resourceVersion, for watches to wait on.
     changed: Arc<watch::Sender<u64>>,
+    /// How often all watches were cut.
+    cuts: Arc<watch::Sender<u64>>,
 }
 
 impl Default for FakeApi {
     fn default() -> Self {
-        Self { state: Arc::default(), changed: Arc::new(watch::Sender::new(0)) }
+        Self {
+            state: Arc::default(),
+            changed: Arc::new(watch::Sender::new(0)),
+            cuts: Arc::new(watch::Sender::new(0)),
+        }
     }
 }
 
@@ -70,6 +76,16 @@ impl FakeApi {
         if let Err(refusal) = self.act(|state| state.delete(&Address::parse(path)?, &json!({}))) {
             panic!("{path}: {}", refusal.body());
         }
+    }
+
+    /// Ends every watch, as a restarted apiserver does; a new watch goes on where the old one ended.
+    pub fn cut_watches(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Forgets all history: a watch from before now is answered 410 Gone.
+    pub fn compact(&self) {
+        self.state.lock().compact();
     }
 
     /// The object at a path, or `Null`.
@@ -138,6 +154,9 @@ impl FakeApi {
                 .iter()
                 .find(|(key, _)| key == "resourceVersion")
                 .and_then(|(_, value)| value.parse().ok());
+            if let Err(gone) = self.state.lock().check_history(from.unwrap_or(0)) {
+                return respond(Err(gone));
+            }
             return Response::new(UnsyncBoxBody::new(StreamBody::new(self.watch(
                 address,
                 wanted,
@@ -164,7 +183,8 @@ impl FakeApi {
         wanted: Wanted,
         from: u64,
     ) -> BoxStream<'static, Result<Frame<Bytes>, Infallible>> {
-        let (state, changes) = (self.state.clone(), self.changed.subscribe());
+        let (state, changes, mut cuts) =
+            (self.state.clone(), self.changed.subscribe(), self.cuts.subscribe());
         let next = move |(at, mut changes): (u64, watch::Receiver<u64>)| {
             let (state, address, wanted) = (state.clone(), address.clone(), wanted.clone());
             async move {
@@ -174,7 +194,11 @@ impl FakeApi {
                 Some((Ok(Frame::data(Bytes::from(lines))), (now, changes)))
             }
         };
-        futures::stream::unfold((from, changes), next).boxed()
+        let cut = async move {
+            // The sender lives as long as the fake; without it there is nothing left to watch.
+            let _ = cuts.changed().await;
+        };
+        futures::stream::unfold((from, changes), next).take_until(Box::pin(cut)).boxed()
     }
 }
 

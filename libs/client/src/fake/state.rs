@@ -156,6 +156,8 @@ pub struct State {
     pub version: u64,
     objects: BTreeMap<Id, Value>,
     history: Vec<Event>,
+    /// History up to here is forgotten.
+    compacted: u64,
 }
 
 impl State {
@@ -189,6 +191,19 @@ impl State {
             json!({ "type": kind, "object": wanted.shape(event.object.clone()) })
         });
         (told.collect(), self.version)
+    }
+
+    pub fn compact(&mut self) {
+        self.compacted = self.version;
+        self.history.clear();
+    }
+
+    pub fn check_history(&self, from: u64) -> Result<(), Refusal> {
+        if from < self.compacted {
+            Err(Refusal::new(410, "Expired", "too old resource version"))
+        } else {
+            Ok(())
+        }
     }
 
     fn put(&mut self, id: Id, mut object: Value, kind: &'static str) -> Value {
