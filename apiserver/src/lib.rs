@@ -1,12 +1,145 @@
 //! The apiserver: HTTP in, store out. decode → authenticate → authorize → admit → registry → encode.
 //!
+//!     serve ─► http::pipeline ─► registry ─► storage ─► Kv
+//!                    └─► endpoints, streaming
+//!
 //! Stateless but for its watch cache; any number run side by side.
 
 pub mod admission;
+mod args;
 pub mod authentication;
 pub mod authorization;
+pub mod bootstrap;
+mod endpoints;
+pub mod http;
 pub mod reader;
 pub mod registry;
 pub mod request;
+mod serve;
 pub mod storage;
 pub mod streaming;
+
+pub use args::Args;
+
+use ::http::{Request, Response};
+use admission::Admission;
+use anyhow::Context;
+use authentication::Authentication;
+use authorization::Authorization;
+use axum::body::Body;
+use coracle_api::kinds;
+use coracle_daemon::Tasks;
+use coracle_daemon::tls::{self, ClientAuth, Identity};
+use coracle_etcd::{Client, ClientTls, Kv};
+use endpoints::health::Health;
+use endpoints::metrics::Metrics;
+use http::limits::Limits;
+use reader::Objects;
+use registry::Registry;
+use registry::allocate::Allocator;
+use registry::direct::Direct;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use storage::Store;
+use streaming::Streaming;
+use tokio::net::TcpListener;
+
+/// Everything that a request passes through.
+pub struct Server {
+    store: Arc<Store>,
+    registry: Arc<Registry>,
+    authentication: Arc<Authentication>,
+    authorization: Arc<Authorization>,
+    streaming: Streaming,
+    /// What the server itself reads and writes through.
+    objects: Arc<dyn Objects>,
+    health: Health,
+    metrics: Metrics,
+    limits: Limits,
+    /// `host:port` as clients are told.
+    external: String,
+}
+
+impl Server {
+    /// Puts the parts together over `kv`; nothing runs yet.
+    ///
+    /// # Errors
+    /// A certificate or key file is missing or unusable.
+    pub fn new(args: &Args, kv: Arc<dyn Kv>, tasks: &Tasks) -> anyhow::Result<Arc<Self>> {
+        let store = Store::new(kv, kinds::builtin());
+        let direct = Direct::new(store.clone());
+        let objects: Arc<dyn Objects> = direct.clone();
+        let authentication =
+            Arc::new(Authentication::new(&args.authentication, store.clone(), objects.clone())?);
+        let authorization = Arc::new(Authorization::new(store.clone()));
+        let admission = Admission::with_authorization(store.clone(), objects.clone(), authorization.clone());
+        let range = args.service_cluster_ip_range;
+        let ports = args.service_node_port_range.clone();
+        let allocator = Allocator::new(store.clone(), range, ports, args.event_ttl);
+        let registry = Registry::new(
+            store.clone(),
+            authentication.clone(),
+            authorization.clone(),
+            admission,
+            allocator,
+            tasks.stopping(),
+        );
+        direct.bind(&registry);
+        let streaming = Streaming::new(&args.streaming, store.clone(), objects.clone(), tasks.clone())?;
+        let external = SocketAddr::new(args.advertised(), args.secure_port).to_string();
+        Ok(Arc::new(Self {
+            store,
+            registry,
+            authentication,
+            authorization,
+            streaming,
+            objects,
+            health: Health::default(),
+            metrics: Metrics::default(),
+            limits: Limits::default(),
+            external,
+        }))
+    }
+
+    /// Starts what runs beside requests: the caches' feed, bootstrap, compaction.
+    pub fn start(self: &Arc<Self>, args: &Args, tasks: &Tasks) {
+        tasks.spawn("watch cache", storage::feed(self.store.clone(), tasks.clone()));
+        tasks.spawn("bootstrap", bootstrap::run(self.clone(), args.clone(), tasks.clone()));
+        tasks.spawn("compaction", bootstrap::compact(self.store.clone(), tasks.clone()));
+    }
+
+    /// Answers one request of a client with that verified certificate (DER leaf).
+    pub async fn answer(self: &Arc<Self>, peer: Option<Arc<[u8]>>, request: Request<Body>) -> Response<Body> {
+        http::pipeline::answer(self, &peer, request).await
+    }
+}
+
+/// Runs an apiserver: listens, connects to the store, and answers until the process stops.
+///
+/// # Errors
+/// An address cannot be bound, or a file is missing or unusable.
+pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
+    anyhow::ensure!(args.etcd_prefix == "/registry", "--etcd-prefix can only be /registry");
+    let files = match (&args.etcd_cafile, &args.etcd_certfile, &args.etcd_keyfile) {
+        (Some(ca), Some(cert), Some(key)) => {
+            Some(ClientTls { ca: ca.clone(), cert: cert.clone(), key: key.clone() })
+        }
+        _ => None,
+    };
+    let kv = Client::connect(&args.etcd_servers, files).await.context("cannot use --etcd-servers")?;
+    let identity = Identity { cert: args.tls_cert_file.clone(), key: args.tls_private_key_file.clone() };
+    let clients = args.authentication.client_ca_file.as_deref().map(|ca| (ca, ClientAuth::Optional));
+    let config = tls::server(&identity, clients, &[b"h2", b"http/1.1"]).context("cannot set up TLS")?;
+    let server = Server::new(&args, Arc::new(kv), &tasks)?;
+    for address in &args.bind_address {
+        let at = SocketAddr::new(*address, args.secure_port);
+        let listener = TcpListener::bind(at).await.with_context(|| format!("cannot listen on {at}"))?;
+        tasks.spawn(
+            format!("listener {at}"),
+            serve::listen(server.clone(), listener, config.clone(), tasks.clone()),
+        );
+    }
+    server.start(&args, &tasks);
+    tracing::info!(address = server.external, "listening");
+    Ok(())
+}

@@ -188,6 +188,6 @@ pub async fn bootstrap(objects: &dyn Objects) -> Result<(), Status> {
     futures::future::try_join_all(fixtures.iter().map(|(of, object)| ensure_exists(objects, of, object)))
         .await?;
     let wanted = wanted();
-    let all = wanted.iter().map(|(plural, object)| ensure(objects, plural, object));
+    let all: Vec<_> = wanted.iter().map(|(plural, object)| ensure(objects, plural, object)).collect();
     futures::stream::iter(all).buffer_unordered(AT_ONCE).try_collect().await
 }

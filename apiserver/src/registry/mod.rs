@@ -2,7 +2,193 @@
 //!
 //!     Call ─► decode ─► patch ─► default ─► mutate ─► prepare ─► validate ─► admit ─► compare-and-swap ─► encode ─► Reply
 
+pub mod allocate;
+mod binding;
+mod body;
 pub mod call;
 pub mod convert;
+mod create;
+mod delete;
+pub mod direct;
+mod eviction;
+mod options;
+mod patch;
+mod read;
+mod review;
+mod scale;
+mod select;
+mod update;
+mod watch;
 
 pub use call::{Call, Reply, ReplyBody};
+
+use crate::admission::{Admission, Attributes};
+use crate::authentication::Authentication;
+use crate::authorization::Authorization;
+use crate::request::{RequestInfo, UserInfo};
+use crate::storage::encode::{self, Format};
+use crate::storage::entry::Entry;
+use crate::storage::{Resource, Store};
+use allocate::Allocator;
+use bytes::Bytes;
+use coracle_api::kinds::Kind;
+use coracle_api::status::Status;
+use coracle_api::strategy::{self, Strategy};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use options::WriteOptions;
+use serde_json::Value;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Tries of a write that others get in the way of.
+const TRIES: usize = 5;
+
+/// Objects, by the verbs of the API.
+pub struct Registry {
+    store: Arc<Store>,
+    authentication: Arc<Authentication>,
+    authorization: Arc<Authorization>,
+    admission: Admission,
+    allocator: Allocator,
+    /// Ends watches.
+    stop: CancellationToken,
+}
+
+/// What a write is about.
+struct At {
+    kind: Arc<Kind>,
+    resource: Arc<Resource>,
+    info: RequestInfo,
+    user: UserInfo,
+    options: WriteOptions,
+    /// The server's own writes pass no admission.
+    own: bool,
+}
+
+/// A write's result.
+enum Outcome {
+    /// Written, or found as it should be.
+    Stored(Arc<Entry>),
+    /// A dry run's object, in the version of the request.
+    Dry(Value),
+}
+
+impl Outcome {
+    /// The object in the version of `kind`.
+    fn object(&self, kind: &Kind) -> Arc<Value> {
+        match self {
+            Self::Stored(entry) => convert::to(kind, entry.value()),
+            Self::Dry(object) => Arc::new(object.clone()),
+        }
+    }
+
+    fn encoded(&self, format: Format, kind: &Kind) -> Result<Bytes, Status> {
+        match self {
+            Self::Stored(entry) => encode::entry(format, kind, entry),
+            Self::Dry(object) => encode::object(format, kind, object).map(Bytes::from),
+        }
+    }
+}
+
+impl At {
+    fn new(call: &Call, resource: Arc<Resource>, options: WriteOptions) -> Result<Self, Status> {
+        let kind = call.kind()?.clone();
+        Ok(Self { kind, resource, info: call.info.clone(), user: call.user.clone(), options, own: false })
+    }
+
+    fn strategy(&self) -> Strategy {
+        strategy::of(&self.kind)
+    }
+
+    fn attributes<'a>(&'a self, operation: &'static str, old: Option<&'a Value>) -> Attributes<'a> {
+        Attributes { request: &self.info, user: &self.user, operation, old, dry_run: self.options.dry_run }
+    }
+
+    fn not_found(&self) -> Status {
+        Status::not_found(&self.kind.group_resource(), &self.info.name)
+    }
+}
+
+impl Registry {
+    /// With everything that requests pass through.
+    #[must_use]
+    pub fn new(
+        store: Arc<Store>,
+        authentication: Arc<Authentication>,
+        authorization: Arc<Authorization>,
+        admission: Admission,
+        allocator: Allocator,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self { store, authentication, authorization, admission, allocator, stop })
+    }
+
+    /// Answers an authorized request for a resource.
+    ///
+    /// # Errors
+    /// The Status to send.
+    pub fn handle<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Reply, Status>> {
+        self.dispatch(call).boxed()
+    }
+
+    async fn dispatch(&self, call: &Call) -> Result<Reply, Status> {
+        let kind = call.kind()?;
+        let (verb, subresource) = (call.info.verb.as_str(), call.info.subresource.as_str());
+        if !subresource.is_empty() && kind.subresource(subresource).is_none() {
+            return Err(Status::new(404, "NotFound", "the server could not find the requested resource"));
+        }
+        if subresource.is_empty() && !kind.offers(verb) {
+            return Err(Status::method_not_allowed(&kind.group_resource(), verb));
+        }
+        match (verb, subresource) {
+            ("create", "") if review::is_review(kind) => self.review(call).await,
+            ("create", "") if kind.kind == "Binding" => self.bind(call).await,
+            ("create", "binding") => self.bind(call).await,
+            ("create", "eviction") => self.evict(call).await,
+            ("create", "token") => self.issue_token(call).await,
+            ("create", "") => self.create(call).await,
+            ("get", "scale") => self.get_scale(call).await,
+            ("update" | "patch", "scale") => self.write_scale(call).await,
+            ("get", _) => self.get(call).await,
+            ("list", "") => self.list(call).await,
+            ("watch", "") => self.watch(call).await,
+            ("update", _) => self.update(call).await,
+            ("patch", _) => self.patch(call).await,
+            ("delete", "") => self.delete(call).await,
+            ("deletecollection", "") => self.delete_collection(call).await,
+            _ => Err(Status::method_not_allowed(&kind.group_resource(), verb)),
+        }
+    }
+
+    fn resource(&self, kind: &Kind) -> Result<Arc<Resource>, Status> {
+        let missing = || Status::new(404, "NotFound", "the server could not find the requested resource");
+        self.store.resource(&kind.group, &kind.plural).ok_or_else(missing)
+    }
+
+    /// Lets mutating admission change an object.
+    async fn mutate(
+        &self,
+        at: &At,
+        operation: &'static str,
+        old: Option<&Value>,
+        object: &mut Value,
+    ) -> Result<(), Status> {
+        if at.own { Ok(()) } else { self.admission.mutate(&at.attributes(operation, old), object).await }
+    }
+
+    /// Asks validating admission; returns warnings.
+    async fn admit(
+        &self,
+        at: &At,
+        operation: &'static str,
+        old: Option<&Value>,
+        object: &Value,
+    ) -> Result<Vec<String>, Status> {
+        if at.own {
+            Ok(Vec::new())
+        } else {
+            self.admission.validate(&at.attributes(operation, old), object).await
+        }
+    }
+}

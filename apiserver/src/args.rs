@@ -1,0 +1,101 @@
+//! kube-apiserver's flags, as far as this server knows them.
+
+use crate::authentication::AuthenticationArgs;
+use crate::streaming::StreamingArgs;
+use anyhow::{Context, bail};
+use ipnet::Ipv4Net;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Flags of `coracle apiserver`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Members of the store, e.g. https://127.0.0.1:2379.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub etcd_servers: Vec<String>,
+    /// CA of the store's members.
+    #[arg(long, requires = "etcd_certfile")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// PEM client certificate for the store.
+    #[arg(long, requires = "etcd_keyfile")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// Its PEM private key.
+    #[arg(long, requires = "etcd_cafile")]
+    pub etcd_keyfile: Option<PathBuf>,
+    /// Prefix of all keys; only /registry is possible.
+    #[arg(long, default_value = "/registry")]
+    pub etcd_prefix: String,
+    /// Addresses to listen on.
+    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1")]
+    pub bind_address: Vec<IpAddr>,
+    /// Port to listen on.
+    #[arg(long, default_value_t = 6443)]
+    pub secure_port: u16,
+    /// Address that is told to the cluster as this server's; the last that it listens on when not given.
+    #[arg(long)]
+    pub advertise_address: Option<IpAddr>,
+    /// PEM serving certificate.
+    #[arg(long)]
+    pub tls_cert_file: PathBuf,
+    /// Its PEM private key.
+    #[arg(long)]
+    pub tls_private_key_file: PathBuf,
+    /// Range of Services' addresses.
+    #[arg(long, default_value = "10.96.0.0/16")]
+    pub service_cluster_ip_range: Ipv4Net,
+    /// Range of node ports.
+    #[arg(long, default_value = "30000-32767", value_parser = port_range)]
+    pub service_node_port_range: RangeInclusive<u16>,
+    /// How long Events are kept, e.g. 1h0m0s.
+    #[arg(long, default_value = "1h0m0s", value_parser = duration)]
+    pub event_ttl: Duration,
+    /// How requests are authenticated.
+    #[command(flatten)]
+    pub authentication: AuthenticationArgs,
+    /// How kubelets are reached.
+    #[command(flatten)]
+    pub streaming: StreamingArgs,
+}
+
+fn port_range(text: &str) -> anyhow::Result<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').context("a range is FIRST-LAST")?;
+    let (first, last) = (first.trim().parse()?, last.trim().parse()?);
+    if first == 0 || last < first {
+        bail!("{text} is no range of ports");
+    }
+    Ok(first..=last)
+}
+
+/// Go's durations of hours, minutes and seconds.
+fn duration(text: &str) -> anyhow::Result<Duration> {
+    let mut seconds = 0;
+    let mut number = String::new();
+    for c in text.chars() {
+        let unit = match c {
+            '0'..='9' => {
+                number.push(c);
+                continue;
+            }
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            _ => bail!("{text} is no duration such as 1h30m"),
+        };
+        seconds += unit * std::mem::take(&mut number).parse::<u64>().context("a duration is like 1h30m")?;
+    }
+    if !number.is_empty() {
+        bail!("{text} lacks a unit, as in 1h30m");
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+impl Args {
+    /// The address that the cluster is told.
+    #[must_use]
+    pub fn advertised(&self) -> IpAddr {
+        let listened = self.bind_address.iter().rev().find(|address| !address.is_unspecified());
+        self.advertise_address.or(listened.copied()).unwrap_or(IpAddr::from([127, 0, 0, 1]))
+    }
+}

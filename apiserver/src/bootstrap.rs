@@ -1,0 +1,262 @@
+//! What a cluster has from its first second, and what apiservers keep up together: system namespaces, roles, the
+//! `kubernetes` Service with the addresses of the apiservers that live, and the compaction of the store.
+//!
+//! Invariant: all of it is safe while several apiservers do it at once.
+
+use crate::reader::Reader;
+use crate::storage::Store;
+use crate::{Args, Server, authorization};
+use bytes::Bytes;
+use coracle_api::meta;
+use coracle_api::status::{GroupResource, Status};
+use coracle_daemon::Tasks;
+use coracle_etcd::kv::prefix_end;
+use coracle_etcd::proto::compare::{CompareResult, CompareTarget, TargetUnion};
+use coracle_etcd::proto::{
+    Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op, response_op,
+};
+use coracle_etcd::{Kv, KvError};
+use serde_json::{Value, json};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Living apiservers: one key each, which goes when its server does.
+const MASTERS: &str = "/registry/masterleases/";
+const LEASE_SECONDS: i64 = 15;
+const LEASE_RENEWED: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_millis(200);
+/// As upstream; not below our root, since nobody watches it.
+const COMPACT_KEY: &[u8] = b"compact_rev_key";
+const COMPACT_EVERY: Duration = Duration::from_secs(300);
+const NAMESPACE: &str = "default";
+const NAME: &str = "kubernetes";
+
+/// Makes the first objects, then keeps this server's address known until the process stops.
+///
+/// # Errors
+/// None: what fails is tried again.
+pub async fn run(server: Arc<Server>, args: Args, tasks: Tasks) -> anyhow::Result<()> {
+    let stop = tasks.stopping();
+    let work = async {
+        server.store.loaded().await;
+        while let Err(status) = first_objects(&server, &args).await {
+            tracing::warn!(error = status.message, "cannot make the first objects; trying again");
+            tokio::time::sleep(RETRY).await;
+        }
+        server.health.bootstrapped();
+        tracing::info!("ready");
+        keep_address(&server, &args).await;
+    };
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => server.health.stopping(),
+    }
+    Ok(())
+}
+
+async fn first_objects(server: &Server, args: &Args) -> Result<(), Status> {
+    authorization::bootstrap(server.objects.as_ref()).await?;
+    let (configured, service) =
+        tokio::join!(authentication_config(server, args), kubernetes_service(server, args));
+    configured?;
+    service
+}
+
+/// Creates an object unless it is there.
+async fn ensure(
+    server: &Server,
+    group: &str,
+    plural: &str,
+    namespace: &str,
+    object: Value,
+) -> Result<(), Status> {
+    let of = GroupResource::new(group, plural);
+    if Reader::get(server.store.as_ref(), &of, namespace, meta::name(&object)).is_some() {
+        return Ok(());
+    }
+    match server.objects.create(&of, namespace, object).await {
+        Err(status) if status.code == 409 => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+/// How extension servers verify whom this server has authenticated.
+async fn authentication_config(server: &Server, args: &Args) -> Result<(), Status> {
+    let Some(path) = &args.authentication.client_ca_file else { return Ok(()) };
+    let authority = tokio::fs::read_to_string(path).await.map_err(Status::internal)?;
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {"client-ca-file": authority}});
+    ensure(server, "", "configmaps", "kube-system", object).await
+}
+
+async fn kubernetes_service(server: &Server, args: &Args) -> Result<(), Status> {
+    let hosts = args.service_cluster_ip_range;
+    let first = hosts.hosts().next().unwrap_or(hosts.network()).to_string();
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let service = json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": labels},
+        "spec": {"type": "ClusterIP", "clusterIP": first, "clusterIPs": [first], "sessionAffinity": "None",
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": args.secure_port}]}});
+    let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": NAME}, "spec": {"cidrs": [args.service_cluster_ip_range.to_string()]}});
+    let (service, range) = tokio::join!(
+        ensure(server, "", "services", NAMESPACE, service),
+        ensure(server, "networking.k8s.io", "servicecidrs", "", range)
+    );
+    service?;
+    range
+}
+
+/// Renews this server's key, and keeps the endpoints of the `kubernetes` Service equal to the keys that live.
+async fn keep_address(server: &Server, args: &Args) {
+    let kv = server.store.kv().clone();
+    let mut lease = 0;
+    loop {
+        match renew(kv.as_ref(), args, lease).await {
+            Ok(held) => {
+                lease = held;
+                if let Err(status) = publish(server, args).await {
+                    tracing::warn!(
+                        error = status.message,
+                        "cannot keep the endpoints of the kubernetes Service"
+                    );
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot renew this server's lease"),
+        }
+        tokio::time::sleep(LEASE_RENEWED).await;
+    }
+}
+
+async fn renew(kv: &dyn Kv, args: &Args, lease: i64) -> Result<i64, KvError> {
+    if lease != 0 && kv.lease_keep_alive(lease).await.is_ok_and(|seconds| seconds > 0) {
+        return Ok(lease);
+    }
+    let lease = kv.lease_grant(LEASE_SECONDS).await?;
+    let address = args.advertised();
+    let key = Bytes::from(format!("{MASTERS}{address}"));
+    let put = PutRequest { key, value: Bytes::from(address.to_string()), lease, ..PutRequest::default() };
+    let success = vec![RequestOp { request: Some(request_op::Request::RequestPut(put)) }];
+    kv.txn(TxnRequest { success, ..TxnRequest::default() }).await?;
+    Ok(lease)
+}
+
+/// Addresses of the apiservers that live, sorted.
+async fn alive(kv: &dyn Kv) -> Result<Vec<IpAddr>, KvError> {
+    let key = Bytes::from_static(MASTERS.as_bytes());
+    let request = RangeRequest { range_end: prefix_end(&key), key, ..RangeRequest::default() };
+    let answer = kv.range(request).await?;
+    let addresses = answer.kvs.iter().filter_map(|kv| std::str::from_utf8(&kv.value).ok()?.parse().ok());
+    let mut addresses: Vec<IpAddr> = addresses.collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+async fn publish(server: &Server, args: &Args) -> Result<(), Status> {
+    let alive =
+        alive(server.store.kv().as_ref()).await.map_err(|error| crate::storage::unreachable(&error))?;
+    let port = args.secure_port;
+    let addresses: Vec<Value> = alive.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
+    let subsets =
+        json!([{"addresses": addresses, "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]);
+    let endpoints = json!({"apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": subsets});
+    keep(server, "", "endpoints", endpoints, &["subsets"]).await?;
+    let ready: Vec<Value> = alive
+        .iter()
+        .map(|ip| json!({"addresses": [ip.to_string()], "conditions": {"ready": true}}))
+        .collect();
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": NAME}},
+        "endpoints": ready, "ports": [{"name": "https", "port": port, "protocol": "TCP"}]});
+    keep(server, "discovery.k8s.io", "endpointslices", slice, &["endpoints", "ports"]).await
+}
+
+/// Creates an object, or brings its `fields` to what they should be.
+async fn keep(
+    server: &Server,
+    group: &str,
+    plural: &str,
+    wanted: Value,
+    fields: &[&str],
+) -> Result<(), Status> {
+    let of = GroupResource::new(group, plural);
+    let change = |old: &Value| {
+        let mut new = old.clone();
+        for field in fields {
+            new[*field] = wanted[*field].clone();
+        }
+        (new != *old).then_some(new)
+    };
+    match Reader::get(server.store.as_ref(), &of, NAMESPACE, NAME) {
+        Some(known) if change(&known).is_none() => return Ok(()),
+        Some(_) => {}
+        None => match server.objects.create(&of, NAMESPACE, wanted.clone()).await {
+            Err(status) if status.code == 409 => {}
+            done => return done.map(drop),
+        },
+    }
+    server.objects.modify(&of, NAMESPACE, NAME, &change).await.map(drop)
+}
+
+/// Lets the store forget revisions older than five to ten minutes. Of several apiservers, the one that moves the key does it.
+///
+/// # Errors
+/// None: what fails is tried again next time.
+pub async fn compact(store: Arc<Store>, tasks: Tasks) -> anyhow::Result<()> {
+    let stop = tasks.stopping();
+    let (mut seen, mut revision) = (0, 0);
+    loop {
+        match compact_once(store.kv().as_ref(), seen, revision).await {
+            Ok(next) => (seen, revision) = next,
+            Err(error) => tracing::warn!(%error, "cannot compact the store"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(COMPACT_EVERY) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// One round: `seen` is the key's version last time, `revision` the store's revision then.
+async fn compact_once(kv: &dyn Kv, seen: i64, revision: i64) -> Result<(i64, i64), KvError> {
+    let key = Bytes::from_static(COMPACT_KEY);
+    let compare = Compare {
+        result: CompareResult::Equal as i32,
+        target: CompareTarget::Version as i32,
+        key: key.clone(),
+        target_union: Some(TargetUnion::Version(seen)),
+        range_end: Bytes::new(),
+    };
+    let put =
+        PutRequest { key: key.clone(), value: Bytes::from(revision.to_string()), ..PutRequest::default() };
+    let look = RangeRequest { key, ..RangeRequest::default() };
+    let answer = kv
+        .txn(TxnRequest {
+            compare: vec![compare],
+            success: vec![RequestOp { request: Some(request_op::Request::RequestPut(put)) }],
+            failure: vec![RequestOp { request: Some(request_op::Request::RequestRange(look)) }],
+        })
+        .await?;
+    let now = answer.header.as_ref().map_or(0, |header| header.revision);
+    if !answer.succeeded {
+        let version = answer.responses.into_iter().find_map(|response| match response.response {
+            Some(response_op::Response::ResponseRange(range)) => range.kvs.first().map(|kv| kv.version),
+            _ => None,
+        });
+        return Ok((version.unwrap_or(0), now));
+    }
+    if revision > 0 {
+        match kv.compact(revision).await {
+            // Somebody has compacted further.
+            Ok(()) | Err(KvError::Compacted { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((seen + 1, now))
+}

@@ -1,0 +1,98 @@
+//! Discovery and OpenAPI, as documents with an ETag.
+
+use crate::Server;
+use crate::http::negotiate;
+use crate::http::request_info::Pairs;
+use crate::http::respond::plain;
+use crate::storage::encode::{self, Format, Media, Shape};
+use axum::body::Body;
+use coracle_api::{discovery, openapi};
+use http::header::{ACCEPT, ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use serde_json::Value;
+use sha2::{Digest, Sha512};
+use std::sync::Arc;
+
+/// The document at `path`, if there is one.
+pub fn answer(
+    server: &Arc<Server>,
+    path: &str,
+    query: &Pairs,
+    headers: &HeaderMap,
+) -> Option<Response<Body>> {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let custom = &[];
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let document = match parts.as_slice() {
+        ["api"] | ["apis"] => {
+            if let Some(version) = aggregated(accept) {
+                let document = discovery::aggregated(version, parts == ["api"], custom);
+                let told =
+                    format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+                return Some(tagged(headers, &document, &told));
+            }
+            if parts == ["api"] {
+                discovery::api_versions(&server.external)
+            } else {
+                discovery::group_list(custom)
+            }
+        }
+        ["api", version] => discovery::resource_list("", version, custom)?,
+        ["apis", group] => discovery::group(group, custom)?,
+        ["apis", group, version] => discovery::resource_list(group, version, custom)?,
+        ["openapi", "v2"] => return Some(tagged(headers, &openapi::v2_document(custom), "application/json")),
+        ["openapi", "v3"] => return Some(tagged(headers, &openapi::v3_index(custom), "application/json")),
+        ["openapi", "v3", rest @ ..] => {
+            let document = openapi::v3_document(&rest.join("/"), custom)?;
+            return Some(tagged(headers, &document, "application/json"));
+        }
+        _ => return None,
+    };
+    Some(negotiated(accept, query, &document))
+}
+
+/// The version of aggregated discovery that the client likes best; `None` when it likes the old form better.
+fn aggregated(accept: &str) -> Option<&'static str> {
+    for clause in negotiate::clauses(accept) {
+        let is_list = clause.get("as") == "APIGroupDiscoveryList" && clause.get("g") == "apidiscovery.k8s.io";
+        match (clause.media.as_str(), is_list, clause.get("v")) {
+            ("application/json", true, "v2") => return Some("v2"),
+            ("application/json", true, "v2beta1") => return Some("v2beta1"),
+            ("application/json" | "*/*", false, _) => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+fn negotiated(accept: &str, query: &Pairs, document: &Value) -> Response<Body> {
+    let format = negotiate::format(accept, query, "", false).unwrap_or(Format::JSON);
+    let format = Format { shape: Shape::Whole, ..format };
+    match encode::value(format, document) {
+        Ok(body) => plain(200, format.content_type(false), body),
+        Err(_) => {
+            let body = encode::value(Format { media: Media::Json, ..format }, document).unwrap_or_default();
+            plain(200, "application/json", body)
+        }
+    }
+}
+
+/// The document, or 304 when the client has it.
+fn tagged(headers: &HeaderMap, document: &Value, content_type: &str) -> Response<Body> {
+    let body = document.to_string();
+    let tag = format!("\"{}\"", hex::encode_upper(Sha512::digest(body.as_bytes())));
+    let known = headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let mut response = plain(200, "application/json", if known { String::new() } else { body });
+    if known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let told = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        told.insert(ETAG, tag);
+    }
+    if let Ok(content_type) = HeaderValue::from_str(content_type) {
+        told.insert(http::header::CONTENT_TYPE, content_type);
+    }
+    told.insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}

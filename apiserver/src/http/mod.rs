@@ -1,0 +1,7 @@
+//! HTTP: what a request is about, how its answer is encoded, and the way of a request through the server.
+
+pub mod limits;
+pub mod negotiate;
+pub mod pipeline;
+pub mod request_info;
+pub mod respond;

@@ -1,0 +1,116 @@
+//! `Accept` in, the answer's format out.
+
+use super::request_info::Pairs;
+use crate::storage::encode::{Format, Include, Media, Shape};
+use coracle_api::status::Status;
+
+const TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const STREAMS: [&str; 2] =
+    ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+
+/// One clause of an `Accept` header.
+#[derive(Clone, Debug, Default)]
+pub struct Clause {
+    /// `application/json`, `*/*` …
+    pub media: String,
+    /// `as`, `g`, `v`, `q` …, in order.
+    pub parameters: Vec<(String, String)>,
+}
+
+impl Clause {
+    /// A parameter; empty when absent.
+    #[must_use]
+    pub fn get(&self, name: &str) -> &str {
+        self.parameters.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+    }
+}
+
+/// The clauses of a header, the most wanted first.
+#[must_use]
+pub fn clauses(accept: &str) -> Vec<Clause> {
+    let mut clauses: Vec<(f32, Clause)> = Vec::new();
+    for text in accept.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+        let mut parts = text.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let parameters: Vec<(String, String)> = parts
+            .filter_map(|part| part.split_once('='))
+            .map(|(key, value)| (key.trim().to_owned(), value.trim().trim_matches('"').to_owned()))
+            .collect();
+        let clause = Clause { media, parameters };
+        let quality: f32 = clause.get("q").parse().unwrap_or(1.0);
+        if quality > 0.0 {
+            clauses.push((quality, clause));
+        }
+    }
+    // Stable: what stands first wins among equals.
+    clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
+    clauses.into_iter().map(|(_, clause)| clause).collect()
+}
+
+/// The format of an answer to a request for a resource.
+///
+/// # Errors
+/// 406 when nothing that is accepted can be made, 400 for a wrong `includeObject`.
+pub fn format(accept: &str, query: &Pairs, user_agent: &str, watches: bool) -> Result<Format, Status> {
+    let asked = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let pretty = match asked("pretty") {
+        Some(value) => matches!(value, "" | "true" | "1"),
+        None => ["curl", "Wget", "Mozilla/"].iter().any(|program| user_agent.starts_with(program)),
+    };
+    let include = match asked("includeObject") {
+        None | Some("" | "Metadata") => Include::Metadata,
+        Some("Object") => Include::Object,
+        Some("None") => Include::None,
+        Some(other) => {
+            return Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}")));
+        }
+    };
+    let clauses = clauses(accept);
+    if clauses.is_empty() {
+        return Ok(Format { media: Media::Json, shape: Shape::Whole, pretty });
+    }
+    for clause in &clauses {
+        let media = match clause.media.as_str() {
+            "application/json" | "*/*" | "application/*" => Media::Json,
+            "application/yaml" if !watches => Media::Yaml,
+            "application/vnd.kubernetes.protobuf" => Media::Protobuf,
+            _ => continue,
+        };
+        let known_version = clause.get("g") == "meta.k8s.io" && clause.get("v") == "v1";
+        let shape = match clause.get("as") {
+            "" => Shape::Whole,
+            "Table" if known_version && media != Media::Protobuf => Shape::Table(include),
+            "PartialObjectMetadata" | "PartialObjectMetadataList" if known_version => Shape::Partial,
+            _ => continue,
+        };
+        return Ok(Format { media, shape, pretty: pretty && media == Media::Json });
+    }
+    Err(Status::not_acceptable(if watches { &STREAMS } else { &TYPES }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_wanted_format_that_can_be_made_is_taken() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        let rows = [
+            ("", Media::Json, Shape::Whole),
+            ("*/*", Media::Json, Shape::Whole),
+            (table, Media::Json, Shape::Table(Include::Metadata)),
+            ("application/vnd.kubernetes.protobuf,application/json", Media::Protobuf, Shape::Whole),
+            ("application/json;q=0.5, application/yaml", Media::Yaml, Shape::Whole),
+            (
+                "application/xml, application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Media::Json,
+                Shape::Partial,
+            ),
+        ];
+        for (accept, media, shape) in rows {
+            let got = format(accept, &Vec::new(), "kubectl", false).expect(accept);
+            assert_eq!((got.media, got.shape), (media, shape), "{accept}");
+        }
+        assert_eq!(format("text/html", &Vec::new(), "", false).expect_err("html").code, 406);
+    }
+}

@@ -1,0 +1,131 @@
+//! The way of every request: authenticate → impersonate → authorize → handler.
+
+use super::request_info::{self, Pairs};
+use super::{negotiate, respond};
+use crate::Server;
+use crate::endpoints;
+use crate::registry::Call;
+use crate::request::{RequestInfo, UserInfo};
+use crate::storage::encode::Format;
+use axum::body::Body;
+use bytes::Bytes;
+use coracle_api::status::Status;
+use coracle_daemon::random;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Largest body.
+const BODY_MAX: usize = 3 << 20;
+/// Longest run of a request that is no watch.
+const TIME_MAX: Duration = Duration::from_secs(60);
+/// How long the first requests wait for the caches.
+const LOAD_MAX: Duration = Duration::from_secs(10);
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// A connection's verified client certificate (DER leaf).
+pub type Peer = Option<Arc<[u8]>>;
+
+fn text(headers: &HeaderMap, name: HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// Answers a request.
+pub fn answer<'a>(
+    server: &'a Arc<Server>,
+    peer: &'a Peer,
+    request: Request<Body>,
+) -> BoxFuture<'a, Response<Body>> {
+    answered(server, peer, request).boxed()
+}
+
+async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> Response<Body> {
+    let began = Instant::now();
+    let query = request_info::pairs(request.uri().query());
+    let info = request_info::parse(request.method(), request.uri().path(), &query);
+    let given = text(request.headers(), AUDIT_ID).to_owned();
+    let (verb, resource) = (info.verb.clone(), info.resource.clone());
+    let format = Format::JSON;
+    let mut response = match handle(server, peer, info, query, request).await {
+        Ok(response) => response,
+        Err(status) => respond::failure(format, &status),
+    };
+    let id = if given.is_empty() { random::uuid() } else { given };
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(AUDIT_ID, id);
+    }
+    server.metrics.observe(&verb, &resource, response.status().as_u16(), began.elapsed());
+    response
+}
+
+async fn handle(
+    server: &Arc<Server>,
+    peer: &Peer,
+    info: RequestInfo,
+    query: Pairs,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    if let Some(response) = endpoints::health::answer(server, &info.path, &query) {
+        return Ok(response);
+    }
+    if tokio::time::timeout(LOAD_MAX, server.store.loaded()).await.is_err() {
+        return Err(Status::unavailable("the server has not read its store yet; please try again"));
+    }
+    let user = server.authentication.authenticate(request.headers(), peer.as_deref()).await?;
+    let user = server.authorization.impersonated(user, request.headers())?;
+    server.authorization.authorize(&user, &info)?;
+    if !info.is_resource {
+        return Ok(endpoints::answer(server, &info, &query, request.headers()).await);
+    }
+    if info.kind.is_none() {
+        return Ok(respond::page_not_found());
+    }
+    let streams = matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
+    if streams {
+        return server.streaming.proxy(&info, request).await;
+    }
+    resource(server, info, user, query, request).await
+}
+
+async fn resource(
+    server: &Arc<Server>,
+    info: RequestInfo,
+    user: UserInfo,
+    query: Pairs,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    let (parts, body) = request.into_parts();
+    let watches = info.verb == "watch";
+    let user_agent = text(&parts.headers, USER_AGENT).to_owned();
+    let format = negotiate::format(text(&parts.headers, ACCEPT), &query, &user_agent, watches)?;
+    let _place = if watches {
+        None
+    } else {
+        let full = || Status::too_many_requests("Too many requests, please try again later.", 1);
+        Some(server.limits.place(&info.verb).ok_or_else(full)?)
+    };
+    let content_type =
+        text(&parts.headers, CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_owned();
+    let call = Call { info, user, query, content_type, body: whole(body).await?, format, user_agent };
+    let answer = tokio::time::timeout(TIME_MAX, server.registry.handle(&call)).await;
+    Ok(match answer {
+        Ok(Ok(reply)) => respond::reply(&parts.headers, reply),
+        Ok(Err(status)) => respond::failure(format, &status),
+        Err(_) => {
+            respond::failure(format, &Status::timeout("request did not complete within the allotted timeout"))
+        }
+    })
+}
+
+async fn whole(body: Body) -> Result<Bytes, Status> {
+    match Limited::new(body, BODY_MAX).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(Status::too_large(BODY_MAX)),
+        Err(error) => Err(Status::bad_request(error.to_string())),
+    }
+}

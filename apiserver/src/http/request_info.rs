@@ -1,0 +1,175 @@
+//! What a request is about, read from its method, path and query exactly as Kubernetes does (`RequestInfo`).
+
+use crate::request::RequestInfo;
+use coracle_api::kinds;
+use coracle_api::selector::FieldSelector;
+use http::Method;
+use url::form_urlencoded;
+
+/// A query as decoded pairs.
+pub type Pairs = Vec<(String, String)>;
+
+/// Decodes a query.
+#[must_use]
+pub fn pairs(query: Option<&str>) -> Pairs {
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect()
+}
+
+fn first<'a>(query: &'a Pairs, name: &str) -> &'a str {
+    query.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+}
+
+/// `%xx` decoded; as sent where that is no text.
+fn unescaped(path: &str) -> String {
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [byte, tail @ ..] = rest {
+        let digits = (*byte == b'%').then(|| tail.get(..2)).flatten();
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(decoded) => {
+                out.push(decoded);
+                rest = &tail[2..];
+            }
+            None => {
+                out.push(*byte);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8(out).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Subresources of a namespace itself; everything else after a namespace's name is inside it.
+const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
+
+/// Reads a request.
+#[must_use]
+pub fn parse(method: &Method, path: &str, query: &Pairs) -> RequestInfo {
+    let path = unescaped(path);
+    let mut info =
+        RequestInfo { verb: method.as_str().to_lowercase(), path: path.clone(), ..RequestInfo::default() };
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let mut rest = match parts.as_slice() {
+        ["api", version, rest @ ..] if !rest.is_empty() => {
+            info.version = (*version).to_owned();
+            rest
+        }
+        ["apis", group, version, rest @ ..] if !rest.is_empty() => {
+            (info.group, info.version) = ((*group).to_owned(), (*version).to_owned());
+            rest
+        }
+        _ => return info,
+    };
+    info.is_resource = true;
+    info.verb = match method.as_str() {
+        "POST" => "create",
+        "GET" | "HEAD" => "get",
+        "PUT" => "update",
+        "PATCH" => "patch",
+        "DELETE" => "delete",
+        _ => "",
+    }
+    .to_owned();
+    // The deprecated form of watches.
+    let watched = rest.first() == Some(&"watch") && rest.len() > 1;
+    if watched {
+        info.verb = "watch".to_owned();
+        rest = &rest[1..];
+    }
+    if let ["namespaces", namespace, inner @ ..] = rest {
+        info.namespace = (*namespace).to_owned();
+        if let [first, ..] = inner
+            && !NAMESPACE_SUBRESOURCES.contains(first)
+        {
+            rest = inner;
+        }
+    }
+    let mut told = rest.iter();
+    info.resource = told.next().map(|part| (*part).to_owned()).unwrap_or_default();
+    info.name = told.next().map(|part| (*part).to_owned()).unwrap_or_default();
+    info.subresource = told.next().map(|part| (*part).to_owned()).unwrap_or_default();
+    info.rest = told.copied().collect::<Vec<_>>().join("/");
+    if !info.rest.is_empty() && path.ends_with('/') {
+        info.rest.push('/');
+    }
+    info.kind = kinds::by_resource(&info.group, &info.version, &info.resource).cloned();
+    collections(&mut info, query);
+    info
+}
+
+/// Requests without a name are about collections.
+fn collections(info: &mut RequestInfo, query: &Pairs) {
+    if info.name.is_empty() {
+        let watches = !matches!(first(query, "watch"), "" | "0" | "false" | "False");
+        match info.verb.as_str() {
+            "get" if watches => info.verb = "watch".to_owned(),
+            "get" => info.verb = "list".to_owned(),
+            "delete" => info.verb = "deletecollection".to_owned(),
+            _ => {}
+        }
+    } else if info.verb == "get"
+        && info.subresource.is_empty()
+        && !matches!(first(query, "watch"), "" | "0" | "false" | "False")
+    {
+        info.verb = "watch".to_owned();
+    }
+    if matches!(info.verb.as_str(), "list" | "watch" | "deletecollection") {
+        info.field_selector = first(query, "fieldSelector").to_owned();
+        info.label_selector = first(query, "labelSelector").to_owned();
+        if info.name.is_empty()
+            && let Ok(selector) = FieldSelector::parse_custom(&info.field_selector, true, &[])
+            && let Some(name) = selector.exact("metadata.name")
+        {
+            info.name = name.to_owned();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read_as_kubernetes_reads_them() {
+        // method, path, query → verb, group, namespace, resource, name, subresource
+        let rows = [
+            ("GET", "/api/v1/pods", "", ["list", "", "", "pods", "", ""]),
+            ("GET", "/api/v1/pods", "watch=1", ["watch", "", "", "pods", "", ""]),
+            ("GET", "/api/v1/namespaces/a/pods/p/log", "", ["get", "", "a", "pods", "p", "log"]),
+            ("GET", "/api/v1/namespaces/a", "", ["get", "", "a", "namespaces", "a", ""]),
+            ("PUT", "/api/v1/namespaces/a/finalize", "", ["update", "", "a", "namespaces", "a", "finalize"]),
+            (
+                "POST",
+                "/apis/apps/v1/namespaces/a/deployments",
+                "",
+                ["create", "apps", "a", "deployments", "", ""],
+            ),
+            (
+                "DELETE",
+                "/apis/apps/v1/namespaces/a/deployments",
+                "",
+                ["deletecollection", "apps", "a", "deployments", "", ""],
+            ),
+            ("GET", "/api/v1/nodes", "fieldSelector=metadata.name%3Dn", ["list", "", "", "nodes", "n", ""]),
+            ("GET", "/api/v1/watch/pods", "", ["watch", "", "", "pods", "", ""]),
+            (
+                "GET",
+                "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+                "",
+                ["get", "rbac.authorization.k8s.io", "", "clusterroles", "system:node", ""],
+            ),
+        ];
+        for (method, path, query, want) in rows {
+            let method = method.parse().expect("method");
+            let info = parse(&method, path, &pairs(Some(query)));
+            assert!(info.is_resource);
+            let got =
+                [&info.verb, &info.group, &info.namespace, &info.resource, &info.name, &info.subresource];
+            assert_eq!(got.map(String::as_str), want, "{path}");
+        }
+        for path in ["/healthz", "/api", "/api/v1", "/apis/apps/v1", "/"] {
+            assert!(!parse(&Method::GET, path, &Vec::new()).is_resource, "{path}");
+        }
+    }
+}

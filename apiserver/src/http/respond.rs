@@ -1,0 +1,108 @@
+//! Answers as HTTP: headers that every answer has, warnings, compression, and failures as Status objects.
+
+use crate::registry::{Reply, ReplyBody};
+use crate::storage::encode::{self, Format};
+use axum::body::Body;
+use bytes::Bytes;
+use coracle_api::status::Status;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::StreamExt;
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING,
+};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use std::convert::Infallible;
+use std::io::Write;
+
+/// Smaller answers are sent as they are.
+const GZIP_MIN: usize = 128 << 10;
+const WARNINGS_MAX: usize = 4096;
+const WARNING_CUT: usize = 256;
+
+/// An answer with a body and a content type.
+#[must_use]
+pub fn plain(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.into()));
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// What is served at no such path.
+#[must_use]
+pub fn page_not_found() -> Response<Body> {
+    plain(404, "text/plain; charset=utf-8", "404 page not found\n")
+}
+
+/// A failure as its Status object.
+#[must_use]
+pub fn failure(format: Format, status: &Status) -> Response<Body> {
+    let format = Format { shape: encode::Shape::Whole, ..format };
+    let body = encode::value(format, &status.to_value());
+    let (format, body) = match body {
+        Ok(body) => (format, body),
+        Err(_) => (Format::JSON, status.to_value().to_string().into_bytes()),
+    };
+    let mut response = plain(status.code, format.content_type(false), body);
+    if let Some(seconds) = status.details["retryAfterSeconds"].as_u64() {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// The registry's answer.
+#[must_use]
+pub fn reply(request: &HeaderMap, reply: Reply) -> Response<Body> {
+    let mut response = match reply.body {
+        ReplyBody::Bytes(bytes) => {
+            compressed(request, plain(reply.code, reply.content_type, Bytes::new()), bytes)
+        }
+        ReplyBody::Stream(stream) => {
+            let mut response = plain(reply.code, reply.content_type, Bytes::new());
+            *response.body_mut() = Body::from_stream(stream.map(Ok::<Bytes, Infallible>));
+            response
+        }
+    };
+    warn(response.headers_mut(), &reply.warnings);
+    response
+}
+
+fn compressed(request: &HeaderMap, mut response: Response<Body>, bytes: Bytes) -> Response<Body> {
+    let accepted = request.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let wanted = bytes.len() > GZIP_MIN && accepted.split(',').any(|one| one.trim().starts_with("gzip"));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    if wanted {
+        // The fastest level, as in Kubernetes: the wire is near.
+        let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+        if encoder.write_all(&bytes).is_ok()
+            && let Ok(packed) = encoder.finish()
+        {
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            *response.body_mut() = Body::from(packed);
+            return response;
+        }
+    }
+    *response.body_mut() = Body::from(bytes);
+    response
+}
+
+/// `Warning: 299` headers: each text once; when they are too long together, each is cut.
+fn warn(headers: &mut HeaderMap, warnings: &[String]) {
+    let total: usize = warnings.iter().map(|text| text.chars().count()).sum();
+    let mut told: Vec<&String> = Vec::new();
+    for warning in warnings {
+        if told.contains(&warning) {
+            continue;
+        }
+        told.push(warning);
+        let keep = if total > WARNINGS_MAX { WARNING_CUT } else { usize::MAX };
+        let text: String = warning.chars().filter(|c| !c.is_control()).take(keep).collect();
+        let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {
+            headers.append(WARNING, value);
+        }
+    }
+}

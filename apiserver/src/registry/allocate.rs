@@ -1,0 +1,328 @@
+//! Cluster IPs and node ports of Services, and the leases of Events.
+//!
+//! An address is taken by a key of its own, created in the transaction that writes the Service and freed in the one that
+//! deletes it: several apiservers can never give one address twice, and nothing is left over to repair.
+
+use crate::reader::Reader;
+use crate::storage::write::Beside;
+use crate::storage::{Resource, Store, unreachable};
+use bytes::Bytes;
+use coracle_api::kinds::Kind;
+use coracle_api::meta;
+use coracle_api::status::{FieldError, GroupResource, Status};
+use coracle_daemon::random;
+use coracle_etcd::proto::RangeRequest;
+use ipnet::Ipv4Net;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+const IPS: &str = "/registry/ranges/serviceips/";
+const PORTS: &str = "/registry/ranges/servicenodeports/";
+/// The lower addresses of the range are left to those who choose their own.
+const CHOSEN_MAX: u32 = 256;
+/// Events that are written within this share a lease.
+const LEASE_SHARED: Duration = Duration::from_secs(60);
+
+/// Gives addresses, ports and leases.
+pub struct Allocator {
+    store: Arc<Store>,
+    range: Ipv4Net,
+    ports: RangeInclusive<u16>,
+    event_ttl: Duration,
+    lease: Mutex<Option<(Instant, i64)>>,
+}
+
+/// What a write of a Service takes and frees.
+#[derive(Clone, Debug, Default)]
+pub struct Claims {
+    /// The keys.
+    pub beside: Beside,
+    /// The Service before anything was chosen for it.
+    asked: Value,
+}
+
+impl Allocator {
+    /// Of these ranges.
+    #[must_use]
+    pub fn new(store: Arc<Store>, range: Ipv4Net, ports: RangeInclusive<u16>, event_ttl: Duration) -> Self {
+        Self { store, range, ports, event_ttl, lease: Mutex::new(None) }
+    }
+
+    /// The lease to write an object of `resource` with; 0 for none.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn lease(&self, resource: &Resource) -> Result<i64, Status> {
+        if resource.of != GroupResource::new("", "events") {
+            return Ok(0);
+        }
+        let mut lease = self.lease.lock().await;
+        if let Some((granted, id)) = *lease
+            && granted.elapsed() < LEASE_SHARED
+        {
+            return Ok(id);
+        }
+        let ttl = i64::try_from((self.event_ttl + LEASE_SHARED).as_secs()).unwrap_or(i64::MAX);
+        let id = self.store.kv().lease_grant(ttl).await.map_err(|error| unreachable(&error))?;
+        *lease = Some((Instant::now(), id));
+        Ok(id)
+    }
+
+    /// Fills in what a Service lacks, and tells which keys its write takes and frees.
+    ///
+    /// # Errors
+    /// 422 for addresses out of range, 500 when nothing is free.
+    pub async fn claim(
+        &self,
+        kind: &Kind,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Claims, Status> {
+        if kind.kind != "Service" || !kind.group.is_empty() {
+            return Ok(Claims::default());
+        }
+        let asked = object.clone();
+        self.check(object)?;
+        let (ips, ports) = self.taken();
+        self.fill(object, &ips, &ports)?;
+        Ok(Claims { beside: beside(object, old), asked })
+    }
+
+    /// After a key was taken by somebody else: other choices, or the refusal of what was asked for by name.
+    ///
+    /// # Errors
+    /// 422 when an address that the Service asks for is taken.
+    pub async fn again(&self, kind: &Kind, object: &mut Value, claims: Claims) -> Result<Claims, Status> {
+        let wanted = beside(&claims.asked, None);
+        for (key, _) in &wanted.claim {
+            if self.exists(key).await? {
+                return Err(already(kind, &claims.asked, key));
+            }
+        }
+        let (mut ips, mut ports) = self.taken();
+        for (key, _) in &claims.beside.claim {
+            if self.exists(key).await? {
+                let text = String::from_utf8_lossy(key);
+                ips.extend(text.strip_prefix(IPS).and_then(|ip| ip.parse::<Ipv4Addr>().ok()));
+                ports.extend(text.strip_prefix(PORTS).and_then(|port| port.parse::<u16>().ok()));
+            }
+        }
+        object["spec"] = claims.asked["spec"].clone();
+        self.fill(object, &ips, &ports)?;
+        Ok(Claims { beside: beside(object, None), asked: claims.asked })
+    }
+
+    /// The keys that go with a deleted object.
+    #[must_use]
+    pub fn freed(&self, kind: &Kind, object: &Value) -> Beside {
+        if kind.kind != "Service" || !kind.group.is_empty() {
+            return Beside::default();
+        }
+        Beside { claim: Vec::new(), free: keys(object).into_iter().map(Bytes::from).collect() }
+    }
+
+    async fn exists(&self, key: &Bytes) -> Result<bool, Status> {
+        let request = RangeRequest { key: key.clone(), count_only: true, ..RangeRequest::default() };
+        let answer = self.store.kv().range(request).await.map_err(|error| unreachable(&error))?;
+        Ok(answer.count > 0)
+    }
+
+    /// What the Services that this server knows hold: choosing around it spares most second tries.
+    fn taken(&self) -> (BTreeSet<Ipv4Addr>, BTreeSet<u16>) {
+        let (mut ips, mut ports) = (BTreeSet::new(), BTreeSet::new());
+        for service in self.store.list(&GroupResource::new("", "services"), "") {
+            ips.extend(
+                meta::strings(&service["spec"]["clusterIPs"]).filter_map(|ip| ip.parse::<Ipv4Addr>().ok()),
+            );
+            ports.extend(node_ports(&service));
+        }
+        (ips, ports)
+    }
+
+    /// Asked-for addresses must be of the ranges.
+    fn check(&self, object: &Value) -> Result<(), Status> {
+        let mut faults = Vec::new();
+        let ip = object["spec"]["clusterIP"].as_str().unwrap_or_default();
+        if let Ok(address) = ip.parse::<Ipv4Addr>()
+            && !self.range.contains(&address)
+        {
+            let text = format!(
+                "failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}",
+                self.range
+            );
+            faults.push(FieldError::invalid("spec.clusterIPs", &json!([ip]), text));
+        }
+        for (index, port) in object["spec"]["ports"].as_array().into_iter().flatten().enumerate() {
+            let Some(number) = port["nodePort"].as_u64().filter(|number| *number > 0) else { continue };
+            if !u16::try_from(number).is_ok_and(|number| self.ports.contains(&number)) {
+                let text = format!(
+                    "provided port is not in the valid range. The range of valid ports is {}-{}",
+                    self.ports.start(),
+                    self.ports.end()
+                );
+                faults.push(FieldError::invalid(
+                    format!("spec.ports[{index}].nodePort"),
+                    &json!(number),
+                    text,
+                ));
+            }
+        }
+        if faults.is_empty() {
+            return Ok(());
+        }
+        Err(Status::invalid(&GroupResource::new("", "Service"), meta::name(object), &faults))
+    }
+
+    fn fill(
+        &self,
+        object: &mut Value,
+        ips: &BTreeSet<Ipv4Addr>,
+        ports: &BTreeSet<u16>,
+    ) -> Result<(), Status> {
+        let spec = &mut object["spec"];
+        let text = |spec: &Value, key: &str| spec[key].as_str().unwrap_or_default().to_owned();
+        let of_type = text(spec, "type");
+        if of_type == "ExternalName" {
+            return Ok(());
+        }
+        let first = meta::strings(&spec["clusterIPs"]).next().map(str::to_owned);
+        let asked = Some(text(spec, "clusterIP")).filter(|ip| !ip.is_empty()).or(first);
+        let ip = match asked {
+            Some(ip) => ip,
+            None => self.free_ip(ips)?.to_string(),
+        };
+        let selectorless = spec["selector"].as_object().is_none_or(serde_json::Map::is_empty);
+        let dual = ip == "None" && selectorless;
+        spec["clusterIP"] = json!(ip);
+        if spec["clusterIPs"].as_array().is_none_or(Vec::is_empty) {
+            spec["clusterIPs"] = json!([ip]);
+        }
+        if text(spec, "ipFamilyPolicy").is_empty() {
+            spec["ipFamilyPolicy"] = json!(if dual { "RequireDualStack" } else { "SingleStack" });
+        }
+        if spec["ipFamilies"].as_array().is_none_or(Vec::is_empty) {
+            spec["ipFamilies"] = if dual { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) };
+        }
+        let balanced = of_type == "LoadBalancer";
+        if of_type == "NodePort" || (balanced && spec["allocateLoadBalancerNodePorts"] != false) {
+            self.fill_ports(spec, ports)?;
+        }
+        let checked = balanced && spec["externalTrafficPolicy"] == "Local";
+        if checked && spec["healthCheckNodePort"].as_u64().unwrap_or(0) == 0 {
+            let mut taken = ports.clone();
+            taken.extend(node_ports(&json!({"spec": spec.clone()})));
+            spec["healthCheckNodePort"] = json!(self.free_port(&taken)?);
+        }
+        Ok(())
+    }
+
+    fn fill_ports(&self, spec: &mut Value, taken: &BTreeSet<u16>) -> Result<(), Status> {
+        let mut taken = taken.clone();
+        taken.extend(node_ports(&json!({"spec": spec.clone()})));
+        // One number serves TCP and UDP of the same port, as DNS does.
+        let mut given: Vec<(Value, Value, u64)> = Vec::new();
+        for port in spec["ports"].as_array_mut().into_iter().flatten() {
+            let number = port["nodePort"].as_u64().unwrap_or(0);
+            let shared =
+                given.iter().find(|(of, protocol, _)| *of == port["port"] && *protocol != port["protocol"]);
+            let number = match (number, shared) {
+                (0, Some((_, _, number))) => *number,
+                (0, None) => {
+                    let free = self.free_port(&taken)?;
+                    taken.insert(free);
+                    u64::from(free)
+                }
+                (number, _) => number,
+            };
+            port["nodePort"] = json!(number);
+            given.push((port["port"].clone(), port["protocol"].clone(), number));
+        }
+        Ok(())
+    }
+
+    fn free_ip(&self, taken: &BTreeSet<Ipv4Addr>) -> Result<Ipv4Addr, Status> {
+        let (first, last) =
+            (u32::from(self.range.network()) + 1, u32::from(self.range.broadcast()).saturating_sub(1));
+        let size = last.saturating_sub(first) + 1;
+        let chosen = (size / 16).min(CHOSEN_MAX);
+        let upper = (first + chosen, size - chosen);
+        for (from, count) in [upper, (first, size)] {
+            let start = u32::try_from(random::below(u64::from(count))).unwrap_or(0);
+            let candidates = (0..count).map(|step| Ipv4Addr::from(from + (start + step) % count));
+            if let Some(free) = candidates.into_iter().find(|ip| !taken.contains(ip)) {
+                return Ok(free);
+            }
+        }
+        Err(Status::internal("failed to allocate a serviceIP: range is full"))
+    }
+
+    fn free_port(&self, taken: &BTreeSet<u16>) -> Result<u16, Status> {
+        let (first, count) = (*self.ports.start(), self.ports.len());
+        let start = random::below(count as u64);
+        let candidates = (0..count as u64).map(|step| (start + step) % count as u64);
+        let mut candidates = candidates.filter_map(|offset| first.checked_add(u16::try_from(offset).ok()?));
+        candidates
+            .find(|port| !taken.contains(port))
+            .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))
+    }
+}
+
+fn already(kind: &Kind, asked: &Value, key: &[u8]) -> Status {
+    let text = String::from_utf8_lossy(key);
+    let fault = match text.strip_prefix(IPS) {
+        Some(ip) => FieldError::invalid(
+            "spec.clusterIPs",
+            &json!([ip]),
+            format!("failed to allocate IP {ip}: provided IP is already allocated"),
+        ),
+        None => {
+            let port: u64 = text.strip_prefix(PORTS).and_then(|port| port.parse().ok()).unwrap_or(0);
+            let ports = asked["spec"]["ports"].as_array();
+            let index = ports.into_iter().flatten().position(|own| own["nodePort"] == port).unwrap_or(0);
+            FieldError::invalid(
+                format!("spec.ports[{index}].nodePort"),
+                &json!(port),
+                "provided port is already allocated",
+            )
+        }
+    };
+    Status::invalid(&kind.group_kind(), meta::name(asked), &[fault])
+}
+
+fn node_ports(service: &Value) -> impl Iterator<Item = u16> {
+    let spec = &service["spec"];
+    let ports = spec["ports"].as_array().into_iter().flatten().map(|port| &port["nodePort"]);
+    ports
+        .chain([&spec["healthCheckNodePort"]])
+        .filter_map(Value::as_u64)
+        .filter_map(|port| u16::try_from(port).ok())
+        .filter(|port| *port > 0)
+        .collect::<Vec<u16>>()
+        .into_iter()
+}
+
+/// The keys of everything that a Service holds.
+fn keys(service: &Value) -> BTreeSet<String> {
+    let spec = &service["spec"];
+    if spec["type"] == "ExternalName" {
+        return BTreeSet::new();
+    }
+    let ips = meta::strings(&spec["clusterIPs"]).chain(spec["clusterIP"].as_str());
+    let ips = ips.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()).map(|ip| format!("{IPS}{ip}"));
+    ips.chain(node_ports(service).map(|port| format!("{PORTS}{port}"))).collect()
+}
+
+fn beside(object: &Value, old: Option<&Value>) -> Beside {
+    let (new, old) = (keys(object), old.map(keys).unwrap_or_default());
+    let owner = Bytes::from(format!("{}/{}", meta::namespace(object), meta::name(object)));
+    Beside {
+        claim: new.difference(&old).map(|key| (Bytes::from(key.clone()), owner.clone())).collect(),
+        free: old.difference(&new).map(|key| Bytes::from(key.clone())).collect(),
+    }
+}

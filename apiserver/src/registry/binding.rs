@@ -1,0 +1,89 @@
+//! Binding: the scheduler's answer, which puts a pod on a node.
+
+use super::options::WriteOptions;
+use super::update::Made;
+use super::{At, Call, Registry, Reply, body};
+use coracle_api::status::{FieldError, GroupResource, Status};
+use coracle_api::{kinds, meta};
+use coracle_daemon::clock;
+use serde_json::{Value, json};
+
+impl Registry {
+    pub(super) async fn bind(&self, call: &Call) -> Result<Reply, Status> {
+        let options = WriteOptions::read(call, "CreateOptions", false)?;
+        let of = body::loose_kind("", "v1", "Binding");
+        let binding = body::read(&call.content_type, &call.body, &of, options.validation)?.object;
+        let target = &binding["target"];
+        let node = target["name"].as_str().unwrap_or_default();
+        let mut faults = Vec::new();
+        if !matches!(target["kind"].as_str(), None | Some("" | "Node")) {
+            faults.push(FieldError::not_supported("target.kind", &target["kind"], &["Node", "<empty>"]));
+        }
+        if node.is_empty() {
+            faults.push(FieldError::required("target.name", ""));
+        }
+        let name = if call.info.subresource.is_empty() { meta::name(&binding) } else { &call.info.name };
+        if !faults.is_empty() {
+            return Err(Status::invalid(&GroupResource::new("", "Binding"), name, &faults));
+        }
+        let pods = kinds::by_resource("", "v1", "pods").ok_or_else(|| Status::internal("no pods"))?.clone();
+        let mut at = At::new(call, self.resource(&pods)?, options)?;
+        at.kind = pods;
+        (at.info.resource, at.info.name) = ("pods".to_owned(), name.to_owned());
+        at.info.subresource = "binding".to_owned();
+        let make = |old: &Value| {
+            Ok(Made { object: bound(old, &binding, node, &at)?, warnings: Vec::new(), owned: false })
+        };
+        self.change(&at, &make).await?;
+        let done =
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+        Reply::value(201, call.format, &done)
+    }
+}
+
+fn bound(old: &Value, binding: &Value, node: &str, at: &At) -> Result<Value, Status> {
+    let of = GroupResource::new("", "pods/binding");
+    let conflict = |cause: String| Status::conflict(&of, &at.info.name, &cause);
+    let uid = meta::uid(binding);
+    if !uid.is_empty() && uid != meta::uid(old) {
+        return Err(conflict(format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            meta::uid(old)
+        )));
+    }
+    if !meta::field(old, "deletionTimestamp").is_empty() {
+        return Err(conflict(format!("pod {} is being deleted, cannot be assigned to a host", at.info.name)));
+    }
+    if let Some(on) = old["spec"]["nodeName"].as_str().filter(|on| !on.is_empty()) {
+        return Err(conflict(format!("pod {} is already assigned to node {on:?}", at.info.name)));
+    }
+    let gates = old["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty());
+    if gates {
+        return Err(conflict(format!("pod {} has non-empty .spec.schedulingGates", at.info.name)));
+    }
+    let mut pod = old.clone();
+    pod["spec"]["nodeName"] = json!(node);
+    for (key, value) in binding["metadata"]["annotations"].as_object().into_iter().flatten() {
+        if !pod["metadata"]["annotations"].is_object() {
+            pod["metadata"]["annotations"] = json!({});
+        }
+        pod["metadata"]["annotations"][key] = value.clone();
+    }
+    schedule(&mut pod);
+    Ok(pod)
+}
+
+/// Sets the condition PodScheduled.
+fn schedule(pod: &mut Value) {
+    let now = clock::rfc3339_seconds(clock::now());
+    let condition =
+        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+    if !pod["status"]["conditions"].is_array() {
+        pod["status"]["conditions"] = json!([]);
+    }
+    let Some(conditions) = pod["status"]["conditions"].as_array_mut() else { return };
+    match conditions.iter_mut().find(|condition| condition["type"] == "PodScheduled") {
+        Some(own) => *own = condition,
+        None => conditions.push(condition),
+    }
+}

@@ -1,0 +1,133 @@
+//! Request bodies in, canonical objects out, with the findings that `fieldValidation` tells or refuses.
+
+use super::options::FieldValidation;
+use crate::storage::encode::Media;
+use coracle_api::decode::{self, DecodeError, Decoded};
+use coracle_api::kinds::{self, Kind};
+use coracle_api::protobuf;
+use coracle_api::status::Status;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Media types of bodies.
+const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+
+/// The serialization of a body; JSON when nothing is said.
+///
+/// # Errors
+/// 415.
+pub fn media(content_type: &str) -> Result<Media, Status> {
+    match content_type {
+        "" | "application/json" => Ok(Media::Json),
+        "application/yaml" => Ok(Media::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(Media::Protobuf),
+        _ => Err(Status::unsupported_media_type(&ACCEPTED)),
+    }
+}
+
+/// An object and what there is to warn of.
+pub struct Read {
+    /// Canonical.
+    pub object: Value,
+    /// For the writer.
+    pub warnings: Vec<String>,
+}
+
+/// Decodes a body that should be of `kind`.
+///
+/// # Errors
+/// 400 for what cannot be decoded, 415 for an unknown media type.
+pub fn read(
+    content_type: &str,
+    body: &[u8],
+    kind: &Kind,
+    validation: FieldValidation,
+) -> Result<Read, Status> {
+    let decoded = match media(content_type)? {
+        Media::Json => decode::json(body, kind),
+        Media::Yaml => decode::yaml(body, kind),
+        Media::Protobuf => from_protobuf(body, kind),
+    };
+    let DecodeError::BadRequest(text) = match decoded {
+        Ok(decoded) => return judged(decoded, validation, || of_kind(kind)),
+        Err(error) => error,
+    };
+    Err(Status::bad_request(text))
+}
+
+fn of_kind(kind: &Kind) -> String {
+    let (name, version) = (&kind.kind, &kind.version);
+    format!("{name} in version {version:?} cannot be handled as a {name}: ")
+}
+
+fn from_protobuf(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
+    let object = protobuf::decode(body).map_err(|error| DecodeError::BadRequest(error.to_string()))?;
+    let told = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
+    let (version, name) = (told("apiVersion"), told("kind"));
+    if name != kind.kind {
+        let version = version.rsplit('/').next().unwrap_or_default();
+        let text = format!(
+            "{name} in version {version:?} cannot be handled as a {}: converting ({version}.{name}) to ({}.{}): unknown conversion",
+            kind.kind, kind.version, kind.kind
+        );
+        return Err(DecodeError::BadRequest(text));
+    }
+    if version != kind.api_version() {
+        let text = format!(
+            "the API version in the data ({version}) does not match the expected API version ({})",
+            kind.api_version()
+        );
+        return Err(DecodeError::BadRequest(text));
+    }
+    Ok(Decoded { object, findings: Vec::new() })
+}
+
+/// Refuses or passes on findings; `prefix` goes before the text of a refusal.
+///
+/// # Errors
+/// 400 where validation is strict.
+pub fn judged(
+    decoded: Decoded,
+    validation: FieldValidation,
+    prefix: impl FnOnce() -> String,
+) -> Result<Read, Status> {
+    let Decoded { object, findings } = decoded;
+    match validation {
+        FieldValidation::Strict if !findings.is_empty() => {
+            Err(Status::bad_request(format!("{}strict decoding error: {}", prefix(), findings.join(", "))))
+        }
+        FieldValidation::Warn => Ok(Read { object, warnings: findings }),
+        _ => Ok(Read { object, warnings: Vec::new() }),
+    }
+}
+
+/// The kind of a body that is no resource of its own: Scale, Eviction, TokenRequest, DeleteOptions …
+#[must_use]
+pub fn loose_kind(group: &str, version: &str, name: &str) -> Arc<Kind> {
+    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    if let Some(kind) = kinds::by_gvk(&api_version, name) {
+        return kind.clone();
+    }
+    let package = match group {
+        "" => "io.k8s.api.core",
+        "meta.k8s.io" => "io.k8s.apimachinery.pkg.apis.meta",
+        "authentication.k8s.io" => "io.k8s.api.authentication",
+        "autoscaling" => "io.k8s.api.autoscaling",
+        _ => "io.k8s.api.policy",
+    };
+    Arc::new(Kind {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        kind: name.to_owned(),
+        plural: name.to_lowercase(),
+        singular: name.to_lowercase(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        namespaced: true,
+        verbs: Vec::new(),
+        subresources: Vec::new(),
+        storage_version: api_version,
+        definition: format!("{package}.{version}.{name}"),
+        custom: None,
+    })
+}

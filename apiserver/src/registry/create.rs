@@ -1,0 +1,165 @@
+//! create: POST of an object, with a name given or generated.
+
+use super::allocate::Claims;
+use super::options::WriteOptions;
+use super::{At, Call, Outcome, Registry, Reply, body, convert};
+use crate::storage::keys;
+use crate::storage::write::Written;
+use coracle_api::apply::{self, Writer};
+use coracle_api::kinds::Kind;
+use coracle_api::status::Status;
+use coracle_api::{defaults, meta, strategy, validate};
+use coracle_daemon::{clock, random};
+use serde_json::{Value, json};
+
+/// Tries of a generated name that is taken.
+const NAMES: usize = 8;
+const SUFFIX: usize = 5;
+/// Names are cut to this before the suffix.
+const BASE_MAX: usize = 63 - SUFFIX;
+const CREATE: &str = "CREATE";
+
+/// Names the object after its namespace's URL, or tells that it does not fit.
+///
+/// # Errors
+/// 400.
+pub(super) fn place(object: &mut Value, kind: &Kind, namespace: &str) -> Result<(), Status> {
+    if !kind.namespaced {
+        meta::remove(object, "namespace");
+        return Ok(());
+    }
+    match meta::namespace(object) {
+        "" => meta::set(object, "namespace", namespace),
+        given if given == namespace => {}
+        _ => {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Registry {
+    pub(super) async fn create(&self, call: &Call) -> Result<Reply, Status> {
+        let kind = call.kind()?.clone();
+        let options = WriteOptions::read(call, "CreateOptions", false)?;
+        let read = body::read(&call.content_type, &call.body, &kind, options.validation)?;
+        let at = At::new(call, self.resource(&kind)?, options)?;
+        let mut warnings = read.warnings;
+        let outcome = self.create_object(&at, read.object, false, &mut warnings).await?;
+        Ok(Reply::bytes(201, call.format, outcome.encoded(call.format, &kind)?).warned(warnings))
+    }
+
+    /// Creates a decoded object; `owned` when its managedFields are made already.
+    pub(super) async fn create_object(
+        &self,
+        at: &At,
+        mut object: Value,
+        owned: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<Outcome, Status> {
+        place(&mut object, &at.kind, &at.info.namespace)?;
+        if !matches!(meta::field(&object, "resourceVersion"), "" | "0") {
+            return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
+        }
+        let base = meta::field(&object, "generateName").to_owned();
+        let generated = !base.is_empty() && meta::name(&object).is_empty();
+        meta::remove(&mut object, "resourceVersion");
+        for attempt in 1.. {
+            let mut object = object.clone();
+            if generated {
+                let base: String = base.chars().take(BASE_MAX).collect();
+                meta::set(&mut object, "name", format!("{base}{}", random::name_suffix(SUFFIX)));
+            }
+            match self.create_named(at, object, owned, warnings).await {
+                Err(status) if generated && status.reason == "AlreadyExists" => {
+                    if attempt >= NAMES {
+                        let text = ", the server was not able to generate a unique name for the object";
+                        return Err(Status { message: format!("{}{text}", status.message), ..status });
+                    }
+                }
+                done => return done,
+            }
+        }
+        Err(Status::internal("no name was tried"))
+    }
+
+    async fn create_named(
+        &self,
+        at: &At,
+        mut object: Value,
+        owned: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<Outcome, Status> {
+        let kind = &at.kind;
+        defaults::apply(&mut object, kind);
+        meta::set(&mut object, "uid", random::uuid());
+        meta::set(&mut object, "creationTimestamp", clock::rfc3339_seconds(clock::now()));
+        self.mutate(at, CREATE, None, &mut object).await?;
+        if !owned {
+            own_fields(&mut object, at);
+        }
+        strategy::prepare_create(&mut object, kind);
+        let claims = self.allocator.claim(kind, &mut object, None).await?;
+        let faults = validate::create(&object, kind);
+        let name = meta::name(&object).to_owned();
+        if !faults.is_empty() {
+            return Err(Status::invalid(&kind.group_kind(), &name, &faults));
+        }
+        warnings.extend(validate::warnings(&object, None, kind));
+        warnings.extend(self.admit(at, CREATE, None, &object).await?);
+        if at.options.dry_run {
+            return self.dry_create(at, object).await;
+        }
+        self.store_new(at, object, claims).await
+    }
+
+    async fn dry_create(&self, at: &At, object: Value) -> Result<Outcome, Status> {
+        let tail = keys::tail(meta::namespace(&object), meta::name(&object));
+        match self.store.get(&at.resource, &tail).await? {
+            Some(_) => Err(Status::already_exists(&at.kind.group_resource(), meta::name(&object))),
+            None => Ok(Outcome::Dry(object)),
+        }
+    }
+
+    async fn store_new(&self, at: &At, object: Value, mut claims: Claims) -> Result<Outcome, Status> {
+        let kind = &at.kind;
+        let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
+        let tail = keys::tail(&namespace, &name);
+        let mut stored = convert::from(kind, object);
+        let lease = self.allocator.lease(&at.resource).await?;
+        for _ in 0..TRIES_TO_ALLOCATE {
+            let written =
+                self.store.create(&at.resource, &tail, stored.clone(), lease, &claims.beside).await?;
+            match written {
+                Written::Done(entry) => return Ok(Outcome::Stored(entry)),
+                Written::Moved(_) => return Err(Status::already_exists(&kind.group_resource(), &name)),
+                Written::Taken => claims = self.allocator.again(kind, &mut stored, claims).await?,
+            }
+        }
+        Err(Status::internal("no free address or port was found in time"))
+    }
+}
+
+const TRIES_TO_ALLOCATE: usize = 16;
+
+/// Notes who owns the fields of a new object. What the server itself fills in (status) has no owner.
+fn own_fields(object: &mut Value, at: &At) {
+    let mut owned = object.clone();
+    if at.kind.subresource("status").is_some()
+        && let Some(owned) = owned.as_object_mut()
+    {
+        owned.remove("status");
+    }
+    let now = clock::rfc3339_seconds(clock::now());
+    let writer = Writer { manager: &at.options.manager, subresource: "", now: &now };
+    apply::update(&mut owned, None, &at.kind, &writer);
+    match owned["metadata"].get("managedFields") {
+        Some(fields) => meta::set(object, "managedFields", fields.clone()),
+        None => meta::set(object, "managedFields", json!([])),
+    }
+    if object["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty) {
+        meta::remove(object, "managedFields");
+    }
+}

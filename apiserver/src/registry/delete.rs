@@ -1,0 +1,323 @@
+//! delete and deletecollection: at once, after a grace period, or when finalizers have gone.
+
+use super::options::{FieldValidation, WriteOptions, dry_run};
+use super::select::Selection;
+use super::{At, Call, Outcome, Registry, Reply, TRIES, body, convert};
+use crate::storage::encode;
+use crate::storage::entry::Entry;
+use crate::storage::keys;
+use crate::storage::write::Written;
+use coracle_api::meta;
+use coracle_api::status::{FieldError, GroupResource, Status};
+use coracle_daemon::clock;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const DELETE: &str = "DELETE";
+const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
+/// Objects of a collection that are deleted at a time.
+const AT_ONCE: usize = 16;
+/// Kinds whose DELETE answers with the object itself.
+const ANSWERED_WITH_OBJECT: &[&str] = &[
+    "pods",
+    "podtemplates",
+    "services",
+    "serviceaccounts",
+    "persistentvolumes",
+    "persistentvolumeclaims",
+    "resourcequotas",
+    "storageclasses",
+    "csidrivers",
+    "csinodes",
+    "csistoragecapacities",
+    "volumeattachments",
+];
+
+/// What the caller of a delete wants.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DeleteOptions {
+    pub dry_run: bool,
+    /// Seconds.
+    pub grace: Option<i64>,
+    pub uid: Option<String>,
+    pub revision: Option<String>,
+    /// `Orphan`, `Background` or `Foreground`; `None` leaves it to the kind.
+    pub propagation: Option<String>,
+}
+
+impl DeleteOptions {
+    fn read(call: &Call) -> Result<Self, Status> {
+        let sent = if call.body.is_empty() {
+            Value::Null
+        } else {
+            let kind = body::loose_kind("meta.k8s.io", "v1", "DeleteOptions");
+            match body::media(&call.content_type)? {
+                encode::Media::Protobuf => {
+                    body::read(&call.content_type, &call.body, &kind, FieldValidation::Ignore)?.object
+                }
+                encode::Media::Yaml => serde_yaml_ng::from_slice(&call.body)
+                    .map_err(|error| Status::bad_request(format!("error decoding DeleteOptions: {error}")))?,
+                encode::Media::Json => serde_json::from_slice(&call.body)
+                    .map_err(|error| Status::bad_request(format!("error decoding DeleteOptions: {error}")))?,
+            }
+        };
+        let mut faults = Vec::new();
+        let in_query = call.query.iter().filter(|(key, _)| key == "dryRun").map(|(_, value)| value.as_str());
+        let dry_run = dry_run(meta::strings(&sent["dryRun"]).chain(in_query), &mut faults);
+        let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let asked = |name: &str| Some(call.query(name).to_owned()).filter(|text| !text.is_empty());
+        let propagation = text(&sent["propagationPolicy"]).or_else(|| asked("propagationPolicy"));
+        if let Some(policy) = &propagation
+            && !["Background", "Foreground", "Orphan"].contains(&policy.as_str())
+        {
+            faults.push(FieldError::not_supported(
+                "propagationPolicy",
+                &json!(policy),
+                &["Background", "Foreground", "Orphan", "nil"],
+            ));
+        }
+        let orphans = sent["orphanDependents"]
+            .as_bool()
+            .or_else(|| asked("orphanDependents").map(|text| text == "true"));
+        if orphans.is_some() && propagation.is_some() {
+            faults.push(FieldError::invalid(
+                "propagationPolicy",
+                &json!(propagation),
+                "orphanDependents and deletionPropagation cannot be both set",
+            ));
+        }
+        if !faults.is_empty() {
+            return Err(Status::invalid(&GroupResource::new("meta.k8s.io", "DeleteOptions"), "", &faults));
+        }
+        let by_flag = orphans.map(|orphans| if orphans { "Orphan" } else { "Background" }.to_owned());
+        Ok(Self {
+            dry_run,
+            grace: sent["gracePeriodSeconds"].as_i64().or_else(|| asked("gracePeriodSeconds")?.parse().ok()),
+            uid: text(&sent["preconditions"]["uid"]),
+            revision: text(&sent["preconditions"]["resourceVersion"]),
+            propagation: propagation.or(by_flag),
+        })
+    }
+}
+
+/// What a delete does to an object now.
+enum Step {
+    /// It goes.
+    Remove,
+    /// It stays, marked like this.
+    Mark(Value),
+    /// It is being deleted already.
+    Nothing,
+}
+
+impl Registry {
+    pub(super) async fn delete(&self, call: &Call) -> Result<Reply, Status> {
+        let kind = call.kind()?.clone();
+        let options = DeleteOptions::read(call)?;
+        let write = WriteOptions { dry_run: options.dry_run, ..WriteOptions::of_server() };
+        let at = At::new(call, self.resource(&kind)?, write)?;
+        let (outcome, gone) = self.delete_object(&at, &options).await?;
+        if !gone || ANSWERED_WITH_OBJECT.contains(&kind.plural.as_str()) {
+            return Ok(Reply::bytes(200, call.format, outcome.encoded(call.format, &kind)?));
+        }
+        let object = outcome.object(&kind);
+        let mut details =
+            json!({"name": meta::name(&object), "kind": kind.plural, "uid": meta::uid(&object)});
+        if !kind.group.is_empty() {
+            details["group"] = json!(kind.group);
+        }
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+        Reply::value(200, call.format, &status)
+    }
+
+    pub(super) async fn delete_collection(&self, call: &Call) -> Result<Reply, Status> {
+        let kind = call.kind()?.clone();
+        let options = DeleteOptions::read(call)?;
+        let resource = self.resource(&kind)?;
+        let (entries, revision) = self.all(&resource, &Selection::read(call, &kind)?).await?;
+        let deletions = entries.iter().map(|entry| {
+            let (namespace, name) = keys::split(&entry.tail);
+            let write = WriteOptions { dry_run: options.dry_run, ..WriteOptions::of_server() };
+            let at = At::new(call, resource.clone(), write).map(|mut at| {
+                (at.info.namespace, at.info.name) = (namespace.to_owned(), name.to_owned());
+                at
+            });
+            let options = options.clone();
+            async move {
+                match self.delete_object(&at?, &options).await {
+                    // Somebody else was faster.
+                    Err(status) if status.code == 404 => Ok(()),
+                    done => done.map(drop),
+                }
+            }
+            .boxed()
+        });
+        let deletions: Vec<_> = deletions.collect();
+        futures::stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        let about = encode::ListMeta { revision, ..encode::ListMeta::default() };
+        Ok(Reply::bytes(200, call.format, encode::list(call.format, &kind, &entries, &about)?))
+    }
+
+    /// Deletes, or begins to; tells whether the object is gone.
+    pub(super) async fn delete_object(
+        &self,
+        at: &At,
+        options: &DeleteOptions,
+    ) -> Result<(Outcome, bool), Status> {
+        let tail = keys::tail(&at.info.namespace, &at.info.name);
+        let mut current = self.store.get(&at.resource, &tail).await?.ok_or_else(|| at.not_found())?;
+        for _ in 0..TRIES {
+            let old = current.value().clone();
+            check(at, options, &old)?;
+            self.mutate(at, DELETE, Some(&old), &mut Value::Null).await?;
+            self.admit(at, DELETE, Some(&old), &Value::Null).await?;
+            let written = match step(at, options, &old) {
+                Step::Nothing => return Ok((Outcome::Stored(current), false)),
+                Step::Remove if options.dry_run => {
+                    return Ok((Outcome::Dry(convert::to(&at.kind, &old).as_ref().clone()), true));
+                }
+                Step::Mark(object) if options.dry_run => return Ok((Outcome::Dry(object), false)),
+                Step::Remove => {
+                    let beside = self.allocator.freed(&at.kind, &old);
+                    (self.store.remove(&at.resource, &current, &beside).await?, true)
+                }
+                Step::Mark(object) => {
+                    let lease = self.allocator.lease(&at.resource).await?;
+                    let beside = crate::storage::write::Beside::default();
+                    (self.store.replace(&at.resource, &current, object, lease, &beside).await?, false)
+                }
+            };
+            match written {
+                // A deletion tells of the object as it was.
+                (Written::Done(_), true) => return Ok((Outcome::Stored(told(at, options, &current)), true)),
+                (Written::Done(entry), false) => return Ok((Outcome::Stored(entry), false)),
+                (Written::Moved(found), _) => current = found.ok_or_else(|| at.not_found())?,
+                (Written::Taken, _) => {}
+            }
+        }
+        Err(Status::stale(&at.kind.group_resource(), &at.info.name))
+    }
+}
+
+/// The last state of a removed object, with the marks of its deletion where its kind has grace.
+fn told(at: &At, options: &DeleteOptions, current: &Arc<Entry>) -> Arc<Entry> {
+    if !at.strategy().graceful_delete {
+        return current.clone();
+    }
+    let mut object = current.value().as_ref().clone();
+    if object["metadata"]["deletionTimestamp"].is_null() {
+        let grace = options.grace.unwrap_or(0).max(0);
+        meta::set(&mut object, "deletionTimestamp", clock::rfc3339_seconds(clock::now()));
+        meta::set(&mut object, "deletionGracePeriodSeconds", grace.min(0));
+    }
+    Arc::new(Entry::new(&current.tail, current.revision, crate::storage::entry::stored(&object).into()))
+}
+
+fn check(at: &At, options: &DeleteOptions, object: &Value) -> Result<(), Status> {
+    let told = [
+        ("UID", &options.uid, meta::uid(object)),
+        ("ResourceVersion", &options.revision, meta::field(object, "resourceVersion")),
+    ];
+    for (what, wanted, stored) in told {
+        if let Some(wanted) = wanted
+            && wanted != stored
+        {
+            let end = if what == "UID" { "deleted and then recreated" } else { "modified" };
+            let cause = if at.strategy().graceful_delete {
+                format!(
+                    "the {what} in the precondition ({wanted}) does not match the {what} in record ({stored}). The object might have been {end}"
+                )
+            } else {
+                format!(
+                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {stored}"
+                )
+            };
+            return Err(Status::conflict(&at.kind.group_resource(), &at.info.name, &cause));
+        }
+    }
+    Ok(())
+}
+
+/// Finalizers with those of the propagation policy in or out.
+fn finalizers(at: &At, options: &DeleteOptions, object: &Value) -> Vec<String> {
+    let mut list: Vec<String> = meta::strings(&object["metadata"]["finalizers"]).map(str::to_owned).collect();
+    let has = |list: &[String], what: &str| list.iter().any(|own| own == what);
+    let wanted = match options.propagation.as_deref() {
+        Some(policy) => policy,
+        None if has(&list, ORPHAN) => "Orphan",
+        None if has(&list, FOREGROUND) => "Foreground",
+        None => at.strategy().default_propagation,
+    };
+    // Events have nothing that depends on them.
+    let wanted = if at.kind.plural == "events" { "Background" } else { wanted };
+    list.retain(|own| own != ORPHAN && own != FOREGROUND);
+    match wanted {
+        "Orphan" => list.push(ORPHAN.to_owned()),
+        "Foreground" => list.push(FOREGROUND.to_owned()),
+        _ => {}
+    }
+    list
+}
+
+/// Seconds that an object has left when it is deleted so.
+fn grace(at: &At, options: &DeleteOptions, object: &Value) -> i64 {
+    if !at.strategy().graceful_delete {
+        return 0;
+    }
+    let never_ran = object["spec"]["nodeName"].as_str().is_none_or(str::is_empty);
+    let ended = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    if never_ran || ended {
+        return 0;
+    }
+    let seconds =
+        options.grace.or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30);
+    if seconds < 0 { 1 } else { seconds }
+}
+
+fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
+    let finalizers = finalizers(at, options, old);
+    let namespace_held =
+        at.kind.kind == "Namespace" && meta::strings(&old["spec"]["finalizers"]).next().is_some();
+    let left = grace(at, options, old);
+    let mut object = old.clone();
+    if finalizers.is_empty() {
+        meta::remove(&mut object, "finalizers");
+    } else {
+        meta::set(&mut object, "finalizers", finalizers.clone());
+    }
+    let held = !finalizers.is_empty() || namespace_held;
+    let marked = meta::field(old, "deletionTimestamp").parse::<jiff::Timestamp>().ok();
+    let Some(marked) = marked else {
+        if left == 0 && !held {
+            return Step::Remove;
+        }
+        mark(&mut object, clock::now(), left);
+        if let Some(generation) =
+            object["metadata"]["generation"].as_i64().filter(|generation| *generation > 0)
+        {
+            meta::set(&mut object, "generation", generation + 1);
+        }
+        if namespace_held {
+            object["status"]["phase"] = json!("Terminating");
+        }
+        return Step::Mark(object);
+    };
+    let before = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    if !held && (left == 0 || before == 0) {
+        return Step::Remove;
+    }
+    if options.grace.is_some() && left < before {
+        let since = marked - jiff::SignedDuration::from_secs(before);
+        mark(&mut object, since, left);
+    }
+    if object == *old { Step::Nothing } else { Step::Mark(object) }
+}
+
+/// The time at which a deleted object should be gone.
+fn mark(object: &mut Value, since: jiff::Timestamp, grace: i64) {
+    let end = since.checked_add(jiff::SignedDuration::from_secs(grace)).unwrap_or(jiff::Timestamp::MAX);
+    meta::set(object, "deletionTimestamp", clock::rfc3339_seconds(end));
+    meta::set(object, "deletionGracePeriodSeconds", grace);
+}

@@ -1,0 +1,123 @@
+//! Objects as the server itself reads and writes them: for bootstrap, admission and authentication.
+
+use super::options::WriteOptions;
+use super::update::Made;
+use super::{At, Registry};
+use crate::reader::Objects;
+use crate::request::{RequestInfo, UserInfo};
+use crate::storage::{Store, keys};
+use coracle_api::kinds::{self, Kind};
+use coracle_api::meta;
+use coracle_api::status::{GroupResource, Status};
+use serde_json::Value;
+use std::sync::{Arc, OnceLock, Weak};
+
+/// Reads from the store at once; writes through the registry, once there is one.
+pub struct Direct {
+    store: Arc<Store>,
+    registry: OnceLock<Weak<Registry>>,
+}
+
+impl Direct {
+    /// Over the store.
+    #[must_use]
+    pub fn new(store: Arc<Store>) -> Arc<Self> {
+        Arc::new(Self { store, registry: OnceLock::new() })
+    }
+
+    /// From now on writes go through `registry`.
+    pub fn bind(&self, registry: &Arc<Registry>) {
+        let _ = self.registry.set(Arc::downgrade(registry));
+    }
+
+    fn registry(&self) -> Result<Arc<Registry>, Status> {
+        let registry = self.registry.get().and_then(Weak::upgrade);
+        registry.ok_or_else(|| Status::unavailable("the server is starting or stopping"))
+    }
+}
+
+/// The kind that a resource is stored as.
+fn kind_of(of: &GroupResource) -> Result<Arc<Kind>, Status> {
+    let found = kinds::builtin().iter().find(|kind| {
+        kind.group == of.group
+            && kind.plural == of.resource
+            && kind.api_version() == super::convert::stored_version(kind)
+    });
+    found.cloned().ok_or_else(|| Status::internal(format!("no kind {of}")))
+}
+
+fn at(
+    registry: &Registry,
+    of: &GroupResource,
+    verb: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<At, Status> {
+    let kind = kind_of(of)?;
+    let info = RequestInfo {
+        is_resource: true,
+        verb: verb.to_owned(),
+        group: kind.group.clone(),
+        version: kind.version.clone(),
+        resource: kind.plural.clone(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        kind: Some(kind.clone()),
+        ..RequestInfo::default()
+    };
+    let user = UserInfo {
+        name: "system:apiserver".to_owned(),
+        groups: vec!["system:masters".to_owned(), "system:authenticated".to_owned()],
+        ..UserInfo::default()
+    };
+    let resource = registry.resource(&kind)?;
+    Ok(At { kind, resource, info, user, options: WriteOptions::of_server(), own: true })
+}
+
+#[async_trait::async_trait]
+impl Objects for Direct {
+    async fn get_fresh(
+        &self,
+        of: &GroupResource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Value>, Status> {
+        let Some(resource) = self.store.resource(&of.group, &of.resource) else { return Ok(None) };
+        let entry = self.store.get(&resource, &keys::tail(namespace, name)).await?;
+        Ok(entry.map(|entry| entry.value().as_ref().clone()))
+    }
+
+    async fn create(&self, of: &GroupResource, namespace: &str, object: Value) -> Result<Value, Status> {
+        let registry = self.registry()?;
+        let at = at(&registry, of, "create", namespace, meta::name(&object))?;
+        let mut warnings = Vec::new();
+        let outcome = registry.create_object(&at, object, false, &mut warnings).await?;
+        Ok(outcome.object(&at.kind).as_ref().clone())
+    }
+
+    async fn modify(
+        &self,
+        of: &GroupResource,
+        namespace: &str,
+        name: &str,
+        change: &(dyn for<'a> Fn(&'a Value) -> Option<Value> + Send + Sync),
+    ) -> Result<Value, Status> {
+        let registry = self.registry()?;
+        let mut at = at(&registry, of, "update", namespace, name)?;
+        let make = |old: &Value| {
+            let object = change(old).unwrap_or_else(|| old.clone());
+            Ok(Made { object, warnings: Vec::new(), owned: false })
+        };
+        // A change of the status alone goes through the status path, which keeps it.
+        let current = at.resource.cache.get(&keys::tail(namespace, name));
+        if let Some(current) = current.map(|entry| entry.value().clone())
+            && let Some(changed) = change(&current)
+            && changed["status"] != current["status"]
+            && changed["spec"] == current["spec"]
+        {
+            at.info.subresource = "status".to_owned();
+        }
+        let (outcome, _) = registry.change(&at, &make).await?;
+        Ok(outcome.object(&at.kind).as_ref().clone())
+    }
+}

@@ -1,0 +1,130 @@
+//! Eviction: a delete that asks the pod's disruption budget first.
+
+use super::delete::DeleteOptions;
+use super::options::WriteOptions;
+use super::update::Made;
+use super::{At, Call, Registry, Reply, body};
+use crate::reader::Reader;
+use coracle_api::selector::LabelSelector;
+use coracle_api::status::{GroupResource, Status};
+use coracle_api::{kinds, meta};
+use coracle_daemon::clock;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const CANNOT: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
+
+impl Registry {
+    pub(super) async fn evict(&self, call: &Call) -> Result<Reply, Status> {
+        let options = WriteOptions::read(call, "CreateOptions", false)?;
+        let of = body::loose_kind("policy", "v1", "Eviction");
+        let eviction = body::read(&call.content_type, &call.body, &of, options.validation)?.object;
+        let (name, given) = (&call.info.name, meta::name(&eviction));
+        if !given.is_empty() && given != name {
+            return Err(Status::bad_request(format!(
+                "name in URL does not match name in Eviction object: {given}"
+            )));
+        }
+        let pod = self.find(call).await?;
+        let mut at = At::new(call, self.resource(call.kind()?)?, options)?;
+        at.info.subresource = String::new();
+        at.info.verb = "delete".to_owned();
+        let sent = &eviction["deleteOptions"];
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let options = DeleteOptions {
+            dry_run: at.options.dry_run || meta::strings(&sent["dryRun"]).any(|value| value == "All"),
+            grace: sent["gracePeriodSeconds"].as_i64(),
+            uid: text(&sent["preconditions"]["uid"]),
+            revision: text(&sent["preconditions"]["resourceVersion"]),
+            propagation: text(&sent["propagationPolicy"]),
+        };
+        at.options.dry_run = options.dry_run;
+        let pod = pod.value();
+        let free = matches!(pod["status"]["phase"].as_str(), Some("Pending" | "Succeeded" | "Failed"))
+            || !meta::field(pod, "deletionTimestamp").is_empty();
+        if !free {
+            self.ask_budget(call, pod, options.dry_run).await?;
+        }
+        self.delete_object(&at, &options).await?;
+        let done =
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+        Reply::value(201, call.format, &done)
+    }
+
+    /// Takes one disruption from the budget of a pod.
+    async fn ask_budget(&self, call: &Call, pod: &Arc<Value>, dry_run: bool) -> Result<(), Status> {
+        let of = GroupResource::new("policy", "poddisruptionbudgets");
+        let covers = |budget: &Arc<Value>| {
+            LabelSelector::from_object(&budget["spec"]["selector"])
+                .is_ok_and(|selector| selector.matches(&pod["metadata"]["labels"]))
+        };
+        let budgets: Vec<Arc<Value>> =
+            self.store.list(&of, &call.info.namespace).into_iter().filter(covers).collect();
+        let budget = match budgets.as_slice() {
+            [] => return Ok(()),
+            [budget] => budget,
+            _ => {
+                return Err(Status::new(
+                    500,
+                    "",
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+                ));
+            }
+        };
+        let ready = |object: &Value| {
+            object["status"]["conditions"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|c| c["type"] == "Ready" && c["status"] == "True")
+        };
+        let healthy = budget["status"]["currentHealthy"].as_i64()
+            >= budget["status"]["desiredHealthy"].as_i64()
+            && budget["status"]["desiredHealthy"].as_i64() > Some(0);
+        let unhealthy_first = budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow" || healthy;
+        if !ready(pod) && unhealthy_first {
+            return Ok(());
+        }
+        let missing = || Status::internal("no poddisruptionbudgets");
+        let kind = kinds::by_resource("policy", "v1", "poddisruptionbudgets").ok_or_else(missing)?.clone();
+        let mut at =
+            At::new(call, self.resource(&kind)?, WriteOptions { dry_run, ..WriteOptions::of_server() })?;
+        (at.kind, at.own) = (kind, true);
+        at.info.name = meta::name(budget).to_owned();
+        at.info.subresource = "status".to_owned();
+        let name = meta::name(pod).to_owned();
+        let make =
+            |old: &Value| Ok(Made { object: disrupted(old, &name)?, warnings: Vec::new(), owned: false });
+        self.change(&at, &make).await.map(drop)
+    }
+}
+
+/// The budget with one disruption less.
+fn disrupted(old: &Value, pod: &str) -> Result<Value, Status> {
+    let status = &old["status"];
+    let number = |key: &str| status[key].as_i64().unwrap_or(0);
+    let name = meta::name(old);
+    if number("observedGeneration") < old["metadata"]["generation"].as_i64().unwrap_or(0) {
+        let mut refused = Status::too_many_requests(CANNOT, 10);
+        let text = format!("The disruption budget {name} is still being processed by the server.");
+        refused.details["causes"] = json!([{"reason": "DisruptionBudget", "message": text}]);
+        return Err(refused);
+    }
+    if number("disruptionsAllowed") < 1 {
+        let mut refused = Status::too_many_requests(CANNOT, 0);
+        let text = format!(
+            "The disruption budget {name} needs {} healthy pods and has {} currently",
+            number("desiredHealthy"),
+            number("currentHealthy")
+        );
+        refused.details = json!({"causes": [{"reason": "DisruptionBudget", "message": text}]});
+        return Err(refused);
+    }
+    let mut budget = old.clone();
+    budget["status"]["disruptionsAllowed"] = json!(number("disruptionsAllowed") - 1);
+    if !budget["status"]["disruptedPods"].is_object() {
+        budget["status"]["disruptedPods"] = json!({});
+    }
+    budget["status"]["disruptedPods"][pod] = json!(clock::rfc3339_seconds(clock::now()));
+    Ok(budget)
+}

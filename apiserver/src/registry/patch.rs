@@ -1,0 +1,122 @@
+//! patch: JSON, merge, strategic-merge and apply.
+
+use super::body::{Read, judged};
+use super::options::{FieldValidation, WriteOptions};
+use super::update::{Made, fits_url};
+use super::{At, Call, Registry, Reply};
+use coracle_api::apply::{self, ApplyError, Writer};
+use coracle_api::decode::{self, DecodeError};
+use coracle_api::kinds::Kind;
+use coracle_api::meta;
+use coracle_api::patch::{self, PatchError};
+use coracle_api::status::Status;
+use coracle_daemon::clock;
+use serde_json::Value;
+
+const JSON: &str = "application/json-patch+json";
+const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const APPLY: &str = "application/apply-patch+yaml";
+
+impl Registry {
+    pub(super) async fn patch(&self, call: &Call) -> Result<Reply, Status> {
+        let kind = call.kind()?.clone();
+        let accepted: &[&str] =
+            if kind.custom.is_some() { &[JSON, MERGE, APPLY] } else { &[JSON, MERGE, STRATEGIC, APPLY] };
+        if !accepted.contains(&call.content_type.as_str()) {
+            return Err(Status::unsupported_media_type(accepted));
+        }
+        let applies = call.content_type == APPLY;
+        let options = WriteOptions::read(call, "PatchOptions", applies)?;
+        let at = At::new(call, self.resource(&kind)?, options)?;
+        if applies {
+            return self.apply(call, at).await;
+        }
+        let make = |old: &Value| {
+            let read = patched(old, &call.content_type, &call.body, &kind, at.options.validation)?;
+            let mut object = read.object;
+            fits_url(&mut object, &at)?;
+            Ok(Made { object, warnings: read.warnings, owned: false })
+        };
+        let (outcome, warnings) = self.change(&at, &make).await?;
+        Ok(Reply::bytes(200, call.format, outcome.encoded(call.format, &kind)?).warned(warnings))
+    }
+
+    async fn apply(&self, call: &Call, at: At) -> Result<Reply, Status> {
+        let kind = at.kind.clone();
+        let decoded = decode::yaml(&call.body, &kind)
+            .map_err(|DecodeError::BadRequest(text)| Status::bad_request(text))?;
+        let Read { object: mut config, warnings } =
+            judged(decoded, at.options.validation, || "error strict decoding YAML: ".to_owned())?;
+        fits_url(&mut config, &at)?;
+        let now = clock::rfc3339_seconds(clock::now());
+        let writer = Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
+        let make = |old: &Value| {
+            let object = applied(Some(old), &config, &kind, &writer, at.options.force)?;
+            Ok(Made { object, warnings: warnings.clone(), owned: true })
+        };
+        let missing = match self.change(&at, &make).await {
+            Ok((outcome, warnings)) => {
+                return Ok(
+                    Reply::bytes(200, call.format, outcome.encoded(call.format, &kind)?).warned(warnings)
+                );
+            }
+            Err(status) => status,
+        };
+        let creates = missing.message == at.not_found().message && at.info.subresource.is_empty();
+        if !creates {
+            return Err(missing);
+        }
+        if !meta::uid(&config).is_empty() {
+            return Err(Status::conflict(
+                &kind.group_resource(),
+                &at.info.name,
+                "uid mismatch: the provided object specified uid, and no existing object was found",
+            ));
+        }
+        self.may_create(&at)?;
+        let object = applied(None, &config, &kind, &writer, at.options.force)?;
+        let mut warnings = warnings.clone();
+        let outcome = self.create_object(&at, object, true, &mut warnings).await?;
+        Ok(Reply::bytes(201, call.format, outcome.encoded(call.format, &kind)?).warned(warnings))
+    }
+}
+
+fn applied(
+    old: Option<&Value>,
+    config: &Value,
+    kind: &Kind,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, Status> {
+    apply::apply(old, config, kind, writer, force).map_err(|error| match error {
+        ApplyError::Conflict(status) => *status,
+        ApplyError::Malformed(text) => Status::bad_request(text),
+        ApplyError::Undeclared(text) => Status::new(500, "", text),
+    })
+}
+
+/// `old` with a patch applied, canonical again.
+///
+/// # Errors
+/// 400 for a malformed patch, 422 for one that does not apply.
+pub(super) fn patched(
+    old: &Value,
+    content_type: &str,
+    body: &[u8],
+    kind: &Kind,
+    validation: FieldValidation,
+) -> Result<Read, Status> {
+    let patched = match content_type {
+        JSON => patch::json_patch(old, body),
+        MERGE => patch::merge_patch(old, body),
+        STRATEGIC => patch::strategic(old, body, kind),
+        _ => return Err(Status::unsupported_media_type(&[JSON, MERGE, STRATEGIC, APPLY])),
+    };
+    let object = patched.map_err(|error| match error {
+        PatchError::Malformed(text) => Status::bad_request(text),
+        PatchError::Unprocessable(text) => Status::new(422, "Invalid", text),
+    })?;
+    let decoded = decode::canonical(object, kind).map_err(Status::bad_request)?;
+    judged(decoded, validation, String::new)
+}

@@ -1,0 +1,243 @@
+//! get and list.
+
+use super::select::Selection;
+use super::{Call, Registry, Reply};
+use crate::storage::encode::{self, ListMeta};
+use crate::storage::entry::Entry;
+use crate::storage::{Resource, keys, unreachable};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use coracle_api::status::{FieldError, GroupResource, Status};
+use coracle_etcd::KvError;
+use coracle_etcd::kv::prefix_end;
+use coracle_etcd::proto::RangeRequest;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const CONTINUE_GONE: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.";
+
+/// A revision from a query; `None` when absent.
+///
+/// # Errors
+/// 400 when it is no number.
+pub(super) fn revision(text: &str) -> Result<Option<u64>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        Status::bad_request(format!(
+            "invalid resource version: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        ))
+    })
+}
+
+/// What a list asks for beside its selection.
+struct Page {
+    /// `None`: as fresh as the store.
+    at_least: Option<u64>,
+    exact: bool,
+    limit: usize,
+    /// Where an earlier page ended, and its revision.
+    from: Option<(u64, String)>,
+}
+
+impl Page {
+    fn read(call: &Call) -> Result<Self, Status> {
+        let (version, rule) = (call.query("resourceVersion"), call.query("resourceVersionMatch"));
+        let limit: i64 = match call.query("limit") {
+            "" => 0,
+            text => text.parse().map_err(|_| {
+                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+            })?,
+        };
+        let token = call.query("continue");
+        let mut faults = Vec::new();
+        if !rule.is_empty() {
+            if version.is_empty() {
+                faults.push(FieldError::forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ));
+            }
+            if !token.is_empty() {
+                faults.push(FieldError::forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden when continue is provided",
+                ));
+            }
+            if !matches!(rule, "Exact" | "NotOlderThan") {
+                faults.push(FieldError::not_supported(
+                    "resourceVersionMatch",
+                    &json!(rule),
+                    &["Exact", "NotOlderThan", ""],
+                ));
+            }
+            if rule == "Exact" && version == "0" {
+                faults.push(FieldError::forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                ));
+            }
+        }
+        if !faults.is_empty() {
+            return Err(Status::invalid(&GroupResource::new("meta.k8s.io", "ListOptions"), "", &faults));
+        }
+        if !token.is_empty() && !version.is_empty() && version != "0" {
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        let from = if token.is_empty() { None } else { Some(opened(token)?) };
+        // As in Kubernetes, limit with a resourceVersion and no rule means exactly that one.
+        let exact = rule == "Exact";
+        Ok(Self { at_least: revision(version)?, exact, limit: usize::try_from(limit).unwrap_or(0), from })
+    }
+}
+
+fn sealed(revision: u64, start: &str) -> String {
+    let token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{start}\0")});
+    BASE64_URL_SAFE_NO_PAD.encode(token.to_string())
+}
+
+fn opened(token: &str) -> Result<(u64, String), Status> {
+    let wrong = |error: &str| Status::bad_request(format!("invalid continue token: {error}"));
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|error| wrong(&error.to_string()))?;
+    let token: Value = serde_json::from_slice(&bytes).map_err(|error| wrong(&error.to_string()))?;
+    match (token["rv"].as_u64(), token["start"].as_str()) {
+        (Some(revision), Some(start)) if token["v"] == "meta.k8s.io/v1" => Ok((revision, start.to_owned())),
+        _ => Err(wrong("unrecognized encoded version")),
+    }
+}
+
+impl Registry {
+    pub(super) async fn get(&self, call: &Call) -> Result<Reply, Status> {
+        let kind = call.kind()?;
+        let entry = self.find(call).await?;
+        Ok(Reply::bytes(200, call.format, encode::entry(call.format, kind, &entry)?))
+    }
+
+    /// The object that the URL names, as fresh as the query wants it.
+    pub(super) async fn find(&self, call: &Call) -> Result<Arc<Entry>, Status> {
+        let kind = call.kind()?;
+        let resource = self.resource(kind)?;
+        let tail = keys::tail(&call.info.namespace, &call.info.name);
+        let cached = match revision(call.query("resourceVersion"))? {
+            None => None,
+            Some(wanted) => {
+                self.store.reach(wanted).await?;
+                resource.cache.get(&tail)
+            }
+        };
+        let found = match cached {
+            Some(entry) => Some(entry),
+            None => self.store.get(&resource, &tail).await?,
+        };
+        found.ok_or_else(|| Status::not_found(&kind.group_resource(), &call.info.name))
+    }
+
+    pub(super) async fn list(&self, call: &Call) -> Result<Reply, Status> {
+        let kind = call.kind()?;
+        let resource = self.resource(kind)?;
+        let selection = Selection::read(call, kind)?;
+        let page = Page::read(call)?;
+        let (entries, about) = self.listed(&resource, &selection, &page).await?;
+        Ok(Reply::bytes(200, call.format, encode::list(call.format, kind, &entries, &about)?))
+    }
+
+    /// All objects of a selection, as fresh as the store.
+    pub(super) async fn all(
+        &self,
+        resource: &Resource,
+        selection: &Selection,
+    ) -> Result<(Vec<Arc<Entry>>, u64), Status> {
+        self.store.fresh().await?;
+        Ok(resource.cache.list(&selection.namespace, self.store.progress(), |entry| selection.matches(entry)))
+    }
+
+    async fn listed(
+        &self,
+        resource: &Resource,
+        selection: &Selection,
+        page: &Page,
+    ) -> Result<(Vec<Arc<Entry>>, ListMeta), Status> {
+        let (mut entries, revision) = match (&page.from, page.at_least) {
+            (Some((revision, start)), _) => {
+                return self.from_store(resource, selection, *revision, start, page.limit).await;
+            }
+            (None, Some(revision)) if page.exact => {
+                return self.from_store(resource, selection, revision, "", page.limit).await;
+            }
+            (None, Some(at_least)) => {
+                self.store.reach(at_least).await?;
+                let progress = self.store.progress();
+                resource.cache.list(&selection.namespace, progress, |entry| selection.matches(entry))
+            }
+            (None, None) => self.all(resource, selection).await?,
+        };
+        let mut about = ListMeta { revision, ..ListMeta::default() };
+        // From the cache at resourceVersion 0 Kubernetes sends everything whatever the limit.
+        if page.limit > 0 && entries.len() > page.limit && page.at_least != Some(0) {
+            let remaining = entries.len() - page.limit;
+            entries.truncate(page.limit);
+            about.continue_token = entries.last().map(|last| sealed(revision, &last.tail));
+            about.remaining = selection.is_all().then_some(remaining as u64);
+        }
+        Ok((entries, about))
+    }
+
+    /// A list at exactly `at` from the store, page by page.
+    async fn from_store(
+        &self,
+        resource: &Resource,
+        selection: &Selection,
+        at: u64,
+        start: &str,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Entry>>, ListMeta), Status> {
+        const PAGE: i64 = 500;
+        let inside =
+            if selection.namespace.is_empty() { String::new() } else { format!("{}/", selection.namespace) };
+        let prefix = format!("{}{inside}", resource.prefix);
+        let end = prefix_end(prefix.as_bytes());
+        let mut key =
+            Bytes::from(if start.is_empty() { prefix } else { format!("{}{start}", resource.prefix) });
+        let mut about = ListMeta { revision: at, ..ListMeta::default() };
+        let mut entries = Vec::new();
+        loop {
+            let request = RangeRequest {
+                key: key.clone(),
+                range_end: end.clone(),
+                limit: PAGE,
+                revision: i64::try_from(at).unwrap_or(i64::MAX),
+                ..RangeRequest::default()
+            };
+            let answer = self.store.kv().range(request).await.map_err(|error| match error {
+                KvError::Compacted { .. } if start.is_empty() => {
+                    Status::expired("The resourceVersion for the provided list is too old.")
+                }
+                KvError::Compacted { .. } => Status::expired(CONTINUE_GONE),
+                KvError::FutureRevision => Status::too_large_resource_version(at, self.store.progress()),
+                other => unreachable(&other),
+            })?;
+            let count = usize::try_from(answer.count).unwrap_or(0);
+            for (index, kv) in answer.kvs.iter().enumerate() {
+                let tail = String::from_utf8_lossy(&kv.key[resource.prefix.len()..]).into_owned();
+                let entry = Entry::new(&tail, u64::try_from(kv.mod_revision).unwrap_or(0), kv.value.clone());
+                if selection.matches(&entry) {
+                    entries.push(Arc::new(entry));
+                }
+                let remaining = count.saturating_sub(index + 1);
+                if limit > 0 && entries.len() == limit && remaining > 0 {
+                    about.continue_token = Some(sealed(at, &tail));
+                    about.remaining = selection.is_all().then_some(remaining as u64);
+                    return Ok((entries, about));
+                }
+            }
+            match answer.kvs.last().filter(|_| answer.more) {
+                Some(last) => key = [last.key.as_ref(), b"\0"].concat().into(),
+                None => return Ok((entries, about)),
+            }
+        }
+    }
+}

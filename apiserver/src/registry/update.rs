@@ -1,0 +1,228 @@
+//! update: PUT of an object or a subresource; and the loop in which every change of a stored object is made.
+//!
+//! Invariants: a change is made from the revision it replaces; one that changes nothing writes nothing.
+
+use super::options::WriteOptions;
+use super::{At, Call, Outcome, Registry, Reply, TRIES, body, convert};
+use crate::storage::entry::Entry;
+use crate::storage::keys;
+use crate::storage::write::Written;
+use coracle_api::apply::{self, Writer};
+use coracle_api::status::{FieldError, Status};
+use coracle_api::{defaults, meta, strategy, validate};
+use coracle_daemon::clock;
+use serde_json::Value;
+use std::sync::Arc;
+
+const UPDATE: &str = "UPDATE";
+
+/// What a change makes of the current object.
+pub(super) struct Made {
+    /// The new object, canonical, in the version of the request.
+    pub object: Value,
+    /// For the writer.
+    pub warnings: Vec<String>,
+    /// Apply has noted the owners of fields already.
+    pub owned: bool,
+}
+
+/// Makes the new object from the current one.
+pub(super) type Make<'a> = dyn Fn(&Value) -> Result<Made, Status> + Send + Sync + 'a;
+
+impl Registry {
+    pub(super) async fn update(&self, call: &Call) -> Result<Reply, Status> {
+        let kind = call.kind()?.clone();
+        let options = WriteOptions::read(call, "UpdateOptions", false)?;
+        let read = body::read(&call.content_type, &call.body, &kind, options.validation)?;
+        let at = At::new(call, self.resource(&kind)?, options)?;
+        let mut object = read.object;
+        fits_url(&mut object, &at)?;
+        let make =
+            |_: &Value| Ok(Made { object: object.clone(), warnings: read.warnings.clone(), owned: false });
+        match self.change(&at, &make).await {
+            Err(status) if self.creates_on_update(&at, &status, &object) => {
+                self.may_create(&at)?;
+                let mut warnings = read.warnings.clone();
+                let outcome = self.create_object(&at, object, false, &mut warnings).await?;
+                Ok(Reply::bytes(201, call.format, outcome.encoded(call.format, &kind)?).warned(warnings))
+            }
+            Err(status) => Err(status),
+            Ok((outcome, warnings)) => {
+                Ok(Reply::bytes(200, call.format, outcome.encoded(call.format, &kind)?).warned(warnings))
+            }
+        }
+    }
+
+    /// Whoever creates by a PUT or an apply must be allowed to create.
+    pub(super) fn may_create(&self, at: &At) -> Result<(), Status> {
+        if at.own {
+            return Ok(());
+        }
+        let info = crate::request::RequestInfo { verb: "create".to_owned(), ..at.info.clone() };
+        self.authorization.authorize(&at.user, &info)
+    }
+
+    fn creates_on_update(&self, at: &At, status: &Status, object: &Value) -> bool {
+        status.code == 404
+            && status.message == at.not_found().message
+            && at.info.subresource.is_empty()
+            && at.strategy().allow_create_on_update
+            && meta::field(object, "resourceVersion").is_empty()
+            && meta::uid(object).is_empty()
+    }
+
+    /// Changes the object that `at` names, again from fresh state while others get in the way.
+    pub(super) async fn change(&self, at: &At, make: &Make<'_>) -> Result<(Outcome, Vec<String>), Status> {
+        let tail = keys::tail(&at.info.namespace, &at.info.name);
+        // What the cache holds is most often current; whatever it is refused for is asked again of the store.
+        let (mut current, mut fresh) = match at.resource.cache.get(&tail) {
+            Some(entry) => (entry, false),
+            None => (self.store.get(&at.resource, &tail).await?.ok_or_else(|| at.not_found())?, true),
+        };
+        let mut tries = 0;
+        loop {
+            match self.change_once(at, &current, make).await {
+                Ok(Changed::Done(outcome, warnings)) => return Ok((outcome, warnings)),
+                Ok(Changed::Moved(found)) => {
+                    tries += usize::from(fresh);
+                    if tries >= TRIES {
+                        return Err(Status::stale(&at.kind.group_resource(), &at.info.name));
+                    }
+                    (current, fresh) = (found.ok_or_else(|| at.not_found())?, true);
+                }
+                Err(_) if !fresh => {
+                    current = self.store.get(&at.resource, &tail).await?.ok_or_else(|| at.not_found())?;
+                    fresh = true;
+                }
+                Err(status) => return Err(status),
+            }
+        }
+    }
+
+    async fn change_once(&self, at: &At, current: &Arc<Entry>, make: &Make<'_>) -> Result<Changed, Status> {
+        let kind = &at.kind;
+        let old = convert::to(kind, current.value());
+        let Made { mut object, mut warnings, owned } = make(&old)?;
+        self.check_version(at, &mut object, &old)?;
+        defaults::apply(&mut object, kind);
+        self.mutate(at, UPDATE, Some(&old), &mut object).await?;
+        strategy::prepare_update(&mut object, &old, kind, &at.info.subresource);
+        if !owned {
+            let now = clock::rfc3339_seconds(clock::now());
+            let writer =
+                Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
+            apply::update(&mut object, Some(&old), kind, &writer);
+        }
+        let claims = if at.info.subresource.is_empty() {
+            self.allocator.claim(kind, &mut object, Some(&old)).await?
+        } else {
+            super::allocate::Claims::default()
+        };
+        let faults = validate::update(&object, &old, kind, &at.info.subresource);
+        if !faults.is_empty() {
+            return Err(Status::invalid(&kind.group_kind(), &at.info.name, &faults));
+        }
+        warnings.extend(validate::warnings(&object, Some(&old), kind));
+        warnings.extend(self.admit(at, UPDATE, Some(&old), &object).await?);
+        if at.options.dry_run {
+            return Ok(Changed::Done(Outcome::Dry(object), warnings));
+        }
+        meta::set(&mut object, "resourceVersion", current.revision.to_string());
+        if object == *old {
+            return Ok(Changed::Done(Outcome::Stored(current.clone()), warnings));
+        }
+        let finished = is_finished(&object);
+        let stored = convert::from(kind, object);
+        let written = if finished {
+            let beside = self.allocator.freed(kind, &stored);
+            let lost =
+                Entry::new(&current.tail, current.revision, crate::storage::entry::stored(&stored).into());
+            self.store.remove(&at.resource, &lost, &beside).await?
+        } else {
+            let lease = self.allocator.lease(&at.resource).await?;
+            self.store.replace(&at.resource, current, stored, lease, &claims.beside).await?
+        };
+        match written {
+            Written::Done(entry) => Ok(Changed::Done(Outcome::Stored(entry), warnings)),
+            Written::Moved(found) => Ok(Changed::Moved(found)),
+            // Another candidate is chosen when the change is made again.
+            Written::Taken => Ok(Changed::Moved(Some(current.clone()))),
+        }
+    }
+
+    /// Optimistic concurrency: the resourceVersion and uid that the writer has seen must be the stored ones.
+    fn check_version(&self, at: &At, object: &mut Value, old: &Value) -> Result<(), Status> {
+        let of = at.kind.group_resource();
+        let stored = meta::field(old, "resourceVersion");
+        let uid = meta::uid(object);
+        if !uid.is_empty() && uid != meta::uid(old) {
+            let cause = format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                meta::uid(old)
+            );
+            return Err(Status::conflict(&of, &at.info.name, &cause));
+        }
+        match meta::field(object, "resourceVersion") {
+            "" | "0" if at.strategy().allow_unconditional_update || at.own => {
+                meta::set(object, "resourceVersion", stored);
+                Ok(())
+            }
+            "" | "0" => {
+                let given = Value::String(meta::field(object, "resourceVersion").to_owned());
+                let given = if given == "" { Value::from(0) } else { given };
+                let fault = FieldError::invalid(
+                    "metadata.resourceVersion",
+                    &given,
+                    "must be specified for an update",
+                );
+                Err(Status::invalid(&at.kind.group_kind(), &at.info.name, &[fault]))
+            }
+            version if version == stored => Ok(()),
+            _ => Err(Status::stale(&of, &at.info.name)),
+        }
+    }
+}
+
+enum Changed {
+    Done(Outcome, Vec<String>),
+    Moved(Option<Arc<Entry>>),
+}
+
+/// Whether an update has taken away the last thing that held a deleted object back.
+fn is_finished(object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    let held = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
+    let namespace_held = object["kind"] == "Namespace" && held(&object["spec"]["finalizers"]);
+    metadata["deletionTimestamp"].is_string()
+        && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && !held(&metadata["finalizers"])
+        && !namespace_held
+}
+
+/// Names the object after its URL, or tells that it does not fit.
+///
+/// # Errors
+/// 400.
+pub(super) fn fits_url(object: &mut Value, at: &At) -> Result<(), Status> {
+    let name = meta::name(object);
+    if !name.is_empty() && name != at.info.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            at.info.name
+        )));
+    }
+    meta::set(object, "name", at.info.name.as_str());
+    if !at.kind.namespaced {
+        meta::remove(object, "namespace");
+        return Ok(());
+    }
+    let namespace = meta::namespace(object);
+    if !namespace.is_empty() && namespace != at.info.namespace {
+        return Err(Status::bad_request(format!(
+            "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
+            at.info.namespace
+        )));
+    }
+    meta::set(object, "namespace", at.info.namespace.as_str());
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! watch: every event of a selection after a resourceVersion, once and in order, until the client or its time is gone.
+
+use super::read::revision;
+use super::select::Selection;
+use super::{Call, Registry, Reply, ReplyBody};
+use crate::storage::Store;
+use crate::storage::cache::{Change, Cursor, Event, Gone};
+use crate::storage::encode::{self, Format, Shape};
+use crate::storage::{Resource, entry::Entry};
+use bytes::{Bytes, BytesMut};
+use coracle_api::kinds::Kind;
+use coracle_api::status::{FieldError, GroupResource, Status};
+use coracle_daemon::random;
+use futures::StreamExt;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+/// Watches that say nothing end after this and up to as much again.
+const TIMEOUT_MIN: u64 = 1800;
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// One client's watch.
+struct Watch {
+    store: Arc<Store>,
+    resource: Arc<Resource>,
+    kind: Arc<Kind>,
+    selection: Selection,
+    format: Format,
+    cursor: Cursor,
+    /// What goes out before any event.
+    opening: Option<Bytes>,
+    bookmarks: Option<tokio::time::Interval>,
+    /// The last revision that the client was told.
+    told: u64,
+    /// Tables tell their columns once.
+    columns_owed: bool,
+    deadline: Instant,
+    stop: CancellationToken,
+    over: bool,
+}
+
+/// Where a watch begins.
+struct Start {
+    /// `None`: as fresh as the store.
+    at: Option<u64>,
+    initial_events: bool,
+    marks_end: bool,
+}
+
+impl Start {
+    fn read(call: &Call) -> Result<Self, Status> {
+        let (send, rule) = (call.query("sendInitialEvents"), call.query("resourceVersionMatch"));
+        let mut faults = Vec::new();
+        if send.is_empty() && !rule.is_empty() {
+            faults.push(FieldError::forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ));
+        }
+        if !send.is_empty() && rule != "NotOlderThan" {
+            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            faults.push(if rule.is_empty() {
+                FieldError::forbidden("resourceVersionMatch", why)
+            } else {
+                FieldError::not_supported("resourceVersionMatch", &json!(rule), &["NotOlderThan"])
+            });
+        }
+        if !faults.is_empty() {
+            return Err(Status::invalid(&GroupResource::new("meta.k8s.io", "ListOptions"), "", &faults));
+        }
+        let at = revision(call.query("resourceVersion"))?;
+        let asked = call.flag("sendInitialEvents");
+        let initial_events = if send.is_empty() { at.is_none_or(|at| at == 0) } else { asked };
+        Ok(Self { at, initial_events, marks_end: asked && call.flag("allowWatchBookmarks") })
+    }
+}
+
+impl Registry {
+    pub(super) async fn watch(&self, call: &Call) -> Result<Reply, Status> {
+        let kind = call.kind()?.clone();
+        let resource = self.resource(&kind)?;
+        let selection = Selection::read(call, &kind)?;
+        let start = Start::read(call)?;
+        let seconds = match call.query("timeoutSeconds") {
+            "" | "0" => TIMEOUT_MIN + random::below(TIMEOUT_MIN),
+            text => text.parse().map_err(|_| {
+                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+            })?,
+        };
+        match start.at {
+            None => self.store.fresh().await?,
+            Some(at) => self.store.reach(at).await?,
+        }
+        let mut columns_owed = matches!(call.format.shape, Shape::Table(_));
+        let (opening, told, cursor) = if start.initial_events {
+            let progress = self.store.progress();
+            let (entries, revision, cursor) =
+                resource
+                    .cache
+                    .list_and_cursor(&selection.namespace, progress, |entry| selection.matches(entry));
+            let opening = opening(call.format, &kind, &entries, start.marks_end.then_some(revision))?;
+            columns_owed &= entries.is_empty();
+            (Some(opening), revision, cursor)
+        } else {
+            let at = start.at.filter(|at| *at > 0).unwrap_or_else(|| self.store.progress());
+            let cursor = resource.cache.cursor(at).map_err(|gone| expired(gone, at))?;
+            (None, at, cursor)
+        };
+        let bookmarks = call.flag("allowWatchBookmarks").then(|| {
+            let mut ticks = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        });
+        let watch = Watch {
+            store: self.store.clone(),
+            resource,
+            kind,
+            selection,
+            format: call.format,
+            cursor,
+            opening,
+            bookmarks,
+            told,
+            columns_owed,
+            deadline: Instant::now() + Duration::from_secs(seconds),
+            stop: self.stop.clone(),
+            over: false,
+        };
+        let stream = futures::stream::unfold(watch, |mut watch| async move {
+            let chunk = watch.next().await?;
+            Some((chunk, watch))
+        });
+        let content_type = call.format.content_type(true);
+        Ok(Reply { code: 200, content_type, warnings: Vec::new(), body: ReplyBody::Stream(stream.boxed()) })
+    }
+}
+
+/// The objects that are there already, and the mark of their end.
+fn opening(format: Format, kind: &Kind, entries: &[Arc<Entry>], end: Option<u64>) -> Result<Bytes, Status> {
+    let mut out = BytesMut::new();
+    for (index, entry) in entries.iter().enumerate() {
+        out.extend_from_slice(&encode::frame(format, kind, Change::Added, entry, index == 0)?);
+    }
+    if let Some(revision) = end {
+        let mark = encode::bookmark(format, kind, revision, true);
+        out.extend_from_slice(&encode::told(format, "BOOKMARK", &mark)?);
+    }
+    Ok(out.freeze())
+}
+
+fn expired(gone: Gone, at: u64) -> Status {
+    match gone {
+        Gone::TooOld(oldest) => Status::expired(format!("too old resource version: {at} ({oldest})")),
+        Gone::Lost => Status::expired("The resourceVersion for the provided watch is too old."),
+    }
+}
+
+impl Watch {
+    /// The next bytes; `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(opening) = self.opening.take().filter(|opening| !opening.is_empty()) {
+            return Some(opening);
+        }
+        while !self.over {
+            match self.pending() {
+                Ok(Some(chunk)) => return Some(chunk),
+                Ok(None) => {}
+                Err(status) => {
+                    self.over = true;
+                    return encode::told(self.format, "ERROR", &status.to_value()).ok();
+                }
+            }
+            let tick = async {
+                match &mut self.bookmarks {
+                    Some(ticks) => ticks.tick().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.cursor.moved() => {}
+                _ = tick => {
+                    if let Some(mark) = self.bookmark() {
+                        return Some(mark);
+                    }
+                }
+                () = tokio::time::sleep_until(self.deadline) => self.over = true,
+                () = self.stop.cancelled() => self.over = true,
+            }
+        }
+        if self.bookmarks.is_some() { self.bookmark() } else { None }
+    }
+
+    /// A bookmark, when the client has not been told of this revision.
+    fn bookmark(&mut self) -> Option<Bytes> {
+        // Read before the events: what comes after it is still to be told.
+        let progress = self.store.progress();
+        if progress <= self.told {
+            return None;
+        }
+        match self.pending() {
+            Ok(None) => {}
+            Ok(chunk) => return chunk,
+            Err(_) => return None,
+        }
+        self.told = progress;
+        encode::told(self.format, "BOOKMARK", &encode::bookmark(self.format, &self.kind, progress, false))
+            .ok()
+    }
+
+    /// The frames of all events that are there.
+    fn pending(&mut self) -> Result<Option<Bytes>, Status> {
+        let events = self.resource.cache.read(&mut self.cursor).map_err(|gone| expired(gone, self.told))?;
+        let mut out: Option<BytesMut> = None;
+        let mut only: Option<Bytes> = None;
+        for event in &events {
+            self.told = self.told.max(event.entry.revision);
+            let Some(change) = seen(&self.selection, event) else { continue };
+            let frame = self.frame(change, event)?;
+            match (&mut out, only.take()) {
+                (None, None) => only = Some(frame),
+                (None, Some(first)) => {
+                    let mut joined = BytesMut::from(first.as_ref());
+                    joined.extend_from_slice(&frame);
+                    out = Some(joined);
+                }
+                (Some(out), _) => out.extend_from_slice(&frame),
+            }
+        }
+        Ok(out.map(BytesMut::freeze).or(only))
+    }
+
+    fn frame(&mut self, change: Change, event: &Event) -> Result<Bytes, Status> {
+        if matches!(self.format.shape, Shape::Table(_)) {
+            // Ages differ from watcher to watcher.
+            return encode::frame(
+                self.format,
+                &self.kind,
+                change,
+                &event.entry,
+                std::mem::take(&mut self.columns_owed),
+            );
+        }
+        encode::shared_frame(self.format, &self.kind, change, event)
+    }
+}
+
+/// The event as a watcher of that selection sees it: objects that leave it are deleted, objects that enter it added.
+fn seen(selection: &Selection, event: &Event) -> Option<Change> {
+    let now = event.change != Change::Deleted && selection.matches(&event.entry);
+    let before = event.before.as_ref().is_some_and(|before| selection.matches(before));
+    match (before, now) {
+        (true, true) => Some(Change::Modified),
+        (false, true) => Some(Change::Added),
+        (true, false) => Some(Change::Deleted),
+        (false, false) => None,
+    }
+}

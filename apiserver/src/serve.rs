@@ -1,0 +1,85 @@
+//! Listening: TLS with ALPN, HTTP/1.1 and HTTP/2, upgrades, and a stop that lets running requests end.
+
+use crate::Server;
+use crate::http::pipeline::{self, Peer};
+use axum::body::Body;
+use coracle_daemon::Tasks;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+const STREAMS_MAX: u32 = 1000;
+/// Pause after a failed accept, which mostly means that files have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts connections until the process stops.
+pub async fn listen(
+    server: Arc<Server>,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    tasks: Tasks,
+) -> anyhow::Result<()> {
+    let acceptor = TlsAcceptor::from(tls);
+    let stop = tasks.stopping();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return Ok(()),
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                tasks.run("connection", connection(server.clone(), stream, acceptor.clone(), tasks.clone()))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(server: Arc<Server>, stream: TcpStream, acceptor: TlsAcceptor, tasks: Tasks) {
+    // Without it small answers wait for acknowledgements.
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => return tracing::debug!("TLS handshake took too long"),
+    };
+    let certificates = stream.get_ref().1.peer_certificates();
+    let peer: Peer = certificates.and_then(|chain| chain.first()).map(|leaf| Arc::from(leaf.as_ref()));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (server, peer) = (server.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(pipeline::answer(&server, &peer, request.map(Body::new)).await) }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).max_buf_size(1 << 20);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .keep_alive_interval(Some(Duration::from_secs(30)));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let stop = tasks.stopping();
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}
