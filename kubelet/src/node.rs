@@ -1,0 +1,130 @@
+//! Node objects, as plain values: which nodes this process plays, and what each says of itself.
+
+use crate::args::Args;
+use crate::machine::{self, Facts};
+use ipnet::Ipv4Net;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// One node that this process plays.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its address, which its simulated containers share with no one but host-network pods.
+    pub address: IpAddr,
+    /// Where its pods' addresses come from.
+    pub pod_cidr: Ipv4Net,
+    /// Port of the server.
+    pub port: u16,
+    /// Most pods it takes.
+    pub max_pods: u16,
+    /// Its machine.
+    pub facts: Facts,
+}
+
+/// Nodes by name.
+pub type Nodes = BTreeMap<String, Node>;
+
+/// The nodes that `args` asks to simulate.
+pub fn simulated(args: &Args, facts: &Facts) -> Nodes {
+    let node = |index: u16| Node {
+        name: format!("{}-{index}", args.simulated_node_prefix),
+        address: args.node_ip,
+        pod_cidr: simulated_cidr(index),
+        port: args.port,
+        max_pods: args.max_pods,
+        facts: facts.clone(),
+    };
+    (0..args.simulated_nodes).map(node).map(|node| (node.name.clone(), node)).collect()
+}
+
+/// 10.128.0.0/24 upwards: far from the addresses of real pods, Services and nodes, for the first 29,000 nodes.
+fn simulated_cidr(index: u16) -> Ipv4Net {
+    let [high, low] = index.to_be_bytes();
+    let address = Ipv4Addr::new(10, 128_u8.wrapping_add(high), low, 0);
+    Ipv4Net::new_assert(address, 24)
+}
+
+impl Node {
+    /// The object to create, status included.
+    pub fn object(&self, now: &str) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": { "name": self.name, "labels": self.labels(), "annotations": { "coracle.dev/simulated": "true" } },
+            "spec": self.spec(),
+            "status": self.status(now),
+        })
+    }
+
+    /// Labels that every node carries.
+    pub fn labels(&self) -> Value {
+        let arch = machine::architecture();
+        json!({
+            "kubernetes.io/hostname": self.name, "kubernetes.io/arch": arch, "kubernetes.io/os": "linux",
+            "beta.kubernetes.io/arch": arch, "beta.kubernetes.io/os": "linux",
+        })
+    }
+
+    /// The part of the spec that the kubelet knows.
+    pub fn spec(&self) -> Value {
+        let cidr = self.pod_cidr.to_string();
+        json!({ "podCIDR": cidr, "podCIDRs": [cidr] })
+    }
+
+    /// What the node is and how it does.
+    pub fn status(&self, now: &str) -> Value {
+        let resources = json!({
+            "cpu": self.facts.cpus.to_string(), "memory": format!("{}Ki", self.facts.memory_kib),
+            "ephemeral-storage": format!("{}Ki", self.facts.disk_kib), "pods": self.max_pods.to_string(),
+            "hugepages-1Gi": "0", "hugepages-2Mi": "0",
+        });
+        let arch = machine::architecture();
+        json!({
+            "capacity": resources, "allocatable": resources,
+            "addresses": [
+                { "type": "InternalIP", "address": self.address }, { "type": "Hostname", "address": self.name },
+            ],
+            "daemonEndpoints": { "kubeletEndpoint": { "Port": self.port } },
+            "nodeInfo": {
+                "architecture": arch, "operatingSystem": "linux", "kernelVersion": self.facts.kernel,
+                "osImage": self.facts.os_image, "machineID": self.facts.machine_id, "systemUUID": self.facts.machine_id,
+                "bootID": self.facts.boot_id, "kubeletVersion": "v1.33.6+coracle", "kubeProxyVersion": "",
+                "containerRuntimeVersion": concat!("simulated://", env!("CARGO_PKG_VERSION")),
+            },
+            "conditions": CONDITIONS.map(|(kind, status, reason, message)| json!({
+                "type": kind, "status": status, "reason": reason, "message": message,
+                "lastHeartbeatTime": now, "lastTransitionTime": now,
+            })),
+        })
+    }
+
+    /// The node's lease, renewed at `now`.
+    pub fn lease(&self, now: &str) -> Value {
+        json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": { "name": self.name, "namespace": "kube-node-lease" },
+            "spec": { "holderIdentity": self.name, "leaseDurationSeconds": 40, "renewTime": now },
+        })
+    }
+}
+
+const CONDITIONS: [(&str, &str, &str, &str); 4] = [
+    ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn simulated_nodes_have_pod_addresses_of_their_own() {
+        for (index, expected) in [(0, "10.128.0.0/24"), (255, "10.128.255.0/24"), (256, "10.129.0.0/24")] {
+            assert_eq!(simulated_cidr(index).to_string(), expected);
+        }
+    }
+}
