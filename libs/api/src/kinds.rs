@@ -1,6 +1,10 @@
 //! The one table of kinds: names, scope, verbs, subresources. A CustomResourceDefinition makes the same row at run time.
+//!
+//! The built-in rows stand in `data/kinds.json`, in the order of discovery, and are read once.
 
-use std::sync::Arc;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
 /// A subresource of a kind, such as `pods/exec`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,20 +80,98 @@ impl Kind {
     }
 }
 
+struct Table {
+    kinds: Vec<Arc<Kind>>,
+    by_resource: HashMap<(String, String, String), usize>,
+    by_gvk: HashMap<(String, String), usize>,
+}
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    // The data is part of the program: a test reads it.
+    let rows: Vec<Value> = serde_json::from_str(include_str!("../data/kinds.json")).unwrap_or_default();
+    let kinds: Vec<Arc<Kind>> = rows.iter().map(|row| Arc::new(kind(row))).collect();
+    let places = || kinds.iter().enumerate();
+    let by_resource = places()
+        .map(|(at, kind)| ((kind.group.clone(), kind.version.clone(), kind.plural.clone()), at))
+        .collect();
+    let by_gvk = places().map(|(at, kind)| ((kind.api_version(), kind.kind.clone()), at)).collect();
+    Table { kinds, by_resource, by_gvk }
+});
+
+fn kind(row: &Value) -> Kind {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let texts = |value: &Value| value.as_array().into_iter().flatten().map(text).collect();
+    let subresource = |row: &Value| Subresource {
+        name: text(&row["name"]),
+        group: text(&row["group"]),
+        version: text(&row["version"]),
+        kind: text(&row["kind"]),
+        verbs: texts(&row["verbs"]),
+    };
+    let (group, version, name) = (text(&row["group"]), text(&row["version"]), text(&row["kind"]));
+    let definition = definition(&group, &version, &name);
+    Kind {
+        group,
+        version,
+        kind: name,
+        plural: text(&row["plural"]),
+        singular: text(&row["singular"]),
+        short_names: texts(&row["shortNames"]),
+        categories: texts(&row["categories"]),
+        namespaced: row["namespaced"] == true,
+        verbs: texts(&row["verbs"]),
+        subresources: row["subresources"].as_array().into_iter().flatten().map(subresource).collect(),
+        storage_version: text(&row["storageVersion"]),
+        definition,
+        custom: None,
+    }
+}
+
+/// The full name of a built-in type's schema.
+#[must_use]
+pub fn definition(group: &str, version: &str, kind: &str) -> String {
+    match group {
+        "" => format!("io.k8s.api.core.{version}.{kind}"),
+        "meta.k8s.io" => format!("io.k8s.apimachinery.pkg.apis.meta.{version}.{kind}"),
+        "apiextensions.k8s.io" => {
+            format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}")
+        }
+        "apiregistration.k8s.io" => {
+            format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}")
+        }
+        group => format!("io.k8s.api.{}.{version}.{kind}", group.split('.').next().unwrap_or_default()),
+    }
+}
+
 /// Every built-in kind that is served by default, in discovery order.
 #[must_use]
 pub fn builtin() -> &'static [Arc<Kind>] {
-    unimplemented!("A")
+    &TABLE.kinds
 }
 
 /// The built-in kind at a URL's group, version and plural.
 #[must_use]
 pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Arc<Kind>> {
-    unimplemented!("A: {group} {version} {plural}")
+    let key = (group.to_owned(), version.to_owned(), plural.to_owned());
+    TABLE.kinds.get(*TABLE.by_resource.get(&key)?)
 }
 
 /// The built-in kind of an object's `apiVersion` and `kind`.
 #[must_use]
 pub fn by_gvk(api_version: &str, kind: &str) -> Option<&'static Arc<Kind>> {
-    unimplemented!("A: {api_version} {kind}")
+    TABLE.kinds.get(*TABLE.by_gvk.get(&(api_version.to_owned(), kind.to_owned()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_reads() {
+        assert!(builtin().len() > 50);
+        let pods = by_resource("", "v1", "pods").expect("pods");
+        assert_eq!((pods.kind.as_str(), pods.definition.as_str()), ("Pod", "io.k8s.api.core.v1.Pod"));
+        assert!(pods.subresource("eviction").is_some() && pods.offers("watch"));
+        assert_eq!(by_gvk("apps/v1", "Deployment").expect("deployment").plural, "deployments");
+    }
 }
