@@ -17,6 +17,8 @@ mod pods;
 mod registration;
 mod server;
 mod step;
+#[cfg(test)]
+mod tests;
 
 pub use args::Args;
 

@@ -1,0 +1,94 @@
+//! The whole kubelet but its server, against an apiserver in memory.
+
+use crate::{Args, machine, node, pods, registration};
+use coracle_client::fake::FakeApi;
+use coracle_client::{Recorder, Scope};
+use coracle_daemon::Tasks;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const PODS: &str = "/api/v1/namespaces/ns/pods";
+
+fn args(nodes: &str) -> Args {
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: Args,
+    }
+    let files =
+        ["--kubeconfig", "k", "--tls-cert-file", "c", "--tls-private-key-file", "p", "--client-ca-file", "a"];
+    let words = ["kubelet", "--simulated-nodes", nodes, "--simulated-node-prefix", "s"];
+    <Program as clap::Parser>::parse_from(words.into_iter().chain(files)).args
+}
+
+fn start(api: &FakeApi, nodes: &str) -> Scope {
+    let scope = Scope::new(&Tasks::new());
+    let nodes = Arc::new(node::simulated(&args(nodes), &machine::Facts::default()));
+    let recorder = Recorder::new(api.client(), "kubelet", None, &scope);
+    let _store = pods::start(&scope, &api.client(), nodes.clone(), recorder);
+    registration::start(&scope, &api.client(), nodes);
+    scope
+}
+
+fn pod(name: &str, node: &str, owner: &str) -> Value {
+    json!({
+        "metadata": { "name": name, "ownerReferences": [
+            { "apiVersion": "v1", "kind": owner, "name": "o", "uid": "o", "controller": true },
+        ] },
+        "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "nginx" }] },
+        "status": { "phase": "Pending" },
+    })
+}
+
+fn phase(api: &FakeApi, name: &str) -> String {
+    let pod = api.get(&format!("{PODS}/{name}"));
+    pod["status"]["phase"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn nodes_register_and_hold_leases() {
+    let api = FakeApi::default();
+    let scope = start(&api, "3");
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    api.until("three leases", |api| api.list(leases).len() == 3).await;
+    let node = api.get("/api/v1/nodes/s-2");
+    assert_eq!(node["spec"]["podCIDR"], "10.128.2.0/24");
+    assert_eq!(node["status"]["conditions"][3]["type"], "Ready");
+    assert_eq!(api.get(&format!("{leases}/s-2"))["spec"]["holderIdentity"], "s-2");
+    scope.stop().await;
+}
+
+#[tokio::test]
+async fn pods_run_to_their_end_with_addresses_of_their_own() {
+    for nodes in ["1", "2"] {
+        let api = FakeApi::default();
+        let scope = start(&api, nodes);
+        for (name, node, owner) in [
+            ("a", "s-0", "ReplicaSet"),
+            ("b", "s-0", "ReplicaSet"),
+            ("job", "s-0", "Job"),
+            ("far", "elsewhere", "Job"),
+        ] {
+            api.create(PODS, pod(name, node, owner));
+        }
+        api.until("the pods run", |api| phase(api, "a") == "Running" && phase(api, "b") == "Running").await;
+        api.until("the Job's pod succeeds", |api| phase(api, "job") == "Succeeded").await;
+        let address = |name: &str| api.get(&format!("{PODS}/{name}"))["status"]["podIP"].clone();
+        assert!(address("a").as_str().unwrap().starts_with("10.128.0."));
+        assert_ne!(address("a"), address("b"));
+        assert_eq!(phase(&api, "far"), "Pending", "another node's pod is left alone");
+        scope.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_was_being_deleted_while_the_kubelet_was_down_is_removed() {
+    let api = FakeApi::default();
+    let mut going = pod("a", "s-0", "ReplicaSet");
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-02T03:04:05Z");
+    api.create(PODS, going);
+    assert!(!api.get(&format!("{PODS}/a")).is_null(), "only its kubelet removes it");
+    let scope = start(&api, "1");
+    api.until("the pod is gone", |api| api.get(&format!("{PODS}/a")).is_null()).await;
+    scope.stop().await;
+}
