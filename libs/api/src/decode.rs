@@ -1,7 +1,17 @@
 //! Request bodies in, canonical objects out: JSON and YAML with Kubernetes' strictness and error texts.
 
-use crate::kinds::Kind;
-use serde_json::Value;
+mod canonical;
+mod json;
+
+use crate::kinds::{self, Kind};
+use crate::schema;
+use crate::status::go_quoted;
+use serde_json::{Map, Value};
+
+/// Findings that are told at most.
+const FINDINGS_MAX: usize = 100;
+/// Bytes of a body that an error shows.
+const SHOWN: usize = 30;
 
 /// A decoded body.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +35,12 @@ pub enum DecodeError {
 /// # Errors
 /// The message of the 400 that Kubernetes would send.
 pub fn json(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
-    unimplemented!("A {body:?} {kind:?}")
+    let mut findings = Vec::new();
+    let parsed = json::parse(body, &mut findings);
+    let object = parsed.map_err(|error| {
+        unrecognized(body, kind, &format!("couldn't get version/kind; json parse error: {error}"))
+    })?;
+    typed(object, findings, body, kind)
 }
 
 /// The same for YAML.
@@ -33,7 +48,18 @@ pub fn json(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
 /// # Errors
 /// The message of the 400 that Kubernetes would send.
 pub fn yaml(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
-    unimplemented!("A {body:?} {kind:?}")
+    // JSON is YAML, and says more about duplicates.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
+        && let Ok(decoded) = json(body, kind)
+    {
+        return Ok(decoded);
+    }
+    let object: Value = serde_yaml_ng::from_slice(body).map_err(|error| {
+        let text = error.to_string();
+        let at = error.location().map(|at| format!("line {}: ", at.line())).unwrap_or_default();
+        unrecognized(body, kind, &format!("yaml: {at}{}", text.split(" at line").next().unwrap_or_default()))
+    })?;
+    typed(object, Vec::new(), body, kind)
 }
 
 /// Brings an object that was changed by a patch into canonical form, with the same findings (types, unknown fields).
@@ -41,5 +67,175 @@ pub fn yaml(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
 /// # Errors
 /// The Go-style type error, e.g. `json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32`.
 pub fn canonical(object: Value, kind: &Kind) -> Result<Decoded, String> {
-    unimplemented!("A {object:?} {kind:?}")
+    shaped(object, Vec::new(), kind)
+}
+
+fn shaped(mut object: Value, mut findings: Vec<String>, kind: &Kind) -> Result<Decoded, String> {
+    let root = schema::of(kind).filter(|_| kind.custom.is_none());
+    let Some(root) = root else {
+        if let (Some(meta), Some(metadata)) = (schema::object_meta(), object.get_mut("metadata")) {
+            let mut path = vec!["metadata".to_owned()];
+            *metadata = canonical::message(meta, metadata.take(), &mut path, &mut findings)?;
+        }
+        findings.truncate(FINDINGS_MAX);
+        return Ok(Decoded { object, findings });
+    };
+    let (name, version) = (object["kind"].take(), object["apiVersion"].take());
+    if let Some(object) = object.as_object_mut() {
+        object.remove("kind");
+        object.remove("apiVersion");
+    }
+    let mut object = canonical::message(root, object, &mut Vec::new(), &mut findings)?;
+    object["kind"] = name;
+    object["apiVersion"] = version;
+    findings.truncate(FINDINGS_MAX);
+    Ok(Decoded { object, findings })
+}
+
+fn typed(mut object: Value, findings: Vec<String>, body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
+    if !object.is_object() {
+        let found = if object.is_null() { Value::Object(Map::new()) } else { object };
+        if found.is_object() {
+            object = found;
+        } else {
+            let fields = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+            let text = format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {fields}",
+                canonical::found(&found)
+            );
+            return Err(unrecognized(body, kind, &text));
+        }
+    }
+    let told = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
+    let (mut version, mut name) = (told("apiVersion"), told("kind"));
+    if name.is_empty() {
+        name.clone_from(&kind.kind);
+    }
+    if version.is_empty() {
+        version = kind.api_version();
+    }
+    let short = version.rsplit('/').next().unwrap_or_default().to_owned();
+    let refused = |why: String| {
+        DecodeError::BadRequest(format!(
+            "{name} in version {short:?} cannot be handled as a {}: {why}",
+            kind.kind
+        ))
+    };
+    if name != kind.kind || version != kind.api_version() {
+        return Err(other_kind(&version, &name, &short, kind, &refused));
+    }
+    object["kind"] = name.clone().into();
+    object["apiVersion"] = version.clone().into();
+    shaped(object, findings, kind).map_err(refused)
+}
+
+fn other_kind(
+    version: &str,
+    name: &str,
+    short: &str,
+    kind: &Kind,
+    refused: &dyn Fn(String) -> DecodeError,
+) -> DecodeError {
+    let known = kinds::by_gvk(version, name).is_some();
+    if known && name == kind.kind {
+        return DecodeError::BadRequest(format!(
+            "the API version in the data ({version}) does not match the expected API version ({})",
+            kind.api_version()
+        ));
+    }
+    if known {
+        let package =
+            if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or_default() };
+        return refused(format!(
+            "converting ({short}.{name}) to ({package}.{}): unknown conversion",
+            kind.kind
+        ));
+    }
+    refused(format!(
+        "no kind {} is registered for version {} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+        go_quoted(name),
+        go_quoted(version)
+    ))
+}
+
+/// The message for a body whose kind cannot be told, with its beginning.
+fn unrecognized(body: &[u8], kind: &Kind, error: &str) -> DecodeError {
+    let shown = &body[..body.len().min(SHOWN)];
+    let more = if body.len() > SHOWN { " ..." } else { "" };
+    let shown = match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(shown).into_owned(),
+        Some(_) => shown.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    DecodeError::BadRequest(format!(
+        "the object provided is unrecognized (must be of type {}): {error} ({shown}{more})",
+        kind.kind
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod() -> &'static Kind {
+        kinds::by_resource("", "v1", "pods").expect("pods")
+    }
+
+    #[test]
+    fn objects_become_canonical_with_findings() {
+        let body = br#"{"metadata":{"name":"p","name":"q","labels":{}},"spec":{"containers":[{"name":"c","imagee":"x","resources":{"limits":{"cpu":1}}}],"nope":true,"hostNetwork":false,"terminationGracePeriodSeconds":0}}"#;
+        let decoded = json(body, pod()).expect("pod");
+        assert_eq!(
+            decoded.findings,
+            [
+                r#"duplicate field "metadata.name""#,
+                r#"unknown field "spec.containers[0].imagee""#,
+                r#"unknown field "spec.nope""#
+            ]
+        );
+        assert_eq!(
+            decoded.object,
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "q", "creationTimestamp": null},
+                "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "1"}}}], "terminationGracePeriodSeconds": 0}, "status": {}})
+        );
+        assert_eq!(canonical(decoded.object.clone(), pod()).expect("again").object, decoded.object);
+    }
+
+    #[test]
+    fn refusals_are_told_in_kubernetes_words() {
+        let maps = kinds::by_resource("", "v1", "configmaps").expect("configmaps");
+        let rows = [
+            (
+                &b"{"[..],
+                "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: unexpected end of JSON input ({)",
+            ),
+            (
+                b"",
+                "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)",
+            ),
+            (
+                br#"{"kind":"Secret","apiVersion":"v1"}"#,
+                r#"Secret in version "v1" cannot be handled as a ConfigMap: converting (v1.Secret) to (core.ConfigMap): unknown conversion"#,
+            ),
+            (
+                br#"{"kind":"ConfigMap","apiVersion":"v2"}"#,
+                r#"ConfigMap in version "v2" cannot be handled as a ConfigMap: no kind "ConfigMap" is registered for version "v2" in scheme "pkg/api/legacyscheme/scheme.go:30""#,
+            ),
+            (
+                br#"{"data":{"a":1}}"#,
+                r#"ConfigMap in version "v1" cannot be handled as a ConfigMap: json: cannot unmarshal number into Go struct field ConfigMap.data of type string"#,
+            ),
+            (
+                br#"{"data":[]}"#,
+                r#"ConfigMap in version "v1" cannot be handled as a ConfigMap: json: cannot unmarshal array into Go struct field ConfigMap.data of type map[string]string"#,
+            ),
+        ];
+        for (body, want) in rows {
+            let DecodeError::BadRequest(got) = json(body, maps).expect_err(want);
+            assert_eq!(got, want);
+        }
+        let DecodeError::BadRequest(got) = json(br#"{"spec":{"containers":{}}}"#, pod()).expect_err("type");
+        assert!(got.ends_with("json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container"), "{got}");
+    }
 }

@@ -1,3 +1,166 @@
-//! Schemas of the built-in types: what a field is, whether Go writes its zero, how its list merges.
+//! The built-in types as Go and protobuf know them: fields with numbers, types, and whether Go writes their zero.
 //!
-//! Built once from the project's own data in `libs/api/data`.
+//! From `data/messages.txt`, a line a type: `NAME|NUMBER:JSON NAME:FLAGS:TYPE|…`. Flags: `o` omitempty, `p` pointer, `n`
+//! fields stand in the parent. Types: `s` text, `b` boolean, `i` int32, `l` int64, `y` bytes, `@NAME` a type, `*T` a list,
+//! `{K}T` a map. Built once.
+
+use crate::kinds::Kind;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// Types with a JSON form of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Special {
+    Quantity,
+    IntOrString,
+    Time,
+    MicroTime,
+    Duration,
+    /// `RawExtension` and `FieldsV1`: any JSON.
+    Raw,
+    /// `Verbs` and `ExtraValue`: a bare list of strings.
+    Strings,
+}
+
+/// The type of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Type {
+    String,
+    Bool,
+    Int32,
+    Int64,
+    Bytes,
+    Special(Special),
+    Message(usize),
+    List(Box<Type>),
+    Map(Box<Type>),
+}
+
+/// A field of a type.
+#[derive(Clone, Debug)]
+pub(crate) struct Field {
+    #[expect(dead_code, reason = "protobuf reads it")]
+    pub number: u32,
+    pub name: String,
+    pub of: Type,
+    pub omitempty: bool,
+    pub pointer: bool,
+    pub inline: bool,
+}
+
+/// A type with fields.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Message {
+    /// Go's package and name, as its error texts have them: `v1.Container`.
+    pub go: String,
+    pub fields: Vec<Field>,
+}
+
+struct Table {
+    names: HashMap<&'static str, usize>,
+    messages: Vec<Message>,
+}
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let lines: Vec<&'static str> = include_str!("../data/messages.txt").lines().collect();
+    let name = |line: &'static str| line.split('|').next().unwrap_or_default();
+    let names: HashMap<_, _> = lines.iter().enumerate().map(|(at, line)| (name(line), at)).collect();
+    let messages = lines.iter().map(|line| Message {
+        go: go_name(name(line)),
+        fields: line.split('|').skip(1).filter_map(|text| field(text, &names)).collect(),
+    });
+    Table { messages: messages.collect(), names }
+});
+
+fn go_name(name: &str) -> String {
+    let mut parts = name.rsplit('.');
+    let (last, package) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    format!("{package}.{last}")
+}
+
+fn field(text: &str, names: &HashMap<&str, usize>) -> Option<Field> {
+    let mut parts = text.splitn(4, ':');
+    let (number, name, flags, of) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    Some(Field {
+        number: number.parse().ok()?,
+        name: name.to_owned(),
+        of: parse(of, names)?,
+        omitempty: flags.contains('o'),
+        pointer: flags.contains('p'),
+        inline: flags.contains('n'),
+    })
+}
+
+fn parse(text: &str, names: &HashMap<&str, usize>) -> Option<Type> {
+    if let Some(item) = text.strip_prefix('*') {
+        return Some(Type::List(Box::new(parse(item, names)?)));
+    }
+    if let Some((_, item)) = text.strip_prefix('{').and_then(|text| text.split_once('}')) {
+        return Some(Type::Map(Box::new(parse(item, names)?)));
+    }
+    Some(match text {
+        "s" => Type::String,
+        "b" => Type::Bool,
+        "i" => Type::Int32,
+        "l" => Type::Int64,
+        "y" => Type::Bytes,
+        _ => {
+            let name = text.strip_prefix('@')?;
+            match special(name) {
+                Some(special) => Type::Special(special),
+                None => Type::Message(*names.get(name)?),
+            }
+        }
+    })
+}
+
+fn special(name: &str) -> Option<Special> {
+    Some(match name.rsplit('.').next()? {
+        "Quantity" => Special::Quantity,
+        "IntOrString" => Special::IntOrString,
+        "Time" => Special::Time,
+        "MicroTime" => Special::MicroTime,
+        "Duration" => Special::Duration,
+        "RawExtension" | "FieldsV1" => Special::Raw,
+        "Verbs" | "ExtraValue" => Special::Strings,
+        _ => return None,
+    })
+}
+
+/// A type by its place in the table.
+pub(crate) fn message(at: usize) -> &'static Message {
+    static NONE: LazyLock<Message> = LazyLock::new(Message::default);
+    TABLE.messages.get(at).unwrap_or_else(|| &NONE)
+}
+
+/// A type by its schema's name (`io.k8s.api.core.v1.Pod`).
+pub(crate) fn by_definition(definition: &str) -> Option<usize> {
+    let name = definition.strip_prefix("io.k8s.")?.replace("kube-aggregator", "kube_aggregator");
+    TABLE.names.get(name.as_str()).copied()
+}
+
+/// The type of a kind's objects; `None` for custom resources and kinds that only travel as JSON.
+pub(crate) fn of(kind: &Kind) -> Option<usize> {
+    by_definition(&kind.definition)
+}
+
+/// `metadata` of every object.
+pub(crate) fn object_meta() -> Option<usize> {
+    by_definition("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_reads_and_most_kinds_have_a_type() {
+        for (line, message) in include_str!("../data/messages.txt").lines().zip(&TABLE.messages) {
+            let told = line.split('|').skip(1).filter(|field| !field.is_empty());
+            assert_eq!(told.count(), message.fields.len(), "{line}");
+        }
+        for kind in crate::kinds::builtin() {
+            assert!(of(kind).is_some() || kind.group == "apiextensions.k8s.io", "{}", kind.definition);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! A value as Go would write it again after reading it into its type.
+
+use crate::quantity::Quantity;
+use crate::schema::{self, Field, Special, Type};
+use serde_json::{Map, Value, json};
+
+type Path = Vec<String>;
+/// Deeper objects are refused rather than followed.
+const DEPTH_MAX: usize = 500;
+
+/// How Go's errors call what they found.
+pub(super) fn found(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn go_type(of: &Type) -> String {
+    match of {
+        Type::String => "string".to_owned(),
+        Type::Bool => "bool".to_owned(),
+        Type::Int32 => "int32".to_owned(),
+        Type::Int64 => "int64".to_owned(),
+        Type::Bytes => "[]uint8".to_owned(),
+        Type::Special(Special::Strings) => "[]string".to_owned(),
+        Type::Special(_) => "string".to_owned(),
+        Type::Message(at) => schema::message(*at).go.clone(),
+        Type::List(item) => format!("[]{}", go_type(item)),
+        Type::Map(item) => format!("map[string]{}", go_type(item)),
+    }
+}
+
+/// `json: cannot unmarshal …`, for a field of the struct `owner`.
+fn mismatch(value: &Value, of: &Type, owner: &str, path: &Path) -> String {
+    let fields: Vec<&str> = path
+        .iter()
+        .filter(|part| !part.starts_with('[') && !part.starts_with('{'))
+        .map(String::as_str)
+        .collect();
+    let shown = match value {
+        Value::Number(number) if matches!(of, Type::Int32 | Type::Int64) => format!("number {number}"),
+        other => found(other).to_owned(),
+    };
+    format!(
+        "json: cannot unmarshal {shown} into Go struct field {owner}.{} of type {}",
+        fields.join("."),
+        go_type(of)
+    )
+}
+
+/// The path as findings show it.
+fn shown(path: &Path) -> String {
+    let mut text = String::new();
+    for part in path {
+        let part = part.strip_prefix('{').unwrap_or(part);
+        if !text.is_empty() && !part.starts_with('[') {
+            text.push('.');
+        }
+        text.push_str(part);
+    }
+    text
+}
+
+/// A struct.
+///
+/// # Errors
+/// Go's text of the first value of a wrong type.
+pub(super) fn message(
+    at: usize,
+    value: Value,
+    path: &mut Path,
+    findings: &mut Vec<String>,
+) -> Result<Value, String> {
+    if path.len() > DEPTH_MAX {
+        return Err("json: exceeded max depth".to_owned());
+    }
+    let mut given = match value {
+        Value::Object(given) => given,
+        _ => Map::new(),
+    };
+    let mut out = Map::new();
+    fill(at, &mut given, &mut out, path, findings)?;
+    for key in given.keys() {
+        path.push(key.clone());
+        findings.push(format!("unknown field {:?}", shown(path)));
+        path.pop();
+    }
+    Ok(Value::Object(out))
+}
+
+/// Moves the fields of a type from `given` to `out`.
+fn fill(
+    at: usize,
+    given: &mut Map<String, Value>,
+    out: &mut Map<String, Value>,
+    path: &mut Path,
+    findings: &mut Vec<String>,
+) -> Result<(), String> {
+    let of = schema::message(at);
+    let owner = of.go.rsplit('.').next().unwrap_or_default();
+    for field in &of.fields {
+        if field.inline {
+            if let Type::Message(inner) = field.of {
+                fill(inner, given, out, path, findings)?;
+            }
+            continue;
+        }
+        let value = match given.remove(&field.name).unwrap_or_default() {
+            Value::Null => Value::Null,
+            value => {
+                path.push(field.name.clone());
+                let value = typed(&field.of, value, owner, path, findings)?;
+                path.pop();
+                value
+            }
+        };
+        if let Some(value) = written(field, value) {
+            out.insert(field.name.clone(), value);
+        }
+    }
+    Ok(())
+}
+
+/// What Go writes for a field; `None` when it leaves it out.
+fn written(field: &Field, value: Value) -> Option<Value> {
+    if value.is_null() {
+        return if field.omitempty && (field.pointer || !is_struct(&field.of)) {
+            None
+        } else if field.pointer {
+            Some(Value::Null)
+        } else {
+            Some(zero(&field.of))
+        };
+    }
+    let empty = match &value {
+        Value::String(text) => text.is_empty(),
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Null => true,
+    };
+    (!(empty && field.omitempty && !field.pointer && !is_struct(&field.of))).then_some(value)
+}
+
+/// Whether Go never leaves a value of this type out as empty.
+fn is_struct(of: &Type) -> bool {
+    match of {
+        Type::Message(_) => true,
+        Type::Special(special) => !matches!(special, Special::Strings | Special::Raw),
+        _ => false,
+    }
+}
+
+/// What Go writes for a value that nobody set.
+fn zero(of: &Type) -> Value {
+    match of {
+        Type::String => json!(""),
+        Type::Bool => json!(false),
+        Type::Int32 | Type::Int64 => json!(0),
+        Type::Bytes | Type::List(_) | Type::Map(_) => Value::Null,
+        Type::Special(Special::Quantity) => json!("0"),
+        Type::Special(Special::IntOrString) => json!(0),
+        Type::Special(Special::Duration) => json!("0s"),
+        Type::Special(_) => Value::Null,
+        Type::Message(at) => message(*at, Value::Null, &mut Vec::new(), &mut Vec::new()).unwrap_or_default(),
+    }
+}
+
+fn typed(
+    of: &Type,
+    value: Value,
+    owner: &str,
+    path: &mut Path,
+    findings: &mut Vec<String>,
+) -> Result<Value, String> {
+    match (of, value) {
+        (Type::String, value @ Value::String(_)) | (Type::Bool, value @ Value::Bool(_)) => Ok(value),
+        (Type::Bytes, value @ Value::String(_)) => Ok(value),
+        (Type::Int32, Value::Number(number)) => match number.as_i64() {
+            Some(fits) if i32::try_from(fits).is_ok() => Ok(fits.into()),
+            _ => Err(mismatch(&Value::Number(number), of, owner, path)),
+        },
+        (Type::Int64, Value::Number(number)) => match number.as_i64() {
+            Some(fits) => Ok(fits.into()),
+            None => Err(mismatch(&Value::Number(number), of, owner, path)),
+        },
+        (Type::Message(at), value @ Value::Object(_)) => message(*at, value, path, findings),
+        (Type::List(item), Value::Array(items)) => {
+            let mut out = Vec::with_capacity(items.len());
+            for (index, value) in items.into_iter().enumerate() {
+                path.push(format!("[{index}]"));
+                out.push(if value.is_null() {
+                    zero(item)
+                } else {
+                    typed(item, value, owner, path, findings)?
+                });
+                path.pop();
+            }
+            Ok(Value::Array(out))
+        }
+        (Type::Map(item), Value::Object(entries)) => {
+            let mut out = Map::new();
+            for (key, value) in entries {
+                path.push(format!("{{{key}"));
+                let value =
+                    if value.is_null() { zero(item) } else { typed(item, value, owner, path, findings)? };
+                path.pop();
+                out.insert(key, value);
+            }
+            Ok(Value::Object(out))
+        }
+        (Type::Special(special), value) => of_special(*special, value).map_err(|(value, text)| match text {
+            Some(text) => text,
+            None => mismatch(&value, of, owner, path),
+        }),
+        (_, value) => Err(mismatch(&value, of, owner, path)),
+    }
+}
+
+type Wrong = (Value, Option<String>);
+
+fn of_special(special: Special, value: Value) -> Result<Value, Wrong> {
+    match (special, &value) {
+        (Special::Raw, _) => Ok(value),
+        (Special::Quantity, Value::String(text)) => match text.trim().parse::<Quantity>() {
+            Ok(quantity) => Ok(quantity.to_string().into()),
+            Err(error) => Err((value, Some(error.to_string()))),
+        },
+        (Special::Quantity, Value::Number(number)) => match number.to_string().parse::<Quantity>() {
+            Ok(quantity) => Ok(quantity.to_string().into()),
+            Err(error) => Err((value, Some(error.to_string()))),
+        },
+        (Special::IntOrString, Value::String(_)) => Ok(value),
+        (Special::IntOrString, Value::Number(number))
+            if number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) =>
+        {
+            Ok(value)
+        }
+        (Special::Time | Special::MicroTime, Value::String(text)) => match text.parse::<jiff::Timestamp>() {
+            Ok(time) if special == Special::Time => {
+                Ok(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into())
+            }
+            Ok(time) => Ok(time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string().into()),
+            Err(_) => {
+                let form = if special == Special::Time {
+                    "2006-01-02T15:04:05Z07:00"
+                } else {
+                    "2006-01-02T15:04:05.000000Z07:00"
+                };
+                let told = format!("parsing time {text:?} as {form:?}: cannot parse {text:?} as \"2006\"");
+                Err((value, Some(told)))
+            }
+        },
+        (Special::Duration, Value::String(_)) => Ok(value),
+        (Special::Strings, Value::Array(items)) if items.iter().all(Value::is_string) => Ok(value),
+        _ => Err((value, None)),
+    }
+}

@@ -1,0 +1,114 @@
+//! JSON with Go's words for what is wrong with it, and with duplicate fields told.
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+use std::fmt;
+
+/// Parses a document; the last of duplicate fields counts, as in Go.
+///
+/// # Errors
+/// Go's text.
+pub(super) fn parse(text: &[u8], findings: &mut Vec<String>) -> Result<Value, String> {
+    let mut from = serde_json::Deserializer::from_slice(text);
+    let mut state = State { path: String::new(), findings };
+    let value = At(&mut state).deserialize(&mut from).and_then(|value| from.end().map(|()| value));
+    value.map_err(|fault| words(text, &fault))
+}
+
+fn words(text: &[u8], fault: &serde_json::Error) -> String {
+    if fault.is_eof() {
+        return "unexpected end of JSON input".to_owned();
+    }
+    let line = text.split(|byte| *byte == b'\n').nth(fault.line().saturating_sub(1)).unwrap_or_default();
+    let Some(byte) = line.get(fault.column().saturating_sub(1)) else { return fault.to_string() };
+    let told = fault.to_string();
+    let c = char::from(*byte);
+    let place = if told.starts_with("key must be a string") {
+        "looking for beginning of object key string"
+    } else if told.starts_with("expected `,` or `}`") {
+        "after object key:value pair"
+    } else if told.starts_with("expected `,` or `]`") {
+        "after array element"
+    } else if told.starts_with("expected `:`") {
+        "after object key"
+    } else if told.starts_with("trailing characters") {
+        "after top-level value"
+    } else {
+        "looking for beginning of value"
+    };
+    format!("invalid character '{c}' {place}")
+}
+
+struct State<'a> {
+    path: String,
+    findings: &'a mut Vec<String>,
+}
+
+/// A value at the state's path.
+struct At<'s, 'f>(&'s mut State<'f>);
+
+impl<'de> DeserializeSeed<'de> for At<'_, '_> {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for At<'_, '_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        let length = self.0.path.len();
+        loop {
+            self.0.path.push_str(&format!("[{}]", list.len()));
+            let item = items.next_element_seed(At(self.0))?;
+            self.0.path.truncate(length);
+            match item {
+                Some(item) => list.push(item),
+                None => return Ok(Value::Array(list)),
+            }
+        }
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        let length = self.0.path.len();
+        while let Some(key) = entries.next_key::<String>()? {
+            if length > 0 {
+                self.0.path.push('.');
+            }
+            self.0.path.push_str(&key);
+            if map.contains_key(&key) {
+                let told = format!("duplicate field {:?}", self.0.path);
+                if !self.0.findings.contains(&told) {
+                    self.0.findings.push(told);
+                }
+            }
+            let value = entries.next_value_seed(At(self.0))?;
+            self.0.path.truncate(length);
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
+}
