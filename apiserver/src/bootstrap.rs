@@ -17,7 +17,8 @@ use coracle_etcd::proto::{
 };
 use coracle_etcd::{Kv, KvError};
 use serde_json::{Value, json};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,7 +119,7 @@ async fn keep_address(server: &Server, args: &Args) {
         match renew(kv.as_ref(), args, lease).await {
             Ok(held) => {
                 lease = held;
-                if let Err(status) = publish(server, args).await {
+                if let Err(status) = publish(server).await {
                     tracing::warn!(
                         error = status.message,
                         "cannot keep the endpoints of the kubernetes Service"
@@ -136,45 +137,74 @@ async fn renew(kv: &dyn Kv, args: &Args, lease: i64) -> Result<i64, KvError> {
         return Ok(lease);
     }
     let lease = kv.lease_grant(LEASE_SECONDS).await?;
-    let address = args.advertised();
+    let address = SocketAddr::new(args.advertised(), args.secure_port).to_string();
     let key = Bytes::from(format!("{MASTERS}{address}"));
-    let put = PutRequest { key, value: Bytes::from(address.to_string()), lease, ..PutRequest::default() };
+    let put = PutRequest { key, value: Bytes::from(address), lease, ..PutRequest::default() };
     let success = vec![RequestOp { request: Some(request_op::Request::RequestPut(put)) }];
     kv.txn(TxnRequest { success, ..TxnRequest::default() }).await?;
     Ok(lease)
 }
 
-/// Addresses of the apiservers that live, sorted.
-async fn alive(kv: &dyn Kv) -> Result<Vec<IpAddr>, KvError> {
+/// Where the apiservers that live listen, by port. Pods cannot reach a loopback address, so it is told to nobody.
+async fn alive(kv: &dyn Kv) -> Result<BTreeMap<u16, BTreeSet<IpAddr>>, KvError> {
     let key = Bytes::from_static(MASTERS.as_bytes());
     let request = RangeRequest { range_end: prefix_end(&key), key, ..RangeRequest::default() };
     let answer = kv.range(request).await?;
-    let addresses = answer.kvs.iter().filter_map(|kv| std::str::from_utf8(&kv.value).ok()?.parse().ok());
-    let mut addresses: Vec<IpAddr> = addresses.collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    Ok(addresses)
+    let mut alive: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
+    let addresses = answer.kvs.iter().filter_map(|kv| std::str::from_utf8(&kv.value).ok()?.parse::<SocketAddr>().ok());
+    for address in addresses.filter(|address| !address.ip().is_loopback()) {
+        alive.entry(address.port()).or_default().insert(address.ip());
+    }
+    Ok(alive)
 }
 
-async fn publish(server: &Server, args: &Args) -> Result<(), Status> {
-    let alive =
-        alive(server.store.kv().as_ref()).await.map_err(|error| crate::storage::unreachable(&error))?;
-    let port = args.secure_port;
-    let addresses: Vec<Value> = alive.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
-    let subsets =
-        json!([{"addresses": addresses, "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]);
+/// The name of the slice for a port: apiservers on one host differ by port, and a slice has one.
+fn slice_name(port: u16, first: Option<u16>) -> String {
+    if first.is_none_or(|first| first == port) { NAME.to_owned() } else { format!("{NAME}-{port}") }
+}
+
+async fn publish(server: &Server) -> Result<(), Status> {
+    let alive = alive(server.store.kv().as_ref()).await.map_err(|error| crate::storage::unreachable(&error))?;
+    let told = |port: u16| json!([{"name": "https", "port": port, "protocol": "TCP"}]);
+    let subsets: Vec<Value> = alive
+        .iter()
+        .map(|(port, ips)| {
+            let addresses: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
+            json!({"addresses": addresses, "ports": told(*port)})
+        })
+        .collect();
+    if subsets.is_empty() {
+        return Ok(());
+    }
     let endpoints = json!({"apiVersion": "v1", "kind": "Endpoints",
         "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
         "subsets": subsets});
     keep(server, "", "endpoints", endpoints, &["subsets"]).await?;
-    let ready: Vec<Value> = alive
-        .iter()
-        .map(|ip| json!({"addresses": [ip.to_string()], "conditions": {"ready": true}}))
-        .collect();
-    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": NAME}},
-        "endpoints": ready, "ports": [{"name": "https", "port": port, "protocol": "TCP"}]});
-    keep(server, "discovery.k8s.io", "endpointslices", slice, &["endpoints", "ports"]).await
+    let first = alive.keys().next().copied();
+    let mut wanted: BTreeMap<String, Value> = BTreeMap::new();
+    for (port, ips) in &alive {
+        let ready: Vec<Value> =
+            ips.iter().map(|ip| json!({"addresses": [ip.to_string()], "conditions": {"ready": true}})).collect();
+        let name = slice_name(*port, first);
+        let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": NAME}},
+            "endpoints": ready, "ports": told(*port)});
+        wanted.insert(name, slice);
+    }
+    // Slices of ports where nobody lives any more are emptied.
+    let of = GroupResource::new("discovery.k8s.io", "endpointslices");
+    for known in server.store.list(&of, NAMESPACE) {
+        let name = meta::name(&known);
+        if known["metadata"]["labels"]["kubernetes.io/service-name"] == NAME && !wanted.contains_key(name) {
+            let mut empty = known.as_ref().clone();
+            empty["endpoints"] = json!([]);
+            wanted.insert(name.to_owned(), empty);
+        }
+    }
+    for slice in wanted.into_values() {
+        keep(server, "discovery.k8s.io", "endpointslices", slice, &["endpoints", "ports"]).await?;
+    }
+    Ok(())
 }
 
 /// Creates an object, or brings its `fields` to what they should be.
@@ -186,6 +216,7 @@ async fn keep(
     fields: &[&str],
 ) -> Result<(), Status> {
     let of = GroupResource::new(group, plural);
+    let name = meta::name(&wanted).to_owned();
     let change = |old: &Value| {
         let mut new = old.clone();
         for field in fields {
@@ -193,7 +224,7 @@ async fn keep(
         }
         (new != *old).then_some(new)
     };
-    match Reader::get(server.store.as_ref(), &of, NAMESPACE, NAME) {
+    match Reader::get(server.store.as_ref(), &of, NAMESPACE, &name) {
         Some(known) if change(&known).is_none() => return Ok(()),
         Some(_) => {}
         None => match server.objects.create(&of, NAMESPACE, wanted.clone()).await {
@@ -201,7 +232,7 @@ async fn keep(
             done => return done.map(drop),
         },
     }
-    server.objects.modify(&of, NAMESPACE, NAME, &change).await.map(drop)
+    server.objects.modify(&of, NAMESPACE, &name, &change).await.map(drop)
 }
 
 /// Lets the store forget revisions older than five to ten minutes. Of several apiservers, the one that moves the key does it.

@@ -72,7 +72,8 @@ fn from_protobuf(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
         );
         return Err(DecodeError::BadRequest(text));
     }
-    if version != kind.api_version() {
+    // Options belong to every group.
+    if version != kind.api_version() && kind.group != "meta.k8s.io" {
         let text = format!(
             "the API version in the data ({version}) does not match the expected API version ({})",
             kind.api_version()

@@ -70,6 +70,14 @@ pub fn canonical(object: Value, kind: &Kind) -> Result<Decoded, String> {
     shaped(object, Vec::new(), kind)
 }
 
+/// Makes an object of a type canonical, without kind and apiVersion.
+///
+/// # Errors
+/// Go's text of the first value of a wrong type.
+pub(crate) fn of_type(at: usize, object: Value) -> Result<Value, String> {
+    canonical::message(at, object, &mut Vec::new(), &mut Vec::new())
+}
+
 fn shaped(mut object: Value, mut findings: Vec<String>, kind: &Kind) -> Result<Decoded, String> {
     let root = schema::of(kind).filter(|_| kind.custom.is_none());
     let Some(root) = root else {

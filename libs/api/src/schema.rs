@@ -39,7 +39,6 @@ pub(crate) enum Type {
 /// A field of a type.
 #[derive(Clone, Debug)]
 pub(crate) struct Field {
-    #[expect(dead_code, reason = "protobuf reads it")]
     pub number: u32,
     pub name: String,
     pub of: Type,
@@ -65,12 +64,16 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let lines: Vec<&'static str> = include_str!("../data/messages.txt").lines().collect();
     let name = |line: &'static str| line.split('|').next().unwrap_or_default();
     let names: HashMap<_, _> = lines.iter().enumerate().map(|(at, line)| (name(line), at)).collect();
-    let messages = lines.iter().map(|line| Message {
-        go: go_name(name(line)),
-        fields: line.split('|').skip(1).filter_map(|text| field(text, &names)).collect(),
-    });
+    let messages = lines.iter().map(|line| Message { go: go_name(name(line)), fields: fields(line, &names) });
     Table { messages: messages.collect(), names }
 });
+
+/// In the order of their numbers, as Go writes them.
+fn fields(line: &str, names: &HashMap<&str, usize>) -> Vec<Field> {
+    let mut fields: Vec<Field> = line.split('|').skip(1).filter_map(|text| field(text, names)).collect();
+    fields.sort_by_key(|field| field.number);
+    fields
+}
 
 fn go_name(name: &str) -> String {
     let mut parts = name.rsplit('.');

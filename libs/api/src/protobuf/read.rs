@@ -1,0 +1,158 @@
+//! Messages to objects: only what is there; zeros are filled in when the object is made canonical.
+
+use super::wire::{self, Field};
+use super::{ProtobufError, decode};
+use crate::schema::{self, Special, Type};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Map, Value, json};
+
+const DEPTH_MAX: usize = 200;
+
+/// The object in a message.
+pub(super) fn message(at: usize, bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
+    let mut object = Map::new();
+    fill(at, bytes, &mut object, depth)?;
+    Ok(Value::Object(object))
+}
+
+fn fill(at: usize, bytes: &[u8], object: &mut Map<String, Value>, depth: usize) -> Result<(), ProtobufError> {
+    if depth > DEPTH_MAX {
+        return Err(ProtobufError("proto: message is nested too deep".to_owned()));
+    }
+    let of = schema::message(at);
+    for field in wire::fields(bytes) {
+        let (number, content) = field?;
+        let Some(field) = of.fields.iter().find(|field| field.number == number) else { continue };
+        match (&field.of, content) {
+            (Type::Message(inner), Field::Bytes(bytes)) if field.inline => {
+                fill(*inner, bytes, object, depth + 1)?
+            }
+            (Type::List(item), content) => {
+                let item = value(item, &content, depth)?;
+                let list = object.entry(field.name.clone()).or_insert_with(|| json!([]));
+                list.as_array_mut().into_iter().for_each(|list| list.push(item.clone()));
+            }
+            (Type::Map(item), Field::Bytes(bytes)) => {
+                let (key, value) = entry(item, bytes, depth)?;
+                let map = object.entry(field.name.clone()).or_insert_with(|| json!({}));
+                map[key] = value;
+            }
+            (of, content) => {
+                let value = value(of, &content, depth)?;
+                object.insert(field.name.clone(), value);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn entry(of: &Type, bytes: &[u8], depth: usize) -> Result<(String, Value), ProtobufError> {
+    let (mut key, mut found) = (String::new(), Value::Null);
+    for field in wire::fields(bytes) {
+        match field? {
+            (1, Field::Bytes(text)) => key = wire::text(text)?,
+            (2, content) => found = value(of, &content, depth)?,
+            _ => {}
+        }
+    }
+    Ok((key, found))
+}
+
+/// Two's complement, as the wire has it.
+fn signed(raw: u64) -> i64 {
+    raw as i64
+}
+
+fn value(of: &Type, content: &Field<'_>, depth: usize) -> Result<Value, ProtobufError> {
+    Ok(match (of, content) {
+        (Type::Bool, Field::Varint(raw)) => json!(*raw != 0),
+        (Type::Int32, Field::Varint(raw)) => json!(*raw as i32),
+        (Type::Int64, Field::Varint(raw)) => json!(signed(*raw)),
+        (Type::String, Field::Bytes(bytes)) => json!(wire::text(bytes)?),
+        (Type::Bytes, Field::Bytes(bytes)) => json!(BASE64_STANDARD.encode(bytes)),
+        (Type::Message(at), Field::Bytes(bytes)) => message(*at, bytes, depth + 1)?,
+        (Type::Special(special), Field::Bytes(bytes)) => of_special(*special, bytes)?,
+        _ => return Err(ProtobufError("proto: wrong wireType".to_owned())),
+    })
+}
+
+fn of_special(special: Special, bytes: &[u8]) -> Result<Value, ProtobufError> {
+    let (mut numbers, mut last, mut texts) = ([0_i64; 3], &[][..], Vec::new());
+    for field in wire::fields(bytes) {
+        match field? {
+            (number @ 1..=2, Field::Varint(raw)) => numbers[number as usize] = signed(raw),
+            (_, Field::Bytes(bytes)) => {
+                last = bytes;
+                texts.push(bytes);
+            }
+            _ => {}
+        }
+    }
+    Ok(match special {
+        Special::Quantity => json!(wire::text(last)?),
+        Special::IntOrString if numbers[1] == 1 => json!(wire::text(last)?),
+        Special::IntOrString => json!(numbers[2]),
+        Special::Time | Special::MicroTime if bytes.is_empty() => Value::Null,
+        Special::Time | Special::MicroTime => {
+            let nanos = i32::try_from(numbers[2]).unwrap_or(0);
+            let time = jiff::Timestamp::new(numbers[1], nanos)
+                .map_err(|_| ProtobufError("a time is out of range".to_owned()))?;
+            let form = if special == Special::Time { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S.%6fZ" };
+            json!(time.strftime(form).to_string())
+        }
+        Special::Duration => json!(shown(numbers[1])),
+        Special::Raw if last.is_empty() => Value::Null,
+        // An object may stand in its own envelope.
+        Special::Raw if last.starts_with(super::MAGIC) => decode(last)?,
+        Special::Raw => serde_json::from_slice(last).map_err(|error| ProtobufError(error.to_string()))?,
+        Special::Strings => {
+            let texts: Result<Vec<String>, ProtobufError> = texts.into_iter().map(wire::text).collect();
+            json!(texts?)
+        }
+    })
+}
+
+const UNITS: [(&str, i64); 6] = [
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("ns", 1),
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+];
+
+/// The nanoseconds of Go's duration text; whole numbers of units.
+pub(super) fn nanos(text: &str) -> Option<i64> {
+    let (sign, mut rest) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
+    let mut total = 0_i64;
+    while !rest.is_empty() && rest != "0" {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        let (unit, each) = UNITS.iter().find(|(unit, _)| rest[digits..].starts_with(unit))?;
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            reason = "durations of people are short"
+        )]
+        let part = (number * *each as f64) as i64;
+        total = total.checked_add(part)?;
+        rest = &rest[digits + unit.len()..];
+    }
+    Some(sign * total)
+}
+
+/// Go's text of a duration of whole seconds or milliseconds.
+fn shown(nanos: i64) -> String {
+    let (sign, nanos) = if nanos < 0 { ("-", nanos.unsigned_abs()) } else { ("", nanos.unsigned_abs()) };
+    let (seconds, rest) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    if seconds == 0 && rest > 0 {
+        return format!("{sign}{}ms", rest / 1_000_000);
+    }
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{sign}{seconds}s"),
+        (0, minutes) => format!("{sign}{minutes}m{seconds}s"),
+        (hours, minutes) => format!("{sign}{hours}h{minutes}m{seconds}s"),
+    }
+}
