@@ -1,26 +1,237 @@
 //! OpenAPI v2 and v3 documents from the schemas and the table of kinds.
+//!
+//! The schemas of built-in types stand in `data/schemas.json`, as in Kubernetes' own document but without descriptions.
 
-use crate::kinds::Kind;
-use serde_json::Value;
-use std::sync::Arc;
+use crate::kinds::{Kind, builtin};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, LazyLock};
+
+static SCHEMAS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
+    // The data is part of the program: a test reads it.
+    serde_json::from_str(include_str!("../data/schemas.json")).unwrap_or_default()
+});
+
+/// Documents by path of the index.
+static BUILTIN: LazyLock<BTreeMap<String, Value>> = LazyLock::new(|| {
+    let mut kinds: BTreeMap<String, Vec<&Arc<Kind>>> = BTreeMap::new();
+    for kind in builtin() {
+        kinds.entry(root(kind)).or_default().push(kind);
+    }
+    kinds.into_iter().map(|(root, kinds)| (root, document(&kinds))).collect()
+});
+
+fn root(kind: &Kind) -> String {
+    if kind.group.is_empty() {
+        format!("api/{}", kind.version)
+    } else {
+        format!("apis/{}", kind.api_version())
+    }
+}
+
+fn info() -> Value {
+    json!({"title": "Kubernetes", "version": "v1.33.6+coracle"})
+}
+
+/// Copies `name` and every schema that it refers to.
+fn collect(name: &str, into: &mut Map<String, Value>) {
+    if into.contains_key(name) {
+        return;
+    }
+    let Some(schema) = SCHEMAS.get(name) else { return };
+    let mut schema = schema.clone();
+    if let Some(many) = schema.get_mut("x-kubernetes-group-version-kind")
+        && many.is_string()
+    {
+        // Options belong to every group; this is one of them.
+        *many = json!([{"group": "", "version": "v1", "kind": name.rsplit('.').next()}]);
+    }
+    into.insert(name.to_owned(), Value::Null);
+    let mut referred = Vec::new();
+    point_to_components(&mut schema, &mut referred);
+    into.insert(name.to_owned(), schema);
+    for name in referred {
+        collect(&name, into);
+    }
+}
+
+/// Turns references of version 2 into those of version 3.
+fn point_to_components(schema: &mut Value, referred: &mut Vec<String>) {
+    match schema {
+        Value::Object(map) => {
+            if let Some(name) =
+                map.get("$ref").and_then(Value::as_str).and_then(|to| to.strip_prefix("#/definitions/"))
+            {
+                let name = name.to_owned();
+                // Beside a reference nothing else may stand.
+                let target = json!({"$ref": format!("#/components/schemas/{name}")});
+                referred.push(name);
+                *schema = if map.len() > 1 { json!({"allOf": [target]}) } else { target };
+                return;
+            }
+            map.values_mut().for_each(|value| point_to_components(value, referred));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|value| point_to_components(value, referred)),
+        _ => {}
+    }
+}
+
+fn document(kinds: &[&Arc<Kind>]) -> Value {
+    let (mut paths, mut schemas) = (Map::new(), Map::new());
+    for kind in kinds {
+        add_paths(kind, &mut paths);
+        match &kind.custom {
+            None => {
+                collect(&kind.definition, &mut schemas);
+                collect(&format!("{}List", kind.definition), &mut schemas);
+            }
+            Some(custom) => {
+                let mut schema = custom
+                    .pointer("/schema/openAPIV3Schema")
+                    .cloned()
+                    .unwrap_or_else(|| json!({"type": "object"}));
+                schema["x-kubernetes-group-version-kind"] = json!([gvk(kind)]);
+                schemas.insert(kind.definition.clone(), schema);
+            }
+        }
+    }
+    json!({"openapi": "3.0.0", "info": info(), "paths": paths, "components": {"schemas": schemas}})
+}
+
+fn gvk(kind: &Kind) -> Value {
+    json!({"group": kind.group, "version": kind.version, "kind": kind.kind})
+}
+
+fn parameters(verb: &str) -> Value {
+    let names: &[&str] = match verb {
+        "post" | "put" => &["dryRun", "fieldManager", "fieldValidation"],
+        "patch" => &["dryRun", "fieldManager", "fieldValidation", "force"],
+        "delete" => &["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"],
+        "list" => &[
+            "allowWatchBookmarks",
+            "continue",
+            "fieldSelector",
+            "labelSelector",
+            "limit",
+            "resourceVersion",
+            "resourceVersionMatch",
+            "sendInitialEvents",
+            "timeoutSeconds",
+            "watch",
+        ],
+        _ => &[],
+    };
+    let of =
+        |name: &&str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
+    names.iter().map(of).collect()
+}
+
+fn operation(kind: &Kind, method: &str, action: &str) -> Value {
+    let reference = json!({"$ref": format!("#/components/schemas/{}", kind.definition)});
+    let content = json!({"application/json": {"schema": reference}});
+    let mut operation = json!({"x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk(kind),
+        "parameters": parameters(if action == "list" { action } else { method }),
+        "responses": {"200": {"description": "OK", "content": content}}});
+    if matches!(method, "post" | "put") {
+        operation["requestBody"] = json!({"content": content, "required": true});
+    }
+    operation
+}
+
+fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
+    let base = format!("/{}", root(kind));
+    let inside = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
+    let many = format!("{base}{inside}/{}", kind.plural);
+    let mut add = |path: String, rows: &[(&str, &str, &str)]| {
+        let mut item = Map::new();
+        for (verb, method, action) in rows.iter().filter(|(verb, _, _)| kind.offers(verb)) {
+            let _ = verb;
+            item.insert((*method).to_owned(), operation(kind, method, action));
+        }
+        if !item.is_empty() {
+            paths.insert(path, Value::Object(item));
+        }
+    };
+    add(
+        many.clone(),
+        &[
+            ("list", "get", "list"),
+            ("create", "post", "post"),
+            ("deletecollection", "delete", "deletecollection"),
+        ],
+    );
+    add(
+        format!("{many}/{{name}}"),
+        &[
+            ("get", "get", "get"),
+            ("update", "put", "put"),
+            ("patch", "patch", "patch"),
+            ("delete", "delete", "delete"),
+        ],
+    );
+    if kind.namespaced {
+        add(format!("{base}/{}", kind.plural), &[("list", "get", "list")]);
+    }
+}
+
+fn custom_documents(custom: &[Arc<Kind>]) -> BTreeMap<String, Value> {
+    let mut kinds: BTreeMap<String, Vec<&Arc<Kind>>> = BTreeMap::new();
+    for kind in custom {
+        kinds.entry(root(kind)).or_default().push(kind);
+    }
+    kinds.into_iter().map(|(root, kinds)| (root, document(&kinds))).collect()
+}
 
 /// The `/openapi/v3` index: paths (`api/v1`, `apis/apps/v1`, …) to `serverRelativeURL`s with a hash.
 #[must_use]
 pub fn v3_index(custom: &[Arc<Kind>]) -> Value {
-    let _ = custom;
-    serde_json::json!({"paths": {}})
+    let own = custom_documents(custom);
+    let mut paths = Map::new();
+    for (root, document) in BUILTIN.iter().chain(&own) {
+        let mut hasher = DefaultHasher::new();
+        document.to_string().hash(&mut hasher);
+        let url = format!("/openapi/v3/{root}?hash={:016X}", hasher.finish());
+        paths.insert(root.clone(), json!({"serverRelativeURL": url}));
+    }
+    json!({"paths": paths})
 }
 
 /// The document for one path of the index (`api/v1`, `apis/apps/v1`), with `x-kubernetes-*` extensions and paths; `None` if unknown.
 #[must_use]
 pub fn v3_document(path: &str, custom: &[Arc<Kind>]) -> Option<Value> {
-    let _ = (path, custom);
-    None
+    BUILTIN.get(path).cloned().or_else(|| custom_documents(custom).remove(path))
 }
 
 /// The `/openapi/v2` document.
 #[must_use]
 pub fn v2_document(custom: &[Arc<Kind>]) -> Value {
-    let _ = custom;
-    serde_json::json!({"paths": {}})
+    let mut definitions = SCHEMAS.clone();
+    for kind in custom {
+        let schema = kind.custom.as_ref().and_then(|custom| custom.pointer("/schema/openAPIV3Schema"));
+        definitions.insert(kind.definition.clone(), schema.cloned().unwrap_or_default());
+    }
+    json!({"swagger": "2.0", "info": info(), "paths": {}, "definitions": definitions})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_of_a_document_has_its_schema() {
+        let index = v3_index(&[]);
+        for root in index["paths"].as_object().expect("paths").keys() {
+            let document = v3_document(root, &[]).expect("document");
+            let schemas = document["components"]["schemas"].as_object().expect("schemas");
+            for part in document["components"].to_string().split("#/components/schemas/").skip(1) {
+                let name = part.split('"').next().expect("name");
+                assert!(schemas.contains_key(name), "{root}: {name}");
+            }
+        }
+        let apps = v3_document("apis/apps/v1", &[]).expect("apps");
+        let patch = &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
+        assert!(patch["parameters"].to_string().contains("fieldValidation"));
+    }
 }
