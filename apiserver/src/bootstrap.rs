@@ -151,7 +151,8 @@ async fn alive(kv: &dyn Kv) -> Result<BTreeMap<u16, BTreeSet<IpAddr>>, KvError> 
     let request = RangeRequest { range_end: prefix_end(&key), key, ..RangeRequest::default() };
     let answer = kv.range(request).await?;
     let mut alive: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
-    let addresses = answer.kvs.iter().filter_map(|kv| std::str::from_utf8(&kv.value).ok()?.parse::<SocketAddr>().ok());
+    let addresses =
+        answer.kvs.iter().filter_map(|kv| std::str::from_utf8(&kv.value).ok()?.parse::<SocketAddr>().ok());
     for address in addresses.filter(|address| !address.ip().is_loopback()) {
         alive.entry(address.port()).or_default().insert(address.ip());
     }
@@ -164,7 +165,8 @@ fn slice_name(port: u16, first: Option<u16>) -> String {
 }
 
 async fn publish(server: &Server) -> Result<(), Status> {
-    let alive = alive(server.store.kv().as_ref()).await.map_err(|error| crate::storage::unreachable(&error))?;
+    let alive =
+        alive(server.store.kv().as_ref()).await.map_err(|error| crate::storage::unreachable(&error))?;
     let told = |port: u16| json!([{"name": "https", "port": port, "protocol": "TCP"}]);
     let subsets: Vec<Value> = alive
         .iter()
@@ -183,8 +185,10 @@ async fn publish(server: &Server) -> Result<(), Status> {
     let first = alive.keys().next().copied();
     let mut wanted: BTreeMap<String, Value> = BTreeMap::new();
     for (port, ips) in &alive {
-        let ready: Vec<Value> =
-            ips.iter().map(|ip| json!({"addresses": [ip.to_string()], "conditions": {"ready": true}})).collect();
+        let ready: Vec<Value> = ips
+            .iter()
+            .map(|ip| json!({"addresses": [ip.to_string()], "conditions": {"ready": true}}))
+            .collect();
         let name = slice_name(*port, first);
         let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": NAME}},

@@ -28,7 +28,7 @@ impl Registry {
         }
         let pods = kinds::by_resource("", "v1", "pods").ok_or_else(|| Status::internal("no pods"))?.clone();
         let mut at = At::new(call, self.resource(&pods)?, options)?;
-        at.kind = pods;
+        (at.kind, at.namespace) = (pods, call.info.namespace.clone());
         (at.info.resource, at.info.name) = ("pods".to_owned(), name.to_owned());
         at.info.subresource = "binding".to_owned();
         let make = |old: &Value| {

@@ -31,7 +31,15 @@ pub fn to(kind: &Kind, stored: &Arc<Value>) -> Arc<Value> {
     let mut object = stored.as_ref().clone();
     object["apiVersion"] = json!(kind.api_version());
     match kind.kind.as_str() {
-        "Event" => rename(&mut object, EVENT_FIELDS),
+        "Event" => {
+            rename(&mut object, EVENT_FIELDS);
+            // Only the older version writes these when they are empty.
+            if let Some(object) = object.as_object_mut() {
+                object.retain(|key, value| {
+                    !(matches!(key.as_str(), "reportingController" | "reportingInstance") && *value == "")
+                });
+            }
+        }
         "HorizontalPodAutoscaler" => autoscaler_to_v1(&mut object),
         _ => {}
     }

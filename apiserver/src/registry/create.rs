@@ -59,7 +59,7 @@ impl Registry {
         owned: bool,
         warnings: &mut Vec<String>,
     ) -> Result<Outcome, Status> {
-        place(&mut object, &at.kind, &at.info.namespace)?;
+        place(&mut object, &at.kind, &at.namespace)?;
         if !matches!(meta::field(&object, "resourceVersion"), "" | "0") {
             return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
@@ -73,10 +73,12 @@ impl Registry {
                 meta::set(&mut object, "name", format!("{base}{}", random::name_suffix(SUFFIX)));
             }
             match self.create_named(at, object, owned, warnings).await {
-                Err(status) if generated && status.reason == "AlreadyExists" => {
-                    if attempt >= NAMES {
+                Err(mut status) if !base.is_empty() && status.reason == "AlreadyExists" => {
+                    if attempt >= NAMES || !generated {
                         let text = ", the server was not able to generate a unique name for the object";
-                        return Err(Status { message: format!("{}{text}", status.message), ..status });
+                        status.message.push_str(text);
+                        status.details["retryAfterSeconds"] = json!(1);
+                        return Err(status);
                     }
                 }
                 done => return done,
@@ -96,10 +98,11 @@ impl Registry {
         defaults::apply(&mut object, kind);
         meta::set(&mut object, "uid", random::uuid());
         meta::set(&mut object, "creationTimestamp", clock::rfc3339_seconds(clock::now()));
-        self.mutate(at, CREATE, None, &mut object).await?;
+        // What admission adds has no owner.
         if !owned {
             own_fields(&mut object, at);
         }
+        self.mutate(at, CREATE, None, &mut object).await?;
         strategy::prepare_create(&mut object, kind);
         let claims = self.allocator.claim(kind, &mut object, None).await?;
         let faults = validate::create(&object, kind);

@@ -75,7 +75,7 @@ impl DeleteOptions {
             faults.push(FieldError::not_supported(
                 "propagationPolicy",
                 &json!(policy),
-                &["Background", "Foreground", "Orphan", "nil"],
+                &["Foreground", "Background", "Orphan", "nil"],
             ));
         }
         let orphans = sent["orphanDependents"]
@@ -120,7 +120,8 @@ impl Registry {
         let at = At::new(call, self.resource(&kind)?, write)?;
         let (outcome, gone) = self.delete_object(&at, &options).await?;
         if !gone || ANSWERED_WITH_OBJECT.contains(&kind.plural.as_str()) {
-            return Ok(Reply::bytes(200, call.format, outcome.encoded(call.format, &kind)?));
+            let reply = Reply::bytes(200, call.format, outcome.encoded(call.format, &kind)?);
+            return Ok(reply.warned(warnings(&at, &options)));
         }
         let object = outcome.object(&kind);
         let mut details =
@@ -129,7 +130,7 @@ impl Registry {
             details["group"] = json!(kind.group);
         }
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
-        Reply::value(200, call.format, &status)
+        Ok(Reply::value(200, call.format, &status)?.warned(warnings(&at, &options)))
     }
 
     pub(super) async fn delete_collection(&self, call: &Call) -> Result<Reply, Status> {
@@ -141,7 +142,11 @@ impl Registry {
             let (namespace, name) = keys::split(&entry.tail);
             let write = WriteOptions { dry_run: options.dry_run, ..WriteOptions::of_server() };
             let at = At::new(call, resource.clone(), write).map(|mut at| {
-                (at.info.namespace, at.info.name) = (namespace.to_owned(), name.to_owned());
+                at.info.name = name.to_owned();
+                if at.kind.namespaced {
+                    at.info.namespace = namespace.to_owned();
+                }
+                at.namespace = namespace.to_owned();
                 at
             });
             let options = options.clone();
@@ -166,7 +171,7 @@ impl Registry {
         at: &At,
         options: &DeleteOptions,
     ) -> Result<(Outcome, bool), Status> {
-        let tail = keys::tail(&at.info.namespace, &at.info.name);
+        let tail = keys::tail(&at.namespace, &at.info.name);
         let mut current = self.store.get(&at.resource, &tail).await?.ok_or_else(|| at.not_found())?;
         for _ in 0..TRIES {
             let old = current.value().clone();
@@ -201,6 +206,13 @@ impl Registry {
     }
 }
 
+/// Whoever deletes a Job and says nothing of its pods is told what becomes of them.
+fn warnings(at: &At, options: &DeleteOptions) -> Vec<String> {
+    const TEXT: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
+    let warned = at.kind.kind == "Job" && options.propagation.is_none();
+    if warned { vec![TEXT.to_owned()] } else { Vec::new() }
+}
+
 /// The last state of a removed object, with the marks of its deletion where its kind has grace.
 fn told(at: &At, options: &DeleteOptions, current: &Arc<Entry>) -> Arc<Entry> {
     if !at.strategy().graceful_delete {
@@ -225,16 +237,10 @@ fn check(at: &At, options: &DeleteOptions, object: &Value) -> Result<(), Status>
             && wanted != stored
         {
             let end = if what == "UID" { "deleted and then recreated" } else { "modified" };
-            let cause = if at.strategy().graceful_delete {
-                format!(
-                    "the {what} in the precondition ({wanted}) does not match the {what} in record ({stored}). The object might have been {end}"
-                )
-            } else {
-                format!(
-                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {stored}"
-                )
-            };
-            return Err(Status::conflict(&at.kind.group_resource(), &at.info.name, &cause));
+            let cause = format!(
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({stored}). The object might have been {end}"
+            );
+            return Err(Status::conflict(&at.kind.group_kind(), &at.info.name, &cause));
         }
     }
     Ok(())

@@ -71,7 +71,8 @@ fn at(
         ..UserInfo::default()
     };
     let resource = registry.resource(&kind)?;
-    Ok(At { kind, resource, info, user, options: WriteOptions::of_server(), own: true })
+    let namespace = namespace.to_owned();
+    Ok(At { kind, resource, info, namespace, user, options: WriteOptions::of_server(), own: true })
 }
 
 #[async_trait::async_trait]

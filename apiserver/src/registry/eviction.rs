@@ -21,9 +21,7 @@ impl Registry {
         let eviction = body::read(&call.content_type, &call.body, &of, options.validation)?.object;
         let (name, given) = (&call.info.name, meta::name(&eviction));
         if !given.is_empty() && given != name {
-            return Err(Status::bad_request(format!(
-                "name in URL does not match name in Eviction object: {given}"
-            )));
+            return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
         let pod = self.find(call).await?;
         let mut at = At::new(call, self.resource(call.kind()?)?, options)?;

@@ -60,6 +60,8 @@ struct At {
     kind: Arc<Kind>,
     resource: Arc<Resource>,
     info: RequestInfo,
+    /// Where the object lives: empty for cluster-scoped kinds, whatever the URL says.
+    namespace: String,
     user: UserInfo,
     options: WriteOptions,
     /// The server's own writes pass no admission.
@@ -91,10 +93,28 @@ impl Outcome {
     }
 }
 
+/// The namespace that an object of `kind` lives in; a Namespace's own URL names one too.
+fn home<'a>(kind: &Kind, info: &'a RequestInfo) -> &'a str {
+    if kind.namespaced { &info.namespace } else { "" }
+}
+
+/// A method that no path of this form takes.
+fn no_such_method() -> Status {
+    let mut status = Status::new(
+        405,
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
+    );
+    status.details = serde_json::json!({});
+    status
+}
+
 impl At {
     fn new(call: &Call, resource: Arc<Resource>, options: WriteOptions) -> Result<Self, Status> {
         let kind = call.kind()?.clone();
-        Ok(Self { kind, resource, info: call.info.clone(), user: call.user.clone(), options, own: false })
+        let namespace = home(&kind, &call.info).to_owned();
+        let (info, user) = (call.info.clone(), call.user.clone());
+        Ok(Self { kind, resource, info, namespace, user, options, own: false })
     }
 
     fn strategy(&self) -> Strategy {
@@ -138,8 +158,16 @@ impl Registry {
         if !subresource.is_empty() && kind.subresource(subresource).is_none() {
             return Err(Status::new(404, "NotFound", "the server could not find the requested resource"));
         }
-        if subresource.is_empty() && !kind.offers(verb) {
-            return Err(Status::method_not_allowed(&kind.group_resource(), verb));
+        let named = matches!(verb, "get" | "update" | "patch" | "delete");
+        let misplaced = match verb {
+            "create" => {
+                (subresource.is_empty() && !call.info.name.is_empty())
+                    || (kind.namespaced && call.info.namespace.is_empty() && kind.kind != "Binding")
+            }
+            _ => named && (call.info.name.is_empty() || (kind.namespaced && call.info.namespace.is_empty())),
+        };
+        if misplaced || (subresource.is_empty() && !kind.offers(verb)) {
+            return Err(no_such_method());
         }
         match (verb, subresource) {
             ("create", "") if review::is_review(kind) => self.review(call).await,
@@ -157,7 +185,7 @@ impl Registry {
             ("patch", _) => self.patch(call).await,
             ("delete", "") => self.delete(call).await,
             ("deletecollection", "") => self.delete_collection(call).await,
-            _ => Err(Status::method_not_allowed(&kind.group_resource(), verb)),
+            _ => Err(no_such_method()),
         }
     }
 

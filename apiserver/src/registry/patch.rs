@@ -5,11 +5,11 @@ use super::options::{FieldValidation, WriteOptions};
 use super::update::{Made, fits_url};
 use super::{At, Call, Registry, Reply};
 use coracle_api::apply::{self, ApplyError, Writer};
-use coracle_api::decode::{self, DecodeError};
+use coracle_api::decode;
 use coracle_api::kinds::Kind;
 use coracle_api::meta;
 use coracle_api::patch::{self, PatchError};
-use coracle_api::status::Status;
+use coracle_api::status::{FieldError, GroupResource, Status};
 use coracle_daemon::clock;
 use serde_json::Value;
 
@@ -44,10 +44,12 @@ impl Registry {
 
     async fn apply(&self, call: &Call, at: At) -> Result<Reply, Status> {
         let kind = at.kind.clone();
-        let decoded = decode::yaml(&call.body, &kind)
-            .map_err(|DecodeError::BadRequest(text)| Status::bad_request(text))?;
+        // As it was sent: what is not in it is not owned.
+        let decoded = decode::document(&call.body)
+            .map_err(|text| Status::bad_request(format!("error decoding YAML: {text}")))?;
         let Read { object: mut config, warnings } =
             judged(decoded, at.options.validation, || "error strict decoding YAML: ".to_owned())?;
+        is_of(&config, &kind)?;
         fits_url(&mut config, &at)?;
         let now = clock::rfc3339_seconds(clock::now());
         let writer = Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
@@ -75,7 +77,8 @@ impl Registry {
             ));
         }
         self.may_create(&at)?;
-        let object = applied(None, &config, &kind, &writer, at.options.force)?;
+        let mut object = applied(None, &config, &kind, &writer, at.options.force)?;
+        meta::remove(&mut object, "resourceVersion");
         let mut warnings = warnings.clone();
         let outcome = self.create_object(&at, object, true, &mut warnings).await?;
         Ok(Reply::bytes(201, call.format, outcome.encoded(call.format, &kind)?).warned(warnings))
@@ -89,11 +92,23 @@ fn applied(
     writer: &Writer<'_>,
     force: bool,
 ) -> Result<Value, Status> {
-    apply::apply(old, config, kind, writer, force).map_err(|error| match error {
+    let object = apply::apply(old, config, kind, writer, force).map_err(|error| match error {
         ApplyError::Conflict(status) => *status,
         ApplyError::Malformed(text) => Status::bad_request(text),
         ApplyError::Undeclared(text) => Status::new(500, "", text),
-    })
+    })?;
+    decode::canonical(object, kind).map(|decoded| decoded.object).map_err(|text| Status::new(500, "", text))
+}
+
+/// An applied configuration must say what it is of.
+fn is_of(config: &Value, kind: &Kind) -> Result<(), Status> {
+    let text = |key: &str| config[key].as_str().unwrap_or_default();
+    let (version, name) = (text("apiVersion"), text("kind"));
+    if version == kind.api_version() && name == kind.kind {
+        return Ok(());
+    }
+    let told = if version.contains('/') { version.to_owned() } else { format!("/{version}") };
+    Err(Status::bad_request(format!("invalid object type: {told}, Kind={name}")))
 }
 
 /// `old` with a patch applied, canonical again.
@@ -117,6 +132,9 @@ pub(super) fn patched(
         PatchError::Malformed(text) => Status::bad_request(text),
         PatchError::Unprocessable(text) => Status::new(422, "Invalid", text),
     })?;
-    let decoded = decode::canonical(object, kind).map_err(Status::bad_request)?;
+    let shown = Value::String(object.to_string());
+    let decoded = decode::canonical(object, kind).map_err(|text| {
+        Status::invalid(&GroupResource::default(), "", &[FieldError::invalid("patch", &shown, text)])
+    })?;
     judged(decoded, validation, String::new)
 }

@@ -121,7 +121,7 @@ impl Registry {
     pub(super) async fn find(&self, call: &Call) -> Result<Arc<Entry>, Status> {
         let kind = call.kind()?;
         let resource = self.resource(kind)?;
-        let tail = keys::tail(&call.info.namespace, &call.info.name);
+        let tail = keys::tail(super::home(kind, &call.info), &call.info.name);
         let cached = match revision(call.query("resourceVersion"))? {
             None => None,
             Some(wanted) => {

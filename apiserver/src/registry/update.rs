@@ -73,7 +73,7 @@ impl Registry {
 
     /// Changes the object that `at` names, again from fresh state while others get in the way.
     pub(super) async fn change(&self, at: &At, make: &Make<'_>) -> Result<(Outcome, Vec<String>), Status> {
-        let tail = keys::tail(&at.info.namespace, &at.info.name);
+        let tail = keys::tail(&at.namespace, &at.info.name);
         // What the cache holds is most often current; whatever it is refused for is asked again of the store.
         let (mut current, mut fresh) = match at.resource.cache.get(&tail) {
             Some(entry) => (entry, false),
@@ -105,14 +105,16 @@ impl Registry {
         let Made { mut object, mut warnings, owned } = make(&old)?;
         self.check_version(at, &mut object, &old)?;
         defaults::apply(&mut object, kind);
-        self.mutate(at, UPDATE, Some(&old), &mut object).await?;
         strategy::prepare_update(&mut object, &old, kind, &at.info.subresource);
+        // What admission changes has no owner.
         if !owned {
             let now = clock::rfc3339_seconds(clock::now());
             let writer =
                 Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
             apply::update(&mut object, Some(&old), kind, &writer);
         }
+        self.mutate(at, UPDATE, Some(&old), &mut object).await?;
+        strategy::prepare_update(&mut object, &old, kind, &at.info.subresource);
         let claims = if at.info.subresource.is_empty() {
             self.allocator.claim(kind, &mut object, Some(&old)).await?
         } else {
@@ -156,8 +158,10 @@ impl Registry {
         let stored = meta::field(old, "resourceVersion");
         let uid = meta::uid(object);
         if !uid.is_empty() && uid != meta::uid(old) {
+            let key = at.resource.key(&at.namespace, &at.info.name);
             let cause = format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                String::from_utf8_lossy(&key),
                 meta::uid(old)
             );
             return Err(Status::conflict(&of, &at.info.name, &cause));
@@ -178,6 +182,9 @@ impl Registry {
                 Err(Status::invalid(&at.kind.group_kind(), &at.info.name, &[fault]))
             }
             version if version == stored => Ok(()),
+            version if version.parse::<u64>().is_err() => {
+                Err(Status::new(500, "", format!("strconv.ParseUint: parsing {version:?}: invalid syntax")))
+            }
             _ => Err(Status::stale(&of, &at.info.name)),
         }
     }
@@ -218,10 +225,9 @@ pub(super) fn fits_url(object: &mut Value, at: &At) -> Result<(), Status> {
     }
     let namespace = meta::namespace(object);
     if !namespace.is_empty() && namespace != at.info.namespace {
-        return Err(Status::bad_request(format!(
-            "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
-            at.info.namespace
-        )));
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     meta::set(object, "namespace", at.info.namespace.as_str());
     Ok(())

@@ -62,6 +62,34 @@ pub fn yaml(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
     typed(object, Vec::new(), body, kind)
 }
 
+/// A JSON or YAML document as it was sent, with its duplicate fields.
+///
+/// # Errors
+/// What is wrong with it, in Kubernetes' words.
+pub fn document(body: &[u8]) -> Result<Decoded, String> {
+    let mut findings = Vec::new();
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
+        && let Ok(object) = json::parse(body, &mut findings)
+    {
+        return Ok(Decoded { object, findings });
+    }
+    let object: Value = serde_yaml_ng::from_slice(body).map_err(|error| {
+        let at = error.location().map(|at| format!("line {}: ", at.line())).unwrap_or_default();
+        let text = error.to_string();
+        format!(
+            "error converting YAML to JSON: yaml: {at}{}",
+            text.split(" at line").next().unwrap_or_default()
+        )
+    })?;
+    if !object.is_object() {
+        let found = canonical::found(&object);
+        return Err(format!(
+            "json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+        ));
+    }
+    Ok(Decoded { object, findings: Vec::new() })
+}
+
 /// Brings an object that was changed by a patch into canonical form, with the same findings (types, unknown fields).
 ///
 /// # Errors
@@ -204,7 +232,7 @@ mod tests {
         );
         assert_eq!(
             decoded.object,
-            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "q", "creationTimestamp": null},
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "q"},
                 "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "1"}}}], "terminationGracePeriodSeconds": 0}, "status": {}})
         );
         assert_eq!(canonical(decoded.object.clone(), pod()).expect("again").object, decoded.object);

@@ -1,7 +1,10 @@
 //! Discovery documents: legacy (`/api`, `/apis`, `/apis/G`, `/apis/G/V`) and aggregated (`apidiscovery.k8s.io` v2, v2beta1).
 
 use crate::kinds::{Kind, Subresource, builtin};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// All kinds, built-in ones first.
@@ -58,6 +61,13 @@ pub fn group(name: &str, custom: &[Arc<Kind>]) -> Option<Value> {
     Some(told)
 }
 
+/// Changes when objects are stored in another version.
+fn storage_version_hash(kind: &Kind) -> String {
+    let mut hasher = DefaultHasher::new();
+    (&kind.group, &kind.storage_version, &kind.kind).hash(&mut hasher);
+    BASE64_STANDARD.encode(hasher.finish().to_be_bytes())
+}
+
 fn legacy(kind: &Kind) -> Vec<Value> {
     let mut row = json!({"name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced,
         "kind": kind.kind, "verbs": kind.verbs});
@@ -65,6 +75,9 @@ fn legacy(kind: &Kind) -> Vec<Value> {
         if !list.is_empty() {
             row[key] = json!(list);
         }
+    }
+    if kind.offers("get") && kind.offers("create") {
+        row["storageVersionHash"] = json!(storage_version_hash(kind));
     }
     let subresources = kind.subresources.iter().map(|sub| {
         let mut row = json!({"name": format!("{}/{}", kind.plural, sub.name), "singularName": "",
@@ -92,14 +105,18 @@ pub fn resource_list(group: &str, version: &str, custom: &[Arc<Kind>]) -> Option
     Some(list)
 }
 
-fn response_kind(group: &str, version: &str, kind: &str) -> Value {
+/// Group and version are told where they differ from the document's.
+fn response_kind(of: &Kind, group: &str, version: &str, kind: &str) -> Value {
+    if (group, version) == (of.group.as_str(), of.version.as_str()) {
+        return json!({"group": "", "version": "", "kind": kind});
+    }
     json!({"group": group, "version": version, "kind": kind})
 }
 
 fn aggregated_kind(kind: &Kind) -> Value {
-    let sub = |sub: &Subresource| json!({"subresource": sub.name, "responseKind": response_kind(&sub.group, &sub.version, &sub.kind), "verbs": sub.verbs});
+    let sub = |sub: &Subresource| json!({"subresource": sub.name, "responseKind": response_kind(kind, &sub.group, &sub.version, &sub.kind), "verbs": sub.verbs});
     let mut row = json!({"resource": kind.plural, "singularResource": kind.singular, "verbs": kind.verbs,
-        "responseKind": response_kind(&kind.group, &kind.version, &kind.kind),
+        "responseKind": response_kind(kind, &kind.group, &kind.version, &kind.kind),
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" }});
     for (key, list) in [("shortNames", &kind.short_names), ("categories", &kind.categories)] {
         if !list.is_empty() {
@@ -121,11 +138,7 @@ fn aggregated_group(group: &str, versions: &[&str], custom: &[Arc<Kind>]) -> Val
             json!({"version": version, "freshness": "Current", "resources": resources})
         })
         .collect();
-    let metadata = if group.is_empty() {
-        json!({"creationTimestamp": null})
-    } else {
-        json!({"name": group, "creationTimestamp": null})
-    };
+    let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
     json!({"metadata": metadata, "versions": versions})
 }
 

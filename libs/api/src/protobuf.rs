@@ -102,14 +102,15 @@ mod tests {
             "metadata": {"name": "d", "namespace": "n", "labels": {"b": "1", "a": "2"}, "creationTimestamp": "2024-01-02T03:04:05Z",
                 "managedFields": [{"manager": "m", "operation": "Update", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {}}}]},
             "spec": {"replicas": 0, "selector": {"matchLabels": {"a": "2"}}, "strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 1}},
-                "template": {"metadata": {"creationTimestamp": null}, "spec": {"containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": "100m"}},
+                "template": {"metadata": {}, "spec": {"containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": "100m"}},
                     "ports": [{"containerPort": 80}], "securityContext": {"privileged": false}}]}}},
             "status": {}});
         let bytes = encode(&deployment).expect("encode");
         assert_eq!(decode(&bytes).expect("decode"), deployment);
-        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "creationTimestamp": null}, "data": {"a": "AAEC"}});
+        let secret =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"a": "AAEC"}});
         assert_eq!(decode(&encode(&secret).expect("encode")).expect("decode"), secret);
-        let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l", "creationTimestamp": null},
+        let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"},
             "spec": {"renewTime": "2024-01-02T03:04:05.000006Z"}});
         assert_eq!(decode(&encode(&lease).expect("encode")).expect("decode"), lease);
     }

@@ -129,6 +129,10 @@ fn fill(
 /// What Go writes for a field; `None` when it leaves it out.
 fn written(field: &Field, value: Value) -> Option<Value> {
     if value.is_null() {
+        // Go before 1.34 wrote null for this time where nobody set it; to every client that is the same as nothing.
+        if field.name == "creationTimestamp" {
+            return None;
+        }
         return if field.omitempty && (field.pointer || !is_struct(&field.of)) {
             None
         } else if field.pointer {
@@ -181,7 +185,10 @@ fn typed(
 ) -> Result<Value, String> {
     match (of, value) {
         (Type::String, value @ Value::String(_)) | (Type::Bool, value @ Value::Bool(_)) => Ok(value),
-        (Type::Bytes, value @ Value::String(_)) => Ok(value),
+        (Type::Bytes, Value::String(text)) => match illegal_base64(&text) {
+            Some(at) => Err(format!("illegal base64 data at input byte {at}")),
+            None => Ok(Value::String(text)),
+        },
         (Type::Int32, Value::Number(number)) => match number.as_i64() {
             Some(fits) if i32::try_from(fits).is_ok() => Ok(fits.into()),
             _ => Err(mismatch(&Value::Number(number), of, owner, path)),
@@ -221,6 +228,16 @@ fn typed(
         }),
         (_, value) => Err(mismatch(&value, of, owner, path)),
     }
+}
+
+/// Where text stops being base64.
+fn illegal_base64(text: &str) -> Option<usize> {
+    let unpadded = text.trim_end_matches('=');
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '\r' | '\n');
+    unpadded.find(|c| !legal(c)).or_else(|| {
+        let length = text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')).count();
+        (length % 4 != 0 || text.len() - unpadded.len() > 2).then_some(unpadded.len() / 4 * 4)
+    })
 }
 
 type Wrong = (Value, Option<String>);

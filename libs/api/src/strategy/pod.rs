@@ -67,7 +67,8 @@ pub(crate) fn quality_of_service(spec: &Value) -> &'static str {
 fn merge_label_keys(pod: &mut Value) {
     let labels = pod["metadata"]["labels"].clone();
     for kind in ["podAffinity", "podAntiAffinity"] {
-        let Some(affinity) = pod["spec"]["affinity"].get_mut(kind) else { continue };
+        let path = format!("/spec/affinity/{kind}");
+        let Some(affinity) = pod.pointer_mut(&path) else { continue };
         if let Some(terms) =
             affinity.get_mut("requiredDuringSchedulingIgnoredDuringExecution").and_then(Value::as_array_mut)
         {
