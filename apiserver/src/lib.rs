@@ -18,6 +18,8 @@ pub mod request;
 mod serve;
 pub mod storage;
 pub mod streaming;
+#[cfg(test)]
+mod tests;
 
 pub use args::Args;
 

@@ -36,7 +36,7 @@ pub async fn listen(
         };
         match accepted {
             Ok((stream, _)) => {
-                tasks.run("connection", connection(server.clone(), stream, acceptor.clone(), tasks.clone()))
+                tasks.run("connection", connection(server.clone(), stream, acceptor.clone(), tasks.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");

@@ -88,7 +88,7 @@ impl Metrics {
         }
         for resource in server.store.resources().values() {
             let stored = Stored { resource: resource.of.to_string() };
-            self.objects.get_or_create(&stored).set(i64::try_from(resource.cache.len()).unwrap_or(0));
+            self.objects.get_or_create(&stored).set(i64::try_from(resource.cache.count()).unwrap_or(0));
         }
         let mut text = String::new();
         // Writing to a String does not fail.

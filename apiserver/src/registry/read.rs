@@ -163,10 +163,10 @@ impl Registry {
     ) -> Result<(Vec<Arc<Entry>>, ListMeta), Status> {
         let (mut entries, revision) = match (&page.from, page.at_least) {
             (Some((revision, start)), _) => {
-                return self.from_store(resource, selection, *revision, start, page.limit).await;
+                return self.stored(resource, selection, *revision, start, page.limit).await;
             }
             (None, Some(revision)) if page.exact => {
-                return self.from_store(resource, selection, revision, "", page.limit).await;
+                return self.stored(resource, selection, revision, "", page.limit).await;
             }
             (None, Some(at_least)) => {
                 self.store.reach(at_least).await?;
@@ -187,7 +187,7 @@ impl Registry {
     }
 
     /// A list at exactly `at` from the store, page by page.
-    async fn from_store(
+    async fn stored(
         &self,
         resource: &Resource,
         selection: &Selection,

@@ -194,7 +194,7 @@ impl Cache {
 
     /// How many objects there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.state.read().objects.len()
     }
 

@@ -169,7 +169,7 @@ pub fn list(format: Format, kind: &Kind, entries: &[Arc<Entry>], about: &ListMet
         return Ok(plain_list(kind, entries, about).into());
     }
     let objects: Vec<Arc<Value>> = entries.iter().map(|entry| convert::to(kind, entry.value())).collect();
-    values(format, kind, objects.iter().map(AsRef::as_ref), about.value()).map(Bytes::from)
+    values(format, kind, objects.iter().map(AsRef::as_ref), &about.value()).map(Bytes::from)
 }
 
 /// A list of objects in the version of `kind`.
@@ -180,7 +180,7 @@ pub fn values<'a>(
     format: Format,
     kind: &Kind,
     objects: impl IntoIterator<Item = &'a Value>,
-    metadata: Value,
+    metadata: &Value,
 ) -> Result<Vec<u8>, Status> {
     let list = match format.shape {
         Shape::Whole => {
@@ -191,7 +191,7 @@ pub fn values<'a>(
             let items: Vec<Value> = objects.into_iter().map(partial).collect();
             json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
         }
-        Shape::Table(include) => tabled(kind, metadata, objects, include, true),
+        Shape::Table(include) => tabled(kind, metadata.clone(), objects, include, true),
     };
     value(format, &list)
 }

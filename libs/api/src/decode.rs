@@ -161,7 +161,7 @@ fn typed(mut object: Value, findings: Vec<String>, body: &[u8], kind: &Kind) -> 
         return Err(other_kind(&version, &name, &short, kind, &refused));
     }
     object["kind"] = name.clone().into();
-    object["apiVersion"] = version.clone().into();
+    object["apiVersion"] = version.into();
     shaped(object, findings, kind).map_err(refused)
 }
 

@@ -149,7 +149,8 @@ fn written(field: &Field, value: Value) -> Option<Value> {
         Value::Object(map) => map.is_empty(),
         Value::Null => true,
     };
-    (!(empty && field.omitempty && !field.pointer && !is_struct(&field.of))).then_some(value)
+    let kept = !empty || !field.omitempty || field.pointer || is_struct(&field.of);
+    kept.then_some(value)
 }
 
 /// Whether Go never leaves a value of this type out as empty.

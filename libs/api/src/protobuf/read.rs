@@ -26,7 +26,7 @@ fn fill(at: usize, bytes: &[u8], object: &mut Map<String, Value>, depth: usize) 
         let Some(field) = of.fields.iter().find(|field| field.number == number) else { continue };
         match (&field.of, content) {
             (Type::Message(inner), Field::Bytes(bytes)) if field.inline => {
-                fill(*inner, bytes, object, depth + 1)?
+                fill(*inner, bytes, object, depth + 1)?;
             }
             (Type::List(item), content) => {
                 let item = value(item, &content, depth)?;
