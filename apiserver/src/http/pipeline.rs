@@ -49,7 +49,9 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     let query = request_info::pairs(request.uri().query());
     let info = request_info::parse(request.method(), request.uri().path(), &query);
     let given = text(request.headers(), AUDIT_ID).to_owned();
-    let (verb, resource) = (info.verb.clone(), info.resource.clone());
+    // Only what is served is counted by name: anybody can ask for anything.
+    let resource = info.kind.as_ref().map_or(String::new(), |kind| kind.plural.clone());
+    let verb = info.verb.clone();
     let format = Format::JSON;
     let mut response = match handle(server, peer, info, query, request).await {
         Ok(response) => response,

@@ -154,7 +154,7 @@ pub fn object(format: Format, kind: &Kind, object: &Value) -> Result<Vec<u8>, St
         Shape::Partial => value(format, &partial(object)),
         Shape::Table(include) => {
             let metadata = json!({"resourceVersion": meta::field(object, "resourceVersion")});
-            value(format, &tabled(kind, metadata, [object], include, true))
+            value(format, &tabled(kind, &metadata, [object], include, true))
         }
     }
 }
@@ -191,7 +191,7 @@ pub fn values<'a>(
             let items: Vec<Value> = objects.into_iter().map(partial).collect();
             json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
         }
-        Shape::Table(include) => tabled(kind, metadata.clone(), objects, include, true),
+        Shape::Table(include) => tabled(kind, metadata, objects, include, true),
     };
     value(format, &list)
 }
@@ -233,7 +233,7 @@ fn partial(object: &Value) -> Value {
 
 fn tabled<'a>(
     kind: &Kind,
-    metadata: Value,
+    metadata: &Value,
     objects: impl IntoIterator<Item = &'a Value>,
     include: Include,
     with_columns: bool,
@@ -277,7 +277,7 @@ pub fn frame(format: Format, kind: &Kind, change: Change, of: &Entry, first: boo
         Shape::Partial => partial(&object),
         Shape::Table(include) => {
             let metadata = json!({"resourceVersion": of.revision.to_string()});
-            tabled(kind, metadata, [object.as_ref()], include, first)
+            tabled(kind, &metadata, [object.as_ref()], include, first)
         }
     };
     told(format, change.word(), &object)
