@@ -15,6 +15,7 @@ mod machine;
 mod node;
 mod pods;
 mod registration;
+pub mod runtime;
 mod server;
 mod step;
 #[cfg(test)]
