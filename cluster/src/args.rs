@@ -51,6 +51,9 @@ pub struct UpArgs {
     /// Kubeconfig file to merge the context `coracle-NAME` into [default: $KUBECONFIG or ~/.kube/config].
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
+    /// Run this etcd (3.4 or later) in place of our store, to compare the two.
+    #[arg(long, value_name = "PROGRAM")]
+    pub etcd: Option<PathBuf>,
     /// `text` or `json`.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,

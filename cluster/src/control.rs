@@ -53,7 +53,8 @@ pub async fn ask(socket: &Path, request: &Request) -> Result<Option<Reply>> {
             return Ok(None);
         }
         Err(error) => {
-            return Err(error).with_context(|| format!("cannot reach the supervisor at {}", socket.display()));
+            return Err(error)
+                .with_context(|| format!("cannot reach the supervisor at {}", socket.display()));
         }
     };
     let mut stream = BufReader::new(stream);

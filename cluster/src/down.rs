@@ -104,7 +104,7 @@ fn processes_of(layout: &Layout) -> Vec<i32> {
 
 fn is_ours(words: &[String], dir: &str) -> bool {
     let Some(program) = words.first() else { return false };
-    let ours = ["coracle", "containerd"]
+    let ours = ["coracle", "containerd", "etcd"]
         .iter()
         .any(|name| program == name || program.ends_with(&format!("/{name}")));
     let inside = |word: &str| word == dir || word.starts_with(&format!("{dir}/"));

@@ -210,6 +210,7 @@ mod tests {
             simulated_nodes: 1,
             base_port: 6443,
             subnet: 0,
+            etcd: None,
         }
     }
 

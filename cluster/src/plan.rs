@@ -90,6 +90,10 @@ impl Ground<'_> {
         ];
         let mut process = self.process(&format!("store-{i}"), "store", "store", &flags);
         process.command.extend(["--client-cert-auth", "--peer-client-cert-auth"].map(str::to_owned));
+        if let Some(etcd) = &spec.etcd {
+            // The same flags, without our subcommand.
+            process.command.splice(0..2, [text(etcd)]);
+        }
         Process {
             endpoint: client,
             probe: Probe::Http { address: metrics, path: "/health".into() },
@@ -289,6 +293,7 @@ mod tests {
             simulated_nodes: 0,
             base_port: 6443,
             subnet: 0,
+            etcd: None,
         };
         let layout = Layout::at(Path::new("/c"));
         let ground = Ground { spec: &spec, layout: &layout, program: Path::new("/bin/coracle") };

@@ -6,7 +6,7 @@ use crate::layout::Layout;
 use crate::spec::{APISERVERS_MAX, NODES_MAX, PORTS_PER_CLUSTER, Spec};
 use anyhow::Result;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const FIRST_PORT: u16 = 6443;
 const LAST_PORT: u16 = 30_000 - PORTS_PER_CLUSTER;
@@ -47,6 +47,7 @@ pub fn new_spec(args: &UpArgs) -> Result<Spec> {
         simulated_nodes: args.simulated_nodes,
         base_port,
         subnet,
+        etcd: args.etcd.as_deref().map(find_program).transpose()?,
     })
 }
 
@@ -94,8 +95,20 @@ fn check_ground() -> Result<()> {
 }
 
 fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+    find_program(Path::new(program)).is_ok()
+}
+
+/// The file of a program that is named by its path or, without a slash, looked up in PATH.
+fn find_program(program: &Path) -> Result<PathBuf> {
+    let found = if program.components().count() > 1 {
+        std::path::absolute(program).ok().filter(|path| path.is_file())
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
+    };
+    found.ok_or_else(|| {
+        anyhow::anyhow!("there is no program {}: install it, or name its path", program.display())
+    })
 }
 
 fn free(port: u16) -> bool {

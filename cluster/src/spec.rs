@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 /// TCP ports that one cluster may use, from its first on.
 pub const PORTS_PER_CLUSTER: u16 = 32;
@@ -41,6 +42,9 @@ pub struct Spec {
     pub base_port: u16,
     /// Third byte of the node network `10.89.SUBNET.0/24`.
     pub subnet: u8,
+    /// A real etcd that stands in for our store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<PathBuf>,
 }
 
 impl Spec {
@@ -157,6 +161,7 @@ mod tests {
             simulated_nodes: 1,
             base_port: 100,
             subnet: 0,
+            etcd: None,
         };
         let mut ports = vec![spec.balancer_port(), spec.simulator_port()];
         ports.extend(
