@@ -30,6 +30,10 @@ pub enum RuntimeError {
     /// The command cannot be run: no such file, not executable. The text is for the container's status.
     #[error("{0}")]
     Start(String),
+    /// The container cannot even be made as asked, such as a root user where none may be. The text is for the status
+    /// (upstream's `CreateContainerConfigError`).
+    #[error("{0}")]
+    Config(String),
     /// Anything else, with what was being done.
     #[error("cannot {doing}")]
     Failed {
@@ -64,6 +68,8 @@ pub struct SandboxSpec {
     pub sysctls: BTreeMap<String, String>,
     /// The pod's cgroup, relative to each hierarchy's root.
     pub cgroup: String,
+    /// What all its containers together may use: sums, as upstream's pod cgroups have them. `oom_score_adj` is not used.
+    pub resources: Resources,
 }
 
 /// One run of one container. `attempt` tells restarts apart.
