@@ -15,6 +15,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::net::UdpSocket;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How long each step may take before `up` gives up.
 const STEP_MAX: Duration = Duration::from_secs(60);
@@ -61,7 +62,10 @@ pub async fn run(args: UpArgs) -> Result<()> {
         args.which.name
     );
     let spec = if resumed { supervisor::read_spec(&layout)? } else { preflight::new_spec(&args)? };
-    let made = bring_up(&args, &layout, &spec, &mut progress).await;
+    let made = tokio::select! {
+        made = bring_up(&args, &layout, &spec, &mut progress) => made,
+        signal = interrupted() => Err(signal.map_or_else(|error| error, |name| anyhow::anyhow!("stopped by {name}"))),
+    };
     if let Err(error) = made {
         let log = last_lines(&layout);
         // The first error is the one to tell; what cannot be removed is told by `down`.
@@ -74,6 +78,13 @@ pub async fn run(args: UpArgs) -> Result<()> {
         return Err(error.context(format!("cluster {} could not be brought up{log}", spec.name)));
     }
     tell(&args, &spec, &progress, if resumed { "is up again" } else { "is up" })
+}
+
+/// The name of the signal that asks us to give up.
+async fn interrupted() -> Result<&'static str> {
+    let listen = |kind| signal(kind).context("cannot listen for signals");
+    let (mut int, mut term) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    Ok(tokio::select! { _ = int.recv() => "SIGINT", _ = term.recv() => "SIGTERM" })
 }
 
 async fn bring_up(args: &UpArgs, layout: &Layout, spec: &Spec, progress: &mut Progress) -> Result<()> {
