@@ -162,3 +162,58 @@ pub fn check_folder(layout: &Layout) -> Result<()> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: UpArgs,
+    }
+
+    fn args(flags: &[&str]) -> UpArgs {
+        let simulated = ["up", "--nodes", "0", "--simulated-nodes", "1"];
+        Program::parse_from(simulated.into_iter().chain(flags.iter().copied())).args
+    }
+
+    #[track_caller]
+    fn refuses(flags: &[&str], told: &str) {
+        let error = format!("{:#}", new_spec(&args(flags)).expect_err("refused"));
+        assert!(error.contains(told), "{error:?} does not say {told:?}");
+    }
+
+    #[test]
+    fn wrong_flags_are_refused_with_what_to_use_instead() {
+        refuses(&["--name", "Bad_Name"], "use up to 32 lower-case letters");
+        refuses(&["--name=-x-"], "no cluster name");
+        refuses(&["--stores", "2"], "use 1, 3 or 5");
+        refuses(&["--apiservers", "0"], "use 1 to 4");
+        refuses(&["--api-port", "80"], "use 1024 to");
+        refuses(&["--etcd", "no-such-etcd"], "install it, or name its path");
+    }
+
+    #[test]
+    fn a_used_port_is_named_with_the_block_that_is_needed() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let port = taken.local_addr().expect("address").port();
+        // The block's first port is taken, if the block is one that may be used at all.
+        let told =
+            if port <= LAST_PORT { format!("port {port} is in use") } else { "use 1024 to".to_owned() };
+        refuses(&["--api-port", &port.to_string()], &told);
+    }
+
+    #[test]
+    fn a_folder_that_holds_something_else_or_cannot_be_read_is_refused() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        check_folder(&Layout::at(dir.path())).expect("an empty folder is fine");
+        check_folder(&Layout::at(&dir.path().join("new"))).expect("a new folder is fine");
+        std::fs::write(dir.path().join("thesis.txt"), "x").expect("write");
+        let told = |path: &Path| format!("{:#}", check_folder(&Layout::at(path)).expect_err("refused"));
+        assert!(told(dir.path()).contains("is not empty and holds no cluster"));
+        assert!(told(&dir.path().join("thesis.txt")).contains("choose another --dir"));
+        assert!(told(Path::new("/run/x")).contains("cannot be below /run"));
+    }
+}
