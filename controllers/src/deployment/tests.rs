@@ -1,3 +1,5 @@
+//! What a Deployment plans next, from what it sees.
+
 use super::*;
 use crate::testing::{at, object};
 use serde_json::{Value, json};

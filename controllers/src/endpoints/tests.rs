@@ -1,3 +1,5 @@
+//! Which slices a Service gets, from the pods it selects.
+
 use super::*;
 use crate::plan::Action;
 use crate::testing::{object, pod};

@@ -33,6 +33,13 @@ fn has_failed(pod: &Pod) -> bool {
     pods::phase(pod) == "Failed" || (pods::is_terminating(pod) && pods::phase(pod) != "Succeeded")
 }
 
+/// Of the pods that were written down as finished: those still tracked, and the number of the others, which now count.
+fn settle(list: Option<Vec<String>>, still_tracked: &BTreeSet<String>) -> (Vec<String>, i32) {
+    let (open, counted): (Vec<_>, Vec<_>) =
+        list.unwrap_or_default().into_iter().partition(|uid| still_tracked.contains(uid));
+    (open, i32::try_from(counted.len()).unwrap_or(i32::MAX))
+}
+
 impl Tally {
     pub fn of(job: &Job, spec: &JobSpec, pods: &[Arc<Pod>]) -> Self {
         let old = job.status.clone().unwrap_or_default();
@@ -44,13 +51,8 @@ impl Tally {
             pods.iter().filter(|pod| is_tracked(pod)).filter_map(|pod| pod.metadata.uid.clone()).collect();
         let (mut untrack, mut forbidden_failure) = (Vec::new(), None);
 
-        let settle = |list: Option<Vec<String>>| -> (Vec<String>, i32) {
-            let (open, counted): (Vec<_>, Vec<_>) =
-                list.unwrap_or_default().into_iter().partition(|uid| still_tracked.contains(uid));
-            (open, i32::try_from(counted.len()).unwrap_or(i32::MAX))
-        };
-        let (mut open_succeeded, newly_succeeded) = settle(written.succeeded.clone());
-        let (mut open_failed, newly_failed) = settle(written.failed.clone());
+        let (mut open_succeeded, newly_succeeded) = settle(written.succeeded.clone(), &still_tracked);
+        let (mut open_failed, newly_failed) = settle(written.failed.clone(), &still_tracked);
         let was_written =
             |list: &Option<Vec<String>>, uid: &str| list.iter().flatten().any(|known| known == uid);
         for pod in pods.iter().filter(|pod| is_tracked(pod)) {

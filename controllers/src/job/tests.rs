@@ -1,3 +1,5 @@
+//! What a Job plans next, and how it counts its pods.
+
 use super::*;
 use crate::plan::{Action, POD};
 use crate::testing::{at, object, pod};

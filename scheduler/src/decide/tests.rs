@@ -1,3 +1,5 @@
+//! Decisions in words: a pod and nodes on one line each, and where the pod goes or why it does not.
+
 use super::*;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
