@@ -8,10 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
 /// Largest data of one package, unpacked, in bytes.
 const PACKAGE_MAX: u64 = 2 << 30;
+
+static UPDATING: Mutex<()> = Mutex::new(());
 
 /// A file of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,22 +81,16 @@ pub fn tree(recipe: &Recipe) -> Result<Tree> {
 fn download(packages: &[String], work: &Path) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(work.join("archives/partial")).context("cannot make a temporary folder")?;
     fs::write(work.join("status"), "").context("cannot write a temporary file")?;
-    let option = |key: &str, value: &str| format!("-o{key}={value}");
-    let output = Command::new("apt-get")
-        .arg(option("Dir::State::status", &work.join("status").to_string_lossy()))
-        .arg(option("Dir::Cache::archives", &work.join("archives").to_string_lossy()))
-        .args([
-            "-oDebug::NoLocking=1",
-            "-oAPT::Install-Recommends=false",
-            "-oAPT::Sandbox::User=root",
-            "-qq",
-            "--download-only",
-            "--yes",
-            "install",
-        ])
-        .args(packages)
-        .output()
-        .context("cannot run apt-get: images are built from Debian packages")?;
+    let mut output = apt_get(packages, work)?;
+    if !output.status.success() && nix::unistd::geteuid().is_root() {
+        // A new machine has no package lists yet, or old ones. Images are built side by side, and apt locks its lists.
+        let _one = UPDATING.lock().unwrap_or_else(PoisonError::into_inner);
+        let updated =
+            Command::new("apt-get").args(["-qq", "update"]).output().context("cannot run apt-get")?;
+        if updated.status.success() {
+            output = apt_get(packages, work)?;
+        }
+    }
     anyhow::ensure!(
         output.status.success(),
         "cannot download {}: {} (if apt knows no such package, run `apt-get update`)",
@@ -108,6 +105,25 @@ fn download(packages: &[String], work: &Path) -> Result<Vec<PathBuf>> {
         .collect();
     files.sort();
     Ok(files)
+}
+
+fn apt_get(packages: &[String], work: &Path) -> Result<Output> {
+    let option = |key: &str, value: &str| format!("-o{key}={value}");
+    Command::new("apt-get")
+        .arg(option("Dir::State::status", &work.join("status").to_string_lossy()))
+        .arg(option("Dir::Cache::archives", &work.join("archives").to_string_lossy()))
+        .args([
+            "-oDebug::NoLocking=1",
+            "-oAPT::Install-Recommends=false",
+            "-oAPT::Sandbox::User=root",
+            "-qq",
+            "--download-only",
+            "--yes",
+            "install",
+        ])
+        .args(packages)
+        .output()
+        .context("cannot run apt-get: images are built from Debian packages")
 }
 
 /// A .deb is an ar archive with the files in data.tar, compressed (deb(5)).

@@ -13,6 +13,8 @@ use tokio::process::Command;
 
 /// containerd's namespace for Kubernetes.
 const NAMESPACE: &str = "k8s.io";
+/// What the kubelet looks for on images that were loaded rather than pulled (its `runtime::PROVIDED`).
+const PROVIDED: &str = "coracle.dev/provided=true";
 /// How long a node may take to start its containerd.
 const SOCKET_MAX: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -84,18 +86,29 @@ async fn socket(layout: &Layout, node: &str) -> Result<PathBuf> {
     clock::timeout(SOCKET_MAX, found).await.with_context(|| format!("the containerd of {node} did not start"))
 }
 
+/// Imports an archive and marks its images as provided, so that kubelets ask no registry for them.
 async fn import(socket: &Path, file: &Path) -> Result<Vec<String>> {
+    let file = file.to_string_lossy();
+    let told = ctr(socket, &["images", "import", "--snapshotter", "overlayfs", &file]).await?;
+    let names: Vec<String> = told
+        .lines()
+        .filter_map(|line| line.strip_prefix("unpacking ")?.split_whitespace().next().map(str::to_owned))
+        .collect();
+    for name in &names {
+        ctr(socket, &["images", "label", name, PROVIDED]).await?;
+    }
+    Ok(names)
+}
+
+async fn ctr(socket: &Path, args: &[&str]) -> Result<String> {
     let output = Command::new("ctr")
         .arg("--address")
         .arg(socket)
-        .args(["--namespace", NAMESPACE, "images", "import", "--snapshotter", "overlayfs"])
-        .arg(file)
+        .args(["--namespace", NAMESPACE])
+        .args(args)
         .output()
         .await
         .context("cannot run ctr: install the package containerd")?;
     anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| line.strip_prefix("unpacking ")?.split_whitespace().next().map(str::to_owned))
-        .collect())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -10,6 +10,7 @@ use crate::layout::{Layout, home};
 use crate::spec::Spec;
 use crate::supervisor::read_spec;
 use anyhow::{Context, Result};
+use futures::future::try_join_all;
 use recipe::Recipe;
 use std::path::{Path, PathBuf};
 
@@ -98,25 +99,30 @@ fn cache() -> PathBuf {
 /// # Errors
 /// A package cannot be had, or a node does not take the image.
 pub async fn provide(layout: &Layout, spec: &Spec) -> Result<Vec<String>> {
-    let mut provided = Vec::new();
-    let mut files = Vec::new();
-    for recipe in Recipe::all() {
-        let file = cache().join(format!("{}-{}.tar", recipe.name, recipe.fingerprint()));
-        provided.push(recipe.name.clone());
-        files.push(file.clone());
-        if file.exists() {
-            continue;
-        }
-        std::fs::create_dir_all(cache()).with_context(|| format!("cannot make {}", cache().display()))?;
-        let part = file.with_extension("part");
-        let name = recipe.name.clone();
-        let made = tokio::task::spawn_blocking(move || {
-            make(&recipe, &part).and_then(|_| std::fs::rename(&part, &file).context("cannot keep the image"))
-        });
-        made.await
-            .context("the build was cut off")?
-            .with_context(|| format!("cannot build the image {name} (`up --no-images` does without)"))?;
-    }
+    let recipes = Recipe::all();
+    let files: Vec<PathBuf> = recipes
+        .iter()
+        .map(|recipe| cache().join(format!("{}-{}.tar", recipe.name, recipe.fingerprint())))
+        .collect();
+    let provided = recipes.iter().map(|recipe| recipe.name.clone()).collect();
+    try_join_all(recipes.into_iter().zip(files.clone()).map(|(recipe, file)| built(recipe, file))).await?;
     load::missing_into_all_nodes(layout, spec, &files).await?;
     Ok(provided)
+}
+
+/// Builds the archive of a recipe unless it is there.
+async fn built(recipe: Recipe, file: PathBuf) -> Result<()> {
+    if file.exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(cache()).with_context(|| format!("cannot make {}", cache().display()))?;
+    let name = recipe.name.clone();
+    // Two clusters may build it at the same time: each writes a file of its own, and the last one stays.
+    let part = file.with_extension(format!("{}.part", std::process::id()));
+    let made = tokio::task::spawn_blocking(move || {
+        make(&recipe, &part).and_then(|_| std::fs::rename(&part, &file).context("cannot keep the image"))
+    });
+    made.await
+        .context("the build was cut off")?
+        .with_context(|| format!("cannot build the image {name} (`up --no-images` does without)"))
 }

@@ -46,7 +46,7 @@ pub enum RuntimeError {
 }
 
 /// One pod's network and cgroup, to be made before its containers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct SandboxSpec {
     /// The pod's uid: the sandbox's identity.
     pub uid: String,
@@ -150,7 +150,7 @@ pub struct Security {
 }
 
 /// cgroup limits.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Resources {
     /// Thousandths of a processor, from requests.
     pub cpu_request_millis: i64,
@@ -228,7 +228,13 @@ pub struct Image {
     pub names: Vec<String>,
     /// Bytes.
     pub size: u64,
+    /// It was loaded with `coracle image load` (containerd's image record has the label [`PROVIDED`]): it *is* what its name
+    /// stands for in this cluster, so `imagePullPolicy: Always` is content with it and asks no registry.
+    pub provided: bool,
 }
+
+/// Label of images that were loaded by hand; `cluster`'s image loader sets it.
+pub const PROVIDED: &str = "coracle.dev/provided";
 
 /// Credentials for a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
