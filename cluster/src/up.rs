@@ -67,7 +67,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
         signal = interrupted() => Err(signal.map_or_else(|error| error, |name| anyhow::anyhow!("stopped by {name}"))),
     };
     if let Err(error) = made {
-        let log = last_lines(&layout);
+        let culprit = culprit(&layout).await;
         // The first error is the one to tell; what cannot be removed is told by `down`.
         if let Err(left) = down::stop(&layout, &spec).await {
             eprintln!("could not clean up: {left:#}");
@@ -75,7 +75,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
         if !resumed {
             let _ = fs::remove_dir_all(layout.dir());
         }
-        return Err(error.context(format!("cluster {} could not be brought up{log}", spec.name)));
+        return Err(error.context(format!("cluster {} could not be brought up{culprit}", spec.name)));
     }
     tell(&args, &spec, &progress, if resumed { "is up again" } else { "is up" })
 }
@@ -236,11 +236,20 @@ fn own_session(command: &mut tokio::process::Command) {
     }
 }
 
-/// The end of the supervisor's log, for the error message.
-fn last_lines(layout: &Layout) -> String {
-    let text = fs::read_to_string(layout.log("supervisor")).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("coracle ")).collect();
-    lines.last().map(|line| format!(" ({line})")).unwrap_or_default()
+/// What the error message says of the process that keeps ending, or of the supervisor if that ended.
+async fn culprit(layout: &Layout) -> String {
+    let states = match ask(&layout.socket(), &Request::Status).await {
+        Ok(Some(Reply::Status(states))) => states,
+        _ => Vec::new(),
+    };
+    let ending = states.into_iter().filter(|state| state.restarts > 0).max_by_key(|state| state.restarts);
+    let (who, log) = match ending {
+        Some(state) => (state.process.id, state.process.log),
+        None => ("the supervisor".to_owned(), layout.log("supervisor")),
+    };
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let told = text.lines().rfind(|line| line.starts_with("coracle ") || line.contains("ERROR"));
+    told.map(|line| format!(" ({who} says: {line})")).unwrap_or_default()
 }
 
 fn tell(args: &UpArgs, spec: &Spec, progress: &Progress, what: &str) -> Result<()> {
