@@ -1,13 +1,30 @@
 //! The Raft-replicated MVCC key-value store that speaks etcd v3.
+//!
+//! A request becomes a [`command::Command`]; [`consensus`] puts it into every member's log; each member's [`shared::Shared`]
+//! applies it to its [`machine::Machine`], which is pure, and wakes watchers. Reads wait until this member has caught up
+//! with the leader, and then read the machine.
+//!
+//! Invariants: a write is answered only after it is on the disks of a majority; the machine is changed only by applying the log.
 
-/// `coracle store`
-#[derive(clap::Args, Clone, Debug)]
-pub struct Args {}
+pub mod api;
+pub mod args;
+pub mod command;
+pub mod consensus;
+pub mod error;
+pub mod image;
+pub mod lessor;
+pub mod machine;
+pub mod raft;
+pub mod shared;
+pub mod wal;
+pub mod watch;
+
+pub use args::Args;
 
 /// Runs one member.
 ///
 /// # Errors
-/// Always, so far.
-pub async fn run(_args: Args, _tasks: coracle_daemon::Tasks) -> anyhow::Result<()> {
-    anyhow::bail!("under construction")
+/// A flag does not fit, the data cannot be read, or an address cannot be bound.
+pub async fn run(args: Args, tasks: coracle_daemon::Tasks) -> anyhow::Result<()> {
+    api::run(args, tasks).await
 }

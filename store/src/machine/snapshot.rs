@@ -1,0 +1,186 @@
+//! All state as rows: a consistent view that is made at once and read at leisure, and the way back.
+
+use super::record::kind;
+use super::{Change, FIRST_REVISION, Machine, Place, Record, Row};
+use std::sync::Arc;
+
+/// All state of a moment. It shares the records, so it costs a pointer for each.
+#[derive(Debug)]
+pub struct View {
+    revision: i64,
+    compacted: i64,
+    leases: Vec<(i64, i64)>,
+    alarms: Vec<(u64, i32)>,
+    records: Vec<Arc<Record>>,
+}
+
+/// Why bytes are no state.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RestoreError {
+    #[error("the snapshot holds a row that is damaged or of another version")]
+    BadRow,
+    #[error("the snapshot's rows are out of order")]
+    OutOfOrder,
+    #[error("the snapshot ends within a row")]
+    Cut,
+}
+
+impl Machine {
+    /// See [`View`].
+    #[must_use]
+    pub fn view(&self) -> View {
+        View {
+            revision: self.revision,
+            compacted: self.compacted,
+            leases: self.leases().collect(),
+            alarms: self.alarms().collect(),
+            records: self.records.values().cloned().collect(),
+        }
+    }
+
+    /// CRC-32C of all records up to `revision` (0: all), the same on every member.
+    #[must_use]
+    pub fn hash_kv(&self, revision: i64) -> u32 {
+        let last = if revision == 0 { i64::MAX } else { revision };
+        self.records
+            .range(..=Place { main: last, sub: u32::MAX })
+            .fold(crc32c::crc32c(b"key"), |crc, (_, record)| crc32c::crc32c_append(crc, &record.encode()))
+    }
+}
+
+impl View {
+    /// The last revision in it.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// All state as changes to an empty machine, in the order of their rows' keys.
+    pub fn changes(&self) -> impl Iterator<Item = Change> + '_ {
+        let alarms =
+            self.alarms.iter().map(|(member, alarm)| Change::Alarm { member: *member, alarm: *alarm });
+        let compacted = (self.compacted > 0).then_some(Change::Compacted(self.compacted));
+        let leases = self.leases.iter().map(|(id, ttl)| Change::Lease { id: *id, ttl: *ttl });
+        let records = self.records.iter().cloned().map(Change::Record);
+        alarms.chain(compacted).chain(leases).chain(records)
+    }
+
+    /// All rows, in the order of their keys.
+    pub fn rows(&self) -> impl Iterator<Item = Row> + '_ {
+        self.changes().map(|change| change.row())
+    }
+
+    /// All rows, packed into chunks of about `bytes`; a chunk holds whole rows.
+    pub fn chunks(&self, bytes: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
+        let mut rows = self.rows().peekable();
+        std::iter::from_fn(move || {
+            rows.peek()?;
+            let mut chunk = Vec::with_capacity(bytes);
+            while chunk.len() < bytes
+                && let Some(row) = rows.next()
+            {
+                put(&mut chunk, &row.key);
+                put(&mut chunk, row.value.as_deref().unwrap_or_default());
+            }
+            Some(chunk)
+        })
+    }
+}
+
+fn put(chunk: &mut Vec<u8>, field: &[u8]) {
+    // A field is a part of a request, which is far below 4 GiB.
+    chunk.extend_from_slice(&u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
+    chunk.extend_from_slice(field);
+}
+
+fn take<'a>(chunk: &mut &'a [u8]) -> Result<&'a [u8], RestoreError> {
+    let (length, rest) = chunk.split_first_chunk::<4>().ok_or(RestoreError::Cut)?;
+    let length = u32::from_be_bytes(*length) as usize;
+    let (field, rest) = rest.split_at_checked(length).ok_or(RestoreError::Cut)?;
+    *chunk = rest;
+    Ok(field)
+}
+
+/// A machine in the making, from rows in the order of their keys.
+#[derive(Debug)]
+pub struct Restore {
+    machine: Machine,
+    last: Vec<u8>,
+}
+
+impl Default for Restore {
+    fn default() -> Self {
+        Self { machine: Machine::new(), last: Vec::new() }
+    }
+}
+
+impl Restore {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes one row.
+    ///
+    /// # Errors
+    /// It is damaged, or does not follow the one before.
+    pub fn row(&mut self, key: &[u8], value: &[u8]) -> Result<(), RestoreError> {
+        if key <= self.last.as_slice() {
+            return Err(RestoreError::OutOfOrder);
+        }
+        self.last.clear();
+        self.last.extend_from_slice(key);
+        let machine = &mut self.machine;
+        match Change::from_row(key, value).ok_or(RestoreError::BadRow)? {
+            Change::Record(record) => {
+                debug_assert_eq!(key.first(), Some(&kind::RECORD));
+                let previous = machine
+                    .index
+                    .get(&record.kv.key)
+                    .and_then(|history| history.records.last())
+                    .map_or(0, |previous| previous.kv.lease);
+                if previous != record.kv.lease {
+                    machine.detach(previous, &record.kv.key);
+                    machine.attach(record.kv.lease, &record.kv.key);
+                }
+                machine.revision = machine.revision.max(record.kv.mod_revision);
+                machine.keep(record);
+            }
+            Change::Compacted(revision) => {
+                machine.compacted = revision;
+                machine.revision = machine.revision.max(revision);
+            }
+            Change::Lease { id, ttl } => {
+                machine.leases.insert(id, super::lease::Lease { ttl, ..Default::default() });
+            }
+            Change::Alarm { member, alarm } => {
+                machine.alarms.insert((member, alarm));
+            }
+            Change::Forget(_) | Change::LeaseGone(_) | Change::AlarmGone { .. } => {
+                return Err(RestoreError::BadRow);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a chunk of [`View::chunks`].
+    ///
+    /// # Errors
+    /// It is damaged, or does not follow the one before.
+    pub fn chunk(&mut self, mut chunk: &[u8]) -> Result<(), RestoreError> {
+        while !chunk.is_empty() {
+            let key = take(&mut chunk)?;
+            let value = take(&mut chunk)?;
+            self.row(key, value)?;
+        }
+        Ok(())
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn finish(self) -> Machine {
+        debug_assert!(self.machine.revision >= FIRST_REVISION);
+        self.machine
+    }
+}
