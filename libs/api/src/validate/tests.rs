@@ -98,6 +98,14 @@ fn good_objects_pass() {
             &[],
         );
     }
+    let mut mounting = template(&json!({"a": "b"}));
+    mounting["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    let claims = json!([{"metadata": {"name": "data"}, "spec": {}}]);
+    refuses(
+        "StatefulSet",
+        json!({"spec": {"selector": selector, "template": mounting, "volumeClaimTemplates": claims}}),
+        &[],
+    );
     let mut job = template(&json!({}));
     job["spec"]["restartPolicy"] = json!("Never");
     refuses("Job", json!({"spec": {"template": job}}), &[]);

@@ -48,15 +48,20 @@ fn annotations(annotations: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults
 
 /// A template: labels, annotations and spec.
 pub(super) fn template(template: &Node<'_, '_>, out: &mut Faults) {
-    meta::labels(&template.get("metadata.labels"), out);
-    meta::annotations(&template.get("metadata.annotations"), out);
+    template_metadata(template, out);
     let body = template.get("spec");
-    annotations(&template.get("metadata.annotations"), &body, out);
     spec(&body, false, out);
     let ephemeral = body.get("ephemeralContainers");
     if !ephemeral.is_empty() {
         ephemeral.forbidden("ephemeral containers not allowed in pod template", out);
     }
+}
+
+/// Labels and annotations of a template.
+pub(super) fn template_metadata(template: &Node<'_, '_>, out: &mut Faults) {
+    meta::labels(&template.get("metadata.labels"), out);
+    meta::annotations(&template.get("metadata.annotations"), out);
+    annotations(&template.get("metadata.annotations"), &template.get("spec"), out);
 }
 
 /// A PodSpec; `is_pod` is false in templates, where a few rules are looser.
