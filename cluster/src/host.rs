@@ -1,6 +1,6 @@
 //! What a cluster needs of the host beyond its folder: a bridge, a nftables table, cgroups. `down` removes all of it.
 
-use crate::spec::Spec;
+use crate::spec::{SUBNETS, Spec};
 use anyhow::{Context, Result};
 use futures::TryStreamExt;
 use nix::sys::signal::{Signal, kill};
@@ -124,7 +124,7 @@ pub async fn network_down(spec: &Spec) -> Result<()> {
 /// Third byte of a free node network: the first whose bridge is not there.
 #[must_use]
 pub fn free_subnet() -> Option<u8> {
-    (0..=u8::MAX).find(|n| !Path::new(&format!("/sys/class/net/coracle{n}")).exists())
+    (0..SUBNETS).find(|n| !Path::new(&format!("/sys/class/net/coracle{n}")).exists())
 }
 
 /// The roots of all cgroup hierarchies: one with v2 alone, several with v1 and hybrid.

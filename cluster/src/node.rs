@@ -135,7 +135,15 @@ async fn lay_cable(spec: &Spec, index: u16, pid: u32, tasks: &Tasks) -> Result<(
         .set(LinkUnspec::new_with_index(near.header.index).controller(bridge.header.index).up().build())
         .execute()
         .await
-        .context("cannot plug the cable into the bridge")
+        .context("cannot plug the cable into the bridge")?;
+    // Apiservers proxy to pods, and so may whoever sits at this machine. The route goes with the bridge.
+    let pods = spec.pod_cidr(index);
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(pods.addr(), pods.prefix_len())
+        .gateway(spec.node_address(index))
+        .output_interface(bridge.header.index)
+        .build();
+    netlink.route().add(route).replace().execute().await.context("cannot route to the node's pods")
 }
 
 /// The inside, as pid 1: mounts, network, then the node's processes until asked to stop.

@@ -226,7 +226,7 @@ impl Ground<'_> {
                 ("kubeconfig", text(layout.kubeconfig(&name))),
                 ("hostname-override", name.clone()),
                 ("node-ip", address.to_string()),
-                ("pod-cidr", spec.pod_cidr(i)),
+                ("pod-cidr", spec.pod_cidr(i).to_string()),
                 ("container-runtime-endpoint", "unix:///run/containerd/containerd.sock".to_owned()),
                 ("root-dir", text(files.join("kubelet"))),
                 ("cluster-dns", "10.96.0.10".to_owned()),
@@ -250,7 +250,7 @@ impl Ground<'_> {
             &[
                 ("kubeconfig", text(layout.kubeconfig("proxy"))),
                 ("hostname-override", name.clone()),
-                ("cluster-cidr", "10.244.0.0/16".to_owned()),
+                ("cluster-cidr", spec.cluster_cidr().to_string()),
                 ("healthz-bind-address", healthz.clone()),
             ],
         );

@@ -3,7 +3,7 @@
 use crate::args::UpArgs;
 use crate::host;
 use crate::layout::Layout;
-use crate::spec::{APISERVERS_MAX, NODES_MAX, PORTS_PER_CLUSTER, Spec};
+use crate::spec::{APISERVERS_MAX, NODES_MAX, PORTS_PER_CLUSTER, SUBNETS, Spec};
 use anyhow::Result;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -36,8 +36,9 @@ pub fn new_spec(args: &UpArgs) -> Result<Spec> {
     let subnet = if args.nodes == 0 {
         0
     } else {
-        host::free_subnet()
-            .ok_or_else(|| anyhow::anyhow!("all 256 node networks are in use: take a cluster down first"))?
+        host::free_subnet().ok_or_else(|| {
+            anyhow::anyhow!("all {SUBNETS} node networks are in use: take a cluster down first")
+        })?
     };
     Ok(Spec {
         name: args.which.name.clone(),

@@ -1,5 +1,6 @@
 //! What a cluster is made of. Written once to `spec.json`; everything that must stay the same over restarts follows from it.
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -12,6 +13,8 @@ pub const STORES_MAX: u16 = 5;
 pub const APISERVERS_MAX: u16 = 4;
 /// Most nodes with containers.
 pub const NODES_MAX: u16 = 20;
+/// Clusters with nodes side by side; [`Spec::cluster_cidr`] gives each a network below 10.89 (nodes) and 10.96 (Services).
+pub const SUBNETS: u8 = 80;
 /// Schedulers and controller managers: one leads, one waits.
 pub const STANDBYS: u16 = 2;
 
@@ -119,10 +122,17 @@ impl Spec {
         let host = u8::try_from(10 + i).unwrap_or(u8::MAX);
         Ipv4Addr::new(10, 89, self.subnet, host)
     }
+    /// Addresses of all pods: its own for each cluster, so that the host can route to the pods of all of them.
+    #[must_use]
+    pub fn cluster_cidr(&self) -> Ipv4Net {
+        let network = if self.subnet == 0 { 244 } else { self.subnet };
+        Ipv4Net::new_assert(Ipv4Addr::new(10, network, 0, 0), 16)
+    }
     /// Pods of node `i`.
     #[must_use]
-    pub fn pod_cidr(&self, i: u16) -> String {
-        format!("10.244.{i}.0/24")
+    pub fn pod_cidr(&self, i: u16) -> Ipv4Net {
+        let [a, b, _, _] = self.cluster_cidr().addr().octets();
+        Ipv4Net::new_assert(Ipv4Addr::new(a, b, u8::try_from(i).unwrap_or(u8::MAX), 0), 24)
     }
     /// Name of node `i`.
     #[must_use]
