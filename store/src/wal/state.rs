@@ -1,0 +1,99 @@
+//! What all records of a log together say. Pure: the same steps replay a log and keep the copy in memory.
+
+use super::record::{Entry, Head, Record};
+use std::collections::VecDeque;
+
+/// The log as its records made it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// Everything but the entries.
+    pub head: Head,
+    /// Every entry after `head.purged` up to `head.last`, without gaps.
+    pub entries: VecDeque<Entry>,
+}
+
+impl Head {
+    /// What is true after `record`.
+    pub(super) fn note(&mut self, record: &Record) {
+        match record {
+            Record::Vote(vote) => self.vote = Some(*vote),
+            Record::Committed(id) => self.committed = *id,
+            Record::Entry(entry) => self.last = Some(entry.id),
+            Record::TruncateAfter(to) => {
+                if self.last.is_some_and(|last| last.index >= to.map_or(0, |id| id.index + 1)) {
+                    self.last = to.or(self.purged);
+                }
+            }
+            Record::Purge(id) => {
+                self.purged = Some(*id);
+                if self.last.is_none_or(|last| last.index <= id.index) {
+                    self.last = Some(*id);
+                }
+            }
+            Record::Head(head) => *self = *head,
+        }
+    }
+}
+
+impl LogState {
+    /// Makes one change.
+    ///
+    /// # Errors
+    /// The change would leave a gap; the text says which.
+    pub fn apply(&mut self, record: Record) -> Result<(), String> {
+        match &record {
+            Record::Entry(entry) => {
+                if let Some(last) = self.head.last
+                    && entry.id.index != last.index + 1
+                {
+                    return Err(format!("entry {} follows entry {}", entry.id.index, last.index));
+                }
+            }
+            // A head either begins the oldest segment there is, or repeats what the segments before it said.
+            Record::Head(head) if *self != Self::default() && self.head.last != head.last => {
+                let (ended, begins) = (self.head.last, head.last);
+                return Err(format!(
+                    "it begins after {begins:?}, and the segment before it ended with {ended:?}"
+                ));
+            }
+            _ => {}
+        }
+        self.head.note(&record);
+        match record {
+            Record::Entry(entry) => self.entries.push_back(entry),
+            Record::TruncateAfter(to) => {
+                let keep = to.map_or(0, |id| id.index + 1);
+                while self.entries.back().is_some_and(|entry| entry.id.index >= keep) {
+                    self.entries.pop_back();
+                }
+            }
+            Record::Purge(id) => {
+                while self.entries.front().is_some_and(|entry| entry.id.index <= id.index) {
+                    self.entries.pop_front();
+                }
+            }
+            Record::Vote(_) | Record::Committed(_) | Record::Head(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether entries reach from `purged` to `last`: else the oldest segments are missing.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        match (self.entries.front(), self.head.purged) {
+            (Some(first), Some(purged)) => first.id.index == purged.index + 1,
+            (Some(_), None) => true,
+            (None, purged) => purged.map(|id| id.index) == self.head.last.map(|id| id.index),
+        }
+    }
+
+    /// The entries with an index in `start..end`, as far as there are any.
+    pub fn range(&self, start: u64, end: u64) -> impl Iterator<Item = &Entry> {
+        let first = self.entries.front().map_or(0, |entry| entry.id.index);
+        let at = |index: u64| {
+            usize::try_from(index.saturating_sub(first)).unwrap_or(usize::MAX).min(self.entries.len())
+        };
+        let (from, to) = (at(start), at(end));
+        self.entries.range(from..to.max(from))
+    }
+}

@@ -1,0 +1,242 @@
+//! The thread that owns the files: group commit, the change of segments, and the removal of old ones.
+
+use super::disk::Disk;
+use super::open::{Current, Opened, Sealed, begin, open};
+use super::record::{EntryId, Head, Record};
+use super::segment::{file_name, framed_len, put};
+use super::state::LogState;
+use super::{Options, WalError};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Called once, when the request's records are on stable storage or never will be.
+pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// Observes how long each sync took.
+pub type Observe = Box<dyn Fn(Duration) + Send>;
+
+/// How soon records must be stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// With the next sync, which this request causes.
+    Now,
+    /// With the next sync that another request causes.
+    Later,
+}
+
+struct Request {
+    records: Vec<Record>,
+    durability: Durability,
+    done: Option<Done>,
+}
+
+/// A handle to the log. Dropping it writes what waits and closes the files.
+#[derive(Debug)]
+pub struct Wal {
+    requests: Option<Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Wal {
+    /// Opens the log on `disk`, with everything it remembers. `observe` is told how long each sync took.
+    ///
+    /// # Errors
+    /// The disk fails, or acknowledged records are damaged.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        observe: Observe,
+    ) -> Result<(Self, LogState), WalError> {
+        let Opened { state, sealed, current } = open(&*disk, &options)?;
+        let (requests, inbox) = channel();
+        let head = state.head;
+        let writer = Writer {
+            disk,
+            options,
+            observe,
+            sealed,
+            current,
+            head,
+            later: Vec::new(),
+            purged: None,
+            spare: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("wal".to_owned())
+            .spawn(move || writer.run(&inbox))
+            .map_err(|source| WalError::Folder { what: "start a thread for", source })?;
+        Ok((Self { requests: Some(requests), thread: Some(thread) }, state))
+    }
+
+    /// Queues `records`. `done` is called from the log's thread, in the order of requests; for records written
+    /// [`Durability::Later`] it may be called at once.
+    pub fn write(&self, records: Vec<Record>, durability: Durability, done: Option<Done>) {
+        let request = Request { records, durability, done };
+        let unsent = match &self.requests {
+            Some(requests) => requests.send(request).err().map(|unsent| unsent.0),
+            None => Some(request),
+        };
+        if let Some(done) = unsent.and_then(|request| request.done) {
+            done(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the write-ahead log is closed")));
+        }
+    }
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the write-ahead log panicked");
+        }
+    }
+}
+
+struct Writer {
+    disk: Arc<dyn Disk>,
+    options: Options,
+    observe: Observe,
+    sealed: VecDeque<Sealed>,
+    current: Current,
+    head: Head,
+    /// Records that need no sync of their own.
+    later: Vec<Record>,
+    /// Set when segments may have become removable.
+    purged: Option<EntryId>,
+    spare: Option<JoinHandle<io::Result<()>>>,
+}
+
+const SPARE: &str = "spare";
+
+impl Writer {
+    fn run(mut self, inbox: &Receiver<Request>) {
+        let mut failed: Option<io::Error> = None;
+        while let Ok(first) = inbox.recv() {
+            let (records, dones, sync) = self.gather(first, inbox);
+            let written = match &failed {
+                Some(error) => Err(again(error)),
+                None if !sync => Ok(self.later.extend(records)),
+                None => self.commit(records),
+            };
+            if let Err(error) = written
+                && failed.is_none()
+            {
+                // The kernel may have dropped what it could not write: trying again would lie.
+                tracing::error!(%error, "the write-ahead log failed; nothing is written any more");
+                failed = Some(error);
+            }
+            for done in dones {
+                done(failed.as_ref().map_or(Ok(()), |error| Err(again(error))));
+            }
+            if failed.is_none() {
+                self.tidy();
+            }
+        }
+        if failed.is_none()
+            && !self.later.is_empty()
+            && let Err(error) = self.commit(Vec::new())
+        {
+            tracing::error!(%error, "the last records of the write-ahead log were not written");
+        }
+        if let Some(spare) = self.spare.take() {
+            // Only a file that would be made again is at stake.
+            let _ = spare.join();
+        }
+    }
+
+    /// Takes everything that waits, up to the size of a batch.
+    fn gather(&self, first: Request, inbox: &Receiver<Request>) -> (Vec<Record>, Vec<Done>, bool) {
+        let (mut records, mut dones, mut sync, mut bytes) = (Vec::new(), Vec::new(), false, 0);
+        let mut next = Some(first);
+        while let Some(request) = next {
+            bytes += request.records.iter().map(framed_len).sum::<usize>();
+            records.extend(request.records);
+            dones.extend(request.done);
+            sync |= request.durability == Durability::Now;
+            next = if bytes < self.options.batch_bytes { inbox.try_recv().ok() } else { None };
+        }
+        (records, dones, sync)
+    }
+
+    /// Writes one batch with one sync.
+    fn commit(&mut self, records: Vec<Record>) -> io::Result<()> {
+        let mut batch = std::mem::take(&mut self.later);
+        // Of what is known to be committed, only the newest matters.
+        if batch.len() > 1 && batch.iter().all(|record| matches!(record, Record::Committed(_))) {
+            batch.drain(..batch.len() - 1);
+        }
+        batch.extend(records);
+        let length: usize = batch.iter().map(framed_len).sum();
+        if self.current.at + length as u64 > self.current.size {
+            self.next_segment(length as u64)?;
+        }
+        let start = u32::try_from(self.current.at).map_err(io::Error::other)?;
+        let mut bytes = Vec::with_capacity(length);
+        for record in &batch {
+            put(&mut bytes, record, self.current.number, start);
+            self.head.note(record);
+            match record {
+                Record::Entry(entry) => self.current.greatest = self.current.greatest.max(entry.id.index),
+                Record::Purge(id) => self.purged = Some(*id),
+                _ => {}
+            }
+        }
+        self.current.file.write_at(self.current.at, &bytes)?;
+        let began = Instant::now();
+        self.current.file.sync()?;
+        (self.observe)(began.elapsed());
+        self.current.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Seals the current segment and begins the next, with room for `needed` bytes.
+    fn next_segment(&mut self, needed: u64) -> io::Result<()> {
+        const HEAD_ROOM: u64 = 256;
+        let number = self.current.number + 1;
+        let size = self.options.segment_bytes.max(needed + HEAD_ROOM);
+        let name = file_name(number);
+        let spare = self.spare.take().is_some_and(|spare| matches!(spare.join(), Ok(Ok(()))));
+        let file = if spare && size == self.options.segment_bytes {
+            self.disk.rename(SPARE, &name)?;
+            self.disk.open(&name)?
+        } else {
+            self.disk.create(&name, size)?
+        };
+        let next = begin(file, number, self.current.at, size, self.head)?;
+        let full = std::mem::replace(&mut self.current, next);
+        self.sealed.push_back(Sealed { number: full.number, greatest: full.greatest });
+        Ok(())
+    }
+
+    /// Work between batches: removes old segments, and prepares the next one while this one still has room.
+    fn tidy(&mut self) {
+        if let Some(purged) = self.purged.take() {
+            while let Some(oldest) = self.sealed.front().filter(|sealed| sealed.greatest <= purged.index) {
+                if let Err(error) = self.disk.remove(&file_name(oldest.number)) {
+                    // Harmless: it is read again at the next start, and tried again at the next purge.
+                    tracing::warn!(segment = oldest.number, %error, "cannot remove an old log segment");
+                    break;
+                }
+                self.sealed.pop_front();
+            }
+        }
+        if self.spare.is_none() && self.current.at > self.current.size / 2 {
+            let (disk, size) = (self.disk.clone(), self.options.segment_bytes);
+            let made = std::thread::Builder::new()
+                .name("wal-spare".to_owned())
+                .spawn(move || disk.create(SPARE, size).map(drop));
+            // Without a spare the segment is made when it is needed.
+            self.spare = made.ok();
+        }
+    }
+}
+
+/// The same failure, once more.
+fn again(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
+}
