@@ -1,0 +1,152 @@
+//! Nodes that run containers: what the README shows.
+
+use anyhow::{Result, ensure};
+use coracle_tests::{Cluster, Deadline};
+use std::fs;
+
+pub fn ready(cluster: &Cluster) -> Result<()> {
+    cluster.tells("wait nodes --all --for=condition=Ready --timeout=60s")?;
+    ensure!(cluster.told.contains("DNS answers"), "{}", cluster.told);
+    cluster.until("that every process is well", Deadline::seconds(60), |cluster| {
+        Ok(cluster.processes()?.iter().all(|process| process.health == "ok"))
+    })
+}
+
+pub fn service_by_name(cluster: &Cluster) -> Result<()> {
+    cluster.tells("create deployment web --image=nginx --replicas=2 --port=80")?;
+    cluster.expect("rollout status deployment web --timeout=120s", "successfully rolled out")?;
+    cluster.tells("expose deployment web --port=80")?;
+    cluster.tells("run shell --image=busybox --restart=Never -- sleep 3600")?;
+    cluster.tells("wait pod shell --for=condition=Ready --timeout=120s")?;
+    for name in ["web", "web.default", "web.default.svc.cluster.local"] {
+        cluster.until(&format!("that {name} answers"), Deadline::seconds(30), |cluster| {
+            Ok(cluster.kubectl(&format!("exec shell -- wget -q -O - http://{name}/"))?.out.contains("nginx"))
+        })?;
+    }
+    cluster.expect("exec shell -- nslookup kubernetes.default.svc.cluster.local", "10.96.0.1")?;
+    cluster.refuses("exec shell -- wget -q -O - http://no-such-name/", "bad address")
+}
+
+pub fn rollout(cluster: &Cluster) -> Result<()> {
+    cluster.tells("scale deployment web --replicas=3")?;
+    cluster.tells("rollout status deployment web --timeout=120s")?;
+    cluster.tells("rollout restart deployment web")?;
+    cluster.tells("rollout status deployment web --timeout=120s")?;
+    cluster.expect("exec shell -- wget -q -O - http://web/", "nginx")?;
+    cluster.tells("scale deployment web --replicas=1")?;
+    cluster.tells("wait deployment web --for=jsonpath={.status.replicas}=1 --timeout=120s").map(|_| ())
+}
+
+pub fn streams(cluster: &Cluster) -> Result<()> {
+    cluster.expect("exec shell -- echo aye", "aye")?;
+    ensure!(cluster.kubectl_reading("port\n", "exec -i shell -- cat")?.ok()? == "port\n");
+    cluster.refuses("exec shell -- sh -c 'exit 3'", "exit code 3")?;
+    cluster.tells("run parrot --image=busybox --restart=Never -- sh -c 'echo one; echo two; sleep 3600'")?;
+    cluster.tells("wait pod parrot --for=condition=Ready --timeout=60s")?;
+    cluster.follow("logs -f parrot")?.line(Deadline::seconds(20), |line| line == "two")?;
+    ensure!(cluster.tells("logs parrot --tail=1")? == "two");
+    let port = "http://127.0.0.1:22299/";
+    let mut forward = cluster.follow("port-forward deployment/web 22299:80 --address 127.0.0.1")?;
+    forward.line(Deadline::seconds(20), |line| line.contains("Forwarding from"))?;
+    let page = std::process::Command::new("busybox").args(["wget", "-q", "-O", "-", port]).output()?;
+    ensure!(String::from_utf8_lossy(&page.stdout).contains("nginx"), "{page:?}");
+    cluster.expect("delete pod parrot --grace-period=1", "deleted")
+}
+
+pub fn probes(cluster: &Cluster) -> Result<()> {
+    cluster.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: patient}\nspec:\n  containers:\n  - name: a\n    image: busybox\n    \
+         command: [sh, -c, 'touch /tmp/well /tmp/ready; sleep 3600']\n    \
+         readinessProbe: {exec: {command: [cat, /tmp/ready]}, periodSeconds: 1}\n    \
+         livenessProbe: {exec: {command: [cat, /tmp/well]}, periodSeconds: 1, failureThreshold: 1}\n",
+    )?;
+    cluster.tells("wait pod patient --for=condition=Ready --timeout=60s")?;
+    cluster.tells("exec patient -- rm /tmp/ready")?;
+    cluster.tells("wait pod patient --for=condition=Ready=False --timeout=30s")?;
+    cluster.tells("exec patient -- rm /tmp/well")?;
+    cluster.tells(
+        "wait pod patient --for=jsonpath={.status.containerStatuses[0].restartCount}=1 --timeout=60s",
+    )?;
+    cluster.tells("wait pod patient --for=condition=Ready --timeout=60s")?;
+    cluster.expect("delete pod patient --grace-period=1", "deleted")
+}
+
+pub fn configuration(cluster: &Cluster) -> Result<()> {
+    cluster.tells("create configmap orders --from-literal=course=west")?;
+    cluster.tells("create secret generic cipher --from-literal=key=hunter2")?;
+    cluster.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: mate}\nspec:\n  containers:\n  - name: a\n    image: busybox\n    \
+         command: [sleep, '3600']\n    \
+         env:\n    - {name: COURSE, valueFrom: {configMapKeyRef: {name: orders, key: course}}}\n    \
+         - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}\n    \
+         volumeMounts: [{name: c, mountPath: /cipher}, {name: s, mountPath: /scratch}]\n  \
+         volumes: [{name: c, secret: {secretName: cipher}}, {name: s, emptyDir: {}}]\n",
+    )?;
+    cluster.tells("wait pod mate --for=condition=Ready --timeout=60s")?;
+    cluster.expect("exec mate -- sh -c 'echo $COURSE'", "west")?;
+    cluster.expect("exec mate -- cat /cipher/key", "hunter2")?;
+    cluster.expect("exec mate -- sh -c 'echo $NODE'", "-node-")?;
+    cluster.tells("exec mate -- touch /scratch/a")?;
+    // An account's token comes with every pod, and is good for the API.
+    cluster.expect("exec mate -- ls /var/run/secrets/kubernetes.io/serviceaccount", "token")?;
+    cluster.tells("delete pod mate --grace-period=1")?;
+    cluster.expect("delete configmap/orders secret/cipher", "deleted")
+}
+
+pub fn job(cluster: &Cluster) -> Result<()> {
+    cluster.apply(
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {name: voyage}\nspec:\n  backoffLimit: 0\n  template:\n    spec:\n      \
+         restartPolicy: Never\n      volumes: [{name: v, emptyDir: {}}]\n      \
+         initContainers:\n      - {name: load, image: busybox, command: [sh, -c, 'echo tea > /v/cargo'], volumeMounts: [{name: v, mountPath: /v}]}\n      \
+         containers:\n      - {name: land, image: busybox, command: [cat, /v/cargo], volumeMounts: [{name: v, mountPath: /v}]}\n",
+    )?;
+    cluster.tells("wait job voyage --for=condition=complete --timeout=60s")?;
+    cluster.expect("logs job/voyage -c land", "tea")?;
+    cluster.tells("create job wreck --image=busybox -- false")?;
+    cluster.until("that the failed pod is told", Deadline::seconds(60), |cluster| {
+        Ok(!cluster.tells("get job wreck -o jsonpath={.status.failed}")?.is_empty())
+    })?;
+    cluster.expect("delete job voyage wreck", "deleted")
+}
+
+pub fn network_policy(cluster: &Cluster) -> Result<()> {
+    let get = "exec shell -- timeout 3 wget -q -O - http://web/";
+    cluster.expect(get, "nginx")?;
+    cluster.apply(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed}\n\
+         spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}\n",
+    )?;
+    cluster.until("that the policy holds", Deadline::seconds(40), |cluster| {
+        Ok(!cluster.kubectl(get)?.success)
+    })?;
+    cluster.tells("delete networkpolicy closed")?;
+    cluster.until("that pods answer again", Deadline::seconds(40), |cluster| {
+        Ok(cluster.kubectl(get)?.success)
+    })?;
+    cluster.tells("delete deployment/web service/web pod/shell --grace-period=1").map(|_| ())
+}
+
+pub fn down_leaves_nothing(cluster: &Cluster) -> Result<()> {
+    cluster.tells("create deployment left --image=busybox --replicas=4 -- sleep 3600")?;
+    cluster.tells("rollout status deployment left --timeout=120s")?;
+    cluster.down("")?.ok()?;
+    let mut left = Vec::new();
+    let folder = cluster.folder();
+    let folder = folder.to_string_lossy();
+    for line in fs::read_to_string("/proc/self/mounts")?.lines().filter(|line| line.contains(&*folder)) {
+        left.push(format!("mount {line}"));
+    }
+    for (program, words) in [("ip", ["-o", "link"]), ("nft", ["list", "tables"])] {
+        let told = std::process::Command::new(program).args(words).output()?;
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        left.extend(told.lines().filter(|line| line.contains("coracle")).map(str::to_owned));
+    }
+    for process in fs::read_dir("/proc")?.flatten() {
+        let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&words).contains(&*folder) {
+            left.push(format!("process {}", String::from_utf8_lossy(&words).replace('\0', " ")));
+        }
+    }
+    ensure!(left.is_empty(), "{left:#?}");
+    Ok(())
+}
