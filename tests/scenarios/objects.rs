@@ -227,10 +227,10 @@ pub fn custom_resource(cluster: &Cluster) -> Result<()> {
         format!("apiVersion: coracle.test/v1\nkind: Boat\nmetadata: {{name: {name}}}\nspec: {spec}\n")
     };
     cluster.apply(BOATS)?;
-    // `--for=condition=…` fails on an object without any conditions yet, with Kubernetes itself as well.
-    cluster.tells(
-        "wait crd/boats.coracle.test --timeout=20s --for=jsonpath={.status.conditions[?(@.type==\"Established\")].status}=True",
-    )?;
+    // `kubectl wait` fails on an object that has no conditions yet, with Kubernetes itself as well.
+    cluster.until("that the kind is established", Deadline::seconds(20), |cluster| {
+        Ok(cluster.kubectl("wait crd/boats.coracle.test --for=condition=Established --timeout=5s")?.success)
+    })?;
     cluster.apply(&boat("one", "{seats: 1}"))?;
     cluster.expect("get bt one -o jsonpath={.spec.wood}", "ash")?;
     cluster.expect("get boats", "SEATS")?;
