@@ -1,0 +1,180 @@
+//! A cluster that is up: how long a pod takes, and what it costs to do nothing.
+
+use crate::members::resident_bytes;
+use crate::report::{Output, Report, Unit, median};
+use anyhow::{Context, Result};
+use coracle_daemon::clock;
+use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{Api, DeleteParams, PostParams, WatchEvent, WatchParams};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const POD_MAX: Duration = Duration::from_secs(60);
+/// The kernel's clock ticks in a second, the same on every Linux that Rust runs on.
+const TICKS: f64 = 100.0;
+
+/// `bench cluster`
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// The cluster's name
+    #[arg(long, default_value = "coracle")]
+    name: String,
+    /// Its folder, if not the usual one
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Pods to start, one after the other
+    #[arg(long, default_value_t = 20)]
+    pods: usize,
+    /// Their image
+    #[arg(long, default_value = "busybox")]
+    image: String,
+    /// Seconds of doing nothing
+    #[arg(long, default_value_t = 20)]
+    idle: u64,
+    /// Our program
+    #[arg(long, env = "CORACLE_PROGRAM", default_value = "target/release/coracle")]
+    coracle: PathBuf,
+    /// `text` or `json`
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Measures a cluster.
+///
+/// # Errors
+/// It is not up, or a pod does not run.
+pub async fn run(args: Args) -> Result<()> {
+    let mut report = Report::default();
+    let kubeconfig = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
+    std::fs::write(kubeconfig.path(), ask(&args, &["kubeconfig"])?).context("cannot keep the kubeconfig")?;
+    let client = coracle_client::connect(kubeconfig.path(), "coracle-bench")
+        .await
+        .context("cannot use the cluster's kubeconfig")?;
+    let took = pods(&client, &args).await?;
+    report.add(
+        "pod created until Running, p50",
+        Unit::Milliseconds,
+        "coracle",
+        median(&took).context("no pod")?,
+    );
+
+    let pids = processes(&args)?;
+    let before: f64 = pids.iter().filter_map(|pid| busy_seconds(*pid)).sum();
+    let began = Instant::now();
+    clock::sleep(Duration::from_secs(args.idle)).await;
+    let after: f64 = pids.iter().filter_map(|pid| busy_seconds(*pid)).sum();
+    let share = (after - before) / began.elapsed().as_secs_f64() * 100.0;
+    report.add(&format!("idle, {} processes, of one core", pids.len()), Unit::Percent, "coracle", share);
+    let bytes: u64 = pids.iter().filter_map(|pid| resident_bytes(*pid)).sum();
+    report.add("memory of all processes", Unit::Megabytes, "coracle", bytes as f64 / 1e6);
+    report.show(args.output, "coracle")
+}
+
+/// Milliseconds from each pod's creation until a watch tells that it runs.
+async fn pods(client: &kube::Client, args: &Args) -> Result<Vec<f64>> {
+    let namespace = format!("bench-{}", std::process::id());
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let new = serde_json::from_value(json!({"metadata": {"name": namespace}})).context("no namespace")?;
+    namespaces.create(&PostParams::default(), &new).await.context("cannot make a namespace")?;
+    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let measured = measure_pods(&api, args).await;
+    namespaces.delete(&namespace, &DeleteParams::default()).await.context("cannot delete the namespace")?;
+    measured
+}
+
+async fn measure_pods(api: &Api<Pod>, args: &Args) -> Result<Vec<f64>> {
+    let mut took = Vec::new();
+    for n in 0..args.pods {
+        let name = format!("pod-{n}");
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "spec": {"terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
+                "containers": [{"name": "a", "image": args.image, "command": ["sleep", "3600"]}]},
+        }))
+        .context("no pod")?;
+        let version = api
+            .list(&kube::api::ListParams::default())
+            .await
+            .context("cannot list pods")?
+            .metadata
+            .resource_version;
+        let watch = api
+            .watch(&WatchParams::default(), version.as_deref().unwrap_or("0"))
+            .await
+            .context("cannot watch pods")?;
+        let mut watch = Box::pin(watch);
+        let asked = Instant::now();
+        api.create(&PostParams::default(), &pod).await.context("cannot create a pod")?;
+        let running = async {
+            while let Some(event) = watch.try_next().await.context("the watch ended")? {
+                if let WatchEvent::Modified(pod) = event
+                    && pod.status.and_then(|status| status.phase).as_deref() == Some("Running")
+                {
+                    return Ok(asked.elapsed().as_secs_f64() * 1e3);
+                }
+            }
+            anyhow::bail!("the watch ended before {name} ran")
+        };
+        took.push(clock::timeout(POD_MAX, running).await.with_context(|| format!("{name} does not run"))??);
+        api.delete(&name, &DeleteParams::default()).await.context("cannot delete a pod")?;
+    }
+    Ok(took)
+}
+
+/// What a command of coracle says of the cluster.
+fn ask(args: &Args, words: &[&str]) -> Result<String> {
+    let mut command = std::process::Command::new(&args.coracle);
+    command.args(words).args(["--name", &args.name]);
+    if let Some(dir) = &args.dir {
+        command.arg("--dir").arg(dir);
+    }
+    let output = command.output().with_context(|| format!("cannot run {}", args.coracle.display()))?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// All processes of the cluster, its supervisor too.
+fn processes(args: &Args) -> Result<Vec<u32>> {
+    let told: Value =
+        serde_json::from_str(&ask(args, &["status", "--output", "json"])?).context("status is no JSON")?;
+    let rows = told["processes"].as_array().context("status has no processes")?;
+    let mut pids: Vec<u32> =
+        rows.iter().filter_map(|row| row["pid"].as_u64()).filter_map(|pid| u32::try_from(pid).ok()).collect();
+    let supervisor = pids.first().and_then(|pid| parent(*pid));
+    pids.extend(supervisor);
+    pids.sort_unstable();
+    pids.dedup();
+    Ok(pids)
+}
+
+/// The fields of `/proc/PID/stat` after the program's name.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    stat(pid)?.get(1)?.parse().ok().filter(|parent| *parent > 1)
+}
+
+/// Seconds that a process has been busy, in its own code and in the kernel's.
+fn busy_seconds(pid: u32) -> Option<f64> {
+    let fields = stat(pid)?;
+    let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<f64>().ok());
+    Some((ticks(11)? + ticks(12)?) / TICKS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_process_has_a_parent_some_memory_and_has_been_busy() {
+        let own = std::process::id();
+        assert!(stat(own).is_some_and(|fields| fields.len() > 20));
+        assert!(busy_seconds(own).is_some_and(|seconds| seconds >= 0.0));
+        assert!(resident_bytes(own).is_some_and(|bytes| bytes > 100_000));
+    }
+}

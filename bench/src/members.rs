@@ -1,0 +1,152 @@
+//! Three members of a store, ours or etcd's, each a process of its own with the same flags, on loopback.
+
+use anyhow::{Context, Result};
+use coracle_daemon::clock;
+use coracle_etcd::proto::StatusRequest;
+use coracle_etcd::proto::maintenance_client::MaintenanceClient;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tonic::transport::Channel;
+
+/// Members of each cluster.
+pub const MEMBERS: usize = 3;
+/// How long a cluster may take until it has a leader.
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// Whose members.
+#[derive(Clone, Debug)]
+pub struct System {
+    /// Its name in the report.
+    pub name: &'static str,
+    /// Program and first words.
+    pub command: Vec<PathBuf>,
+}
+
+/// A running cluster; its processes end and its data goes with it.
+pub struct Members {
+    /// Client URLs.
+    pub endpoints: Vec<String>,
+    children: Vec<Child>,
+    dir: TempDir,
+}
+
+impl Members {
+    /// Starts a new cluster with empty data, and waits until it has a leader.
+    ///
+    /// # Errors
+    /// A program cannot be started, or there is no leader in time.
+    pub async fn start(system: &System, scratch: &Path) -> Result<Self> {
+        let dir = tempfile::tempdir_in(scratch)
+            .with_context(|| format!("cannot make a folder in {}", scratch.display()))?;
+        let ports = free_ports(2 * MEMBERS)?;
+        let client = |i: usize| format!("http://127.0.0.1:{}", ports[2 * i]);
+        let peer = |i: usize| format!("http://127.0.0.1:{}", ports[2 * i + 1]);
+        let all: Vec<String> = (0..MEMBERS).map(|i| format!("m{i}={}", peer(i))).collect();
+        let mut children = Vec::new();
+        for i in 0..MEMBERS {
+            let (name, data) = (format!("m{i}"), dir.path().join(format!("m{i}")));
+            let flags = [
+                ("name", name.clone()),
+                ("data-dir", data.to_string_lossy().into_owned()),
+                ("listen-client-urls", client(i)),
+                ("advertise-client-urls", client(i)),
+                ("listen-peer-urls", peer(i)),
+                ("initial-advertise-peer-urls", peer(i)),
+                ("initial-cluster", all.join(",")),
+                ("initial-cluster-state", "new".to_owned()),
+            ];
+            let log = File::create(dir.path().join(format!("{name}.log"))).context("cannot make a log")?;
+            let words = system.command.iter().skip(1);
+            let program = system.command.first().context("no program")?;
+            let child = Command::new(program)
+                .args(words)
+                .args(flags.map(|(flag, value)| format!("--{flag}={value}")))
+                .stdin(Stdio::null())
+                .stdout(log.try_clone().context("cannot share the log")?)
+                .stderr(log)
+                .kill_on_drop(true)
+                .spawn()
+                .with_context(|| format!("cannot run {}", program.display()))?;
+            children.push(child);
+        }
+        let members = Self { endpoints: (0..MEMBERS).map(client).collect(), children, dir };
+        let led = clock::timeout(START_MAX, members.led()).await;
+        led.with_context(|| format!("{} has no leader in time: {}", system.name, members.last_words()))?;
+        Ok(members)
+    }
+
+    /// Waits until all members know the same leader.
+    async fn led(&self) {
+        while self.leader().await.is_none() {
+            clock::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The member that leads, if all agree.
+    pub async fn leader(&self) -> Option<usize> {
+        let mut leads = Vec::new();
+        let mut own = Vec::new();
+        for endpoint in &self.endpoints {
+            let channel = channel(endpoint).ok()?;
+            let asked = clock::timeout(Duration::from_millis(500), async {
+                MaintenanceClient::new(channel).status(StatusRequest {}).await
+            });
+            let status = asked.await.ok()?.ok()?.into_inner();
+            own.push(status.header.map(|header| header.member_id)?);
+            leads.push(status.leader);
+        }
+        let leader = *leads.first().filter(|leader| **leader != 0)?;
+        leads.iter().all(|known| *known == leader).then(|| own.iter().position(|id| *id == leader))?
+    }
+
+    /// Kills a member without warning.
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub async fn kill(&mut self, member: usize) -> Result<()> {
+        self.children[member].kill().await.context("the member has ended already")
+    }
+
+    /// Bytes of memory that all members hold.
+    pub fn resident_bytes(&self) -> u64 {
+        self.children.iter().filter_map(Child::id).filter_map(resident_bytes).sum()
+    }
+
+    fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(self.dir.path().join("m0.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(5)..].join("\n")
+    }
+}
+
+/// A connection that is made when first used.
+///
+/// # Errors
+/// The endpoint is no URL.
+pub fn channel(endpoint: &str) -> Result<Channel> {
+    let endpoint = tonic::transport::Endpoint::from_shared(endpoint.to_owned());
+    Ok(endpoint.context("no URL")?.tcp_nodelay(true).connect_lazy())
+}
+
+/// Bytes of memory that a process holds.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let listeners: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<_, _>>()
+        .context("no free port on loopback")?;
+    listeners
+        .iter()
+        .map(|listener| Ok(listener.local_addr().context("a listener has an address")?.port()))
+        .collect()
+}
