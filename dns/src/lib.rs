@@ -87,7 +87,7 @@ async fn start(args: &Args, client: kube::Client, tasks: &Tasks) -> Result<Vec<S
     let upstream = Arc::new(Upstream::from_file(&args.resolv_conf, &bound)?);
 
     let scope = Scope::new(tasks);
-    let followed = follow::start(&client, Zone::new(domain), &scope);
+    let followed = follow::start(&client, Zone::new(&domain), &scope);
     let nodes: Store<Node> = Reflector::new(Api::all(client.clone()))
         .fields(format!("metadata.name={}", args.node_name))
         .start(&scope);

@@ -34,10 +34,12 @@ fn name(text: &str) -> Name {
     name
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the rows of the tables read better")]
 fn service(name: &str, spec: Value) -> Value {
     json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name, "namespace": "shop" }, "spec": spec })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the rows of the tables read better")]
 fn slice(name: &str, service: &str, kind: &str, endpoints: Value, ports: Value) -> Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": kind, "endpoints": endpoints, "ports": ports,
@@ -77,20 +79,14 @@ fn objects() -> (Vec<Value>, Vec<Value>) {
             ]),
             http.clone(),
         ),
-        slice(
-            "db-2",
-            "db",
-            "IPv6",
-            json!([{ "addresses": ["fd00:244::5"], "hostname": "db-0" }]),
-            http.clone(),
-        ),
+        slice("db-2", "db", "IPv6", json!([{ "addresses": ["fd00:244::5"], "hostname": "db-0" }]), http),
         slice("early-1", "early", "IPv4", json!([ready("10.244.2.2", false)]), json!([])),
     ];
     (services, slices)
 }
 
 fn shop() -> Zone {
-    let mut zone = Zone::new(name("cluster.local"));
+    let mut zone = Zone::new(&name("cluster.local"));
     zone.set_namespace("shop", true);
     zone.set_namespace("empty", true);
     let (services, slices) = objects();

@@ -76,7 +76,7 @@ pub struct Zone {
 impl Zone {
     /// A zone without names.
     #[must_use]
-    pub fn new(domain: Name) -> Self {
+    pub fn new(domain: &Name) -> Self {
         Self {
             domain: domain.to_lowercase(),
             serial: 1,
