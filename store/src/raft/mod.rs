@@ -1,1 +1,189 @@
-//! raft
+//! Replication: a log that a majority of members agrees on, by openraft over gRPC, on the write-ahead log.
+//!
+//! In: changes to make, reads to make linearizable, and the calls of other members. Out: [`Node`], which is the
+//! [`crate::consensus::Consensus`] of a real member.
+//!
+//! Any member takes any request; a follower hands it to the leader. A change is answered once it is on the disks of a
+//! majority and applied by the member that was asked. Members of a new cluster derive its ids and first membership
+//! from their flags, so it forms with no call from outside.
+//!
+//! Invariants: a member never takes up a term that it led before a restart (its last entries may be lost, and others may
+//! have them); a member that cannot write its log ends; members of other clusters are refused.
+
+mod apply;
+mod identity;
+mod log;
+mod members;
+mod node;
+mod peers;
+mod reads;
+mod serve;
+mod snapshot;
+mod start;
+#[cfg(test)]
+mod tests;
+mod types;
+mod wire;
+
+pub use node::Node;
+pub use start::start;
+
+use crate::Args;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+/// Bytes of a message between members: a batch of entries, with one that is as large as a request may be.
+const MESSAGE_MAX: usize = 64 << 20;
+
+/// What a member has to know to start.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its name.
+    pub name: String,
+    /// Folder of identity, snapshots and log.
+    pub data: PathBuf,
+    /// Folder of the log.
+    pub wal: PathBuf,
+    /// Peer URLs of all members of the cluster by name, as flags tell them.
+    pub cluster: BTreeMap<String, Vec<String>>,
+    /// Tells clusters with the same members apart.
+    pub token: String,
+    /// Whether the cluster is there already.
+    pub joins: bool,
+    /// Where other members reach this one.
+    pub peer_urls: Vec<String>,
+    /// Where clients reach this one.
+    pub client_urls: Vec<String>,
+    /// Milliseconds between heartbeats.
+    pub heartbeat_millis: u64,
+    /// Milliseconds without a heartbeat before an election, at least; at most twice as many.
+    pub election_millis: u64,
+    /// Entries between snapshots.
+    pub snapshot_entries: u64,
+}
+
+/// Why a member cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Flags contradict each other.
+    #[error("{0}")]
+    Flags(String),
+    /// The file that says who this member is.
+    #[error("cannot read or write {}", path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The data folder.
+    #[error("cannot use the folder {}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The data folder has a log, but nothing says whose.
+    #[error("{} has a log but no identity.json: restore that file, or start again with an empty folder", path.display())]
+    Anonymous {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The log.
+    #[error("cannot open the write-ahead log")]
+    Wal(#[from] crate::wal::WalError),
+    /// Snapshots.
+    #[error("cannot open the snapshots")]
+    Snapshots(#[from] snapshot::SnapshotError),
+    /// No member of the cluster to join answers.
+    #[error("no member of the cluster answers; tried {tried}")]
+    NobodyAnswers {
+        /// Whom, and what was wrong.
+        tried: String,
+    },
+    /// The cluster to join does not know this member.
+    #[error("the cluster has no member with the peer URLs {urls}; add it first with `etcdctl member add`")]
+    NotAMember {
+        /// This member's peer URLs.
+        urls: String,
+    },
+    /// A certificate or key.
+    #[error("cannot read {}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A peer URL to listen on.
+    #[error("cannot listen on {url}")]
+    Listen {
+        /// The URL.
+        url: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The peer server.
+    #[error("cannot set up TLS for other members")]
+    Tls(#[source] tonic::transport::Error),
+    /// openraft.
+    #[error("cannot start replication: {0}")]
+    Raft(String),
+}
+
+impl NodeConfig {
+    /// From the flags.
+    ///
+    /// # Errors
+    /// They contradict each other.
+    pub fn from_args(args: &Args) -> Result<Self, StartError> {
+        let data = args.data_dir();
+        let mut peer_urls: Vec<String> =
+            args.initial_advertise_peer_urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
+        peer_urls.sort();
+        let mut cluster = identity::parse_cluster(&args.initial_cluster)?;
+        if cluster.is_empty() {
+            cluster.insert(args.name.clone(), peer_urls.clone());
+        }
+        match cluster.get(&args.name) {
+            None => {
+                let name = &args.name;
+                return Err(StartError::Flags(format!(
+                    "--initial-cluster has no member named {name:?}, which is --name"
+                )));
+            }
+            Some(urls) if *urls != peer_urls => {
+                let (flag, mine) = (urls.join(","), peer_urls.join(","));
+                return Err(StartError::Flags(format!(
+                    "--initial-cluster has {flag} for this member, but --initial-advertise-peer-urls is {mine}"
+                )));
+            }
+            Some(_) => {}
+        }
+        if args.election_timeout < 3 * args.heartbeat_interval {
+            return Err(StartError::Flags(format!(
+                "--election-timeout ({}) must be at least three times --heartbeat-interval ({})",
+                args.election_timeout, args.heartbeat_interval
+            )));
+        }
+        Ok(Self {
+            name: args.name.clone(),
+            wal: args.wal_dir.clone().unwrap_or_else(|| data.join("wal")),
+            data,
+            cluster,
+            token: args.initial_cluster_token.clone(),
+            joins: args.initial_cluster_state == crate::args::ClusterState::Existing,
+            peer_urls,
+            client_urls: args.advertise_client_urls.clone(),
+            heartbeat_millis: args.heartbeat_interval,
+            election_millis: args.election_timeout,
+            snapshot_entries: args.snapshot_count,
+        })
+    }
+}

@@ -1,0 +1,304 @@
+//! Calls to other members: two connections to each, one for what must not wait and one for bulk, both kept open.
+
+use super::types::{Peer, Types, Vote};
+use super::wire::peer_client::PeerClient;
+use super::wire::{self, SnapshotPart};
+use super::{MESSAGE_MAX, apply::SnapshotData, apply::SnapshotOf};
+use bytes::Bytes;
+use openraft::OptionalSend;
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Request, Response, Status};
+
+/// Metadata of every call: the cluster, who calls, and who is called, in hexadecimal.
+pub const CLUSTER: &str = "coracle-cluster";
+pub const FROM: &str = "coracle-from";
+pub const TO: &str = "coracle-to";
+
+const CONNECT_MAX: Duration = Duration::from_millis(500);
+/// A silent peer is dead after interval + timeout.
+const PING_EVERY: Duration = Duration::from_secs(1);
+const PING_MAX: Duration = Duration::from_secs(1);
+/// How long a follower may take to store a batch.
+const APPEND_MAX: Duration = Duration::from_secs(5);
+/// How long a snapshot may take to be sent and installed.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
+const SNAPSHOT_PART: usize = 256 << 10;
+const SNAPSHOT_PARTS_WAITING: usize = 4;
+
+/// What a call carries.
+pub type Client = PeerClient<InterceptedService<Channel, Identify>>;
+
+/// Adds who calls whom to every call.
+#[derive(Clone, Debug)]
+pub struct Identify {
+    cluster: MetadataValue<Ascii>,
+    from: MetadataValue<Ascii>,
+    to: MetadataValue<Ascii>,
+}
+
+impl Interceptor for Identify {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let metadata = request.metadata_mut();
+        metadata.insert(CLUSTER, self.cluster.clone());
+        metadata.insert(FROM, self.from.clone());
+        metadata.insert(TO, self.to.clone());
+        Ok(request)
+    }
+}
+
+fn hexadecimal(id: u64) -> MetadataValue<Ascii> {
+    // Sixteen digits are always ASCII.
+    MetadataValue::try_from(format!("{id:016x}")).unwrap_or_else(|_| MetadataValue::from_static("0"))
+}
+
+/// The connections of a member; clones share them.
+#[derive(Clone)]
+pub struct Peers {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    cluster: u64,
+    me: u64,
+    tls: Option<ClientTlsConfig>,
+    /// By URL and whether it is for bulk.
+    channels: Mutex<HashMap<(String, bool), Channel>>,
+}
+
+/// A connection, made when first used. `url` is a peer URL: `http://host:port` or `https://…`.
+///
+/// # Errors
+/// The URL or the certificates are unusable.
+pub fn channel(url: &str, tls: Option<&ClientTlsConfig>) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(url.to_owned())?
+        .connect_timeout(CONNECT_MAX)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_MAX)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20);
+    let endpoint = match tls {
+        Some(tls) if url.starts_with("https://") => endpoint.tls_config(tls.clone())?,
+        _ => endpoint,
+    };
+    Ok(endpoint.connect_lazy())
+}
+
+impl Peers {
+    /// No connections yet.
+    #[must_use]
+    pub fn new(cluster: u64, me: u64, tls: Option<ClientTlsConfig>) -> Self {
+        Self { shared: Arc::new(Shared { cluster, me, tls, channels: Mutex::default() }) }
+    }
+
+    /// A client of member `id`.
+    ///
+    /// # Errors
+    /// The member has no usable URL.
+    pub fn client(&self, id: u64, peer: &Peer, bulk: bool) -> Result<Client, Status> {
+        let url = peer
+            .peer_urls
+            .first()
+            .ok_or_else(|| Status::unavailable(format!("member {id:x} has no peer URL")))?;
+        let mut channels = self.shared.channels.lock();
+        let known = channels.get(&(url.clone(), bulk)).cloned();
+        let channel = match known {
+            Some(channel) => channel,
+            None => {
+                let new = channel(url, self.shared.tls.as_ref())
+                    .map_err(|error| Status::unavailable(format!("{url}: {error}")))?;
+                channels.insert((url.clone(), bulk), new.clone());
+                new
+            }
+        };
+        drop(channels);
+        let identify = Identify {
+            cluster: hexadecimal(self.shared.cluster),
+            from: hexadecimal(self.shared.me),
+            to: hexadecimal(id),
+        };
+        Ok(PeerClient::with_interceptor(channel, identify)
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX))
+    }
+}
+
+/// Whether the call surely never reached the other side.
+#[must_use]
+pub fn never_sent(status: &Status) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Waits for an answer, at most `limit`.
+pub async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))),
+    }
+}
+
+impl RaftNetworkFactory<Types> for Peers {
+    type Network = To;
+
+    async fn new_client(&mut self, target: u64, node: &Peer) -> To {
+        To { peers: self.clone(), id: target, peer: node.clone() }
+    }
+}
+
+/// The way to one member.
+pub struct To {
+    peers: Peers,
+    id: u64,
+    peer: Peer,
+}
+
+fn unreachable(status: &Status) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::from_string(format!("{:?}: {}", status.code(), status.message())))
+}
+
+impl To {
+    fn client(&self, bulk: bool) -> Result<Client, RPCError<Types>> {
+        self.peers.client(self.id, &self.peer, bulk).map_err(|status| unreachable(&status))
+    }
+
+    async fn ask_vote(
+        &self,
+        rpc: &VoteRequest<Types>,
+        before: bool,
+        limit: Duration,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let mut client = self.client(false)?;
+        let reply = within(limit, client.vote(wire::put_vote_request(rpc, before)));
+        reply.await.and_then(|reply| wire::take_voted(&reply)).map_err(|status| unreachable(&status))
+    }
+}
+
+impl RaftNetworkV2<Types> for To {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        // A heartbeat must not wait behind entries, and its answer is worth nothing once the next one is due.
+        let beat = rpc.entries.is_empty();
+        let limit = if beat { option.hard_ttl() } else { APPEND_MAX };
+        let mut client = self.client(!beat)?;
+        let request =
+            wire::put_append(&rpc).map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
+        let reply = within(limit, client.append(request)).await;
+        reply.and_then(|reply| wire::take_appended(&reply)).map_err(|status| unreachable(&status))
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(&rpc, false, option.hard_ttl()).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(&rpc, true, option.hard_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let SnapshotData::Whole(file) = snapshot.snapshot else {
+            let what = "a snapshot that is not on the disk yet";
+            return Err(StreamingError::Unreachable(Unreachable::from_string(what)));
+        };
+        let mut client = self.client(true)?;
+        let (parts, stream) = tokio::sync::mpsc::channel(SNAPSHOT_PARTS_WAITING);
+        let first = SnapshotPart { vote: wire::put_vote(&vote), data: Bytes::new() };
+        let reader = tokio::task::spawn_blocking(move || {
+            let mut next = Some(first);
+            let mut at = 0;
+            while let Some(part) = next.take() {
+                // The receiver has given up, or so has the caller.
+                if parts.blocking_send(part).is_err() {
+                    break;
+                }
+                let mut data = vec![0; SNAPSHOT_PART];
+                let read = file.read_at(at, &mut data)?;
+                at += read as u64;
+                data.truncate(read);
+                next = (read > 0).then(|| SnapshotPart { vote: None, data: data.into() });
+            }
+            std::io::Result::Ok(())
+        });
+        let sent = within(SNAPSHOT_MAX, client.snapshot(tokio_stream::wrappers::ReceiverStream::new(stream)));
+        let reply = tokio::select! {
+            sent = sent => sent,
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+        };
+        if let Ok(Err(error)) = reader.await {
+            tracing::error!(%error, "cannot read a snapshot");
+        }
+        let vote = reply.and_then(|reply| wire::take_vote(reply.vote.as_ref()));
+        vote.map(SnapshotResponse::new).map_err(|status| unreachable(&status).into())
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let mut client = self.client(false)?;
+        let reply = within(option.hard_ttl(), client.transfer(wire::put_transfer(&request)))
+            .await
+            .map_err(|status| unreachable(&status))?;
+        if reply.refusal.is_empty() {
+            return Ok(Ok(()));
+        }
+        tracing::info!(to = format!("{:x}", self.id), why = reply.refusal, "leadership was not taken over");
+        let expected = request.last_log_id().copied();
+        Ok(Err(TransferLeaderError::LogNotFlushed { expected, actual: None }))
+    }
+}
+
+/// The error of a call, for whoever asked the leader to do something.
+#[must_use]
+pub fn lost_call(status: &Status) -> crate::error::StoreError {
+    use crate::error::StoreError as E;
+    match status.code() {
+        Code::DeadlineExceeded => E::TimedOut,
+        Code::FailedPrecondition => E::ClusterIdMismatch,
+        _ => E::TimedOutLeaderFailed,
+    }
+}

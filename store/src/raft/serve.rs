@@ -1,0 +1,163 @@
+//! The calls of other members: checks who calls, translates, and hands over to openraft or to the leader's duties.
+
+use super::node::Node;
+use super::peers::{CLUSTER, FROM, TO};
+use super::types::Vote;
+use super::wire::peer_server::{Peer, PeerServer};
+use super::wire::{
+    self, AppendReply, AppendRequest, AskReply, AskRequest, MembersReply, MembersRequest, ProposeReply,
+    ProposeRequest, ReadIndexReply, ReadIndexRequest, SnapshotPart, SnapshotReply, TransferReply,
+    TransferRequest, VoteReply, VoteRequest,
+};
+use super::{MESSAGE_MAX, apply::SnapshotData};
+use crate::command::{Command, encode_reply};
+use crate::consensus::Consensus;
+use openraft::Snapshot;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+/// A sender that is silent for longer has given up.
+const PART_MAX: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub struct Served {
+    node: Arc<Node>,
+}
+
+/// The service for a gRPC server on the peer URLs.
+#[must_use]
+pub fn service(node: Arc<Node>) -> PeerServer<Served> {
+    PeerServer::new(Served { node })
+        .max_decoding_message_size(MESSAGE_MAX)
+        .max_encoding_message_size(MESSAGE_MAX)
+}
+
+fn id_in(metadata: &MetadataMap, name: &str) -> Option<u64> {
+    u64::from_str_radix(metadata.get(name)?.to_str().ok()?, 16).ok()
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+impl Served {
+    /// Refuses members of other clusters, and calls meant for another member that had this address before.
+    fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let metadata = request.metadata();
+        let (cluster, to) = (id_in(metadata, CLUSTER), id_in(metadata, TO));
+        if cluster != Some(self.node.cluster_id()) {
+            return Err(Status::failed_precondition("etcdserver: cluster ID mismatch"));
+        }
+        if to != Some(self.node.member_id()) {
+            return Err(Status::failed_precondition("this address belongs to another member"));
+        }
+        if let Some(from) = id_in(metadata, FROM)
+            && self.node.was_removed(from)
+        {
+            return Err(Status::permission_denied(REMOVED));
+        }
+        Ok(())
+    }
+}
+
+/// Tells a member that it is not one any more.
+pub const REMOVED: &str = "the member has been permanently removed from the cluster";
+
+#[tonic::async_trait]
+impl Peer for Served {
+    async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendReply>, Status> {
+        self.check(&request)?;
+        let rpc = wire::take_append(request.into_inner())?;
+        let appended = self.node.raft().append_entries(rpc).await.map_err(stopped)?;
+        Ok(Response::new(wire::put_appended(&appended)))
+    }
+
+    async fn vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteReply>, Status> {
+        self.check(&request)?;
+        let request = request.into_inner();
+        let rpc = wire::take_vote_request(&request)?;
+        let raft = self.node.raft();
+        let voted = if request.before { raft.pre_vote(rpc).await } else { raft.vote(rpc).await };
+        Ok(Response::new(wire::put_voted(&voted.map_err(stopped)?)))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<SnapshotPart>>,
+    ) -> Result<Response<SnapshotReply>, Status> {
+        self.check(&request)?;
+        let mut parts = request.into_inner();
+        let failed = |error: &dyn std::fmt::Display| Status::internal(error.to_string());
+        let mut part = self.node.snapshots().part().map_err(|error| failed(&error))?;
+        let mut vote: Option<Vote> = None;
+        loop {
+            let next = tokio::time::timeout(PART_MAX, parts.message()).await;
+            let Some(next) =
+                next.map_err(|_| Status::deadline_exceeded("no part of the snapshot came"))??
+            else {
+                break;
+            };
+            if vote.is_none() {
+                vote = Some(wire::take_vote(next.vote.as_ref())?);
+            }
+            let pushed = tokio::task::spawn_blocking(move || part.push(&next.data).map(|()| part));
+            part = pushed.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        }
+        let vote = vote.ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
+        let meta = part.reader().map_err(|error| failed(&error))?.meta().map_err(|error| failed(&error))?;
+        let snapshot = Snapshot { meta, snapshot: SnapshotData::Received(part) };
+        let installed = self.node.raft().install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        Ok(Response::new(SnapshotReply { vote: wire::put_vote(&installed.vote) }))
+    }
+
+    async fn transfer(&self, request: Request<TransferRequest>) -> Result<Response<TransferReply>, Status> {
+        self.check(&request)?;
+        let request = wire::take_transfer(request.get_ref())?;
+        let taken = self.node.raft().handle_transfer_leader(request).await.map_err(stopped)?;
+        let refusal = taken.err().map(|error| error.to_string()).unwrap_or_default();
+        Ok(Response::new(TransferReply { refusal }))
+    }
+
+    async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
+        self.check(&request)?;
+        let command = Command::decode(request.into_inner().command)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let reply = match self.node.propose_here(command.op).await {
+            Ok(done) => {
+                ProposeReply { reply: encode_reply(&Ok(done.outcome)), index: done.index, term: done.term }
+            }
+            Err(error) => ProposeReply { reply: encode_reply(&Err(error)), index: 0, term: 0 },
+        };
+        Ok(Response::new(reply))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<ReadIndexRequest>,
+    ) -> Result<Response<ReadIndexReply>, Status> {
+        self.check(&request)?;
+        let reply = match self.node.read_index_here().await {
+            Ok(index) => ReadIndexReply { index, ..ReadIndexReply::default() },
+            Err(error) => ReadIndexReply { error: wire::put_error(Some(&error)), index: 0 },
+        };
+        Ok(Response::new(reply))
+    }
+
+    async fn ask(&self, request: Request<AskRequest>) -> Result<Response<AskReply>, Status> {
+        self.check(&request)?;
+        let what =
+            request.into_inner().what.ok_or_else(|| Status::invalid_argument("an unknown question"))?;
+        let reply = match self.node.answer_here(what).await {
+            Ok(reply) => reply,
+            Err(error) => AskReply { error: wire::put_error(Some(&error)), ..AskReply::default() },
+        };
+        Ok(Response::new(reply))
+    }
+
+    async fn members(&self, _request: Request<MembersRequest>) -> Result<Response<MembersReply>, Status> {
+        let members = self.node.members().into_iter().map(Into::into).collect();
+        Ok(Response::new(MembersReply { cluster: self.node.cluster_id(), members }))
+    }
+}
