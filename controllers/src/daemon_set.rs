@@ -41,7 +41,7 @@ pub fn start(ctx: &Context) {
     let wake = queue.clone();
     ctx.stores.daemon_sets.on_change(move |change| wake.add(change.key.clone()));
     owners_of_pods(&ctx.stores.pods, &queue, "DaemonSet", &expectations, &ctx.stores.daemon_sets, |set| {
-        Some(&set.spec.as_ref()?.selector)
+        Some(selector(&set.spec.as_ref()?.selector))
     });
     let (wake, sets) = (queue.clone(), ctx.stores.daemon_sets.clone());
     ctx.stores.nodes.on_change(move |change| {

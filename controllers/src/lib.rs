@@ -24,6 +24,7 @@ mod plan;
 mod pods;
 mod quota;
 mod replica_set;
+mod replication_controller;
 mod service_account;
 mod stateful_set;
 mod stores;
@@ -119,6 +120,7 @@ fn start(client: &kube::Client, scope: &coracle_client::Scope, settings: &Settin
     service_account::start(&ctx, settings.root_ca.clone());
     deployment::start(&ctx);
     replica_set::start(&ctx);
+    replication_controller::start(&ctx);
     stateful_set::start(&ctx);
     daemon_set::start(&ctx);
     job::start(&ctx);

@@ -39,11 +39,14 @@ macro_rules! resources {
 
 resources! {
     POD = "" "v1" "Pod" "pods";
+    NAMESPACE = "" "v1" "Namespace" "namespaces";
     NODE = "" "v1" "Node" "nodes";
     SERVICE_ACCOUNT = "" "v1" "ServiceAccount" "serviceaccounts";
     CONFIG_MAP = "" "v1" "ConfigMap" "configmaps";
     ENDPOINTS = "" "v1" "Endpoints" "endpoints";
     PERSISTENT_VOLUME_CLAIM = "" "v1" "PersistentVolumeClaim" "persistentvolumeclaims";
+    REPLICATION_CONTROLLER = "" "v1" "ReplicationController" "replicationcontrollers";
+    PERSISTENT_VOLUME = "" "v1" "PersistentVolume" "persistentvolumes";
     RESOURCE_QUOTA = "" "v1" "ResourceQuota" "resourcequotas";
     ENDPOINT_SLICE = "discovery.k8s.io" "v1" "EndpointSlice" "endpointslices";
     DEPLOYMENT = "apps" "v1" "Deployment" "deployments";

@@ -74,6 +74,13 @@ pub fn restarts(pod: &Pod) -> i32 {
         .unwrap_or(0)
 }
 
+/// Restarts of all the pod's containers together.
+pub fn all_restarts(pod: &Pod) -> i32 {
+    let status = pod.status.iter();
+    let lists = status.flat_map(|status| [&status.init_container_statuses, &status.container_statuses]);
+    lists.flatten().flatten().map(|container| container.restart_count).fold(0, i32::saturating_add)
+}
+
 /// Orders pods so that those to be deleted first come first: unassigned, pending, unready, cheap to delete, crowded
 /// together on a node, ready for less long, often restarted, young.
 pub fn rank_for_deletion(pods: &mut [Arc<Pod>], related: &[Arc<Pod>]) {

@@ -5,7 +5,7 @@
 use crate::context::Context;
 use crate::expectations::Expectations;
 use crate::ownership::{claim, selector};
-use crate::plan::{Action, Plan, REPLICA_SET, Tracked, status_patch};
+use crate::plan::{Action, Plan, REPLICA_SET, Resource, Tracked, status_patch};
 use crate::pods::{self, unless_zero};
 use crate::stores::candidates;
 use crate::wake::owners_of_pods;
@@ -26,34 +26,57 @@ pub fn start(ctx: &Context) {
     let wake = queue.clone();
     ctx.stores.replica_sets.on_change(move |change| wake.add(change.key.clone()));
     owners_of_pods(&ctx.stores.pods, &queue, "ReplicaSet", &expectations, &ctx.stores.replica_sets, |set| {
-        Some(&set.spec.as_ref()?.selector)
+        Some(selector(&set.spec.as_ref()?.selector))
     });
     ctx.control("replicaset", queue, 8, move |ctx, key| {
         let expectations = expectations.clone();
-        async move { sync(&ctx, &key, &expectations).await }
+        async move {
+            let Some(set) = ctx.stores.replica_sets.get(&key) else { return Ok(Next::Change) };
+            sync(&ctx, &REPLICA_SET, &set, &expectations).await
+        }
     });
 }
 
-async fn sync(ctx: &Context, key: &Key, expectations: &Expectations) -> Result<Next, ReconcileError> {
-    let Some(set) = ctx.stores.replica_sets.get(key) else { return Ok(Next::Change) };
-    let candidates =
-        candidates(&ctx.stores.pods, set.metadata.uid.as_deref().unwrap_or_default(), &key.namespace);
-    let plan = reconcile(&set, candidates, expectations.are_met(key), clock::now());
-    let done = ctx.execute(plan, Some(Tracked { expectations, owner: key })).await;
+/// `resource`: what the set is stored as; a ReplicationController is a set of another name.
+pub async fn sync(
+    ctx: &Context,
+    resource: &'static Resource,
+    set: &ReplicaSet,
+    expectations: &Expectations,
+) -> Result<Next, ReconcileError> {
+    let (key, uid) = (Key::of(&set.metadata), set.metadata.uid.as_deref().unwrap_or_default());
+    let of = || candidates(&ctx.stores.pods, uid, &key.namespace);
+    let work = Work::Change { settled: expectations.are_met(&key) };
+    let plan = reconcile(resource, set, of(), work, clock::now());
+    let done = ctx.execute(plan, Some(Tracked { expectations, owner: &key })).await;
     if let Err(ReconcileError::Api(kube::Error::Api(refusal))) = &done
         && matches!(refusal.code, 403 | 422)
     {
-        let mut told = Plan::default();
-        told.then(failure(&set, "FailedCreate", &refusal.message, clock::now()));
+        let told = reconcile(resource, set, of(), Work::Refused(&refusal.message), clock::now());
         ctx.execute(told, None).await?;
     }
     done
 }
 
-/// `settled`: whether the cache shows all that was done before; without it pods are only counted.
-pub fn reconcile(set: &ReplicaSet, candidates: Vec<Arc<Pod>>, settled: bool, now: Timestamp) -> Plan {
+/// What a reconcile may do besides counting.
+#[derive(Clone, Copy)]
+pub enum Work<'a> {
+    /// Create and delete pods. `settled`: whether the cache shows all that was done before; without it they are only counted.
+    Change { settled: bool },
+    /// Tell that the API refused the last change, with this message.
+    Refused(&'a str),
+}
+
+pub fn reconcile(
+    resource: &'static Resource,
+    set: &ReplicaSet,
+    candidates: Vec<Arc<Pod>>,
+    work: Work<'_>,
+    now: Timestamp,
+) -> Plan {
     let Some(spec) = &set.spec else { return Plan::default() };
-    let owner = ObjectId::of(set);
+    let owner =
+        ObjectId { api_version: resource.api_version(), kind: resource.kind.into(), ..ObjectId::of(set) };
     let wanted = selector(&spec.selector);
     let active = candidates.into_iter().filter(|pod| pods::is_active(pod)).collect();
     let claimed = claim(&crate::plan::POD, &owner, &set.metadata, wanted.as_ref(), active);
@@ -64,11 +87,16 @@ pub fn reconcile(set: &ReplicaSet, candidates: Vec<Arc<Pod>>, settled: bool, now
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
     let availability: Vec<_> = mine.iter().map(|pod| pods::availability(pod, min_ready, now)).collect();
     plan.look_again(availability.iter().filter_map(|available| available.err().flatten()).min());
-    if settled && set.metadata.deletion_timestamp.is_none() {
+    if matches!(work, Work::Change { settled: true }) && set.metadata.deletion_timestamp.is_none() {
         plan.then(changes(set, &owner, &mine));
     }
-    let status = status(set, &mine, availability.iter().filter(|available| available.is_ok()).count());
-    plan.then(status_patch(&REPLICA_SET, &set.metadata, &set.status, &status));
+    let available = availability.iter().filter(|available| available.is_ok()).count();
+    let mut status = status(set, &mine, available);
+    if let Work::Refused(message) = work {
+        let too_few = status.replicas < spec.replicas.unwrap_or(1);
+        tell_refusal(&mut status, if too_few { "FailedCreate" } else { "FailedDelete" }, message, now);
+    }
+    plan.then(status_patch(resource, &set.metadata, &set.status, &status));
     plan
 }
 
@@ -113,11 +141,13 @@ fn status(set: &ReplicaSet, mine: &[Arc<Pod>], available: usize) -> ReplicaSetSt
     }
 }
 
-/// The status of a set whose pods cannot be created or deleted; used once the API has refused.
-pub fn failure(set: &ReplicaSet, reason: &str, message: &str, now: Timestamp) -> Option<Action> {
-    let old = set.status.clone().unwrap_or_default();
-    let mut status = old.clone();
-    let mut conditions = old.conditions.unwrap_or_default();
+/// Says that pods cannot be created or deleted.
+fn tell_refusal(status: &mut ReplicaSetStatus, reason: &str, message: &str, now: Timestamp) {
+    let conditions = status.conditions.get_or_insert_default();
+    let before = conditions.iter().find(|condition| condition.type_ == "ReplicaFailure");
+    if before.is_some_and(|before| before.reason.as_deref() == Some(reason)) {
+        return;
+    }
     conditions.retain(|condition| condition.type_ != "ReplicaFailure");
     conditions.push(ReplicaSetCondition {
         type_: "ReplicaFailure".into(),
@@ -126,8 +156,6 @@ pub fn failure(set: &ReplicaSet, reason: &str, message: &str, now: Timestamp) ->
         message: Some(message.into()),
         last_transition_time: Some(Time(now)),
     });
-    status.conditions = Some(conditions);
-    status_patch(&REPLICA_SET, &set.metadata, &set.status, &status)
 }
 
 #[cfg(test)]
@@ -151,7 +179,8 @@ mod tests {
     /// The plan in words: `+` a pod created, `-x` one deleted, the status' replicas.
     fn plan(replicas: i32, pods: &[Value], settled: bool) -> Vec<String> {
         let pods = pods.iter().map(|value| Arc::new(pod(value.clone()))).collect();
-        let plan = reconcile(&set(replicas), pods, settled, at("2026-01-01T00:00:00Z"));
+        let work = Work::Change { settled };
+        let plan = reconcile(&REPLICA_SET, &set(replicas), pods, work, at("2026-01-01T00:00:00Z"));
         let words = plan.actions().map(|action| match action {
             Action::Create { .. } => "+".to_owned(),
             Action::Delete { key, .. } => format!("-{}", key.name),
@@ -174,5 +203,24 @@ mod tests {
     #[test]
     fn nothing_is_done_on_a_stale_view() {
         assert_eq!(plan(3, &[owned("a", "Running")], false), ["status 1"]);
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_the_counts_and_forgotten_when_all_are_there() {
+        let now = at("2026-01-01T00:00:00Z");
+        let pods = vec![Arc::new(pod(owned("a", "Running")))];
+        let plan = reconcile(&REPLICA_SET, &set(2), pods.clone(), Work::Refused("exceeded quota"), now);
+        let Some(Action::Patch { patch, .. }) = plan.actions().next() else { panic!("told") };
+        assert_eq!(
+            (&patch["status"]["replicas"], &patch["status"]["conditions"][0]["reason"]),
+            (&json!(1), &json!("FailedCreate"))
+        );
+        let mut refused = set(1);
+        let mut status = refused.status.clone().unwrap_or_default();
+        tell_refusal(&mut status, "FailedCreate", "exceeded quota", now);
+        refused.status = Some(status);
+        let plan = reconcile(&REPLICA_SET, &refused, pods, Work::Change { settled: true }, now);
+        let Some(Action::Patch { patch, .. }) = plan.actions().next() else { panic!("told") };
+        assert_eq!(patch["status"]["conditions"], Value::Null);
     }
 }

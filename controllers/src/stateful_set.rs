@@ -33,7 +33,7 @@ pub fn start(ctx: &Context) {
         "StatefulSet",
         &expectations,
         &ctx.stores.stateful_sets,
-        |set| Some(&set.spec.as_ref()?.selector),
+        |set| Some(selector(&set.spec.as_ref()?.selector)),
     );
     ctx.control("statefulset", queue, 4, |ctx, key| async move { sync(&ctx, &key).await });
 }

@@ -5,7 +5,8 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, Repl
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota,
+    Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -52,6 +53,7 @@ stores! {
     quotas: ResourceQuota,
     deployments: Deployment,
     replica_sets: ReplicaSet,
+    replication_controllers: ReplicationController,
     stateful_sets: StatefulSet,
     daemon_sets: DaemonSet,
     revisions: ControllerRevision,
@@ -83,6 +85,7 @@ impl Stores {
             quotas: Reflector::new(Api::all(c())).start(scope),
             deployments: Reflector::new(Api::all(c())).start(scope),
             replica_sets: owned(Api::all(c())).start(scope),
+            replication_controllers: Reflector::new(Api::all(c())).start(scope),
             stateful_sets: Reflector::new(Api::all(c())).start(scope),
             daemon_sets: Reflector::new(Api::all(c())).start(scope),
             revisions: owned(Api::all(c())).start(scope),

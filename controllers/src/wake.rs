@@ -1,10 +1,10 @@
 //! Wakes the owners of pods: the one that controls a changed pod, or those that may adopt one that nobody controls.
 
 use crate::expectations::Expectations;
-use crate::ownership::{selector, selects};
+use crate::ownership::selects;
 use coracle_client::{Key, Queue, Store, controller_of};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::Selector;
 use std::sync::Arc;
 
 /// Adds to `queue` the owners of kind `kind` whose pods change. `selector_of`: how an owner selects pods.
@@ -14,7 +14,7 @@ pub fn owners_of_pods<K>(
     kind: &'static str,
     expectations: &Arc<Expectations>,
     owners: &Store<K>,
-    selector_of: fn(&K) -> Option<&LabelSelector>,
+    selector_of: fn(&K) -> Option<Option<Selector>>,
 ) where
     K: kube::Resource + Send + Sync + 'static,
 {
@@ -37,7 +37,7 @@ pub fn owners_of_pods<K>(
             return;
         };
         for owner in owners.list_in(&change.key.namespace) {
-            let wanted = selector_of(&owner).and_then(selector);
+            let wanted = selector_of(&owner).flatten();
             if selects(wanted.as_ref(), &pod.metadata) {
                 wake.add(Key::of(owner.meta()));
             }

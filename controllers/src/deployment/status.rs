@@ -56,8 +56,27 @@ pub fn update(
         );
     }
     progress(deployment, sets, step, (&old, &status), &mut conditions, look_again);
+    conditions.list.retain(|condition| condition.type_ != "ReplicaFailure");
+    conditions.list.extend(refusal(sets));
     status.conditions = Some(conditions.list);
     status_patch(&DEPLOYMENT, &deployment.metadata, &deployment.status, &status)
+}
+
+/// What keeps pods from being made, as the newest ReplicaSet that says so tells it.
+fn refusal(sets: &Sets) -> Option<DeploymentCondition> {
+    let of = |set: &std::sync::Arc<k8s_openapi::api::apps::v1::ReplicaSet>| {
+        let conditions = set.status.as_ref()?.conditions.as_ref()?;
+        conditions.iter().find(|condition| condition.type_ == "ReplicaFailure").cloned()
+    };
+    let told = sets.current.as_ref().and_then(of).or_else(|| sets.old.iter().rev().find_map(of))?;
+    Some(DeploymentCondition {
+        type_: told.type_,
+        status: told.status,
+        reason: told.reason,
+        message: told.message,
+        last_update_time: told.last_transition_time.clone(),
+        last_transition_time: told.last_transition_time,
+    })
 }
 
 fn counts(deployment: &Deployment, sets: &Sets) -> DeploymentStatus {

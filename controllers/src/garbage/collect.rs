@@ -4,7 +4,7 @@ use super::Garbage;
 use super::decide::{Owner, Verdict, decide};
 use super::graph::{FOREGROUND, Node, ORPHAN};
 use coracle_client::controller::{Next, ReconcileError};
-use coracle_client::{Key, errors};
+use coracle_client::{EventType, Key, errors};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::core::ApiResource;
@@ -27,7 +27,7 @@ pub async fn look_at(garbage: &Garbage, uid: &str) -> Result<Next, ReconcileErro
     }
     let mut owners = Vec::new();
     for owner in live.owner_references.iter().flatten() {
-        owners.push((owner.clone(), inspect(garbage, owner, &node.key.namespace).await?));
+        owners.push((owner.clone(), inspect(garbage, owner, &node).await?));
     }
     let has_dependents = !garbage.graph.lock().dependents(uid).is_empty();
     match decide(&owners, &live.finalizers.clone().unwrap_or_default(), has_dependents) {
@@ -95,10 +95,24 @@ async fn drop_finalizer(garbage: &Garbage, uid: &str, node: &Node, finalizer: &s
 async fn inspect(
     garbage: &Garbage,
     owner: &OwnerReference,
-    namespace: &str,
+    dependent: &Node,
 ) -> Result<Owner, ReconcileError> {
+    let namespace = &dependent.key.namespace;
     let known = garbage.graph.lock().get(&owner.uid).cloned();
     if let Some(node) = known {
+        if !node.may_own_in(namespace) {
+            garbage.recorder.event(
+                &dependent.id(),
+                EventType::Warning,
+                "OwnerRefInvalidNamespace",
+                format!(
+                    "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in namespace \"{namespace}\"",
+                    owner.api_version, owner.kind, owner.name, owner.uid
+                ),
+            );
+            // One that is nowhere in a namespace names an owner that lives in one: nothing may be concluded.
+            return Ok(if namespace.is_empty() { Owner::Solid } else { Owner::Absent });
+        }
         let waits = node.waits_for_dependents() && owner.block_owner_deletion == Some(true);
         return Ok(if waits { Owner::Waiting } else { Owner::Solid });
     }
@@ -107,6 +121,9 @@ async fn inspect(
     else {
         return Ok(Owner::Solid);
     };
+    if namespaced && namespace.is_empty() {
+        return Ok(Owner::Solid);
+    }
     let namespace = if namespaced { namespace } else { "" };
     let live = api(garbage, &resource, namespace).get_metadata_opt(&owner.name).await?;
     Ok(match live {

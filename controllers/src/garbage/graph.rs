@@ -2,7 +2,7 @@
 //!
 //! In: objects seen and gone. Out: for each change, the uids to look at.
 
-use coracle_client::Key;
+use coracle_client::{Key, ObjectId};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::core::ApiResource;
 use std::collections::{HashMap, HashSet};
@@ -16,6 +16,7 @@ pub const ORPHAN: &str = "orphan";
 pub struct Node {
     pub resource: Arc<ApiResource>,
     pub key: Key,
+    pub uid: String,
     pub owners: Vec<OwnerReference>,
     pub deleting: bool,
     pub finalizers: Vec<String>,
@@ -26,6 +27,7 @@ impl Node {
         Self {
             resource,
             key: Key::of(meta),
+            uid: meta.uid.clone().unwrap_or_default(),
             owners: meta.owner_references.clone().unwrap_or_default(),
             deleting: meta.deletion_timestamp.is_some(),
             finalizers: meta.finalizers.clone().unwrap_or_default(),
@@ -34,6 +36,22 @@ impl Node {
 
     fn has(&self, finalizer: &str) -> bool {
         self.finalizers.iter().any(|own| own == finalizer)
+    }
+
+    /// How events name it.
+    pub fn id(&self) -> ObjectId {
+        ObjectId {
+            api_version: self.resource.api_version.clone(),
+            kind: self.resource.kind.clone(),
+            namespace: self.key.namespace.clone(),
+            name: self.key.name.clone(),
+            uid: self.uid.clone(),
+        }
+    }
+
+    /// Owners own in their own namespace; those outside of namespaces, everywhere.
+    pub fn may_own_in(&self, namespace: &str) -> bool {
+        self.key.namespace.is_empty() || self.key.namespace == namespace
     }
 
     /// Going away, once its dependents are gone.
@@ -90,7 +108,10 @@ impl Graph {
             self.dependents.entry(owner.clone()).or_default().insert(uid.to_owned());
         }
         let mut look_at = Vec::new();
-        let doubtful = |owner: &String| self.nodes.get(owner).is_none_or(Node::waits_for_dependents);
+        let doubtful = |owner: &String| {
+            let owner = self.nodes.get(owner);
+            owner.is_none_or(|owner| owner.waits_for_dependents() || !owner.may_own_in(&node.key.namespace))
+        };
         if node.waits_for_dependents() || node.orphans_dependents() || new.iter().any(doubtful) {
             look_at.push(uid.to_owned());
         }
@@ -161,6 +182,20 @@ mod tests {
         graph.saw("owner", &node(json!({})));
         assert!(graph.saw("child", &node(owned_by("owner"))).is_empty());
         assert_eq!(graph.lost("owner"), ["child"]);
+    }
+
+    #[test]
+    fn an_owner_in_another_namespace_is_doubted_and_one_outside_of_them_is_not() {
+        let mut graph = Graph::default();
+        graph.saw("elsewhere", &node(json!({ "namespace": "b" })));
+        graph.saw("everywhere", &node(json!({})));
+        let child = |owner: &str| {
+            let mut meta = owned_by(owner);
+            meta["namespace"] = json!("a");
+            node(meta)
+        };
+        assert_eq!(graph.saw("child", &child("elsewhere")), ["child"]);
+        assert!(graph.saw("child", &child("everywhere")).is_empty());
     }
 
     #[test]

@@ -17,8 +17,8 @@ mod graph;
 mod monitor;
 
 use crate::context::Context;
-use coracle_client::Queue;
 use coracle_client::controller;
+use coracle_client::{Queue, Recorder};
 use graph::Graph;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ pub fn start(ctx: &Context) {
         client: ctx.client.clone(),
         graph: Arc::new(Mutex::new(Graph::default())),
         queue: Queue::new(),
+        recorder: Recorder::new(ctx.client.clone(), "garbage-collector-controller", None, &ctx.scope),
     };
     let (synced, mut ready) = watch::channel(false);
     ctx.scope.spawn("garbage monitors", monitor::follow(garbage.clone(), ctx.scope.clone(), synced));
@@ -55,4 +56,5 @@ pub struct Garbage {
     graph: Arc<Mutex<Graph>>,
     /// Uids of objects to look at.
     queue: Queue<String>,
+    recorder: Recorder,
 }

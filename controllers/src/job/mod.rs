@@ -6,17 +6,22 @@
 //!
 //! so that neither a crash of ours nor the deletion of a pod ever counts it twice or not at all.
 //!
-//!     mod.rs    order of decisions       count.rs  which pods count, and how       pod.rs  making pods
+//!     mod.rs      order of decisions                   count.rs  which pods count, and how
+//!     outcome.rs  what ends a Job, and how             index.rs  the indexes of an indexed Job
+//!     policy.rs   what a pod's failure means           pod.rs    making pods
 
 mod count;
 mod cron;
+mod index;
+mod outcome;
 mod pod;
 mod policy;
 mod ttl;
 
 use crate::context::Context;
 use crate::expectations::Expectations;
-use crate::plan::{JOB, Plan, Tracked, status_patch};
+use crate::ownership::selector;
+use crate::plan::{Action, JOB, Plan, Tracked, status_patch};
 use crate::pods;
 use crate::stores::BY_OWNER;
 use crate::wake::owners_of_pods;
@@ -40,7 +45,7 @@ pub fn start(ctx: &Context) {
     let wake = queue.clone();
     ctx.stores.jobs.on_change(move |change| wake.add(change.key.clone()));
     owners_of_pods(&ctx.stores.pods, &queue, "Job", &expectations, &ctx.stores.jobs, |job| {
-        job.spec.as_ref()?.selector.as_ref()
+        Some(selector(job.spec.as_ref()?.selector.as_ref()?))
     });
     ctx.control("job", queue, 8, move |ctx, key| {
         let expectations = expectations.clone();
@@ -85,117 +90,75 @@ pub fn finished_at(job: &Job) -> Option<Timestamp> {
     ended.last_transition_time.as_ref().map(|at| at.0)
 }
 
-/// Why Jobs fail.
-const REASONS: [&str; 3] = ["BackoffLimitExceeded", "DeadlineExceeded", "PodFailurePolicy"];
+/// Where set, a pod is replaced only once it ended; with a failure policy, its end must be known before it is judged.
+pub fn replaces_failed_only(spec: &JobSpec) -> bool {
+    spec.pod_replacement_policy.as_deref() == Some("Failed") || spec.pod_failure_policy.is_some()
+}
 
-/// How a Job ends: reason and message.
-type End = (&'static str, String);
+/// Jobs that another controller runs are none of our business.
+fn is_ours(spec: &JobSpec) -> bool {
+    spec.managed_by.as_deref().is_none_or(|name| name == "kubernetes.io/job-controller")
+}
 
 pub fn reconcile(job: &Job, pods: &[Arc<Pod>], settled: bool, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let Some(spec) = &job.spec else { return plan };
+    let Some(spec) = job.spec.as_ref().filter(|spec| is_ours(spec)) else { return plan };
     let owner = ObjectId::of(job);
     if finished_at(job).is_some() || job.metadata.deletion_timestamp.is_some() {
         plan.then(pods.iter().filter(|pod| pod::is_tracked(pod)).map(|pod| pod::untrack(pod)));
         return plan;
     }
-    let tally = Tally::of(job, spec, pods);
+    let tally = Tally::of(job, spec, pods, outcome::is_decided(job));
     let mut status = tally.status.clone();
     let suspended = spec.suspend == Some(true);
-    suspend_or_resume(&mut status, suspended, now);
+    plan.then(suspend_or_resume(&owner, &mut status, suspended, now));
     if status.start_time.is_none() && !suspended {
         status.start_time = Some(Time(now));
     }
-    let failure = failure(job, spec, &tally, pods, status.start_time.as_ref().map(|at| at.0), now, &mut plan);
-    let success = failure.is_none() && is_done(spec, &tally);
+    let started = status.start_time.as_ref().map(|at| at.0);
+    let failure = outcome::failure(job, spec, &tally, pods, started, now, &mut plan);
+    let success = if failure.is_none() { outcome::success(job, spec, &tally) } else { None };
     let active: Vec<_> = pods.iter().filter(|pod| pods::is_active(pod)).collect();
 
-    if settled && (failure.is_some() || success || suspended) {
+    if settled && (failure.is_some() || success.is_some() || suspended) {
         plan.then(active.iter().map(|pod| pods::delete(pod, &owner)));
     } else if settled {
         let (actions, left) = changes(spec, &owner, &tally, &active, now);
         plan.then(actions);
         plan.look_again(left);
     }
-    // The pods that decided it may be gone before the end: what they decided is kept.
-    if let Some((reason, message)) = failure.as_ref().filter(|_| condition(job, "FailureTarget").is_none()) {
-        set(&mut status, "FailureTarget", "True", reason, message, now);
+    if let Some(end) = &failure {
+        outcome::decide(job, &mut status, "FailureTarget", end, now);
+    }
+    if let Some(end) = &success {
+        outcome::decide(job, &mut status, "SuccessCriteriaMet", end, now);
     }
     plan.then(tally.untrack.iter().map(|pod| pod::untrack(pod)));
-    if active.is_empty() && tally.is_settled() {
-        let event = if let Some((reason, message)) = &failure {
-            end(&mut status, "FailureTarget", "Failed", reason, message, now);
-            Some((EventType::Warning, *reason, message.clone()))
-        } else if success {
-            end(
-                &mut status,
-                "SuccessCriteriaMet",
-                "Complete",
-                "CompletionsReached",
-                "Reached expected number of succeeded pods",
-                now,
-            );
-            status.completion_time = Some(Time(now));
-            Some((EventType::Normal, "Completed", "Job completed".to_owned()))
-        } else {
-            None
-        };
-        plan.then(event.map(|(kind, reason, message)| crate::plan::Action::Event {
-            about: owner,
-            kind,
-            reason,
-            message,
-        }));
+    if active.is_empty() && tally.terminating == 0 && tally.is_settled() {
+        plan.then(finish(&owner, &mut status, failure, success, now));
     }
     plan.then(status_patch(&JOB, &job.metadata, &job.status, &status));
     plan
 }
 
-fn is_done(spec: &JobSpec, tally: &Tally) -> bool {
-    match spec.completions {
-        Some(wanted) => tally.succeeded >= wanted,
-        None => tally.succeeded > 0 && tally.active == 0,
-    }
-}
-
-fn failure(
-    job: &Job,
-    spec: &JobSpec,
-    tally: &Tally,
-    pods: &[Arc<Pod>],
-    started: Option<Timestamp>,
+/// Writes the end, once no pod is left that runs.
+fn finish(
+    owner: &ObjectId,
+    status: &mut JobStatus,
+    failure: Option<outcome::End>,
+    success: Option<outcome::End>,
     now: Timestamp,
-    plan: &mut Plan,
-) -> Option<End> {
-    if let Some(target) = condition(job, "FailureTarget") {
-        let reason =
-            REASONS.into_iter().find(|reason| target.reason.as_deref() == Some(reason)).unwrap_or(REASONS[0]);
-        return Some((reason, target.message.clone().unwrap_or_default()));
-    }
-    if let Some(message) = &tally.forbidden_failure {
-        return Some(("PodFailurePolicy", message.clone()));
-    }
-    let limit = spec.backoff_limit.unwrap_or(6);
-    let in_place =
-        spec.template.spec.as_ref().and_then(|pod| pod.restart_policy.as_deref()) == Some("OnFailure");
-    let restarts: i32 =
-        pods.iter().filter(|pod| in_place && pods::is_active(pod)).map(|pod| pods::restarts(pod)).sum();
-    if tally.failed > limit || (restarts > 0 && restarts >= limit) {
-        return Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit".into()));
-    }
-    if let (Some(deadline), Some(started), false) =
-        (spec.active_deadline_seconds, started, spec.suspend == Some(true))
-    {
-        match pods::until(started, deadline, now) {
-            None => {
-                return Some(("DeadlineExceeded", "Job was active longer than specified deadline".into()));
-            }
-            left => {
-                plan.look_again(left);
-            }
-        }
-    }
-    None
+) -> Option<Action> {
+    let (kind, reason, message) = if let Some((reason, message)) = failure {
+        set(status, "Failed", "True", reason, &message, now);
+        (EventType::Warning, reason, message)
+    } else {
+        let (reason, message) = success?;
+        set(status, "Complete", "True", reason, &message, now);
+        status.completion_time = Some(Time(now));
+        (EventType::Normal, "Completed", "Job completed".to_owned())
+    };
+    Some(Action::Event { about: owner.clone(), kind, reason, message })
 }
 
 /// Pods to create, or to delete when there are too many; and when to look again, if it is too early for more.
@@ -205,28 +168,40 @@ fn changes(
     tally: &Tally,
     active: &[&Arc<Pod>],
     now: Timestamp,
-) -> (Vec<crate::plan::Action>, Option<Duration>) {
+) -> (Vec<Action>, Option<Duration>) {
     let parallelism = spec.parallelism.unwrap_or(1);
     let wanted = match spec.completions {
         Some(completions) => parallelism.min(completions - tally.succeeded),
         None if tally.succeeded > 0 => tally.active.min(parallelism),
         None => parallelism,
     };
-    let missing = wanted.max(0) - tally.active;
-    if missing < 0 {
+    let surplus = tally.active - wanted.max(0);
+    if surplus > 0 {
         let mut ranked: Vec<_> = active.iter().map(|pod| Arc::clone(pod)).collect();
         let related = ranked.clone();
         pods::rank_for_deletion(&mut ranked, &related);
-        let surplus = ranked.iter().take(usize::try_from(-missing).unwrap_or(0));
+        let surplus = ranked.iter().take(usize::try_from(surplus).unwrap_or(0));
         return (surplus.map(|pod| pods::delete(pod, owner)).collect(), None);
     }
-    match tally.backoff_left(BACKOFF_FIRST, BACKOFF_MOST, now).filter(|_| missing > 0) {
+    let leaving = if replaces_failed_only(spec) { tally.terminating } else { 0 };
+    let missing = usize::try_from(-surplus - leaving).unwrap_or(0);
+    let wait = if spec.backoff_limit_per_index.is_some() {
+        None
+    } else {
+        tally.backoff_left(BACKOFF_FIRST, BACKOFF_MOST, now).filter(|_| missing > 0)
+    };
+    match wait {
         Some(left) => (Vec::new(), Some(left)),
-        None => (pod::create(spec, owner, tally, usize::try_from(missing).unwrap_or(0)), None),
+        None => pod::create(spec, owner, tally, missing, now),
     }
 }
 
-fn suspend_or_resume(status: &mut JobStatus, suspended: bool, now: Timestamp) {
+fn suspend_or_resume(
+    owner: &ObjectId,
+    status: &mut JobStatus,
+    suspended: bool,
+    now: Timestamp,
+) -> Option<Action> {
     let is_suspended = status
         .conditions
         .iter()
@@ -237,12 +212,13 @@ fn suspend_or_resume(status: &mut JobStatus, suspended: bool, now: Timestamp) {
         status.start_time = None;
     } else if !suspended && is_suspended {
         set(status, "Suspended", "False", "JobResumed", "Job resumed", now);
+        status.start_time = Some(Time(now));
+    } else {
+        return None;
     }
-}
-
-fn end(status: &mut JobStatus, target: &str, kind: &str, reason: &str, message: &str, now: Timestamp) {
-    set(status, target, "True", reason, message, now);
-    set(status, kind, "True", reason, message, now);
+    let (reason, message) =
+        if suspended { ("Suspended", "Job suspended") } else { ("Resumed", "Job resumed") };
+    Some(Action::Event { about: owner.clone(), kind: EventType::Normal, reason, message: message.into() })
 }
 
 fn set(status: &mut JobStatus, kind: &str, value: &str, reason: &str, message: &str, now: Timestamp) {

@@ -1,12 +1,16 @@
 //! Making a Job's pods, and letting them go once they are counted.
 
 use super::count::Tally;
+use super::index::{FAILURES, IGNORED_FAILURES};
+use super::{BACKOFF_FIRST, BACKOFF_MOST};
 use crate::plan::{Action, POD};
 use crate::pods;
 use coracle_client::{Key, ObjectId};
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::JobSpec;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Keeps a pod until it is counted.
 pub const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
@@ -35,18 +39,34 @@ pub fn untrack(pod: &Pod) -> Action {
     }
 }
 
-/// `missing` more pods; for indexed Jobs the lowest indexes that are neither done nor under way.
-pub fn create(spec: &JobSpec, owner: &ObjectId, tally: &Tally, missing: usize) -> Vec<Action> {
+/// `missing` more pods; for indexed Jobs the lowest indexes that are neither done, given up nor under way. The time: when
+/// the next index may be tried that must not be yet.
+pub fn create(
+    spec: &JobSpec,
+    owner: &ObjectId,
+    tally: &Tally,
+    missing: usize,
+    now: Timestamp,
+) -> (Vec<Action>, Option<Duration>) {
     let missing = missing.min(BURST);
     if spec.completion_mode.as_deref() != Some("Indexed") {
-        return (0..missing).map(|_| pods::create(body(spec, owner, None), owner)).collect();
+        let pods = (0..missing).map(|_| pods::create(body(spec, owner, None, tally), owner));
+        return (pods.collect(), None);
     }
-    let free = (0..spec.completions.unwrap_or(0))
-        .filter(|index| !tally.done.contains(index) && !tally.busy.contains(index));
-    free.take(missing).map(|index| pods::create(body(spec, owner, Some(index)), owner)).collect()
+    let taken = [&tally.done, &tally.given_up, &tally.busy];
+    let free =
+        (0..spec.completions.unwrap_or(0)).filter(|index| !taken.iter().any(|set| set.contains(index)));
+    let (mut actions, mut soonest): (Vec<_>, Option<Duration>) = (Vec::new(), None);
+    for index in free.take(missing) {
+        match tally.retries.wait(index, BACKOFF_FIRST, BACKOFF_MOST, now) {
+            Some(wait) => soonest = Some(soonest.map_or(wait, |known| known.min(wait))),
+            None => actions.push(pods::create(body(spec, owner, Some(index), tally), owner)),
+        }
+    }
+    (actions, soonest)
 }
 
-fn body(spec: &JobSpec, owner: &ObjectId, index: Option<i32>) -> Value {
+fn body(spec: &JobSpec, owner: &ObjectId, index: Option<i32>, tally: &Tally) -> Value {
     let mut pod = pods::from_template(&spec.template, owner);
     let mut finalizers = pod["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
     finalizers.push(json!(FINALIZER));
@@ -59,6 +79,13 @@ fn body(spec: &JobSpec, owner: &ObjectId, index: Option<i32>) -> Value {
     pod["metadata"]["generateName"] = json!(format!("{}-{index}-", owner.name));
     pod["metadata"]["annotations"][INDEX] = json!(index.to_string());
     pod["metadata"]["labels"][INDEX] = json!(index.to_string());
+    if spec.backoff_limit_per_index.is_some() {
+        let retry = tally.retries.next(index);
+        pod["metadata"]["annotations"][FAILURES] = json!(retry.map_or(0, |retry| retry.failures).to_string());
+        if let Some(retry) = retry.filter(|retry| retry.ignored > 0) {
+            pod["metadata"]["annotations"][IGNORED_FAILURES] = json!(retry.ignored.to_string());
+        }
+    }
     pod["spec"]["hostname"] = json!(format!("{}-{index}", owner.name));
     let variable = json!({ "name": "JOB_COMPLETION_INDEX", "valueFrom": { "fieldRef": { "fieldPath": format!("metadata.labels['{INDEX}']") } } });
     for list in ["containers", "initContainers"] {

@@ -10,6 +10,8 @@ pub enum Meaning {
     Count,
     /// Does not count.
     Ignore,
+    /// Ends the pod's index.
+    FailIndex,
     /// Ends the Job, with this message.
     FailJob(String),
 }
@@ -29,6 +31,7 @@ pub fn meaning(spec: &JobSpec, pod: &Pod) -> Meaning {
         let Some(because) = because else { continue };
         return match rule.action.as_str() {
             "Ignore" => Meaning::Ignore,
+            "FailIndex" if spec.backoff_limit_per_index.is_some() => Meaning::FailIndex,
             "FailJob" => Meaning::FailJob(format!("{because} matching FailJob rule at index {index}")),
             _ => Meaning::Count,
         };

@@ -22,13 +22,16 @@ fn job(extra: &Value, status: &Value) -> Job {
 fn member(words: &str) -> Arc<Pod> {
     let words: Vec<_> = words.split(' ').collect();
     let finalizers = if words.contains(&"freed") { json!([]) } else { json!([pod::FINALIZER]) };
-    let notes = words
-        .iter()
-        .find_map(|word| word.strip_prefix("index="))
-        .map_or(json!({}), |index| json!({ pod::INDEX: index }));
+    let mut notes = json!({});
+    for (prefix, annotation) in [("index=", pod::INDEX), ("failures=", index::FAILURES)] {
+        if let Some(value) = words.iter().find_map(|word| word.strip_prefix(prefix)) {
+            notes[annotation] = json!(value);
+        }
+    }
+    let leaves = words.contains(&"leaving").then_some("2026-01-01T00:30:00Z");
     let terminated = json!([{ "name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": { "terminated": { "exitCode": 1, "finishedAt": "2026-01-01T00:00:00Z" } } }]);
     Arc::new(pod(json!({
-        "metadata": { "name": words[0], "namespace": "ns", "uid": words[0], "finalizers": finalizers, "annotations": notes },
+        "metadata": { "name": words[0], "namespace": "ns", "uid": words[0], "finalizers": finalizers, "annotations": notes, "deletionTimestamp": leaves },
         "status": { "phase": words[1], "containerStatuses": terminated },
     })))
 }
@@ -39,7 +42,10 @@ fn steps(job: &Job, pods: &[&str]) -> Vec<String> {
     let plan = reconcile(job, &pods, true, at(NOW));
     let words = plan.actions().filter_map(|action| match action {
         Action::Create { body, .. } => {
-            Some(format!("+{}", body["metadata"]["annotations"][pod::INDEX].as_str().unwrap_or("")))
+            let notes = &body["metadata"]["annotations"];
+            let failures = notes[index::FAILURES].as_str().filter(|count| *count != "0");
+            let failures = failures.map(|count| format!(" after {count}")).unwrap_or_default();
+            Some(format!("+{}{failures}", notes[pod::INDEX].as_str().unwrap_or("")))
         }
         Action::Delete { key, .. } => Some(format!("-{}", key.name)),
         Action::Patch { resource, key, .. } if **resource == POD => Some(format!("free {}", key.name)),
@@ -51,7 +57,7 @@ fn steps(job: &Job, pods: &[&str]) -> Vec<String> {
                 .flatten()
                 .map(|condition| condition["type"].as_str().unwrap_or(""));
             let mut told: Vec<String> = ends.map(str::to_owned).collect();
-            for field in ["succeeded", "failed", "completedIndexes"] {
+            for field in ["succeeded", "failed", "completedIndexes", "failedIndexes"] {
                 if !status[field].is_null() {
                     told.push(format!("{field}={}", status[field]).replace('"', ""));
                 }
@@ -75,9 +81,9 @@ fn as_many_run_as_may() {
 #[test]
 fn a_pod_is_written_down_then_freed_then_counted() {
     let spec = json!({ "completions": 1, "parallelism": 1 });
-    assert!(steps(&job(&spec, &json!({})), &["a Succeeded"]).is_empty());
+    assert_eq!(steps(&job(&spec, &json!({})), &["a Succeeded"]), ["SuccessCriteriaMet"]);
     let written = json!({ "uncountedTerminatedPods": { "succeeded": ["a"] } });
-    assert_eq!(steps(&job(&spec, &written), &["a Succeeded"]), ["free a"]);
+    assert_eq!(steps(&job(&spec, &written), &["a Succeeded"]), ["free a", "SuccessCriteriaMet"]);
     assert_eq!(
         steps(&job(&spec, &written), &["a Succeeded freed"]),
         ["SuccessCriteriaMet Complete succeeded=1"]
@@ -117,6 +123,60 @@ fn a_suspended_job_has_no_pods() {
 
 #[test]
 fn indexes_are_told_in_runs() {
-    let told = |text| count::tell_indexes(&count::parse_indexes(text));
+    let told = |text| index::tell_indexes(&index::parse_indexes(text));
     assert_eq!((told("1,3-5,7"), told("0,1"), told("")), ("1,3-5,7".into(), "0,1".into(), String::new()));
+}
+
+#[test]
+fn an_index_has_a_limit_of_its_own() {
+    let spec = json!({ "completions": 2, "parallelism": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 1, "backoffLimit": 99 });
+    let none = json!({ "failedIndexes": "" });
+    // The failed pod stays uncounted until the next one of its index exists.
+    assert_eq!(steps(&job(&spec, &none), &["a Failed index=0", "b Running index=1"]), ["+0 after 1"]);
+    let retried = ["a Failed index=0", "c Running index=0 failures=1", "b Running index=1"];
+    assert!(steps(&job(&spec, &none), &retried).is_empty(), "written down, not counted yet");
+    let failed_again = ["c Failed index=0 failures=1", "b Running index=1"];
+    assert_eq!(steps(&job(&spec, &none), &failed_again), ["failedIndexes=0"]);
+    let rest_done = json!({ "failedIndexes": "0", "completedIndexes": "1", "failed": 2 });
+    assert_eq!(steps(&job(&spec, &rest_done), &[]), ["FailureTarget Failed succeeded=1"]);
+}
+
+#[test]
+fn too_many_failed_indexes_end_it() {
+    let spec = json!({ "completions": 9, "completionMode": "Indexed", "backoffLimitPerIndex": 0, "maxFailedIndexes": 1, "backoffLimit": 99 });
+    let status = json!({ "failedIndexes": "0,1", "failed": 2 });
+    assert_eq!(steps(&job(&spec, &status), &["x Running index=3"]), ["-x", "FailureTarget"]);
+}
+
+#[test]
+fn a_success_policy_ends_it_early() {
+    let spec = json!({ "completions": 3, "parallelism": 3, "completionMode": "Indexed", "successPolicy": { "rules": [{ "succeededIndexes": "0,2", "succeededCount": 1 }] } });
+    let status = json!({ "completedIndexes": "1", "succeeded": 1 });
+    assert_eq!(
+        steps(&job(&spec, &status), &["a Running index=0", "c Running index=2"]),
+        Vec::<String>::new()
+    );
+    let status = json!({ "completedIndexes": "0", "succeeded": 1 });
+    assert_eq!(steps(&job(&spec, &status), &["b Running index=1"]), ["-b", "SuccessCriteriaMet"]);
+    assert_eq!(steps(&job(&spec, &status), &[]), ["SuccessCriteriaMet Complete"]);
+}
+
+#[test]
+fn a_pod_that_leaves_is_replaced_at_once_or_when_it_ended() {
+    let spec = |policy: &str| json!({ "completions": 1, "parallelism": 1, "backoffLimit": 9, "podReplacementPolicy": policy });
+    let leaving = ["a Running leaving freed"];
+    assert_eq!(steps(&job(&spec("TerminatingOrFailed"), &json!({})), &leaving), ["+"]);
+    assert!(steps(&job(&spec("Failed"), &json!({})), &leaving).is_empty());
+    assert_eq!(steps(&job(&spec("Failed"), &json!({ "failed": 1 })), &["a Failed leaving freed"]), ["+"]);
+}
+
+#[test]
+fn the_end_waits_for_pods_that_leave() {
+    let spec = json!({ "completions": 1, "parallelism": 1, "backoffLimit": 0 });
+    assert_eq!(steps(&job(&spec, &json!({ "failed": 1 })), &["a Running leaving freed"]), ["FailureTarget"]);
+}
+
+#[test]
+fn a_job_of_another_controller_is_left_alone() {
+    assert!(steps(&job(&json!({ "managedBy": "example.com/other" }), &json!({})), &[]).is_empty());
 }

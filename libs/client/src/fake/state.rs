@@ -232,6 +232,13 @@ impl State {
                 format!("{} \"{name}\" already exists", address.plural),
             ));
         }
+        if self.is_leaving(&address.namespace) {
+            let message = format!(
+                "unable to create new content in namespace {} because it is being terminated",
+                address.namespace
+            );
+            return Err(Refusal::new(403, "Forbidden", message));
+        }
         object["apiVersion"] = json!(api_version);
         object["kind"] = json!(kind);
         let meta = &mut object["metadata"];
@@ -246,6 +253,15 @@ impl State {
             object["spec"]["finalizers"] = json!(["kubernetes"]);
         }
         Ok(self.put(id, object, "ADDED"))
+    }
+
+    fn is_leaving(&self, namespace: &str) -> bool {
+        let leaving = |object: &Value| {
+            object["kind"] == "Namespace"
+                && object["metadata"]["name"] == namespace
+                && object["metadata"]["deletionTimestamp"].is_string()
+        };
+        !namespace.is_empty() && self.objects.values().any(leaving)
     }
 
     pub fn replace(&mut self, address: &Address, object: Value) -> Result<Value, Refusal> {

@@ -4,17 +4,26 @@
 
 use crate::context::Context;
 use crate::discovery::{self, Discovered};
+use crate::plan::Plan;
 use coracle_client::controller::{Next, ReconcileError};
 use coracle_client::{Key, Queue, errors};
+use coracle_daemon::clock;
 use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use remains::{Emptied, status, text_of};
 use std::time::Duration;
+
+mod remains;
 
 /// Resources looked at at a time.
 const PARALLEL: usize = 8;
 /// How long to wait for pods that stop; their end is seen at once, this is for what is not watched.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The resource of pods, by its full name.
+const PODS: &str = "pods.";
 
 pub fn start(ctx: &Context) {
     let queue = Queue::new();
@@ -43,54 +52,85 @@ async fn sync(ctx: &Context, key: &Key) -> Result<Next, ReconcileError> {
     {
         return Ok(Next::Change);
     }
-    let resources = discovery::discover(&ctx.client).await?;
+    let emptied = empty_all(ctx, &key.name).await;
+    if emptied.is_empty() {
+        finalize(ctx, &key.name).await?;
+        return Ok(Next::Change);
+    }
+    let mut plan = Plan::default();
+    plan.then(status(&namespace, &emptied, clock::now()));
+    ctx.execute(plan, None).await?;
+    // Pods may take their grace period, and finalizers as long as they like; all else is gone as soon as it is asked for.
+    if emptied.failures.is_empty() && (emptied.finalizers.is_empty() && !emptied.remaining.contains_key(PODS))
+    {
+        return Err(ReconcileError::NotYet("the namespace still has content".into()));
+    }
+    Ok(Next::After(LOOK_AGAIN))
+}
+
+/// Empties a namespace: pods first, for what they are kept from (network policies, say) must not go before them.
+async fn empty_all(ctx: &Context, namespace: &str) -> Emptied {
+    let mut emptied = Emptied::default();
+    let resources = match discovery::discover(&ctx.client).await {
+        Ok(resources) => resources,
+        Err(error) => {
+            emptied.discovery = Some(text_of(&error));
+            return emptied;
+        }
+    };
     let in_namespaces = resources
         .into_iter()
         .filter(|resource| resource.namespaced && resource.can("list") && resource.can("delete"));
-    let emptying: Vec<_> = in_namespaces.map(|resource| empty(ctx, resource, &key.name)).collect();
-    let emptied: Vec<kube::Result<bool>> =
-        futures::stream::iter(emptying).buffer_unordered(PARALLEL).collect().await;
-    let mut all_empty = true;
-    for emptied in emptied {
-        all_empty &= emptied?;
-    }
-    if !all_empty {
-        // Pods may take their grace period; all else is gone as soon as it is asked for.
-        if !ctx.stores.pods.list_in(&key.name).is_empty() {
-            return Ok(Next::After(LOOK_AGAIN));
+    let (pods, others): (Vec<_>, Vec<_>) = in_namespaces.partition(|resource| full_name(resource) == PODS);
+    for resources in [pods, others] {
+        let emptying: Vec<_> =
+            resources.into_iter().map(|resource| empty(ctx, resource, namespace)).collect();
+        let all: Vec<_> = futures::stream::iter(emptying).buffer_unordered(PARALLEL).collect().await;
+        all.into_iter().for_each(|(name, outcome)| emptied.note(name, outcome));
+        if !emptied.is_empty() {
+            break;
         }
-        return Err(ReconcileError::NotYet("the namespace still has content".into()));
     }
-    finalize(ctx, &key.name).await?;
-    Ok(Next::Change)
+    emptied
 }
 
-/// Asks for all of a resource's objects in a namespace to be deleted; true when there were none.
-async fn empty(ctx: &Context, resource: Discovered, namespace: &str) -> kube::Result<bool> {
+/// Asks for all of a resource's objects in a namespace to be deleted; returns what there was.
+async fn empty(
+    ctx: &Context,
+    resource: Discovered,
+    namespace: &str,
+) -> (String, kube::Result<Vec<ObjectMeta>>) {
+    let outcome = delete_all(ctx, &resource, namespace).await;
+    (full_name(&resource), outcome)
+}
+
+async fn delete_all(ctx: &Context, resource: &Discovered, namespace: &str) -> kube::Result<Vec<ObjectMeta>> {
     let api: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), namespace, &resource.resource);
     let present = match api.list_metadata(&ListParams::default()).await {
-        Ok(list) => list.items,
+        Ok(list) => list.items.into_iter().map(|object| object.metadata).collect::<Vec<_>>(),
         // The resource went away between discovery and now.
-        Err(error) if errors::is_not_found(&error) => return Ok(true),
+        Err(error) if errors::is_not_found(&error) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    if present.is_empty() {
-        return Ok(true);
-    }
-    if present.iter().all(|object| object.metadata.deletion_timestamp.is_some()) {
-        return Ok(false);
+    if present.iter().all(|object| object.deletion_timestamp.is_some()) {
+        return Ok(present);
     }
     if resource.can("deletecollection") {
         api.delete_collection(&DeleteParams::background(), &ListParams::default()).await?;
-        return Ok(false);
+        return Ok(present);
     }
-    for name in present.into_iter().filter_map(|object| object.metadata.name) {
-        match api.delete(&name, &DeleteParams::background()).await {
+    for name in present.iter().filter_map(|object| object.name.as_ref()) {
+        match api.delete(name, &DeleteParams::background()).await {
             Err(error) if !errors::is_not_found(&error) => return Err(error),
             _ => {}
         }
     }
-    Ok(false)
+    Ok(present)
+}
+
+/// `deployments.apps`; resources without a group end in a dot.
+fn full_name(resource: &Discovered) -> String {
+    format!("{}.{}", resource.resource.plural, resource.resource.group)
 }
 
 async fn finalize(ctx: &Context, name: &str) -> kube::Result<()> {
