@@ -174,7 +174,7 @@ impl RaftStateMachine<Types> for Applier {
         let (for_disk, shared) = (meta.clone(), self.shared.clone());
         blocking(move || {
             let machine = match snapshot {
-                SnapshotData::Whole(file) => file.restore()?,
+                SnapshotData::Whole(file) => snapshots.keep(&for_disk, file)?.restore()?,
                 SnapshotData::Received(part) => {
                     let machine = part.reader()?.restore()?;
                     snapshots.adopt(&for_disk, part)?;

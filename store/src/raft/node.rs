@@ -1,6 +1,6 @@
 //! A running member: what the API asks of replication, done here when this member leads and by the leader otherwise.
 
-use super::peers::{Peers, lost_call, never_sent, within};
+use super::peers::{Client, Peers, lost_call, never_sent, within};
 use super::reads::Rounds;
 use super::snapshot::Snapshots;
 use super::types::{Applied, Proposal, Types};
@@ -59,14 +59,7 @@ impl std::fmt::Debug for Node {
 /// Who should do something.
 enum Doer {
     Me,
-    Leader(
-        wire::peer_client::PeerClient<
-            tonic::service::interceptor::InterceptedService<
-                tonic::transport::Channel,
-                super::peers::Identify,
-            >,
-        >,
-    ),
+    Leader(Client),
 }
 
 impl Node {
@@ -117,18 +110,21 @@ impl Node {
     /// Who leads now; waits for a leader until `deadline`.
     async fn doer(&self, deadline: Instant) -> Result<Doer, StoreError> {
         let mut leadership = self.leadership.subscribe();
-        let known = tokio::time::timeout_at(deadline, leadership.wait_for(|known| known.leader != 0)).await;
-        let known = *known.map_err(|_| StoreError::NoLeader)?.map_err(|_| StoreError::Stopped)?;
-        if known.is_me {
-            return Ok(Doer::Me);
+        loop {
+            let known = tokio::time::timeout_at(deadline, leadership.wait_for(|known| known.leader != 0)).await;
+            let known = *known.map_err(|_| StoreError::NoLeader)?.map_err(|_| StoreError::Stopped)?;
+            if known.is_me {
+                return Ok(Doer::Me);
+            }
+            let server = self.raft.server_metrics();
+            let peer = server.borrow_watched().membership_config.get_node(&known.leader).cloned();
+            if let Some(peer) = peer {
+                let client = self.peers.client(known.leader, &peer, false);
+                return client.map(Doer::Leader).map_err(|status| StoreError::Internal(status.message().to_owned()));
+            }
+            // A member that has just joined hears of the leader before it knows where the leader is.
+            self.breathe(deadline).await?;
         }
-        let server = self.raft.server_metrics();
-        let peer = server.borrow_watched().membership_config.get_node(&known.leader).cloned();
-        let peer = peer.ok_or(StoreError::NoLeader)?;
-        self.peers
-            .client(known.leader, &peer, false)
-            .map(Doer::Leader)
-            .map_err(|status| StoreError::Internal(status.message().to_owned()))
     }
 
     /// Waits until asking again makes sense: another leader, or a moment.
@@ -288,7 +284,7 @@ impl Node {
 
     async fn propose_there(
         &self,
-        client: &mut super::peers::Client,
+        client: &mut Client,
         op: &Op,
         deadline: Instant,
     ) -> Result<Result<Committed, StoreError>, Status> {

@@ -191,6 +191,21 @@ impl Snapshots {
         self.adopt(meta, part)
     }
 
+    /// Makes a whole snapshot the newest; one of another folder is copied.
+    ///
+    /// # Errors
+    /// The disk fails or is full.
+    pub fn keep(&self, meta: &SnapshotMeta, file: SnapshotFile) -> Result<SnapshotFile, SnapshotError> {
+        if file.path.parent() == Some(&*self.folder) {
+            return Ok(file);
+        }
+        let mut part = self.part()?;
+        let mut from = At { file: &file, at: 0 };
+        io::copy(&mut from, &mut part.file)
+            .map_err(|source| SnapshotError::Io { what: "copy", path: part.path.clone(), source })?;
+        self.adopt(meta, part)
+    }
+
     /// A file to receive a snapshot into.
     ///
     /// # Errors
