@@ -1,5 +1,6 @@
 //! What every controller is started with.
 
+use crate::counts::Counts;
 use crate::plan::{Executor, Tracked};
 use crate::stores::Stores;
 use coracle_client::controller::{self, Next, ReconcileError};
@@ -13,6 +14,7 @@ pub struct Context {
     pub scope: Scope,
     pub stores: Arc<Stores>,
     pub executor: Executor,
+    pub counts: Counts,
 }
 
 impl Context {
@@ -24,6 +26,7 @@ impl Context {
             scope: scope.clone(),
             stores: Arc::new(Stores::start(client, scope)),
             executor: Executor::new(client.clone(), recorder),
+            counts: Counts::default(),
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod cluster_role;
 mod context;
+mod counts;
 mod daemon_set;
 mod deployment;
 mod discovery;

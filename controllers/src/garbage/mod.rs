@@ -17,6 +17,7 @@ mod graph;
 mod monitor;
 
 use crate::context::Context;
+use crate::counts::Counts;
 use coracle_client::controller;
 use coracle_client::{Queue, Recorder};
 use graph::Graph;
@@ -33,6 +34,7 @@ pub fn start(ctx: &Context) {
         graph: Arc::new(Mutex::new(Graph::default())),
         queue: Queue::new(),
         recorder: Recorder::new(ctx.client.clone(), "garbage-collector-controller", None, &ctx.scope),
+        counts: ctx.counts.clone(),
     };
     let (synced, mut ready) = watch::channel(false);
     ctx.scope.spawn("garbage monitors", monitor::follow(garbage.clone(), ctx.scope.clone(), synced));
@@ -57,4 +59,5 @@ pub struct Garbage {
     /// Uids of objects to look at.
     queue: Queue<String>,
     recorder: Recorder,
+    counts: Counts,
 }

@@ -3,6 +3,7 @@
 use super::Garbage;
 use super::collect::uid_of;
 use super::graph::Node;
+use crate::counts::full_name;
 use crate::discovery::{self, Discovered};
 use coracle_client::backoff::Backoff;
 use coracle_client::{Reflector, Scope, Store};
@@ -73,6 +74,7 @@ fn adjust(
         if !kept {
             monitor.scope.cancel();
             garbage.graph.lock().forget_resource(resource);
+            garbage.counts.forget(&full_name(&resource.group, &resource.plural));
         }
         kept
     });
@@ -90,7 +92,11 @@ fn adjust(
 fn monitor(garbage: &Garbage, scope: &Scope, resource: &ApiResource) -> Monitor {
     let store = Reflector::metadata(garbage.client.clone(), resource).trim(keep_owners).start(scope);
     let (garbage, resource) = (garbage.clone(), Arc::new(resource.clone()));
+    let name = full_name(&resource.group, &resource.plural);
     store.on_change(move |change| {
+        if change.old.is_none() != change.new.is_none() {
+            garbage.counts.note(&name, &change.key.namespace, change.old.is_none());
+        }
         let mut graph = garbage.graph.lock();
         let mut look_at = Vec::new();
         // Deleted and made anew between two lists: another object under the same name.
