@@ -61,6 +61,9 @@ enum Command {
     /// Keep a container's output (started by containerd)
     #[command(hide = true)]
     ContainerLogger(kubelet::logger::Args),
+    /// Hold a process namespace for a pod (started by the kubelet)
+    #[command(hide = true)]
+    PodInit(kubelet::runtime::pod_init::Args),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::RunNode(args) => long("node", 25, |tasks| cluster::node::run_outer(args, tasks)),
         Command::RunBalancer(args) => component("balancer", |tasks| cluster::balancer::run(args, tasks)),
         Command::ContainerLogger(args) => kubelet::logger::run(args),
+        Command::PodInit(args) => kubelet::runtime::pod_init::run(&args),
     }
 }
 

@@ -1,16 +1,21 @@
-//! The process that containerd starts beside each container to keep its output: `coracle container-logger FILE`.
+//! The process beside each container that keeps its output: `coracle container-logger FILE`.
 //!
-//! In: the container's stdout and stderr as fds 3 and 4; fd 5 is closed to say "ready". Out: FILE in CRI's log format
-//! (`time stream F|P text`), at most a few files of bounded size. Single-threaded and small: there is one for every container.
+//! In: the container's stdout and stderr, as fds 3 and 4 when containerd started it (fd 5 is closed to say "ready"), or
+//! as the named pipes of `--pipes` when the kubelet did, for containers with a terminal or standard input. Out: FILE in
+//! CRI's log format (`time stream F|P text`), at most a few files of bounded size; and the same bytes to whoever attaches.
+//! Single-threaded and small: there is one for every container.
 
-use coracle_daemon::clock;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+mod relay;
+
+use relay::{Relay, Stream};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+/// Folder on a tmpfs for what ends with the machine.
+pub const RUN: &str = "/run/coracle";
 /// A file this long is put aside, as upstream's kubelet does by default.
 const FILE_MAX_BYTES: u64 = 10 << 20;
 /// Files kept, the current one included.
@@ -23,12 +28,73 @@ const LINE_MAX_BYTES: usize = 16 << 10;
 pub struct Args {
     /// The log file.
     pub file: PathBuf,
+    /// The container, as containerd tells it.
+    #[arg(long, env = "CONTAINER_ID", default_value = "")]
+    pub container_id: String,
+    /// Read the container's named pipes rather than what containerd hands over.
+    #[arg(long)]
+    pub pipes: bool,
+    /// Close the container's standard input when the first who wrote to it leaves.
+    #[arg(long)]
+    pub stdin_once: bool,
+    /// Where containers' folders are.
+    #[arg(long, default_value = RUN)]
+    pub run: PathBuf,
+}
+
+/// A container's folder: its named pipes, and the socket to attach to.
+#[must_use]
+pub fn folder(run: &Path, id: &str) -> PathBuf {
+    run.join("containers").join(id)
+}
+
+/// The socket in a container's folder. Frames both ways: one byte that says what, four bytes of length, the bytes.
+#[must_use]
+pub fn socket(folder: &Path) -> PathBuf {
+    folder.join("attach.sock")
+}
+
+/// A marker in a container's folder: its standard input was closed, and containerd may not know yet.
+#[must_use]
+pub fn stdin_closed(folder: &Path) -> PathBuf {
+    folder.join("stdin-closed")
+}
+
+/// What a frame is.
+pub mod frame {
+    /// Bytes for standard input; none of them close it.
+    pub const STDIN: u8 = 0;
+    /// Bytes from standard output.
+    pub const STDOUT: u8 = 1;
+    /// Bytes from standard error.
+    pub const STDERR: u8 = 2;
+    /// To the logger: nothing will come any more, end.
+    pub const END: u8 = 3;
+    /// Bytes before the content.
+    pub const HEADER_BYTES: usize = 5;
+    /// Longest content.
+    pub const BYTES_MAX: usize = 64 << 10;
+
+    /// A frame's beginning.
+    #[must_use]
+    pub fn header(kind: u8, length: usize) -> [u8; HEADER_BYTES] {
+        let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+        [kind, a, b, c, d]
+    }
+
+    /// What a frame's beginning says; `None` for one that is too long.
+    #[must_use]
+    pub fn parse(header: [u8; HEADER_BYTES]) -> Option<(u8, usize)> {
+        let [kind, a, b, c, d] = header;
+        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
+        (length <= BYTES_MAX).then_some((kind, length))
+    }
 }
 
 /// Keeps the output until both streams end.
 #[must_use]
 pub fn run(args: Args) -> ExitCode {
-    match keep(args.file) {
+    match keep(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("coracle container-logger: {error}");
@@ -37,60 +103,42 @@ pub fn run(args: Args) -> ExitCode {
     }
 }
 
-fn keep(file: PathBuf) -> io::Result<()> {
-    let mut log = Log::open(file)?;
-    // Opened anew by name rather than taken over by number: owning a number needs unsafe code.
-    let mut streams =
-        vec![Stream::new("stdout", "/proc/self/fd/3")?, Stream::new("stderr", "/proc/self/fd/4")?];
-    nix::unistd::close(5)?;
-    while !streams.is_empty() {
-        let ready: Vec<bool> = {
-            let mut fds: Vec<_> =
-                streams.iter().map(|stream| PollFd::new(stream.file.as_fd(), PollFlags::POLLIN)).collect();
-            match poll(&mut fds, PollTimeout::NONE) {
-                Err(nix::Error::EINTR) => continue,
-                polled => polled?,
-            };
-            fds.iter().map(|fd| fd.any().unwrap_or(true)).collect()
-        };
-        let mut still = Vec::new();
-        for (mut stream, ready) in streams.into_iter().zip(ready) {
-            if !ready || stream.take_in(&mut log)? {
-                still.push(stream);
-            }
+fn keep(args: Args) -> io::Result<()> {
+    // containerd asks loggers to end when a container has ended: there may still be output to write. The streams' end is
+    // what counts; should that not come, containerd kills.
+    let mut asked = nix::sys::signal::SigSet::empty();
+    asked.add(nix::sys::signal::Signal::SIGTERM);
+    asked.thread_block()?;
+    let log = Log::open(args.file)?;
+    let folder = folder(&args.run, &args.container_id);
+    let pipe = |name: &str| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(folder.join(name));
+    let mut streams = Vec::new();
+    let mut stdin = None;
+    if args.pipes {
+        streams.push(Stream::new(frame::STDOUT, pipe("stdout")?));
+        // With a terminal there is but one stream.
+        if folder.join("stderr").exists() {
+            streams.push(Stream::new(frame::STDERR, pipe("stderr")?));
         }
-        streams = still;
-    }
-    Ok(())
-}
-
-struct Stream {
-    name: &'static str,
-    file: File,
-    /// The line that has not ended yet.
-    held: Vec<u8>,
-}
-
-impl Stream {
-    fn new(name: &'static str, path: &str) -> io::Result<Self> {
-        Ok(Self { name, file: File::open(path)?, held: Vec::new() })
-    }
-
-    /// Reads once and writes what is whole. `false` at the stream's end.
-    fn take_in(&mut self, log: &mut Log) -> io::Result<bool> {
-        let mut buffer = [0; LINE_MAX_BYTES];
-        let read = match self.file.read(&mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
-            read => read?,
-        };
-        self.held.extend_from_slice(&buffer[..read]);
-        let (entries, rest) = entries(self.name, &self.held, read == 0, &clock::now().to_string());
-        if !entries.is_empty() {
-            log.write(&entries)?;
+        if folder.join("stdin").exists() {
+            let mut both = OpenOptions::new();
+            // Reading too, so that it opens before the container's side does.
+            both.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+            stdin = Some(both.open(folder.join("stdin"))?);
         }
-        self.held.drain(..self.held.len() - rest);
-        Ok(read > 0)
+    } else {
+        // Opened anew by name rather than taken over by number: owning a number needs unsafe code.
+        streams.push(Stream::new(frame::STDOUT, File::open("/proc/self/fd/3")?));
+        streams.push(Stream::new(frame::STDERR, File::open("/proc/self/fd/4")?));
     }
+    let relay = Relay::new(log, streams, stdin, args.stdin_once, &folder)?;
+    if args.pipes {
+        // To the kubelet that started us: ready.
+        io::stdout().write_all(b"ready\n")?;
+    } else {
+        nix::unistd::close(5)?;
+    }
+    relay.run()
 }
 
 /// The log entries in `bytes`, and how many bytes at their end wait for more; none do at the stream's end.

@@ -3,6 +3,15 @@
 //! In: plain values that say what should exist ([`SandboxSpec`], [`ContainerSpec`]). Out: what does exist ([`Sandbox`]),
 //! and hints that something changed. Every call is idempotent, so that a kubelet that died half-way simply calls again.
 
+mod cgroup;
+mod containerd;
+pub mod network;
+pub mod pod_init;
+pub mod reference;
+mod sandbox;
+
+pub use containerd::{Config, Containerd};
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -268,7 +277,7 @@ pub struct Streams {
 
 /// A started command. Dropping it kills the command.
 #[async_trait::async_trait]
-pub trait Exec: Send {
+pub trait Exec: Send + Sync {
     /// Takes the streams; `None` the second time.
     fn streams(&mut self) -> Option<Streams>;
     /// Sets the terminal's size.
