@@ -1,26 +1,29 @@
 //! openraft's state machine over the shared machine: committed entries in, answers to whoever proposed them out.
 //!
-//! Nothing here is synced for each entry: after a restart the newest snapshot is read and the log is applied again.
+//! Nothing here is synced for each entry. A restart begins with the image or the newest snapshot, whichever is further, and
+//! applies the rest of the log again.
 
 use super::snapshot::{Part, SnapshotFile, Snapshots};
 use super::types::{Applied, LogId, SnapshotMeta, StoredMembership, Types};
 use crate::command::Command;
+use crate::image::ImageWriter;
 use crate::machine::View;
 use crate::shared::Shared;
 use futures::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, Snapshot};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{Notify, watch};
 
 /// Entries applied under one lock of the machine.
 const BATCH: usize = 512;
 
-/// How far the machine is.
-#[derive(Clone, Debug, Default)]
+/// How far the machine is. The image keeps it as its description.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Position {
     /// The last entry applied.
     pub applied: Option<LogId>,
@@ -37,31 +40,54 @@ pub enum SnapshotData {
     Received(Part),
 }
 
-/// Tells that the log has grown by many bytes since it was last asked to shrink.
+/// How much the log has grown since the last snapshot, which tells when the next one is worth its cost.
 #[derive(Debug)]
 pub struct Growth {
-    limit: u64,
+    /// Bytes that the log may always grow by.
+    free: u64,
     bytes: AtomicU64,
-    reached: Notify,
+    told: AtomicBool,
+    due: Notify,
 }
 
 impl Growth {
-    /// Tells each time `limit` bytes have been applied.
+    /// What an entry costs besides its payload.
+    const ENTRY: u64 = 64;
+
+    /// Nothing has grown yet.
     #[must_use]
-    pub fn new(limit: u64) -> Self {
-        Self { limit, bytes: AtomicU64::new(0), reached: Notify::new() }
+    pub fn new(free: u64) -> Self {
+        Self { free, bytes: AtomicU64::new(0), told: AtomicBool::new(false), due: Notify::new() }
     }
 
-    /// Returns when the limit has been reached since the last call.
-    pub async fn reached(&self) {
-        self.reached.notified().await;
+    /// Returns when a snapshot must be made to keep the log small.
+    pub async fn due(&self) {
+        self.due.notified().await;
     }
 
-    fn add(&self, bytes: u64) {
-        if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= self.limit {
-            self.bytes.store(0, Ordering::Relaxed);
-            self.reached.notify_one();
+    /// The log has grown, while the state has `state` bytes.
+    fn add(&self, entries: u64, bytes: u64, state: u64) {
+        let more = bytes + entries * Self::ENTRY;
+        let grown = self.bytes.fetch_add(more, Ordering::Relaxed) + more;
+        if grown >= self.free.max(Self::worth(state)) && !self.told.swap(true, Ordering::Relaxed) {
+            self.due.notify_one();
         }
+    }
+
+    /// A snapshot writes all state, so the log may grow to a part of that first.
+    fn worth(state: u64) -> u64 {
+        state / 4
+    }
+
+    /// Whether a snapshot now would be worth writing all of `state` bytes.
+    fn is_worth(&self, state: u64) -> bool {
+        self.bytes.load(Ordering::Relaxed) >= Self::worth(state)
+    }
+
+    /// A snapshot is being made.
+    fn reset(&self) {
+        self.bytes.store(0, Ordering::Relaxed);
+        self.told.store(false, Ordering::Relaxed);
     }
 }
 
@@ -73,13 +99,35 @@ pub struct Applier {
     /// Index of the last entry applied; 0 before the first.
     applied: watch::Sender<u64>,
     growth: Arc<Growth>,
+    image: Option<ImageWriter>,
+}
+
+impl Position {
+    /// As the image keeps it.
+    fn encode(&self) -> Vec<u8> {
+        // A struct of numbers and texts always has a postcard form; no bytes would be refused when read.
+        postcard::to_stdvec(self).unwrap_or_default()
+    }
+
+    /// The inverse; `None` for bytes of another version.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
+    }
 }
 
 impl Applier {
-    /// Before openraft has told it anything.
+    /// Before openraft has told it anything. `shared` stands at `position`.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, snapshots: Snapshots, growth: Arc<Growth>) -> Self {
-        Self { shared, position: Arc::default(), snapshots, applied: watch::Sender::new(0), growth }
+    pub fn new(
+        shared: Arc<Shared>,
+        position: Position,
+        snapshots: Snapshots,
+        growth: Arc<Growth>,
+        image: Option<ImageWriter>,
+    ) -> Self {
+        let applied = watch::Sender::new(position.applied.map_or(0, |id| id.index));
+        Self { shared, position: Arc::new(Mutex::new(position)), snapshots, applied, growth, image }
     }
 
     /// Follows the index of the last entry applied.
@@ -88,13 +136,13 @@ impl Applier {
         self.applied.subscribe()
     }
 
-    fn apply_batch(&self, batch: Vec<EntryResponder<Types>>) -> io::Result<()> {
+    fn apply_batch(&mut self, batch: Vec<EntryResponder<Types>>) -> io::Result<()> {
         let mut last = None;
         let mut membership = None;
         let mut commands = Vec::with_capacity(batch.len());
         // Whom to answer, and whether with a command's outcome.
         let mut answers: Vec<(bool, Option<ApplyResponder<Types>>)> = Vec::with_capacity(batch.len());
-        let mut bytes = 0;
+        let (entries, mut bytes) = (batch.len() as u64, 0);
         for (entry, responder) in batch {
             last = Some(entry.log_id);
             let is_command = match entry.payload {
@@ -116,13 +164,17 @@ impl Applier {
             answers.push((is_command, responder));
         }
         let Some(last) = last else { return Ok(()) };
-        let outcomes = self.shared.apply_batch(&commands).outcomes;
+        let crate::shared::Applied { outcomes, changes } = self.shared.apply_batch(&commands);
         let mut position = self.position.lock();
         position.applied = Some(last);
         if let Some(membership) = membership {
             position.membership = membership;
         }
+        let description = self.image.as_ref().map(|_| position.encode());
         drop(position);
+        if let (Some(image), Some(description)) = (&mut self.image, description) {
+            image.update(changes, description, || self.shared.view());
+        }
         self.applied.send_replace(last.index);
         let mut outcomes = outcomes.into_iter();
         for (is_command, responder) in answers {
@@ -131,7 +183,7 @@ impl Applier {
                 responder.send(outcome.unwrap_or(Applied::Nothing));
             }
         }
-        self.growth.add(bytes);
+        self.growth.add(entries, bytes, self.shared.machine().size());
         Ok(())
     }
 }
@@ -156,7 +208,13 @@ impl RaftStateMachine<Types> for Applier {
         Ok(())
     }
 
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Self::SnapshotBuilder> {
+        let worth = force || self.growth.is_worth(self.shared.machine().size());
+        if worth { Some(self.get_snapshot_builder().await) } else { None }
+    }
+
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        self.growth.reset();
         // No entry is applied meanwhile, so view and position belong together.
         Builder {
             view: Arc::new(self.shared.view()),
@@ -185,8 +243,11 @@ impl RaftStateMachine<Types> for Applier {
             Ok(())
         })
         .await?;
-        *self.position.lock() =
-            Position { applied: meta.last_log_id, membership: meta.last_membership.clone() };
+        let position = Position { applied: meta.last_log_id, membership: meta.last_membership.clone() };
+        if let Some(image) = &mut self.image {
+            image.replace(self.shared.view(), position.encode());
+        }
+        *self.position.lock() = position;
         self.applied.send_replace(meta.last_log_id.map_or(0, |id| id.index));
         Ok(())
     }

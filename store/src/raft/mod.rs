@@ -93,12 +93,24 @@ pub enum StartError {
         /// The folder.
         path: PathBuf,
     },
+    /// The data folder has state, but its log is gone: the member no longer knows whom it voted for.
+    #[error(
+        "{} has state but no log; remove this member from the cluster and add it again with an empty folder",
+        path.display()
+    )]
+    LogGone {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The log.
     #[error("cannot open the write-ahead log")]
     Wal(#[from] crate::wal::WalError),
     /// Snapshots.
     #[error("cannot open the snapshots")]
     Snapshots(#[from] snapshot::SnapshotError),
+    /// The image.
+    #[error("cannot open the image")]
+    Image(#[from] crate::image::ImageError),
     /// No member of the cluster to join answers.
     #[error("no member of the cluster answers; tried {tried}")]
     NobodyAnswers {

@@ -111,7 +111,8 @@ impl Node {
     async fn doer(&self, deadline: Instant) -> Result<Doer, StoreError> {
         let mut leadership = self.leadership.subscribe();
         loop {
-            let known = tokio::time::timeout_at(deadline, leadership.wait_for(|known| known.leader != 0)).await;
+            let known =
+                tokio::time::timeout_at(deadline, leadership.wait_for(|known| known.leader != 0)).await;
             let known = *known.map_err(|_| StoreError::NoLeader)?.map_err(|_| StoreError::Stopped)?;
             if known.is_me {
                 return Ok(Doer::Me);
@@ -120,7 +121,9 @@ impl Node {
             let peer = server.borrow_watched().membership_config.get_node(&known.leader).cloned();
             if let Some(peer) = peer {
                 let client = self.peers.client(known.leader, &peer, false);
-                return client.map(Doer::Leader).map_err(|status| StoreError::Internal(status.message().to_owned()));
+                return client
+                    .map(Doer::Leader)
+                    .map_err(|status| StoreError::Internal(status.message().to_owned()));
             }
             // A member that has just joined hears of the leader before it knows where the leader is.
             self.breathe(deadline).await?;

@@ -201,8 +201,11 @@ impl Snapshots {
         }
         let mut part = self.part()?;
         let mut from = At { file: &file, at: 0 };
-        io::copy(&mut from, &mut part.file)
-            .map_err(|source| SnapshotError::Io { what: "copy", path: part.path.clone(), source })?;
+        io::copy(&mut from, &mut part.file).map_err(|source| SnapshotError::Io {
+            what: "copy",
+            path: part.path.clone(),
+            source,
+        })?;
         self.adopt(meta, part)
     }
 

@@ -1,6 +1,6 @@
 //! Starting a member: its data, its connections and its tasks.
 
-use super::apply::{Applier, Growth};
+use super::apply::{Applier, Growth, Position};
 use super::identity::{Identity, join, new_cluster};
 use super::log::Log;
 use super::node::{Node, RaftHandle};
@@ -12,6 +12,8 @@ use super::wire::ask_request::What;
 use super::{NodeConfig, StartError, serve, wire};
 use crate::Args;
 use crate::consensus::{Leadership, Member};
+use crate::image::{Image, ImageWriter, SledImage};
+use crate::machine::Machine;
 use crate::shared::Shared;
 use crate::wal::{Folder, Options, Wal};
 use coracle_daemon::Tasks;
@@ -130,7 +132,10 @@ pub(super) async fn open(
     shared: Arc<Shared>,
     tasks: &Tasks,
 ) -> Result<Arc<Node>, StartError> {
-    let (log, snapshots, remembered) = open_data(&config).await?;
+    let Data { log, snapshots, remembered, machine, position, image } = open_data(&config).await?;
+    if let Some(machine) = machine {
+        shared.install(machine);
+    }
     let (cluster, first_members) = new_cluster(&config.cluster, &config.token);
     let identity = match remembered {
         Some(identity) => identity,
@@ -145,7 +150,7 @@ pub(super) async fn open(
     };
     let peers = Peers::new(identity.cluster, identity.member, tls);
     let growth = Arc::new(Growth::new(LOG_BYTES as u64));
-    let applier = Applier::new(shared.clone(), snapshots.clone(), growth.clone());
+    let applier = Applier::new(shared.clone(), position, snapshots.clone(), growth.clone(), Some(image));
     let applied = applier.applied();
     let raft_config = Arc::new(raft_config(&config, &identity)?);
     let failed = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
@@ -180,7 +185,18 @@ pub(super) async fn open(
     Ok(node)
 }
 
-async fn open_data(config: &NodeConfig) -> Result<(Log, Snapshots, Option<Identity>), StartError> {
+/// What a member finds in its folder.
+struct Data {
+    log: Log,
+    snapshots: Snapshots,
+    remembered: Option<Identity>,
+    /// From the image, with the position it stands at.
+    machine: Option<Machine>,
+    position: Position,
+    image: ImageWriter,
+}
+
+async fn open_data(config: &NodeConfig) -> Result<Data, StartError> {
     let (data, wal) = (config.data.clone(), config.wal.clone());
     let opened = tokio::task::spawn_blocking(move || {
         make_private(&data)?;
@@ -188,7 +204,18 @@ async fn open_data(config: &NodeConfig) -> Result<(Log, Snapshots, Option<Identi
         let snapshots = Snapshots::open(&data.join("snapshots"))?;
         let folder = Folder::open(&wal).map_err(|source| StartError::Folder { path: wal, source })?;
         let (wal, state) = Wal::open(Arc::new(folder), Options::default(), Box::new(|_| ()))?;
-        Ok((Log::new(wal, state), snapshots, remembered))
+        let mut image = SledImage::new(&data.join("image"));
+        let loaded = image.load()?;
+        let read = loaded.and_then(|(machine, bytes)| Some((machine, Position::decode(&bytes)?)));
+        let (machine, position) =
+            read.map_or((None, Position::default()), |(machine, at)| (Some(machine), at));
+        let log = Log::new(wal, state);
+        if log.is_pristine() && (machine.is_some() || snapshots.newest()?.is_some()) {
+            return Err(StartError::LogGone { path: data });
+        }
+        let image = ImageWriter::start(image, machine.is_some())
+            .map_err(|source| StartError::Folder { path: data.join("image"), source })?;
+        Ok(Data { log, snapshots, remembered, machine, position, image })
     });
     opened.await.map_err(|error| StartError::Raft(error.to_string()))?
 }
@@ -301,7 +328,7 @@ fn members(membership: &StoredMembership) -> Vec<Member> {
 /// Keeps the log in memory small, whatever the size of its entries: openraft counts only their number.
 async fn compact(node: &Node, growth: &Growth, log: &Log) -> anyhow::Result<()> {
     loop {
-        growth.reached().await;
+        growth.due().await;
         let mut metrics = node.raft.metrics();
         let before = metrics.borrow_watched().snapshot;
         node.raft.trigger().snapshot().await?;

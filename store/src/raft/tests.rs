@@ -1,6 +1,6 @@
 //! openraft's own suite for storages, and whole clusters on loopback whose members die at any moment.
 
-use super::apply::{Applier, Growth};
+use super::apply::{Applier, Growth, Position};
 use super::log::Log;
 use super::node::Node;
 use super::snapshot::Snapshots;
@@ -35,7 +35,8 @@ impl StoreBuilder<Types, Log, Applier, TempDir> for Stores {
         let (wal, state) = Wal::open(disk, Options::default(), Box::new(|_| ())).expect("opens");
         let snapshots = Snapshots::open(&folder.path().join("snapshots")).expect("opens");
         let shared = Shared::new(Machine::new());
-        let applier = Applier::new(shared, snapshots, Arc::new(Growth::new(u64::MAX)));
+        let growth = Arc::new(Growth::new(u64::MAX));
+        let applier = Applier::new(shared, Position::default(), snapshots, growth, None);
         Ok((folder, Log::new(wal, state), applier))
     }
 }
