@@ -92,7 +92,12 @@ impl State {
     }
 
     fn holds(&self, compare: &Compare) -> bool {
-        let found = self.at(&compare.key, &[], 0).into_values().next().unwrap_or_default();
+        let found = self.at(&compare.key, &[], 0).into_values().next();
+        // A key that is not there has no value to compare, not even an empty one.
+        if found.is_none() && compare.target() == CompareTarget::Value {
+            return false;
+        }
+        let found = found.unwrap_or_default();
         let order = match (compare.target(), &compare.target_union) {
             (CompareTarget::Version, Some(TargetUnion::Version(wanted))) => found.version.cmp(wanted),
             (CompareTarget::Create, Some(TargetUnion::CreateRevision(wanted))) => {
@@ -291,6 +296,26 @@ mod tests {
             success: vec![RequestOp { request: Some(request_op::Request::RequestPut(put)) }],
             ..TxnRequest::default()
         }
+    }
+
+    #[tokio::test]
+    async fn no_comparison_with_a_missing_keys_value_holds_but_its_version_is_0() {
+        let kv = MemoryKv::default();
+        let holds = async |target: CompareTarget, union: TargetUnion, result: CompareResult| {
+            let compare = Compare {
+                result: result as i32,
+                target: target as i32,
+                key: "/none".into(),
+                target_union: Some(union),
+                ..Compare::default()
+            };
+            let asked = TxnRequest { compare: vec![compare], ..TxnRequest::default() };
+            kv.txn(asked).await.expect("txn").succeeded
+        };
+        for result in [CompareResult::Equal, CompareResult::NotEqual, CompareResult::Less] {
+            assert!(!holds(CompareTarget::Value, TargetUnion::Value("".into()), result).await);
+        }
+        assert!(holds(CompareTarget::Version, TargetUnion::Version(0), CompareResult::Equal).await);
     }
 
     #[tokio::test]
