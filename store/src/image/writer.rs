@@ -4,7 +4,7 @@
 use super::{Image, ImageError};
 use crate::machine::{Change, View};
 use std::collections::HashSet;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -110,10 +110,7 @@ fn write(image: &mut impl Image, first: Work, inbox: &Receiver<Work>) -> Result<
         if collected.len() >= CHANGES_MAX {
             break;
         }
-        next = match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
-            Ok(work) => Some(work),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        };
+        next = inbox.recv_timeout(due.saturating_duration_since(Instant::now())).ok();
     }
     image.update(&without_passing(collected))?;
     image.sync(&stands)

@@ -14,6 +14,7 @@ mod apply;
 mod identity;
 mod log;
 mod members;
+mod metrics;
 mod node;
 mod peers;
 mod reads;
@@ -25,6 +26,7 @@ mod tests;
 mod types;
 mod wire;
 
+pub use metrics::Metrics;
 pub use node::Node;
 pub use start::start;
 

@@ -1,5 +1,6 @@
 //! A running member: what the API asks of replication, done here when this member leads and by the leader otherwise.
 
+use super::metrics::Metrics;
 use super::peers::{Client, Peers, lost_call, never_sent, within};
 use super::reads::Rounds;
 use super::snapshot::Snapshots;
@@ -48,6 +49,7 @@ pub struct Node {
     pub(super) changing_members: tokio::sync::Mutex<()>,
     pub(super) folders: [PathBuf; 2],
     pub(super) tasks: Tasks,
+    pub(super) metrics: Metrics,
 }
 
 impl std::fmt::Debug for Node {
@@ -59,7 +61,7 @@ impl std::fmt::Debug for Node {
 /// Who should do something.
 enum Doer {
     Me,
-    Leader(Client),
+    Leader(Box<Client>),
 }
 
 impl Node {
@@ -73,6 +75,12 @@ impl Node {
     #[must_use]
     pub fn member_id(&self) -> u64 {
         self.identity.member
+    }
+
+    /// What monitoring may know.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     pub(super) fn raft(&self) -> &RaftHandle {
@@ -122,7 +130,7 @@ impl Node {
             if let Some(peer) = peer {
                 let client = self.peers.client(known.leader, &peer, false);
                 return client
-                    .map(Doer::Leader)
+                    .map(|client| Doer::Leader(Box::new(client)))
                     .map_err(|status| StoreError::Internal(status.message().to_owned()));
             }
             // A member that has just joined hears of the leader before it knows where the leader is.
@@ -143,6 +151,7 @@ impl Node {
 
     /// Proposes `op`, which only the leader does.
     pub(super) async fn propose_here(&self, op: Op) -> Result<Committed, StoreError> {
+        let began = Instant::now();
         let command = Command { proposed_at_millis: clock::now().as_millisecond(), op };
         let written =
             tokio::time::timeout(REQUEST_MAX, self.raft.client_write(Proposal(command.encode()))).await;
@@ -157,6 +166,7 @@ impl Node {
             }
             Err(RaftError::APIError(error)) => return Err(StoreError::Internal(error.to_string())),
         };
+        self.metrics.proposals.observe(began.elapsed().as_secs_f64());
         match written.data {
             Applied::Command(outcome) => outcome.map(|outcome| Committed {
                 outcome,

@@ -3,6 +3,7 @@
 use super::apply::{Applier, Growth, Position};
 use super::identity::{Identity, join, new_cluster};
 use super::log::Log;
+use super::metrics::Metrics;
 use super::node::{Node, RaftHandle};
 use super::peers::Peers;
 use super::reads::{self, Rounds};
@@ -15,12 +16,13 @@ use crate::consensus::{Leadership, Member};
 use crate::image::{Image, ImageWriter, SledImage};
 use crate::machine::Machine;
 use crate::shared::Shared;
-use crate::wal::{Folder, Options, Wal};
+use crate::wal::{Disk, Folder, Options, Wal};
 use coracle_daemon::Tasks;
 use openraft::SnapshotPolicy;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use parking_lot::Mutex;
+use prometheus_client::metrics::histogram::Histogram;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,7 +53,7 @@ pub async fn start(args: &Args, shared: Arc<Shared>, tasks: &Tasks) -> Result<Ar
     for url in &args.listen_peer_urls {
         listeners.push((url.starts_with("https://"), listen(url).await?));
     }
-    let node = open(config, client_tls, shared, tasks).await?;
+    let node = open(config, None, client_tls, shared, tasks).await?;
     for (secure, listener) in listeners {
         let tls = server_tls.clone().filter(|_| secure);
         if secure && tls.is_none() {
@@ -126,13 +128,17 @@ async fn peer_tls(args: &Args) -> Result<(Option<ServerTlsConfig>, Option<Client
 }
 
 /// Opens the data of a member and takes part in its cluster. Other members reach it once [`serve_peers`] was called.
+/// `disk` takes the place of the log's folder.
 pub(super) async fn open(
     config: NodeConfig,
+    disk: Option<Arc<dyn Disk>>,
     tls: Option<ClientTlsConfig>,
     shared: Arc<Shared>,
     tasks: &Tasks,
 ) -> Result<Arc<Node>, StartError> {
-    let Data { log, snapshots, remembered, machine, position, image } = open_data(&config).await?;
+    let metrics = Metrics::default();
+    let Data { log, snapshots, remembered, machine, position, image } =
+        open_data(&config, disk, metrics.wal_syncs.clone()).await?;
     if let Some(machine) = machine {
         shared.install(machine);
     }
@@ -172,6 +178,7 @@ pub(super) async fn open(
         changing_members: tokio::sync::Mutex::default(),
         folders: [config.wal.clone(), config.data.join("snapshots")],
         tasks: tasks.clone(),
+        metrics,
     });
     spawn(&node, tasks, queue, growth, log, &config);
     // A member of a cluster that is there already gets its first entries from the leader.
@@ -196,14 +203,22 @@ struct Data {
     image: ImageWriter,
 }
 
-async fn open_data(config: &NodeConfig) -> Result<Data, StartError> {
+async fn open_data(
+    config: &NodeConfig,
+    disk: Option<Arc<dyn Disk>>,
+    syncs: Histogram,
+) -> Result<Data, StartError> {
     let (data, wal) = (config.data.clone(), config.wal.clone());
     let opened = tokio::task::spawn_blocking(move || {
         make_private(&data)?;
         let remembered = Identity::load(&data)?;
         let snapshots = Snapshots::open(&data.join("snapshots"))?;
-        let folder = Folder::open(&wal).map_err(|source| StartError::Folder { path: wal, source })?;
-        let (wal, state) = Wal::open(Arc::new(folder), Options::default(), Box::new(|_| ()))?;
+        let disk = match disk {
+            Some(disk) => disk,
+            None => Arc::new(Folder::open(&wal).map_err(|source| StartError::Folder { path: wal, source })?),
+        };
+        let observe = Box::new(move |took: Duration| syncs.observe(took.as_secs_f64()));
+        let (wal, state) = Wal::open(disk, Options::default(), observe)?;
         let mut image = SledImage::new(&data.join("image"));
         let loaded = image.load()?;
         let read = loaded.and_then(|(machine, bytes)| Some((machine, Position::decode(&bytes)?)));
@@ -231,8 +246,10 @@ fn raft_config(config: &NodeConfig, identity: &Identity) -> Result<openraft::Con
     let raft = openraft::Config {
         cluster_name: format!("{:x}", identity.cluster),
         heartbeat_interval: config.heartbeat_millis,
-        election_timeout_min: config.election_millis,
-        election_timeout_max: config.election_millis * 2,
+        // A follower stands for election once the leader's lease (the greatest timeout) and its own timeout are both
+        // over: after 5/3 to 2 times the timeout that was asked for.
+        election_timeout_min: config.election_millis * 2 / 3,
+        election_timeout_max: config.election_millis,
         enable_pre_vote: Some(true),
         // A leader that restarts may have lost entries that it sent but did not store yet. Would it go on leading in
         // the same term, it could put others in their place, under the same id.

@@ -12,15 +12,16 @@ use crate::consensus::{Committed, Consensus};
 use crate::error::StoreError;
 use crate::machine::Machine;
 use crate::shared::Shared;
-use crate::wal::{Folder, Options, Wal};
+use crate::wal::{Disk, DiskFile, Folder, Options, Wal};
 use coracle_daemon::Tasks;
 use coracle_etcd::proto::{CompactionRequest, LeaseGrantRequest, PutRequest, RangeRequest};
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -51,6 +52,7 @@ static NEXT_PORT: AtomicU16 = AtomicU16::new(21_100);
 /// A cluster whose members each have a runtime, so that one can die without the others.
 struct Cluster {
     folder: TempDir,
+    heartbeat_millis: u64,
     ports: Vec<u16>,
     members: Vec<Option<Member>>,
     snapshot_entries: u64,
@@ -109,11 +111,16 @@ fn url(port: u16) -> String {
 }
 
 impl Cluster {
+    /// Slower than in production: these tests share few cores with others.
     fn new(size: usize, snapshot_entries: u64) -> Self {
+        Self::beating(size, snapshot_entries, 150)
+    }
+
+    fn beating(size: usize, snapshot_entries: u64, heartbeat_millis: u64) -> Self {
         let ports = (0..size).map(|_| NEXT_PORT.fetch_add(1, Ordering::Relaxed)).collect();
         let folder = tempfile::tempdir().expect("folder");
         let members = (0..size).map(|_| None).collect();
-        let mut this = Self { folder, ports, members, snapshot_entries, first: size };
+        let mut this = Self { folder, heartbeat_millis, ports, members, snapshot_entries, first: size };
         for at in 0..size {
             this.start(at);
         }
@@ -136,9 +143,8 @@ impl Cluster {
             joins: at >= self.first,
             peer_urls: vec![url(self.ports[at])],
             client_urls: vec![format!("http://client-{at}")],
-            // Slower than in production: these tests share few cores with others.
-            heartbeat_millis: 100,
-            election_millis: 400,
+            heartbeat_millis: self.heartbeat_millis,
+            election_millis: self.heartbeat_millis * 3,
             snapshot_entries: self.snapshot_entries,
         }
     }
@@ -159,8 +165,9 @@ impl Cluster {
             let tasks = Tasks::new();
             let shared = Shared::new(Machine::new());
             let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
-            let node =
-                open(config, None, shared.clone(), &tasks).await.map_err(|error| format!("{error:?}"))?;
+            let node = open(config, None, None, shared.clone(), &tasks)
+                .await
+                .map_err(|error| format!("{error:?}"))?;
             serve_peers(&node, listener, None, &tasks).map_err(|error| error.to_string())?;
             Ok::<_, String>((node, shared))
         });
@@ -457,4 +464,106 @@ fn members_of_another_cluster_are_refused() {
     let stranger = NodeConfig { name: "stranger".to_owned(), ..stranger };
     let refused = cluster.member(0).run(async move { identity::join(&stranger, None).await });
     assert!(matches!(refused, Err(super::StartError::NotAMember { .. })), "{refused:?}");
+}
+
+/// A log on a disk that breaks when told to.
+struct Breaking {
+    folder: Folder,
+    broken: Arc<AtomicBool>,
+}
+
+struct BreakingFile {
+    file: Box<dyn DiskFile>,
+    broken: Arc<AtomicBool>,
+}
+
+impl Disk for Breaking {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.folder.list()
+    }
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(BreakingFile { file: self.folder.open(name)?, broken: self.broken.clone() }))
+    }
+    fn create(&self, name: &str, size: u64) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(BreakingFile { file: self.folder.create(name, size)?, broken: self.broken.clone() }))
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.folder.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.folder.remove(name)
+    }
+}
+
+impl DiskFile for BreakingFile {
+    fn read_all(&self) -> io::Result<Vec<u8>> {
+        self.file.read_all()
+    }
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        if self.broken.load(Ordering::SeqCst) {
+            Err(io::Error::other("broken disk"))
+        } else {
+            self.file.sync()
+        }
+    }
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+}
+
+#[tokio::test]
+async fn a_member_whose_disk_fails_acknowledges_nothing_more_and_ends() {
+    let folder = tempfile::tempdir().expect("folder");
+    let broken = Arc::new(AtomicBool::new(false));
+    let disk = Folder::open(&folder.path().join("wal")).expect("opens");
+    let disk = Arc::new(Breaking { folder: disk, broken: broken.clone() });
+    let config = NodeConfig {
+        name: "m".to_owned(),
+        data: folder.path().join("data"),
+        wal: folder.path().join("wal"),
+        cluster: [("m".to_owned(), vec![url(9)])].into(),
+        token: String::new(),
+        joins: false,
+        peer_urls: vec![url(9)],
+        client_urls: Vec::new(),
+        heartbeat_millis: 50,
+        election_millis: 150,
+        snapshot_entries: 10_000,
+    };
+    let (tasks, shared) = (Tasks::new(), Shared::new(Machine::new()));
+    let node = open(config, Some(disk), None, shared.clone(), &tasks).await.expect("opens");
+    let put = |value: &'static str| {
+        Op::Put(PutRequest { key: "k".into(), value: value.into(), ..Default::default() })
+    };
+    node.commit(put("before")).await.expect("commits");
+    broken.store(true, Ordering::SeqCst);
+    node.commit(put("after")).await.expect_err("the disk is broken");
+    let death = tasks.first_death().await;
+    assert_eq!(death.name, "raft", "{:?}", death.error);
+    assert_eq!(shared.machine().revision(), 2, "what is not on the disk is not applied");
+}
+
+#[test]
+fn a_write_after_the_leader_died_takes_little_longer_than_the_election_timeout() {
+    let mut cluster = Cluster::beating(3, 10_000, 50);
+    let mut gaps = Vec::new();
+    for round in 0..7 {
+        let leader = cluster.leader();
+        cluster.member(leader).put("k", "v").expect("commits");
+        cluster.kill(leader);
+        let began = Instant::now();
+        let survivor = cluster.members.iter().position(Option::is_some).expect("survivors");
+        eventually("a write with the next leader", || {
+            cluster.member(survivor).put("k", &round.to_string()).ok()
+        });
+        gaps.push(began.elapsed());
+        cluster.start(leader);
+        cluster.member(leader).get("k");
+    }
+    gaps.sort();
+    println!("gaps {gaps:?}");
+    assert!(gaps[3] < Duration::from_millis(1500), "{gaps:?}");
 }

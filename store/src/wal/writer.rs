@@ -120,7 +120,10 @@ impl Writer {
             let (records, dones, sync) = self.gather(first, inbox);
             let written = match &failed {
                 Some(error) => Err(again(error)),
-                None if !sync => Ok(self.later.extend(records)),
+                None if !sync => {
+                    self.later.extend(records);
+                    Ok(())
+                }
                 None => self.commit(records),
             };
             if let Err(error) = written
