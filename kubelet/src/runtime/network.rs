@@ -58,7 +58,10 @@ impl Network {
     pub fn here(tasks: &Tasks) -> Result<Self, NetworkError> {
         let (connection, handle, _) =
             rtnetlink::new_connection().map_err(cannot("open a netlink socket"))?;
-        tasks.run("netlink", connection);
+        let stop = tasks.stopping();
+        tasks.run("netlink", async move {
+            tokio::select! { () = connection => {}, () = stop.cancelled() => {} }
+        });
         Ok(Self { handle })
     }
 

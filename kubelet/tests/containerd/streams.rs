@@ -41,6 +41,7 @@ pub async fn commands_run_beside_a_container(world: &mut World) {
     assert!(stdin.is_none() && exec.streams().is_none());
     assert_eq!((text(stdout).await, text(stderr.unwrap()).await), ("b\n".to_owned(), "err\n".to_owned()));
     assert_eq!(exec.wait().await.unwrap(), 9);
+    drop(exec);
 
     let mut exec = world.runtime.exec(&id, &ExecSpec { stdin: true, ..spec(&["wc", "-c"]) }).await.unwrap();
     let Streams { stdin, stdout, .. } = exec.streams().unwrap();
@@ -52,6 +53,7 @@ pub async fn commands_run_beside_a_container(world: &mut World) {
     let (output, ()) = tokio::join!(text(stdout), writing);
     assert_eq!(output.trim(), "1000000");
     assert_eq!(exec.wait().await.unwrap(), 0);
+    drop(exec);
 
     let mut exec = world.runtime.exec(&id, &spec(&["seq", "200000"])).await.unwrap();
     let output = text(exec.streams().unwrap().stdout).await;
@@ -66,6 +68,7 @@ pub async fn commands_run_beside_a_container(world: &mut World) {
     stdin.unwrap().write_all(b"hi\n").await.unwrap();
     assert_eq!(text(stdout).await, "hi\r\n30 100\r\ngot hi\r\n");
     assert_eq!(exec.wait().await.unwrap(), 2);
+    drop(exec);
 
     match world.runtime.exec(&id, &spec(&["nosuch"])).await {
         Err(RuntimeError::Start(text)) => {

@@ -57,8 +57,16 @@ impl World {
         self.containerd.wait().expect("containerd is waited for");
     }
 
-    pub fn start_containerd(&mut self) {
+    /// Returns once it answers.
+    pub async fn start_containerd(&mut self) {
         self.containerd = start_containerd(&self.dir);
+        let answered = async {
+            while self.runtime.list().await.is_err() {
+                // Another process's start has no event to wait for.
+                clock::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        clock::timeout(LIMIT, answered).await.expect("containerd answers in time");
     }
 
     pub fn sandbox(&self, uid: &str, last_byte: u8) -> SandboxSpec {
@@ -149,13 +157,6 @@ impl World {
             State::Exited { code, oom, .. } => (code, oom),
             state => unreachable!("{state:?}"),
         }
-    }
-
-    /// As [`World::end`], while containerd may not answer yet.
-    pub async fn end_after_restart(&mut self, uid: &str, name: &str) -> i32 {
-        let hint = async { while self.changes.recv().await.expect("hints go on").uid != uid {} };
-        clock::timeout(LIMIT, hint).await.expect("a hint comes after containerd is back");
-        self.end(uid, name).await.0
     }
 
     /// Runs a script to its end and returns its output.

@@ -211,7 +211,7 @@ pub async fn stop(runtime: &Containerd, id: &str, grace: Duration) -> Result<(),
     if task.as_ref().is_some_and(records::alive) {
         let request = WaitRequest { container_id: id.to_owned(), exec_id: String::new() };
         let mut tasks = runtime.link().patient().tasks();
-        let end = async { found(tasks.wait(request).await).map(drop) };
+        let end = async { tasks.wait(request).await.map(drop) };
         tokio::pin!(end);
         let signal = records::text(&record, label::STOP_SIGNAL).parse().unwrap_or(SIGTERM);
         let mut ended = None;
@@ -224,7 +224,14 @@ pub async fn stop(runtime: &Containerd, id: &str, grace: Duration) -> Result<(),
             ended = clock::timeout(KILLED_MAX, &mut end).await.ok();
         }
         let doing = || format!("stop the container {id}");
-        ended.ok_or_else(|| failed(doing())("it does not end although it was killed"))?.map_err(failed(doing()))?;
+        let ended = ended.ok_or_else(|| failed(doing())("it does not end although it was killed"))?;
+        // Its shim may have gone before it could answer; what is recorded is what counts.
+        if let Err(status) = ended
+            && records::ended(runtime, id).await?.is_none()
+            && records::get(runtime, id).await?.is_some()
+        {
+            return Err(failed(doing())(status));
+        }
     }
     records::settle(runtime, id).await
 }

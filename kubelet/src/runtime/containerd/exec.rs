@@ -4,7 +4,7 @@ use super::link::{failed, found};
 use super::records::{self, label};
 use super::spec::{PROCESS_TYPE, exec_process};
 use super::{Containerd, streams};
-use crate::runtime::{Exec, ExecSpec, RuntimeError, State, Streams};
+use crate::runtime::{Exec, ExecSpec, RuntimeError, Streams};
 use containerd_client::services::v1::{
     CloseIoRequest, Container as Record, DeleteProcessRequest, ExecProcessRequest, KillRequest, ResizePtyRequest, StartRequest,
     WaitRequest,
@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::net::unix::pipe::{OpenOptions, Receiver, Sender};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Code;
 
 /// How long a killed command may take to be gone.
 const KILLED_MAX: Duration = Duration::from_secs(10);
@@ -48,12 +49,18 @@ impl Target {
         resized.map(drop).map_err(failed("set the size of a terminal"))
     }
 
-    /// The exit code; `None` if the process is not known any more.
+    /// The exit code; `None` if the process went with its container.
     async fn wait(&self) -> Result<Option<i32>, RuntimeError> {
         let request = WaitRequest { container_id: self.container.clone(), exec_id: self.exec.clone() };
-        let ended = found(self.runtime.link().patient().tasks().wait(request).await);
-        let ended = ended.map_err(failed(format!("wait in the container {}", self.container)))?;
-        Ok(ended.map(|reply| i32::try_from(reply.exit_status).unwrap_or(255)))
+        let status = match self.runtime.link().patient().tasks().wait(request).await {
+            Ok(reply) => return Ok(Some(i32::try_from(reply.into_inner().exit_status).unwrap_or(255))),
+            Err(status) => status,
+        };
+        // A container that ends takes its shim along, and with it the answer to whoever waits.
+        if records::ended(&self.runtime, &self.container).await?.is_some() || status.code() == Code::NotFound {
+            return Ok(None);
+        }
+        Err(failed(format!("wait in the container {}", self.container))(status))
     }
 
     async fn close_input(&self) {
@@ -311,12 +318,8 @@ impl Exec for Attached {
         if let Some(code) = self.target.wait().await? {
             return Ok(code);
         }
-        // Its task is deleted, so its end is recorded.
-        let record = records::get(&self.target.runtime, &self.target.container).await?;
-        match record.as_ref().and_then(records::exit) {
-            Some(State::Exited { code, .. }) => Ok(code),
-            _ => Err(RuntimeError::NotFound { what: format!("container {:?}", self.target.container) }),
-        }
+        let missing = || RuntimeError::NotFound { what: format!("container {:?}", self.target.container) };
+        records::ended(&self.target.runtime, &self.target.container).await?.ok_or_else(missing)
     }
 }
 

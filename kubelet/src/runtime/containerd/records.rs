@@ -243,6 +243,16 @@ pub async fn settle(runtime: &Containerd, id: &str) -> Result<(), RuntimeError> 
     settle_locked(runtime, id).await
 }
 
+/// The exit code of a container that has ended; recorded by now.
+pub async fn ended(runtime: &Containerd, id: &str) -> Result<Option<i32>, RuntimeError> {
+    settle(runtime, id).await?;
+    let record = get(runtime, id).await?;
+    Ok(record.as_ref().and_then(exit).and_then(|state| match state {
+        State::Exited { code, .. } => Some(code),
+        _ => None,
+    }))
+}
+
 /// As [`settle`], by whoever holds the container's lock.
 pub async fn settle_locked(runtime: &Containerd, id: &str) -> Result<(), RuntimeError> {
     let Some(record) = get(runtime, id).await? else { return Ok(()) };
