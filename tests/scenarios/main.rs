@@ -9,6 +9,7 @@ mod guestbook;
 mod lifecycle;
 mod nodes;
 mod objects;
+mod store;
 mod workloads;
 
 use coracle_tests::{Group, Needs, Shape, run};
@@ -66,6 +67,7 @@ fn faults() -> Group {
         needs: Needs::Nothing,
         shape: Shape { flags: "--nodes 0 --simulated-nodes 2 --stores 3 --apiservers 2", etcd: false },
         steps: &[
+            ("etcdctl_finds_a_store_that_it_knows", store::etcdctl),
             ("no_acknowledged_write_is_lost_when_processes_are_killed", faults::writes_survive_kills),
             ("a_follower_of_a_watch_misses_nothing_when_its_apiserver_dies", faults::watch_survives),
             ("another_scheduler_and_controller_manager_take_over", faults::leaders_are_replaced),

@@ -43,6 +43,8 @@ pub struct Process {
     pub component: String,
     /// Its id while it runs.
     pub pid: Option<i32>,
+    /// Where it serves.
+    pub endpoint: String,
     /// `leader`, `follower`, `standby` or nothing.
     pub role: String,
     /// `ok`, or what is wrong.
@@ -224,6 +226,31 @@ impl Cluster {
         Watch::start(self.kubectl_command(line))
     }
 
+    /// Runs etcdctl as the apiserver, against all members of the store unless the line names some.
+    ///
+    /// # Errors
+    /// It did not end in time, or the cluster does not tell its members.
+    pub fn etcdctl(&self, line: &str) -> Result<Answer> {
+        let members = self.processes()?.into_iter().filter(|process| process.component == "store");
+        let endpoints: Vec<String> = members.map(|member| member.endpoint).collect();
+        let pki = self.folder().join("pki");
+        let mut etcdctl = Command::new("etcdctl");
+        etcdctl.env("ETCDCTL_API", "3");
+        // Some commands are for one member, which the line names itself.
+        if !line.contains("--endpoints") {
+            etcdctl.arg("--endpoints").arg(endpoints.join(","));
+        }
+        for (flag, file) in [
+            ("--cacert", "ca.crt"),
+            ("--cert", "apiserver-etcd-client.crt"),
+            ("--key", "apiserver-etcd-client.key"),
+        ] {
+            etcdctl.arg(flag).arg(pki.join(file));
+        }
+        etcdctl.args(words(line)).current_dir(&self.dir);
+        run(etcdctl, "", Deadline::seconds(KUBECTL_SECONDS_MAX))
+    }
+
     /// Its processes.
     ///
     /// # Errors
@@ -239,6 +266,7 @@ impl Cluster {
                 id: text(row, "id"),
                 component: text(row, "component"),
                 pid: row["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()),
+                endpoint: text(row, "endpoint"),
                 role: text(row, "role"),
                 health: text(row, "health"),
                 restarts: row["restarts"].as_u64().unwrap_or_default(),
