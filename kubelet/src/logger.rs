@@ -111,7 +111,8 @@ fn keep(args: Args) -> io::Result<()> {
     asked.thread_block()?;
     let log = Log::open(args.file)?;
     let folder = folder(&args.run, &args.container_id);
-    let pipe = |name: &str| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(folder.join(name));
+    let pipe =
+        |name: &str| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(folder.join(name));
     let mut streams = Vec::new();
     let mut stdin = None;
     if args.pipes {

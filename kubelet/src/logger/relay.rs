@@ -195,7 +195,9 @@ impl Relay {
                 });
                 Ok(())
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => {
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -224,8 +226,7 @@ impl Relay {
                 }
             }
             stream.held.extend_from_slice(new);
-            let (entries, rest) =
-                entries(stream.name(), &stream.held, read == 0, &clock::now().to_string());
+            let (entries, rest) = entries(stream.name(), &stream.held, read == 0, &clock::now().to_string());
             if !entries.is_empty() {
                 self.log.write(&entries)?;
             }
@@ -257,7 +258,9 @@ impl Relay {
         let mut buffer = [0; LINE_MAX_BYTES];
         match client.socket.read(&mut buffer) {
             Ok(read) if read > 0 => client.partial.extend_from_slice(&buffer[..read]),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return false,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                return false;
+            }
             _ => {
                 self.gone(n);
                 return false;

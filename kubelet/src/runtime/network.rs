@@ -56,8 +56,7 @@ impl Network {
     /// # Errors
     /// The kernel refuses a netlink socket.
     pub fn here(tasks: &Tasks) -> Result<Self, NetworkError> {
-        let (connection, handle, _) =
-            rtnetlink::new_connection().map_err(cannot("open a netlink socket"))?;
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(cannot("open a netlink socket"))?;
         let stop = tasks.stopping();
         tasks.run("netlink", async move {
             tokio::select! { () = connection => {}, () = stop.cancelled() => {} }
@@ -152,8 +151,7 @@ impl Network {
             .up()
             .build();
         self.handle.link().add(near).execute().await.map_err(cannot(format!("make {cable}")))?;
-        let near =
-            self.index(&cable).await?.ok_or_else(|| cannot(format!("find {cable}"))("it vanished"))?;
+        let near = self.index(&cable).await?.ok_or_else(|| cannot(format!("find {cable}"))("it vanished"))?;
         self.neighbour(near, address, pod_hardware(address)).await?;
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(address, 32)
@@ -191,7 +189,13 @@ impl Network {
             .build();
         let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(GATEWAY).output_interface(eth0).build();
         for route in [gateway, default] {
-            self.handle.route().add(route).replace().execute().await.map_err(cannot("set the pod's routes"))?;
+            self.handle
+                .route()
+                .add(route)
+                .replace()
+                .execute()
+                .await
+                .map_err(cannot("set the pod's routes"))?;
         }
         Ok(())
     }
@@ -205,12 +209,7 @@ impl Network {
         self.handle.link().set(up).execute().await.map_err(cannot("start the loopback device"))
     }
 
-    async fn neighbour(
-        &self,
-        device: u32,
-        address: Ipv4Addr,
-        hardware: [u8; 6],
-    ) -> Result<(), NetworkError> {
+    async fn neighbour(&self, device: u32, address: Ipv4Addr, hardware: [u8; 6]) -> Result<(), NetworkError> {
         self.handle
             .neighbours()
             .add(device, IpAddr::V4(address))

@@ -63,10 +63,7 @@ fn wait_for_orphans() -> io::Result<()> {
     ended.thread_block()?;
     loop {
         ended.wait()?;
-        while !matches!(
-            waitpid(None, Some(WaitPidFlag::WNOHANG)),
-            Ok(WaitStatus::StillAlive) | Err(_)
-        ) {}
+        while !matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive) | Err(_)) {}
     }
 }
 

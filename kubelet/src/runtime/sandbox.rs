@@ -367,7 +367,10 @@ mod tests {
         let address = Some([10, 0, 0, 1].into());
         let path = |name: &str| sysctls(&spec(name, address, false)).ok().map(|files| files[0].0.clone());
         assert_eq!(path("net.core.somaxconn"), Some("/proc/sys/net/core/somaxconn".into()));
-        assert_eq!(path("net/ipv4/conf/a.b/forwarding"), Some("/proc/sys/net/ipv4/conf/a.b/forwarding".into()));
+        assert_eq!(
+            path("net/ipv4/conf/a.b/forwarding"),
+            Some("/proc/sys/net/ipv4/conf/a.b/forwarding".into())
+        );
         assert_eq!(path("kernel.shmmax"), Some("/proc/sys/kernel/shmmax".into()));
         for refused in ["vm.swappiness", "kernel.panic", "net/../vm/swappiness", "net..x", "x"] {
             assert_eq!(path(refused), None, "{refused}");

@@ -3,6 +3,7 @@
 //! Needs root, containerd, runc and the `coracle` program; without them it says so and passes.
 
 mod pods;
+mod registry;
 mod streams;
 mod world;
 
@@ -98,6 +99,8 @@ async fn scenarios(dir: &Path) {
         pods::pods_have_addresses_and_names_of_their_own,
         pods::a_command_that_is_not_there_is_told_as_users_know_it,
         pods::images_are_found_by_their_short_names_and_missing_ones_are_told,
+        registry::images_are_pulled_from_a_registry,
+        registry::damaged_content_is_refused,
         pods::users_groups_and_limits_are_kept,
         pods::stopping_asks_first_and_kills_after_the_grace_period,
         pods::a_container_that_takes_too_much_memory_is_known_for_it,

@@ -107,7 +107,14 @@ pub async fn images_are_found_by_their_short_names_and_missing_ones_are_told(wor
     assert!(image.id.starts_with("sha256:") && image.size > 100_000 && !image.provided);
     run(
         "ctr",
-        &["-n", "k8s.io", "images", "label", &image.names[0], &format!("{}=true", kubelet::runtime::PROVIDED)],
+        &[
+            "-n",
+            "k8s.io",
+            "images",
+            "label",
+            &image.names[0],
+            &format!("{}=true", kubelet::runtime::PROVIDED),
+        ],
     );
     for name in ["busybox:latest", "docker.io/library/busybox", &image.id] {
         assert!(world.runtime.image(name).await.unwrap().unwrap().provided, "{name}");
@@ -143,12 +150,8 @@ pub async fn users_groups_and_limits_are_kept(world: &mut World) {
         ..Security::default()
     };
     container.env = vec![("A".to_owned(), "b c".to_owned())];
-    container.mounts = vec![Mount {
-        source: shared,
-        target: "/data".to_owned(),
-        read_only: true,
-        propagation: "rprivate",
-    }];
+    container.mounts =
+        vec![Mount { source: shared, target: "/data".to_owned(), read_only: true, propagation: "rprivate" }];
     container.resources = Resources {
         cpu_request_millis: 100,
         cpu_limit_millis: 500,
@@ -166,7 +169,8 @@ pub async fn users_groups_and_limits_are_kept(world: &mut World) {
             "stdout F b c",
         ]
     );
-    let mut privileged = world.script("users", "privileged", "mount -t tmpfs x /mnt && echo mounted; ls /dev/null");
+    let mut privileged =
+        world.script("users", "privileged", "mount -t tmpfs x /mnt && echo mounted; ls /dev/null");
     privileged.security.privileged = true;
     privileged.command[2] = format!("mkdir -p /mnt && {}", privileged.command[2]);
     assert_eq!(world.output(&privileged).await, ["stdout F mounted", "stdout F /dev/null"]);
@@ -175,7 +179,11 @@ pub async fn users_groups_and_limits_are_kept(world: &mut World) {
 
 pub async fn stopping_asks_first_and_kills_after_the_grace_period(world: &mut World) {
     world.runtime.start_sandbox(&world.sandbox("stops", 2)).await.unwrap();
-    let polite = world.script("stops", "polite", "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.05; done");
+    let polite = world.script(
+        "stops",
+        "polite",
+        "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.05; done",
+    );
     let stubborn = world.script("stops", "stubborn", "trap '' TERM; echo up; while :; do sleep 0.05; done");
     let grace = Duration::from_millis(300);
     for (container, asked, code) in [(polite, LIMIT, 7), (stubborn, grace, 137)] {
@@ -186,7 +194,9 @@ pub async fn stopping_asks_first_and_kills_after_the_grace_period(world: &mut Wo
         assert!(code != 137 || begun.elapsed() >= grace);
         assert!(begun.elapsed() < LIMIT / 2);
         // Recorded by the time that it returns.
-        assert!(matches!(world.find("stops", &container.name).await.state, State::Exited { code: c, .. } if c == code));
+        assert!(
+            matches!(world.find("stops", &container.name).await.state, State::Exited { code: c, .. } if c == code)
+        );
         world.runtime.stop_container(&id, asked).await.unwrap();
     }
     world.runtime.remove_sandbox("stops").await.unwrap();
@@ -205,7 +215,8 @@ pub async fn containers_can_share_their_processes(world: &mut World) {
     let spec = SandboxSpec { share_pids: true, ..world.sandbox("shares", 2) };
     world.runtime.start_sandbox(&spec).await.unwrap();
     world.runtime.start_container(&world.script("shares", "main", "exec sleep 12345")).await.unwrap();
-    let look = world.script("shares", "look", "until ps | grep -q 'sleep 1234[5]'; do sleep 0.05; done; echo seen");
+    let look =
+        world.script("shares", "look", "until ps | grep -q 'sleep 1234[5]'; do sleep 0.05; done; echo seen");
     assert_eq!(world.output(&look).await, ["stdout F seen"]);
     assert!(world.pod("shares").await.unwrap().ready);
     world.runtime.remove_sandbox("shares").await.unwrap();
@@ -312,6 +323,7 @@ pub async fn removed_pods_leave_nothing(world: &mut World) {
 
 /// All groups below the test's own, in all hierarchies, inner ones first.
 fn cgroups(path: &str) -> Vec<String> {
-    let found = run("find", &["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &format!("/sys/fs/cgroup*{path}*")]);
+    let found =
+        run("find", &["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &format!("/sys/fs/cgroup*{path}*")]);
     found.lines().map(str::to_owned).collect()
 }

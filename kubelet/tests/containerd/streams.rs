@@ -36,7 +36,8 @@ pub async fn commands_run_beside_a_container(world: &mut World) {
     container.env = vec![("A".to_owned(), "b".to_owned())];
     let id = world.runtime.start_container(&container).await.unwrap();
 
-    let mut exec = world.runtime.exec(&id, &spec(&["sh", "-c", "echo $A; echo err >&2; exit 9"])).await.unwrap();
+    let mut exec =
+        world.runtime.exec(&id, &spec(&["sh", "-c", "echo $A; echo err >&2; exit 9"])).await.unwrap();
     let Streams { stdin, stdout, stderr } = exec.streams().unwrap();
     assert!(stdin.is_none() && exec.streams().is_none());
     assert_eq!((text(stdout).await, text(stderr.unwrap()).await), ("b\n".to_owned(), "err\n".to_owned()));
@@ -60,7 +61,8 @@ pub async fn commands_run_beside_a_container(world: &mut World) {
     assert_eq!((output.lines().count(), output.ends_with("200000\n")), (200_000, true));
     drop(exec);
 
-    let terminal = ExecSpec { tty: true, stdin: true, ..spec(&["sh", "-c", "read x; stty size; echo got $x; exit 2"]) };
+    let terminal =
+        ExecSpec { tty: true, stdin: true, ..spec(&["sh", "-c", "read x; stty size; echo got $x; exit 2"]) };
     let mut exec = world.runtime.exec(&id, &terminal).await.unwrap();
     exec.resize(100, 30).await.unwrap();
     let Streams { stdin, stdout, stderr } = exec.streams().unwrap();
@@ -78,7 +80,8 @@ pub async fn commands_run_beside_a_container(world: &mut World) {
     }
     let exec = world.runtime.exec(&id, &spec(&["sleep", "54321"])).await.unwrap();
     drop(exec);
-    super::world::eventually(|| (!super::world::run("ps", &["ax"]).contains("sleep 54321")).then_some(())).await;
+    super::world::eventually(|| (!super::world::run("ps", &["ax"]).contains("sleep 54321")).then_some(()))
+        .await;
     let folder = format!("/run/coracle/containers/{id}");
     super::world::eventually(|| {
         let left = std::fs::read_dir(&folder).unwrap();
@@ -141,7 +144,11 @@ pub async fn input_ends_with_the_first_who_gives_it(world: &mut World) {
 
 pub async fn output_can_be_followed_by_attaching(world: &mut World) {
     world.runtime.start_sandbox(&world.sandbox("follow", 2)).await.unwrap();
-    let container = world.script("follow", "main", "trap 'echo out; echo err >&2; exit 0' TERM; echo up; while :; do sleep 0.05; done");
+    let container = world.script(
+        "follow",
+        "main",
+        "trap 'echo out; echo err >&2; exit 0' TERM; echo up; while :; do sleep 0.05; done",
+    );
     let id = world.runtime.start_container(&container).await.unwrap();
     world.logged("follow", "main", |entries| !entries.is_empty()).await;
     let mut attached = world.runtime.attach(&id).await.unwrap();

@@ -2,8 +2,8 @@
 
 use coracle_daemon::{Tasks, clock};
 use kubelet::runtime::{
-    Changed, Config, Container, ContainerSpec, Containerd, Resources, Runtime, Sandbox, SandboxSpec, Security,
-    State,
+    Changed, Config, Container, ContainerSpec, Containerd, Resources, Runtime, Sandbox, SandboxSpec,
+    Security, State,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,7 +38,8 @@ impl World {
         let containerd = start_containerd(dir);
         let (runtime, changes, tasks) = connect().await;
         let image = dir.join("busybox.tar");
-        let made = run("ctr", &["--address", SOCKET, "-n", "k8s.io", "images", "import", &image.to_string_lossy()]);
+        let made =
+            run("ctr", &["--address", SOCKET, "-n", "k8s.io", "images", "import", &image.to_string_lossy()]);
         assert!(made.contains("docker.io/library/busybox"), "{made}");
         let cgroup = format!("/coracle-test-{}", fs::read_link("/proc/self/ns/mnt").unwrap().display());
         let cgroup = cgroup.replace(['[', ']', ':'], "-");

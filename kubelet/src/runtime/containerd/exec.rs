@@ -6,8 +6,8 @@ use super::spec::{PROCESS_TYPE, exec_process};
 use super::{Containerd, streams};
 use crate::runtime::{Exec, ExecSpec, RuntimeError, Streams};
 use containerd_client::services::v1::{
-    CloseIoRequest, Container as Record, DeleteProcessRequest, ExecProcessRequest, KillRequest, ResizePtyRequest, StartRequest,
-    WaitRequest,
+    CloseIoRequest, Container as Record, DeleteProcessRequest, ExecProcessRequest, KillRequest,
+    ResizePtyRequest, StartRequest, WaitRequest,
 };
 use coracle_daemon::clock;
 use nix::sys::stat::Mode;
@@ -57,18 +57,16 @@ impl Target {
             Err(status) => status,
         };
         // A container that ends takes its shim along, and with it the answer to whoever waits.
-        if records::ended(&self.runtime, &self.container).await?.is_some() || status.code() == Code::NotFound {
+        if records::ended(&self.runtime, &self.container).await?.is_some() || status.code() == Code::NotFound
+        {
             return Ok(None);
         }
         Err(failed(format!("wait in the container {}", self.container))(status))
     }
 
     async fn close_input(&self) {
-        let request = CloseIoRequest {
-            container_id: self.container.clone(),
-            exec_id: self.exec.clone(),
-            stdin: true,
-        };
+        let request =
+            CloseIoRequest { container_id: self.container.clone(), exec_id: self.exec.clone(), stdin: true };
         // The process may have ended, which closes everything.
         if let Err(error) = self.runtime.link().tasks().close_io(request).await {
             tracing::debug!(container = self.container, %error, "standard input is not closed");
@@ -91,7 +89,8 @@ impl Target {
                 let _ = clock::timeout(KILLED_MAX, self.wait()).await;
             }
         }
-        if let Err(error) = found(tasks.delete_process(DeleteProcessRequest { container_id, exec_id }).await) {
+        if let Err(error) = found(tasks.delete_process(DeleteProcessRequest { container_id, exec_id }).await)
+        {
             tracing::debug!(container = self.container, %error, "a command is not forgotten");
         }
     }
@@ -328,8 +327,7 @@ pub async fn close_left_inputs(runtime: &Containerd) -> Result<(), RuntimeError>
     for record in records::of_pod(runtime, None).await? {
         let closed = crate::logger::stdin_closed(&records::folder(runtime, &record.id)).exists();
         if closed && records::text(&record, label::STDIN) == "once" && records::exit(&record).is_none() {
-            let target =
-                Target { runtime: runtime.clone(), container: record.id, exec: String::new() };
+            let target = Target { runtime: runtime.clone(), container: record.id, exec: String::new() };
             target.close_input().await;
         }
     }

@@ -99,8 +99,7 @@ impl Host {
             oom_score_adj_min: if capabilities.contains("SYS_RESOURCE") { -1000 } else { own.unwrap_or(0) },
             capabilities,
             unified,
-            swap_limits: !unified
-                && Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
+            swap_limits: !unified && Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
         }
     }
 
@@ -182,8 +181,7 @@ mod tests {
         };
         let count = |privileged, add: &[&str], drop: &[&str]| {
             let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-            let security =
-                Security { privileged, add: names(add), drop: names(drop), ..Security::default() };
+            let security = Security { privileged, add: names(add), drop: names(drop), ..Security::default() };
             host.capabilities_for(&security).len()
         };
         assert_eq!(count(false, &[], &[]), 14);

@@ -186,8 +186,7 @@ impl Images {
     pub async fn document<T: serde::de::DeserializeOwned>(&self, digest: &str) -> Result<T, RuntimeError> {
         let doing = || format!("read {digest} from the content store");
         let request = ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 };
-        let mut parts =
-            self.link.content().read(request).await.map_err(failed(doing()))?.into_inner();
+        let mut parts = self.link.content().read(request).await.map_err(failed(doing()))?.into_inner();
         let mut document = Vec::new();
         while let Some(part) = parts.message().await.map_err(failed(doing()))? {
             document.extend_from_slice(&part.data);
@@ -240,8 +239,7 @@ impl Images {
     pub async fn lease(&self) -> Result<String, RuntimeError> {
         let id = format!("coracle-{}", uuid::Uuid::new_v4());
         let until = clock::now().saturating_add(LEASE_LIFE).map_err(failed("reckon a lease's end"))?;
-        let labels =
-            HashMap::from([("containerd.io/gc.expire".to_owned(), clock::rfc3339_seconds(until))]);
+        let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), clock::rfc3339_seconds(until))]);
         let request = CreateRequest { id: id.clone(), labels };
         self.link.leases().create(request).await.map_err(failed("take a lease in containerd"))?;
         Ok(id)

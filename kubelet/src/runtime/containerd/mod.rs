@@ -15,7 +15,9 @@ mod host;
 mod images;
 mod link;
 mod locks;
+mod pull;
 mod records;
+mod registry;
 mod spec;
 mod streams;
 
@@ -181,11 +183,9 @@ impl Runtime for Containerd {
     }
 
     async fn pull(&self, name: &str, auth: Option<&RegistryAuth>) -> Result<Image, RuntimeError> {
-        let _ = auth;
-        self.shared.images.describe(name).await?.ok_or_else(|| RuntimeError::Pull {
-            image: name.to_owned(),
-            why: "no registry".to_owned(),
-        })
+        pull::pull(&self.shared.images, &self.shared.link, name, auth).await?;
+        let pulled = self.shared.images.describe(name).await?;
+        pulled.ok_or_else(|| RuntimeError::NotFound { what: format!("image {name:?}") })
     }
 
     async fn start_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError> {
@@ -228,6 +228,8 @@ impl Runtime for Containerd {
 
     async fn connect(&self, uid: &str, port: u16) -> Result<tokio::net::TcpStream, RuntimeError> {
         let held = self.held(uid)?.ok_or_else(|| RuntimeError::NotFound { what: format!("pod {uid}") })?;
-        sandbox::connect(Some(held), port).await.map_err(failed(format!("connect to port {port} of the pod {uid}")))
+        sandbox::connect(Some(held), port)
+            .await
+            .map_err(failed(format!("connect to port {port} of the pod {uid}")))
     }
 }

@@ -100,7 +100,9 @@ pub async fn get(runtime: &Containerd, id: &str) -> Result<Option<Record>, Runti
 pub async fn task(runtime: &Containerd, id: &str) -> Result<Option<Process>, RuntimeError> {
     let request = GetRequest { container_id: id.to_owned(), exec_id: String::new() };
     let reply = found(runtime.link().tasks().get(request).await);
-    Ok(reply.map_err(failed(format!("look up the task of the container {id}")))?.and_then(|reply| reply.process))
+    Ok(reply
+        .map_err(failed(format!("look up the task of the container {id}")))?
+        .and_then(|reply| reply.process))
 }
 
 /// Whether a task's process still is, or will be.
@@ -263,9 +265,7 @@ pub async fn settle_locked(runtime: &Containerd, id: &str) -> Result<(), Runtime
     if exit(&record).is_none() {
         let started_at = started_at(runtime, &record);
         let (code, finished_at) = match &task {
-            Some(task) => {
-                (i32::try_from(task.exit_status).unwrap_or(UNKNOWN_EXIT), time(task.exited_at))
-            }
+            Some(task) => (i32::try_from(task.exit_status).unwrap_or(UNKNOWN_EXIT), time(task.exited_at)),
             // Neither ended nor begun in this boot: it was not started yet.
             None if started_at.is_none() && folder(runtime, id).exists() => return Ok(()),
             None => (UNKNOWN_EXIT, None),

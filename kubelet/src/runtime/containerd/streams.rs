@@ -1,9 +1,9 @@
 //! Where a container's streams go: into its logger, which containerd starts, or which we start and connect by named pipes
 //! when there is a terminal or standard input. Attaching is talking to the logger, so it works across restarts.
 
+use super::Containerd;
 use super::link::failed;
 use super::records;
-use super::Containerd;
 use crate::logger::{self, frame};
 use crate::runtime::{ContainerSpec, RuntimeError, Streams};
 use coracle_daemon::{Tasks, clock};
@@ -50,7 +50,10 @@ impl Output {
         };
         if output.pipes {
             let doing = format!("start the logger of the container {id}");
-            output.start_logger(id, super::containers::once(spec), &config.run, &runtime.shared.tasks).await.map_err(failed(doing))?;
+            output
+                .start_logger(id, super::containers::once(spec), &config.run, &runtime.shared.tasks)
+                .await
+                .map_err(failed(doing))?;
         }
         Ok(output)
     }
@@ -86,10 +89,15 @@ impl Output {
         if line != "ready\n" {
             return Err(io::Error::other("the logger did not get ready"));
         }
+        let stop = tasks.stopping();
         tasks.run(format!("logger of container {id}"), async move {
-            match logger.wait().await {
-                Ok(status) if status.success() => {}
-                ended => tracing::warn!(?ended, "a logger failed"),
+            tokio::select! {
+                ended = logger.wait() => match ended {
+                    Ok(status) if status.success() => {}
+                    ended => tracing::warn!(?ended, "a logger failed"),
+                },
+                // It goes on without us.
+                () = stop.cancelled() => {}
             }
         });
         Ok(())
@@ -166,21 +174,24 @@ pub async fn attach(
     let (near_stdin, far_stdin) = tokio::io::duplex(BUFFER_BYTES);
     let shut = Arc::new(AtomicBool::new(false));
     let input = Input { to: near_stdin, shut: shut.clone() };
-    let until = left.clone();
+    let (until, stop) = (left.clone(), tasks.stopping());
     tasks.run("output of an attached container", async move {
         let ended = tokio::select! {
             ended = receive(read, far_stdout, far_stderr) => ended,
             () = until.cancelled() => Ok(()),
+            () = stop.cancelled() => Ok(()),
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "attached output ended");
         }
     });
+    let stop = tasks.stopping();
     tasks.run("input of an attached container", async move {
         let mut write = write;
         let sent = tokio::select! {
             sent = send(far_stdin, &mut write, &shut) => sent,
             () = left.cancelled() => Ok(false),
+            () = stop.cancelled() => Ok(false),
         };
         match sent {
             Ok(true) => closed.await,
@@ -216,7 +227,11 @@ impl AsyncWrite for Input {
     }
 }
 
-async fn receive(mut from: OwnedReadHalf, mut stdout: DuplexStream, mut stderr: DuplexStream) -> io::Result<()> {
+async fn receive(
+    mut from: OwnedReadHalf,
+    mut stdout: DuplexStream,
+    mut stderr: DuplexStream,
+) -> io::Result<()> {
     let mut header = [0; frame::HEADER_BYTES];
     let mut content = Vec::new();
     loop {
