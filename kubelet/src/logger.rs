@@ -37,15 +37,12 @@ pub struct Args {
     /// Close the container's standard input when the first who wrote to it leaves.
     #[arg(long)]
     pub stdin_once: bool,
-    /// Where containers' folders are.
-    #[arg(long, default_value = RUN)]
-    pub run: PathBuf,
 }
 
 /// A container's folder: its named pipes, and the socket to attach to.
 #[must_use]
-pub fn folder(run: &Path, id: &str) -> PathBuf {
-    run.join("containers").join(id)
+pub fn folder(id: &str) -> PathBuf {
+    Path::new(RUN).join("containers").join(id)
 }
 
 /// The socket in a container's folder. Frames both ways: one byte that says what, four bytes of length, the bytes.
@@ -110,7 +107,7 @@ fn keep(args: Args) -> io::Result<()> {
     asked.add(nix::sys::signal::Signal::SIGTERM);
     asked.thread_block()?;
     let log = Log::open(args.file)?;
-    let folder = folder(&args.run, &args.container_id);
+    let folder = folder(&args.container_id);
     let pipe =
         |name: &str| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(folder.join(name));
     let mut streams = Vec::new();

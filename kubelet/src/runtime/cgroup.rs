@@ -89,17 +89,26 @@ pub fn create(path: &str, resources: &Resources) -> io::Result<()> {
     }
     for (controller, file, value) in settings(resources, unified) {
         // `cpu` may be mounted as `cpu,cpuacct`; a controller that is not there limits nothing.
-        let root = roots.iter().find(|root| {
-            unified
-                || root
-                    .file_name()
-                    .is_some_and(|name| name.to_string_lossy().split(',').any(|part| part == controller))
-        });
-        if let Some(root) = root {
-            fs::write(below(root, path).join(file), value)?;
+        let root = roots.iter().find(|root| unified || serves(root, controller));
+        if let Some(file) = root.map(|root| below(root, path).join(file)).filter(|file| file.exists()) {
+            fs::write(file, value)?;
         }
     }
     Ok(())
+}
+
+/// Whether a hierarchy of v1 is this controller's.
+fn serves(root: &Path, controller: &str) -> bool {
+    root.file_name().is_some_and(|name| name.to_string_lossy().split(',').any(|part| part == controller))
+}
+
+/// Whether the machine has a controller, in whichever version.
+pub fn has(controller: &str) -> bool {
+    if unified() {
+        let all = fs::read_to_string(Path::new(MOUNT).join("cgroup.controllers")).unwrap_or_default();
+        return all.split_whitespace().any(|name| name == controller);
+    }
+    roots().is_ok_and(|roots| roots.iter().any(|root| serves(root, controller)))
 }
 
 /// v2: every group above `path` hands its controllers down.

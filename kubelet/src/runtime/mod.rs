@@ -9,6 +9,7 @@ pub mod network;
 pub mod pod_init;
 pub mod reference;
 mod sandbox;
+pub mod simulated;
 
 pub use containerd::{Config, Containerd};
 

@@ -2,6 +2,11 @@
 //!
 //! Needs root, containerd, runc and the `coracle` program; without them it says so and passes.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "the scenarios are all of this test; clippy only spares functions marked as tests"
+)]
+
 mod pods;
 mod registry;
 mod streams;
@@ -33,22 +38,31 @@ fn pods_run_in_a_real_containerd() {
         eprintln!("skipped: {why}");
         return;
     }
-    let dir = tempfile::tempdir().expect("a folder");
-    let built = Command::new(program())
-        .args(["image", "build", "debian:busybox", "--out"])
-        .arg(dir.path().join("busybox.tar"))
-        .output()
-        .expect("coracle runs");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let test = std::env::current_exe().expect("the test knows its own path");
-    let status = Command::new("unshare")
-        .args(["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child"])
-        .arg(test)
-        .args(["--exact", "inside", "--ignored", "--nocapture"])
-        .env("CORACLE_TEST_DIR", dir.path())
-        .status()
-        .expect("unshare runs");
-    assert!(status.success(), "{status}");
+    let cgroups = if std::fs::exists("/sys/fs/cgroup/cgroup.controllers").expect("cgroups are mounted") {
+        vec![""]
+    } else {
+        // Version 2 alone as well, although without the controllers that version 1 keeps.
+        vec!["", "2"]
+    };
+    for cgroups in cgroups {
+        let dir = tempfile::tempdir().expect("a folder");
+        let built = Command::new(program())
+            .args(["image", "build", "debian:busybox", "--out"])
+            .arg(dir.path().join("busybox.tar"))
+            .output()
+            .expect("coracle runs");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let test = std::env::current_exe().expect("the test knows its own path");
+        let status = Command::new("unshare")
+            .args(["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child"])
+            .arg(test)
+            .args(["--exact", "inside", "--ignored", "--nocapture"])
+            .env("CORACLE_TEST_DIR", dir.path())
+            .env("CORACLE_TEST_CGROUPS", cgroups)
+            .status()
+            .expect("unshare runs");
+        assert!(status.success(), "{status}");
+    }
 }
 
 #[test]
@@ -58,18 +72,20 @@ fn inside() {
         eprintln!("skipped: not in namespaces of its own");
         return;
     };
-    for folder in ["/run", "/var/log"] {
-        nix::mount::mount(
-            Some("tmpfs"),
-            folder,
-            Some("tmpfs"),
-            nix::mount::MsFlags::empty(),
-            Some("mode=755"),
-        )
-        .expect("a private folder");
+    private_folder("/run");
+    private_folder("/var/log");
+    if std::env::var("CORACLE_TEST_CGROUPS").is_ok_and(|version| version == "2") {
+        let none = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), none, None::<&str>)
+            .expect("cgroups of version 2");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(scenarios(Path::new(&dir)));
+}
+
+fn private_folder(path: &str) {
+    let none = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("tmpfs"), path, Some("tmpfs"), none, Some("mode=755")).expect("a private folder");
 }
 
 /// A loopback device with an address that pods can answer to, as every node has one.
@@ -111,6 +127,9 @@ async fn scenarios(dir: &Path) {
         streams::output_can_be_followed_by_attaching,
         pods::containers_outlive_containerd_and_ends_in_between_are_seen,
         pods::containers_outlive_the_kubelet,
+        pods::a_killed_shim_ends_its_container,
+        pods::after_a_restart_of_the_node_ends_are_known_and_pods_start_again,
+        pods::many_pods_start_and_go_at_once,
         pods::a_half_made_sandbox_is_made_again,
         pods::starting_is_fast,
         pods::removed_pods_leave_nothing,

@@ -53,6 +53,34 @@ impl World {
         (self.runtime, self.changes, self.tasks) = connect().await;
     }
 
+    /// As a node that lost its power: processes and /run are gone, the disk is not.
+    pub async fn restart_node(&mut self) {
+        let _ = self.tasks.stop_within(Duration::from_secs(5)).await;
+        self.kill_containerd();
+        let own = std::process::id().to_string();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            if pid != own
+                && let Ok(pid) = pid.parse()
+            {
+                let _ = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(pid),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
+            }
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        for target in
+            mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|it| it.starts_with("/run/"))
+        {
+            let _ = nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH);
+        }
+        nix::mount::umount2("/run", nix::mount::MntFlags::MNT_DETACH).unwrap();
+        super::private_folder("/run");
+        self.containerd = start_containerd(&self.dir);
+        (self.runtime, self.changes, self.tasks) = connect().await;
+    }
+
     pub fn kill_containerd(&mut self) {
         self.containerd.kill().expect("containerd is killed");
         self.containerd.wait().expect("containerd is waited for");
@@ -195,12 +223,8 @@ pub async fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
 
 async fn connect() -> (Containerd, mpsc::Receiver<Changed>, Tasks) {
     let tasks = Tasks::new();
-    let config = Config {
-        endpoint: format!("unix://{SOCKET}"),
-        namespace: "k8s.io".to_owned(),
-        run: PathBuf::from(kubelet::logger::RUN),
-        program: program(),
-    };
+    let config =
+        Config { endpoint: format!("unix://{SOCKET}"), namespace: "k8s.io".to_owned(), program: program() };
     let connected = clock::timeout(LIMIT, Containerd::connect(config, &tasks)).await;
     let runtime = connected.expect("containerd answers in time").expect("containerd is there");
     let changes = runtime.changes().expect("nobody took the hints yet");

@@ -70,7 +70,7 @@ pub async fn start(runtime: &Containerd, spec: &ContainerSpec) -> Result<String,
             return Err(error);
         }
     }
-    fs::write(records::folder(runtime, &id).join("started"), clock::now().to_string())
+    fs::write(records::folder(&id).join("started"), clock::now().to_string())
         .map_err(failed(format!("note the start of the container {id}")))?;
     runtime.hint(&spec.pod_uid);
     Ok(id)
@@ -126,7 +126,7 @@ async fn create(
     ];
     let any = Any { type_url: SPEC_TYPE.to_owned(), value: runtime_spec.to_string().into_bytes() };
     let record = records::record(id, spec, (image_name, &image.id), &labels, any);
-    let folder = records::folder(runtime, id);
+    let folder = records::folder(id);
     fs::create_dir_all(&folder).map_err(failed(format!("make {}", folder.display())))?;
     let request = CreateContainerRequest { container: Some(record) };
     let created = runtime.link().containers().create(request).await;
@@ -276,8 +276,8 @@ async fn remove_locked(runtime: &Containerd, id: &str) -> Result<(), RuntimeErro
     remove_snapshot(runtime, id).await?;
     let deleted = runtime.link().containers().delete(DeleteContainerRequest { id: id.to_owned() }).await;
     found(deleted).map_err(failed(format!("remove the container {id}")))?;
-    super::streams::end_logger(&records::folder(runtime, id)).await;
-    match fs::remove_dir_all(records::folder(runtime, id)) {
+    super::streams::end_logger(&records::folder(id)).await;
+    match fs::remove_dir_all(records::folder(id)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         removed => removed.map_err(failed(format!("remove the folder of the container {id}")))?,
     }

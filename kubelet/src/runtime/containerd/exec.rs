@@ -117,8 +117,8 @@ pub async fn start(runtime: &Containerd, id: &str, spec: &ExecSpec) -> Result<Bo
     let process = exec_process(&container, &spec.command, spec.tty);
     let exec = uuid::Uuid::new_v4().simple().to_string();
     let target = Target { runtime: runtime.clone(), container: id.to_owned(), exec: exec.clone() };
-    let pipes = Pipes::make(&records::folder(runtime, id).join(format!("exec-{exec}")), spec)
-        .map_err(failed(doing()))?;
+    let pipes =
+        Pipes::make(&records::folder(id).join(format!("exec-{exec}")), spec).map_err(failed(doing()))?;
     let (stdin, stdout, stderr) = pipes.names();
     let request = ExecProcessRequest {
         container_id: id.to_owned(),
@@ -290,7 +290,7 @@ pub async fn attach(runtime: &Containerd, id: &str) -> Result<Box<dyn Exec>, Run
             target.close_input().await;
         }
     };
-    let folder = records::folder(runtime, id);
+    let folder = records::folder(id);
     let tasks = (&runtime.shared.tasks, left.clone());
     let streams = streams::attach(&folder, stdin != "false", tty, tasks, closed)
         .await
@@ -325,7 +325,7 @@ impl Exec for Attached {
 /// Tells containerd of inputs that were closed while no kubelet was there.
 pub async fn close_left_inputs(runtime: &Containerd) -> Result<(), RuntimeError> {
     for record in records::of_pod(runtime, None).await? {
-        let closed = crate::logger::stdin_closed(&records::folder(runtime, &record.id)).exists();
+        let closed = crate::logger::stdin_closed(&records::folder(&record.id)).exists();
         if closed && records::text(&record, label::STDIN) == "once" && records::exit(&record).is_none() {
             let target = Target { runtime: runtime.clone(), container: record.id, exec: String::new() };
             target.close_input().await;

@@ -82,6 +82,10 @@ pub struct Host {
     pub capabilities: BTreeSet<&'static str>,
     /// cgroup v2 alone.
     pub unified: bool,
+    /// Processors can be shared out.
+    pub cpu_limits: bool,
+    /// Memory can be limited.
+    pub memory_limits: bool,
     /// Swap can be limited together with memory.
     pub swap_limits: bool,
     /// No process here may be given a lower `oom_score_adj`.
@@ -99,6 +103,8 @@ impl Host {
             oom_score_adj_min: if capabilities.contains("SYS_RESOURCE") { -1000 } else { own.unwrap_or(0) },
             capabilities,
             unified,
+            cpu_limits: cgroup::has("cpu"),
+            memory_limits: cgroup::has("memory"),
             swap_limits: !unified && Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
         }
     }
@@ -176,6 +182,8 @@ mod tests {
         let host = Host {
             capabilities: CAPABILITIES.into_iter().filter(|name| *name != "SYS_RESOURCE").collect(),
             unified: false,
+            cpu_limits: true,
+            memory_limits: true,
             swap_limits: false,
             oom_score_adj_min: 0,
         };

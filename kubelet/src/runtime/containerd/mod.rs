@@ -21,15 +21,17 @@ mod registry;
 mod spec;
 mod streams;
 
+use super::cgroup;
 use super::sandbox::{self, Held, Sandboxes};
 use super::{
     Changed, ContainerSpec, Exec, ExecSpec, Image, RegistryAuth, Runtime, RuntimeError, Sandbox, SandboxSpec,
 };
+use crate::logger::RUN;
 use coracle_daemon::{Tasks, clock};
 use futures::future::try_join_all;
 use link::{Link, failed};
 use parking_lot::Mutex;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -42,15 +44,13 @@ const HINTS_MAX: usize = 1024;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How to reach containerd, and where to keep sandboxes.
+/// How to reach containerd.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Its socket, with or without `unix://`.
     pub endpoint: String,
     /// Its namespace for our containers.
     pub namespace: String,
-    /// A folder on a tmpfs for what ends with the machine.
-    pub run: PathBuf,
     /// The `coracle` program, started for loggers and the like.
     pub program: PathBuf,
 }
@@ -64,7 +64,6 @@ impl Config {
         Ok(Self {
             endpoint: endpoint.to_owned(),
             namespace: namespace.to_owned(),
-            run: PathBuf::from(crate::logger::RUN),
             program: std::env::current_exe()?,
         })
     }
@@ -83,9 +82,10 @@ struct Shared {
     sandboxes: Sandboxes,
     host: host::Host,
     version: String,
-    /// One lock for each container, and one for each pod's sandbox.
+    /// One lock for each container, for each pod's sandbox, and for each image's name.
     containers: locks::Locks,
     pods: locks::Locks,
+    pulls: locks::Locks,
     hints: mpsc::Sender<Changed>,
     changes: Mutex<Option<mpsc::Receiver<Changed>>>,
     tasks: Tasks,
@@ -99,7 +99,8 @@ impl Containerd {
     pub async fn connect(config: Config, tasks: &Tasks) -> Result<Self, RuntimeError> {
         let link = Link::new(&config.endpoint, &config.namespace)?;
         let version = wait_for_version(&link, tasks).await?;
-        let sandboxes = Sandboxes::new(config.run.clone(), config.program.clone(), tasks)?;
+        own_folder().map_err(failed(format!("make {RUN}")))?;
+        let sandboxes = Sandboxes::new(RUN.into(), config.program.clone(), tasks)?;
         sandboxes.sweep().await?;
         let (hints, changes) = mpsc::channel(HINTS_MAX);
         let shared = Shared {
@@ -110,6 +111,7 @@ impl Containerd {
             version: format!("containerd://{version}"),
             containers: locks::Locks::default(),
             pods: locks::Locks::default(),
+            pulls: locks::Locks::default(),
             hints,
             changes: Mutex::new(Some(changes)),
             tasks: tasks.clone(),
@@ -130,8 +132,14 @@ impl Containerd {
     }
 
     fn held(&self, uid: &str) -> Result<Option<Held>, RuntimeError> {
-        Held::load(&self.shared.config.run, uid).map_err(failed(format!("read the sandbox of the pod {uid}")))
+        Held::load(Path::new(RUN), uid).map_err(failed(format!("read the sandbox of the pod {uid}")))
     }
+}
+
+/// Only root may look into, or connect to, what is in there.
+fn own_folder() -> std::io::Result<()> {
+    std::fs::create_dir_all(RUN)?;
+    std::fs::set_permissions(RUN, std::os::unix::fs::PermissionsExt::from_mode(0o700))
 }
 
 async fn wait_for_version(link: &Link, tasks: &Tasks) -> Result<String, RuntimeError> {
@@ -183,6 +191,7 @@ impl Runtime for Containerd {
     }
 
     async fn pull(&self, name: &str, auth: Option<&RegistryAuth>) -> Result<Image, RuntimeError> {
+        let _turn = self.shared.pulls.lock(name).await;
         pull::pull(&self.shared.images, &self.shared.link, name, auth).await?;
         let pulled = self.shared.images.describe(name).await?;
         pulled.ok_or_else(|| RuntimeError::NotFound { what: format!("image {name:?}") })
@@ -196,12 +205,18 @@ impl Runtime for Containerd {
     async fn remove_sandbox(&self, uid: &str) -> Result<(), RuntimeError> {
         let _turn = self.shared.pods.lock(uid).await;
         let containers = records::of_pod(self, Some(uid)).await?;
+        // After a restart of the machine only the containers still know where the pod's cgroup was.
+        let mut cgroups: Vec<String> = containers.iter().filter_map(records::pod_cgroup).collect();
+        cgroups.dedup();
         try_join_all(containers.into_iter().map(|record| async move {
             self.stop_container(&record.id, Duration::ZERO).await?;
             self.remove_container(&record.id).await
         }))
         .await?;
         self.shared.sandboxes.remove(uid).await?;
+        for group in cgroups {
+            cgroup::remove(&group).await.map_err(failed(format!("remove the cgroup {group}")))?;
+        }
         self.hint(uid);
         Ok(())
     }

@@ -4,6 +4,7 @@
 
 use super::link::{failed, found, time};
 use super::{Containerd, SNAPSHOTTER};
+use crate::logger::RUN;
 use crate::runtime::sandbox::Held;
 use crate::runtime::{Container, ContainerSpec, RuntimeError, Sandbox, State, cgroup};
 use containerd_client::services::v1::{
@@ -15,7 +16,7 @@ use coracle_daemon::clock;
 use futures::future::try_join_all;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tonic::Code;
 
 /// The labels of our containers.
@@ -78,6 +79,12 @@ pub fn text<'a>(record: &'a Record, key: &str) -> &'a str {
     record.labels.get(key).map(String::as_str).unwrap_or_default()
 }
 
+/// The cgroup of a container's pod.
+pub fn pod_cgroup(record: &Record) -> Option<String> {
+    let (pod, _) = text(record, label::CGROUP).rsplit_once('/')?;
+    Some(pod.to_owned())
+}
+
 /// The records of one pod's containers, or of all pods'.
 pub async fn of_pod(runtime: &Containerd, uid: Option<&str>) -> Result<Vec<Record>, RuntimeError> {
     let filter = match uid {
@@ -115,7 +122,7 @@ pub async fn list(runtime: &Containerd, uid: Option<&str>) -> Result<Vec<Sandbox
     let mut sandboxes: BTreeMap<String, Sandbox> = BTreeMap::new();
     let held = match uid {
         Some(uid) => runtime.held(uid)?.into_iter().collect(),
-        None => Held::all(&runtime.shared.config.run).map_err(failed("list sandboxes"))?,
+        None => Held::all(Path::new(RUN)).map_err(failed("list sandboxes"))?,
     };
     for held in held {
         let (ready, spec) = (held.ready(), held.spec);
@@ -190,39 +197,50 @@ async fn state(
     if let Some(exit) = exit(&record) {
         return Ok(Some((record, exit)));
     }
-    if let Some(task) = tasks.get(&record.id)
-        && alive(task)
-    {
-        let state = match started_at(runtime, &record) {
-            Some(started_at) => State::Running { started_at },
-            None if task.status() == Status::Created => State::Created,
+    let task = tasks.get(&record.id);
+    let begun = started_at(&record);
+    let turn = runtime.shared.containers.try_lock(&record.id);
+    let state = match (task.filter(|task| alive(task)), begun, &turn) {
+        (Some(_), Some(started_at), _) => State::Running { started_at },
+        (Some(task), None, Some(_)) if task.status() != Status::Created => {
             // The kubelet died between starting it and writing that down.
-            None => State::Running { started_at: created_at(&record) },
-        };
-        return Ok(Some((record, state)));
-    }
-    let Some(_turn) = runtime.shared.containers.try_lock(&record.id) else {
-        // Being started or stopped right now; a hint comes when that is done.
-        let state = match started_at(runtime, &record) {
-            Some(started_at) => State::Running { started_at },
-            None => State::Created,
-        };
-        return Ok(Some((record, state)));
+            State::Running { started_at: created_at(&record) }
+        }
+        // Being started, or stopped and recorded, right now; a hint comes when that is done.
+        (None, Some(started_at), None) => State::Running { started_at },
+        (Some(_), None, _) | (None, None, None) => State::Created,
+        (None, _, Some(_)) => {
+            if let Err(error) = settle_locked(runtime, &record.id).await {
+                tracing::warn!(container = record.id, %error, "an end is not recorded yet");
+                let state = unrecorded(&record, task, begun);
+                return Ok(Some((record, state)));
+            }
+            let Some(record) = get(runtime, &record.id).await? else { return Ok(None) };
+            let state = exit(&record).unwrap_or(State::Created);
+            return Ok(Some((record, state)));
+        }
     };
-    settle_locked(runtime, &record.id).await?;
-    let Some(record) = get(runtime, &record.id).await? else { return Ok(None) };
-    let state = exit(&record).unwrap_or(State::Created);
     Ok(Some((record, state)))
 }
 
+/// The end of a container as far as it is known, for when it cannot be recorded.
+fn unrecorded(record: &Record, task: Option<&Process>, started_at: Option<jiff::Timestamp>) -> State {
+    State::Exited {
+        started_at,
+        finished_at: task.and_then(|task| time(task.exited_at)).unwrap_or_else(|| created_at(record)),
+        code: task.and_then(|task| i32::try_from(task.exit_status).ok()).unwrap_or(UNKNOWN_EXIT),
+        oom: false,
+    }
+}
+
 /// A container's folder for what ends with the machine.
-pub fn folder(runtime: &Containerd, id: &str) -> PathBuf {
-    crate::logger::folder(&runtime.shared.config.run, id)
+pub fn folder(id: &str) -> PathBuf {
+    crate::logger::folder(id)
 }
 
 /// When a container's process began, as far as this boot knows.
-fn started_at(runtime: &Containerd, record: &Record) -> Option<jiff::Timestamp> {
-    fs::read_to_string(folder(runtime, &record.id).join("started")).ok()?.parse().ok()
+fn started_at(record: &Record) -> Option<jiff::Timestamp> {
+    fs::read_to_string(folder(&record.id).join("started")).ok()?.parse().ok()
 }
 
 fn created_at(record: &Record) -> jiff::Timestamp {
@@ -263,11 +281,11 @@ pub async fn settle_locked(runtime: &Containerd, id: &str) -> Result<(), Runtime
         return Ok(());
     }
     if exit(&record).is_none() {
-        let started_at = started_at(runtime, &record);
+        let started_at = started_at(&record);
         let (code, finished_at) = match &task {
             Some(task) => (i32::try_from(task.exit_status).unwrap_or(UNKNOWN_EXIT), time(task.exited_at)),
             // Neither ended nor begun in this boot: it was not started yet.
-            None if started_at.is_none() && folder(runtime, id).exists() => return Ok(()),
+            None if started_at.is_none() && folder(id).exists() => return Ok(()),
             None => (UNKNOWN_EXIT, None),
         };
         let oom = cgroup::oom_kills(text(&record, label::CGROUP)) > 0;

@@ -194,22 +194,26 @@ impl Ground<'_> {
 
     fn resources(&self) -> Value {
         let privileged = self.container.security.privileged;
-        let mut resources = limits(&self.container.resources, self.host.swap_limits);
+        let mut resources = limits(&self.container.resources, self.host);
         resources["devices"] = json!([{"allow": privileged, "access": "rwm"}]);
         resources
     }
 }
 
-fn limits(resources: &Resources, swap_limits: bool) -> Value {
-    let mut out = json!({"cpu": {"shares": cgroup::shares(resources.cpu_request_millis)}});
-    if let Some((quota, period)) = cgroup::quota(resources.cpu_limit_millis) {
-        out["cpu"]["quota"] = json!(quota);
-        out["cpu"]["period"] = json!(period);
+/// What the machine can limit of what should be.
+fn limits(resources: &Resources, host: &Host) -> Value {
+    let mut out = json!({});
+    if host.cpu_limits {
+        out["cpu"] = json!({"shares": cgroup::shares(resources.cpu_request_millis)});
+        if let Some((quota, period)) = cgroup::quota(resources.cpu_limit_millis) {
+            out["cpu"]["quota"] = json!(quota);
+            out["cpu"]["period"] = json!(period);
+        }
     }
     let memory = resources.memory_limit_bytes;
-    if memory > 0 {
+    if memory > 0 && host.memory_limits {
         out["memory"] = json!({"limit": memory});
-        if swap_limits {
+        if host.swap_limits {
             // Memory and swap together: no swap beyond the memory.
             out["memory"]["swap"] = json!(memory);
         }

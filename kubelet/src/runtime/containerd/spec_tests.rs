@@ -53,6 +53,8 @@ fn made(container: &ContainerSpec, sandbox: SandboxSpec) -> Result<Value, String
     let host = Host {
         capabilities: BTreeSet::from(["CHOWN", "SYS_ADMIN"]),
         unified: false,
+        cpu_limits: true,
+        memory_limits: true,
         swap_limits: true,
         oom_score_adj_min: 0,
     };

@@ -41,7 +41,7 @@ impl Output {
     pub async fn prepare(runtime: &Containerd, spec: &ContainerSpec, id: &str) -> Result<Self, RuntimeError> {
         let config = &runtime.shared.config;
         let output = Self {
-            folder: records::folder(runtime, id),
+            folder: records::folder(id),
             program: config.program.clone(),
             log: spec.log.clone(),
             pipes: spec.tty || spec.stdin,
@@ -51,14 +51,14 @@ impl Output {
         if output.pipes {
             let doing = format!("start the logger of the container {id}");
             output
-                .start_logger(id, super::containers::once(spec), &config.run, &runtime.shared.tasks)
+                .start_logger(id, super::containers::once(spec), &runtime.shared.tasks)
                 .await
                 .map_err(failed(doing))?;
         }
         Ok(output)
     }
 
-    async fn start_logger(&self, id: &str, once: bool, run: &Path, tasks: &Tasks) -> io::Result<()> {
+    async fn start_logger(&self, id: &str, once: bool, tasks: &Tasks) -> io::Result<()> {
         let names = [("stdin", self.stdin), ("stdout", true), ("stderr", !self.tty)];
         for (name, _) in names.iter().filter(|(_, wanted)| *wanted) {
             make_pipe(&self.folder.join(name))?;
@@ -68,8 +68,6 @@ impl Output {
             .arg("container-logger")
             .arg(&self.log)
             .args(["--container-id", id, "--pipes"])
-            .arg("--run")
-            .arg(run)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             // It outlives us: the container's output must go on.
