@@ -126,9 +126,15 @@ impl Handler {
         let mut name = name.clone();
         for _ in 0..=ALIASES_MAX {
             // Bound first: the lock must not be held while upstream is asked.
-            let known = answer::answer(&self.zone.read(), &name, kind);
+            let (known, loops) = {
+                let zone = self.zone.read();
+                let loops = self.upstream.servers().iter().any(|server| zone.is_virtual(*server));
+                (answer::answer(&zone, &name, kind), loops)
+            };
             let alias = match known {
                 Answer::Own(records) => outcome.add(records),
+                // An upstream behind a Service could be ourselves, or ask us.
+                Answer::Upstream if loops => return Outcome::only(ResponseCode::Refused),
                 Answer::Upstream => {
                     self.metrics.forwarded.inc();
                     let reply = self.upstream.ask(&name, kind).await;

@@ -393,6 +393,14 @@ async fn an_upstream_that_is_away_is_a_failure_and_one_that_loops_is_refused() {
     assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
 }
 
+#[tokio::test]
+async fn a_service_as_upstream_is_a_loop() {
+    let upstream = Upstream::to(servers("10.96.1.1:53".parse().unwrap())).unwrap();
+    let (_server, address) = running(handler(shop(), upstream)).await;
+    let answer = ask(address, "www.example.com", RecordType::A, false, None).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+}
+
 fn args(resolv_conf: PathBuf) -> Args {
     Args {
         kubeconfig: PathBuf::new(),

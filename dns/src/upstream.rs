@@ -1,7 +1,7 @@
 //! Questions that are not the cluster's go to the servers of a resolv.conf, with a bound on time and number.
 //!
 //! A server that sends our questions back to us would make each go round for ever: a question under a random name, asked
-//! once at the start, finds out; from then on everything is refused.
+//! once at the start, finds out; from then on everything is refused. Addresses of Services are refused by whoever asks.
 
 use anyhow::{Context, Result};
 use coracle_daemon::{clock, random};
@@ -12,7 +12,7 @@ use hickory_resolver::config::{ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::system_conf::parse_resolv_conf;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -48,6 +48,7 @@ impl Reply {
 /// The servers to ask.
 pub struct Upstream {
     resolver: Option<TokioResolver>,
+    servers: Vec<IpAddr>,
     slots: Semaphore,
     probe: Name,
     loops: AtomicBool,
@@ -85,6 +86,8 @@ impl Upstream {
     /// # Errors
     /// They cannot be used.
     pub fn to(config: Option<ResolverConfig>) -> Result<Self> {
+        let servers = config.iter().flat_map(|config| config.name_servers().iter().map(|server| server.ip));
+        let servers = servers.collect();
         let build = |config| {
             let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
             let options = builder.options_mut();
@@ -103,10 +106,16 @@ impl Upstream {
         let probe = Name::from_labels([label().as_bytes(), label().as_bytes()]).context("no probe")?;
         Ok(Self {
             resolver: config.map(build).transpose()?,
+            servers,
             slots: Semaphore::new(LOOKUPS_MAX),
             probe,
             loops: AtomicBool::new(false),
         })
+    }
+
+    /// Where questions go.
+    pub fn servers(&self) -> &[IpAddr] {
+        &self.servers
     }
 
     /// Asks for the random name once; [`Upstream::ask`] sees it come back.
@@ -151,5 +160,28 @@ impl Upstream {
             }
             Err(_) => Reply::only(ResponseCode::ServFail),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn servers_are_those_of_the_file_without_ourselves() {
+        let own: [SocketAddr; 1] = ["192.0.2.7:53".parse().unwrap()];
+        let rows = [
+            ("nameserver 192.0.2.1\nsearch example.com\nnameserver 192.0.2.7\n", &["192.0.2.1"][..]),
+            ("nameserver 192.0.2.7\n", &[]),
+            ("search example.com\n", &[]),
+        ];
+        for (text, expected) in rows {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            let upstream = Upstream::from_file(file.path(), &own).unwrap();
+            let servers: Vec<String> = upstream.servers().iter().map(ToString::to_string).collect();
+            assert_eq!(servers, expected, "{text}");
+        }
+        assert!(Upstream::from_file(Path::new("/no/such/file"), &own).unwrap().servers().is_empty());
     }
 }

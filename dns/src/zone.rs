@@ -128,6 +128,14 @@ impl Zone {
         names.filter_map(|name| self.services.get(name).map(|entry| (name, entry)))
     }
 
+    /// Whether an address is that of a Service itself.
+    #[must_use]
+    pub fn is_virtual(&self, address: IpAddr) -> bool {
+        self.owners(address).any(
+            |(_, entry)| matches!(&entry.kind, Kind::Virtual { addresses, .. } if addresses.contains(&address)),
+        )
+    }
+
     /// Notes that a namespace exists, or no longer does.
     pub fn set_namespace(&mut self, namespace: &str, exists: bool) {
         let changed = if exists {
