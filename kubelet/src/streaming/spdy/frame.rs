@@ -23,7 +23,6 @@ mod kind {
     pub const PING: u16 = 6;
     pub const GOAWAY: u16 = 7;
     pub const HEADERS: u16 = 8;
-    pub const WINDOW_UPDATE: u16 = 9;
 }
 
 /// One frame.
@@ -81,7 +80,7 @@ pub enum Frame {
         /// The sender will send nothing more.
         fin: bool,
     },
-    /// Something that changes nothing here: settings, windows, types unknown.
+    /// Something that changes nothing here: settings, windows (`WINDOW_UPDATE`), types unknown.
     Other,
 }
 
@@ -131,7 +130,6 @@ fn control(kind: u16, fin: bool, payload: &[u8], decoder: &mut Decoder) -> io::R
         kind::PING => Frame::Ping(number(0)?),
         kind::GOAWAY => Frame::GoAway { last: stream(0)?, status: number(4)? },
         kind::HEADERS => Frame::Headers { stream: stream(0)?, headers: block(4)?, fin },
-        kind::SETTINGS | kind::WINDOW_UPDATE => Frame::Other,
         _ => Frame::Other,
     })
 }
