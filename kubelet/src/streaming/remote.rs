@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// Stream protocols of exec and attach.
 pub const PROTOCOLS: [&str; 4] =
@@ -47,46 +48,58 @@ async fn run(mut opened: mpsc::Receiver<Stream>, protocol: &str, session: Sessio
     let Some(error) = streams.remove("error") else { return Ok(()) };
     let (stdin, resize) = (streams.remove("stdin"), streams.remove("resize"));
     let (input, inputs) = mpsc::channel(WAITING_MAX);
-    let (output, mut outputs) = mpsc::channel(WAITING_MAX);
-    let gone = error.reset();
+    let (output, outputs) = mpsc::channel(WAITING_MAX);
+    let (gone, done) = (error.reset(), CancellationToken::new());
     let read = async {
         let both = async {
             tokio::join!(feed_stdin(stdin, &input), feed_sizes(resize, &input));
             // Silence is not absence.
             std::future::pending::<()>().await;
         };
-        gone.run_until_cancelled(both).await;
+        tokio::select! {
+            () = both => {}
+            () = gone.cancelled() => {}
+            () = done.cancelled() => {}
+        }
+        // To the session this is the client's leaving.
         drop(input);
     };
     let write = async {
-        while let Some(output) = outputs.recv().await {
-            match output {
-                Output::Stdout(bytes) => send(streams.get("stdout"), bytes).await?,
-                Output::Stderr(bytes) => send(streams.get("stderr"), bytes).await?,
-                Output::End(status) => {
-                    for stream in streams.values() {
-                        stream.sender().finish().await?;
-                    }
-                    let success = status["status"] == "Success";
-                    let told = if protocol.starts_with("v4.") {
-                        status.to_string()
-                    } else if success {
-                        String::new()
-                    } else {
-                        status["message"].as_str().unwrap_or_default().to_owned()
-                    };
-                    error.sender().send(told.into()).await?;
-                    return error.sender().finish().await;
+        let written = write(outputs, protocol, &streams, &error).await;
+        done.cancel();
+        written
+    };
+    tokio::join!(session.run(inputs, output), write, read).1
+}
+
+async fn write(
+    mut outputs: mpsc::Receiver<Output>,
+    protocol: &str,
+    streams: &BTreeMap<String, Stream>,
+    error: &Stream,
+) -> io::Result<()> {
+    while let Some(output) = outputs.recv().await {
+        match output {
+            Output::Stdout(bytes) => send(streams.get("stdout"), bytes).await?,
+            Output::Stderr(bytes) => send(streams.get("stderr"), bytes).await?,
+            Output::End(status) => {
+                for stream in streams.values() {
+                    stream.sender().finish().await?;
                 }
+                let success = status["status"] == "Success";
+                let told = if protocol.starts_with("v4.") {
+                    status.to_string()
+                } else if success {
+                    String::new()
+                } else {
+                    status["message"].as_str().unwrap_or_default().to_owned()
+                };
+                error.sender().send(told.into()).await?;
+                return error.sender().finish().await;
             }
         }
-        Ok(())
-    };
-    tokio::select! {
-        ((), written) = async { tokio::join!(session.run(inputs, output), write) } => written,
-        // Ends only once the client is gone; the session has noticed, and its process is killed by being dropped.
-        () = read => Ok(()),
     }
+    Ok(())
 }
 
 async fn send(stream: Option<&Stream>, bytes: Bytes) -> io::Result<()> {

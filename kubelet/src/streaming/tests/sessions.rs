@@ -109,12 +109,15 @@ async fn a_command_that_cannot_start_is_an_error_of_the_session() {
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_command_along() {
     let mut kubelet = kubelet(false).await;
-    let socket = websocket(&kubelet, &path("output=1", "sleep 1000"), V5).await;
+    let script = path("output=1", "echo started; sleep 1000");
+    let mut socket = websocket(&kubelet, &script, V5).await;
+    while soon("output", socket.next()).await.unwrap().unwrap().into_data() != b"\x01started\n"[..] {}
     drop(socket);
     soon("the end of the command", kubelet.dropped.recv()).await;
-    let mut spdy = Spdy::connect(&kubelet, &path("output=1", "sleep 1000"), V4).await;
+    let mut spdy = Spdy::connect(&kubelet, &script, V4).await;
     spdy.open(&[("streamtype", "error")]).await;
     spdy.open(&[("streamtype", "stdout")]).await;
+    while !matches!(spdy.next().await, Some(Frame::Data { .. })) {}
     drop(spdy);
     soon("the end of the command", kubelet.dropped.recv()).await;
 }
