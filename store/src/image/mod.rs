@@ -61,6 +61,9 @@ pub enum ImageError {
     /// sled.
     #[error("the image's database failed")]
     Database(#[from] ::sled::Error),
+    /// sled hangs.
+    #[error("the image's database does not finish writing")]
+    Stuck,
     /// The rows make no state.
     #[error("the image holds what is no state")]
     Rows(#[from] RestoreError),

@@ -12,9 +12,15 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The row that holds the number of the sync. It sorts before all rows of state.
 const NUMBER: &[u8] = b"\0number";
+/// The row that is written only to be written. It sorts before all rows of state, too.
+const NUDGE: &[u8] = b"\0nudge";
+const NUDGES: u8 = 20;
+/// How long a flush may take.
+const FLUSH_MAX: Duration = Duration::from_millis(500);
 /// First byte of the keys of records, which are counted.
 const RECORD: u8 = b'r';
 /// Rows of a batch when all state is written.
@@ -143,7 +149,7 @@ impl SledImage {
         let (mut restore, mut records) = (Restore::new(), 0);
         for row in database.iter() {
             let (key, value) = row?;
-            if key == NUMBER {
+            if key == NUMBER || key == NUDGE {
                 continue;
             }
             let Some(value) = unsealed(&key, &value) else { return Ok(None) };
@@ -167,6 +173,28 @@ impl SledImage {
             Change::Forget(_) => self.records = self.records.saturating_sub(1),
             _ => {}
         }
+    }
+
+    /// Makes sled write everything to its files.
+    ///
+    /// Now and then, depending on how many bytes were written before, `flush` of sled 0.34.7 waits for bytes that nobody
+    /// is going to write. Any further write ends that, so one is made when it takes long.
+    fn flush(&mut self) -> Result<(), ImageError> {
+        for nudge in 0..NUDGES {
+            let database = self.database()?.clone();
+            let (flushed, wait) = std::sync::mpsc::channel();
+            let flush = move || {
+                // Nobody waits for a flush that took too long.
+                let _ = flushed.send(database.flush());
+            };
+            let thread = std::thread::Builder::new().name("image-flush".to_owned()).spawn(flush);
+            thread.map_err(Self::file_error(&self.folder, "start a thread for"))?;
+            match wait.recv_timeout(FLUSH_MAX) {
+                Ok(flushed) => return flushed.map(drop).map_err(ImageError::Database),
+                Err(_) => drop(self.database()?.insert(NUDGE, vec![nudge; usize::from(nudge) * 8 + 1])?),
+            }
+        }
+        Err(ImageError::Stuck)
     }
 
     /// Syncs every file of the database, and the folders that name them.
@@ -232,7 +260,7 @@ impl Image for SledImage {
     }
 
     fn sync(&mut self, description: &[u8]) -> Result<(), ImageError> {
-        self.database()?.flush()?;
+        self.flush()?;
         self.sync_files()?;
         self.number += 1;
         let mark = Mark { number: self.number, records: self.records, description: description.to_vec() };

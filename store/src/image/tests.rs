@@ -159,3 +159,24 @@ fn the_writer_writes_what_waits_when_it_is_dropped() {
     drop(writer);
     assert_loads(folder.path(), &source.machine, b"end");
 }
+
+#[test]
+fn values_as_large_as_requests_may_be_are_kept() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut source = Source::new();
+    let mut image = SledImage::new(folder.path());
+    let large = "x".repeat(1_500_000);
+    let mut changes = Vec::new();
+    for number in 0..20 {
+        changes.extend(source.put(&format!("k{}", number % 3), &large));
+    }
+    image.update(&changes).expect("writes");
+    image.sync(b"one").expect("syncs");
+    let revision = source.machine.revision();
+    image
+        .update(&source.apply(Op::Compact(CompactionRequest { revision, physical: false })))
+        .expect("writes");
+    image.sync(b"two").expect("syncs");
+    drop(image);
+    assert_loads(folder.path(), &source.machine, b"two");
+}

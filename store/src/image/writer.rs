@@ -3,15 +3,17 @@
 
 use super::{Image, ImageError};
 use crate::machine::{Change, View};
+use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Batches of changes that may wait for the thread.
 const WAITING: usize = 1024;
 /// How long changes are collected before they are written.
 const COLLECT: Duration = Duration::from_secs(2);
+/// How long the thread may take to write what waits when the member stops.
+const END_MAX: Duration = Duration::from_secs(2);
 /// Changes that are written at once, even sooner.
 const CHANGES_MAX: usize = 50_000;
 
@@ -24,7 +26,8 @@ enum Work {
 #[derive(Debug)]
 pub struct ImageWriter {
     work: Option<SyncSender<Work>>,
-    thread: Option<JoinHandle<()>>,
+    /// Disconnected once the thread has ended.
+    ended: Mutex<Receiver<()>>,
     /// The image lacks something, and must be made anew.
     stale: bool,
 }
@@ -36,9 +39,12 @@ impl ImageWriter {
     /// The process may have no more threads.
     pub fn start(image: impl Image, loaded: bool) -> Result<Self, std::io::Error> {
         let (work, inbox) = sync_channel(WAITING);
-        let thread =
-            std::thread::Builder::new().name("image".to_owned()).spawn(move || run(image, &inbox))?;
-        Ok(Self { work: Some(work), thread: Some(thread), stale: !loaded })
+        let (alive, ended) = sync_channel(0);
+        std::thread::Builder::new().name("image".to_owned()).spawn(move || {
+            run(image, &inbox);
+            drop(alive);
+        })?;
+        Ok(Self { work: Some(work), ended: Mutex::new(ended), stale: !loaded })
     }
 
     /// Takes over `changes`, after which the machine stands where `description` tells. `view` is called when all state is
@@ -71,10 +77,9 @@ impl ImageWriter {
 impl Drop for ImageWriter {
     fn drop(&mut self) {
         self.work = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread of the image panicked");
+        // An image that is not finished is not trusted: nobody needs to wait longer.
+        if self.ended.lock().recv_timeout(END_MAX) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the image was not finished");
         }
     }
 }

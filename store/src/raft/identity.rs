@@ -24,6 +24,9 @@ pub struct Identity {
     pub member: u64,
     /// Its cluster.
     pub cluster: u64,
+    /// It was removed from the cluster, for good.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// The members of `--initial-cluster`: peer URLs by name.
@@ -137,7 +140,7 @@ pub async fn join(config: &NodeConfig, tls: Option<&ClientTlsConfig>) -> Result<
                     urls == mine
                 });
                 return match me {
-                    Some(me) => Ok(Identity { member: me.id, cluster: reply.cluster }),
+                    Some(me) => Ok(Identity { member: me.id, cluster: reply.cluster, removed: false }),
                     None => Err(StartError::NotAMember { urls: config.peer_urls.join(",") }),
                 };
             }
@@ -184,7 +187,7 @@ mod tests {
     fn an_identity_is_remembered() {
         let folder = tempfile::tempdir().expect("folder");
         assert_eq!(Identity::load(folder.path()).expect("loads"), None);
-        let identity = Identity { member: u64::MAX, cluster: 7 };
+        let identity = Identity { member: u64::MAX, cluster: 7, removed: false };
         identity.save(folder.path()).expect("saves");
         assert_eq!(Identity::load(folder.path()).expect("loads"), Some(identity));
         std::fs::write(folder.path().join(FILE), "{").expect("writes");

@@ -104,6 +104,15 @@ pub enum StartError {
         /// The folder.
         path: PathBuf,
     },
+    /// The member was removed from its cluster.
+    #[error(
+        "{} belongs to a member that was permanently removed from its cluster; start again with an empty folder",
+        path.display()
+    )]
+    Removed {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The log.
     #[error("cannot open the write-ahead log")]
     Wal(#[from] crate::wal::WalError),

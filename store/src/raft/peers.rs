@@ -1,5 +1,6 @@
 //! Calls to other members: two connections to each, one for what must not wait and one for bulk, both kept open.
 
+use super::serve::REMOVED;
 use super::types::{Peer, Types, Vote};
 use super::wire::peer_client::PeerClient;
 use super::wire::{self, SnapshotPart};
@@ -17,6 +18,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -77,6 +79,8 @@ struct Shared {
     tls: Option<ClientTlsConfig>,
     /// By URL and whether it is for bulk.
     channels: Mutex<HashMap<(String, bool), Channel>>,
+    /// Another member told that this one was removed.
+    removed: watch::Sender<bool>,
 }
 
 /// A connection, made when first used. `url` is a peer URL: `http://host:port` or `https://…`.
@@ -103,7 +107,21 @@ impl Peers {
     /// No connections yet.
     #[must_use]
     pub fn new(cluster: u64, me: u64, tls: Option<ClientTlsConfig>) -> Self {
-        Self { shared: Arc::new(Shared { cluster, me, tls, channels: Mutex::default() }) }
+        Self {
+            shared: Arc::new(Shared {
+                cluster,
+                me,
+                tls,
+                channels: Mutex::default(),
+                removed: watch::Sender::new(false),
+            }),
+        }
+    }
+
+    /// Returns once another member told that this one was removed.
+    pub async fn removed(&self) {
+        // The sender is in `self`.
+        let _ = self.shared.removed.subscribe().wait_for(|removed| *removed).await;
     }
 
     /// A client of member `id`.
@@ -177,13 +195,21 @@ pub struct To {
     peer: Peer,
 }
 
-fn unreachable(status: &Status) -> RPCError<Types> {
+fn failed(status: &Status) -> RPCError<Types> {
     RPCError::Unreachable(Unreachable::from_string(format!("{:?}: {}", status.code(), status.message())))
 }
 
 impl To {
+    /// The error for openraft; takes note when it means that this member is none any more.
+    fn unreachable(&self, status: &Status) -> RPCError<Types> {
+        if status.code() == Code::PermissionDenied && status.message() == REMOVED {
+            self.peers.shared.removed.send_replace(true);
+        }
+        failed(status)
+    }
+
     fn client(&self, bulk: bool) -> Result<Client, RPCError<Types>> {
-        self.peers.client(self.id, &self.peer, bulk).map_err(|status| unreachable(&status))
+        self.peers.client(self.id, &self.peer, bulk).map_err(|status| self.unreachable(&status))
     }
 
     async fn ask_vote(
@@ -194,7 +220,7 @@ impl To {
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let mut client = self.client(false)?;
         let reply = within(limit, client.vote(wire::put_vote_request(rpc, before)));
-        reply.await.and_then(|reply| wire::take_voted(&reply)).map_err(|status| unreachable(&status))
+        reply.await.and_then(|reply| wire::take_voted(&reply)).map_err(|status| self.unreachable(&status))
     }
 }
 
@@ -213,7 +239,7 @@ impl RaftNetworkV2<Types> for To {
         let request =
             wire::put_append(&rpc).map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
         let reply = within(limit, client.append(request)).await;
-        reply.and_then(|reply| wire::take_appended(&reply)).map_err(|status| unreachable(&status))
+        reply.and_then(|reply| wire::take_appended(&reply)).map_err(|status| self.unreachable(&status))
     }
 
     async fn vote(
@@ -271,7 +297,7 @@ impl RaftNetworkV2<Types> for To {
             tracing::error!(%error, "cannot read a snapshot");
         }
         let vote = reply.and_then(|reply| wire::take_vote(reply.vote.as_ref()));
-        vote.map(SnapshotResponse::new).map_err(|status| unreachable(&status).into())
+        vote.map(SnapshotResponse::new).map_err(|status| self.unreachable(&status).into())
     }
 
     async fn transfer_leader(
@@ -282,7 +308,7 @@ impl RaftNetworkV2<Types> for To {
         let mut client = self.client(false)?;
         let reply = within(option.hard_ttl(), client.transfer(wire::put_transfer(&request)))
             .await
-            .map_err(|status| unreachable(&status))?;
+            .map_err(|status| self.unreachable(&status))?;
         if reply.refusal.is_empty() {
             return Ok(Ok(()));
         }

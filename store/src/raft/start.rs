@@ -12,12 +12,15 @@ use super::types::StoredMembership;
 use super::wire::ask_request::What;
 use super::{NodeConfig, StartError, serve, wire};
 use crate::Args;
-use crate::consensus::{Leadership, Member};
+use crate::command::Op;
+use crate::consensus::{Consensus, Leadership, Member};
 use crate::image::{Image, ImageWriter, SledImage};
 use crate::machine::Machine;
 use crate::shared::Shared;
-use crate::wal::{Disk, Folder, Options, Wal};
+use crate::wal::{Disk, Folder, Observer, Options, Wal};
 use coracle_daemon::Tasks;
+use coracle_etcd::proto::alarm_request::AlarmAction;
+use coracle_etcd::proto::{AlarmRequest, AlarmType};
 use openraft::SnapshotPolicy;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
@@ -39,6 +42,10 @@ const LOG_BYTES: usize = 64 << 20;
 const LOG_ENTRIES_KEPT: u64 = 5_000;
 /// How long a snapshot may take to be installed.
 const SNAPSHOT_MAX_MILLIS: u64 = 600_000;
+/// How long to wait before raising the alarm for a full disk is tried again.
+const ALARM_PAUSE: Duration = Duration::from_millis(500);
+/// How long a member that was removed goes on.
+const LEAVE_AFTER: Duration = Duration::from_secs(1);
 /// How long to wait before telling name and URLs is tried again.
 const PUBLISH_PAUSE: Duration = Duration::from_secs(1);
 
@@ -137,8 +144,9 @@ pub(super) async fn open(
     tasks: &Tasks,
 ) -> Result<Arc<Node>, StartError> {
     let metrics = Metrics::default();
+    let room = watch::Sender::new(true);
     let Data { log, snapshots, remembered, machine, position, image } =
-        open_data(&config, disk, metrics.wal_syncs.clone()).await?;
+        open_data(&config, disk, metrics.wal_syncs.clone(), room.clone()).await?;
     if let Some(machine) = machine {
         shared.install(machine);
     }
@@ -148,12 +156,18 @@ pub(super) async fn open(
         None if !log.is_pristine() => return Err(StartError::Anonymous { path: config.data.clone() }),
         None => {
             let member = super::identity::member_id(&config.peer_urls, &config.token, None);
-            let identity =
-                if config.joins { join(&config, tls.as_ref()).await? } else { Identity { member, cluster } };
+            let identity = if config.joins {
+                join(&config, tls.as_ref()).await?
+            } else {
+                Identity { member, cluster, removed: false }
+            };
             identity.save(&config.data)?;
             identity
         }
     };
+    if identity.removed {
+        return Err(StartError::Removed { path: config.data });
+    }
     let peers = Peers::new(identity.cluster, identity.member, tls);
     let growth = Arc::new(Growth::new(LOG_BYTES as u64));
     let applier = Applier::new(shared.clone(), position, snapshots.clone(), growth.clone(), Some(image));
@@ -181,6 +195,10 @@ pub(super) async fn open(
         metrics,
     });
     spawn(&node, tasks, queue, growth, log, &config);
+    let (this, stop) = (node.clone(), tasks.stopping());
+    tasks.run("disk space", async move {
+        tokio::select! { () = raise_alarm(&this, room.subscribe()) => {}, () = stop.cancelled() => {} }
+    });
     // A member of a cluster that is there already gets its first entries from the leader.
     if first_members.contains_key(&identity.member) && identity.cluster == cluster {
         match raft.initialize(first_members).await {
@@ -190,6 +208,22 @@ pub(super) async fn open(
         }
     }
     Ok(node)
+}
+
+/// What the log tells of its disk.
+struct DiskWatch {
+    syncs: Histogram,
+    room: watch::Sender<bool>,
+}
+
+impl Observer for DiskWatch {
+    fn synced(&self, took: Duration) {
+        self.syncs.observe(took.as_secs_f64());
+    }
+
+    fn has_room(&self, room: bool) {
+        self.room.send_if_modified(|known| std::mem::replace(known, room) != room);
+    }
 }
 
 /// What a member finds in its folder.
@@ -207,6 +241,7 @@ async fn open_data(
     config: &NodeConfig,
     disk: Option<Arc<dyn Disk>>,
     syncs: Histogram,
+    room: watch::Sender<bool>,
 ) -> Result<Data, StartError> {
     let (data, wal) = (config.data.clone(), config.wal.clone());
     let opened = tokio::task::spawn_blocking(move || {
@@ -217,8 +252,7 @@ async fn open_data(
             Some(disk) => disk,
             None => Arc::new(Folder::open(&wal).map_err(|source| StartError::Folder { path: wal, source })?),
         };
-        let observe = Box::new(move |took: Duration| syncs.observe(took.as_secs_f64()));
-        let (wal, state) = Wal::open(disk, Options::default(), observe)?;
+        let (wal, state) = Wal::open(disk, Options::default(), DiskWatch { syncs, room })?;
         let mut image = SledImage::new(&data.join("image"));
         let loaded = image.load()?;
         let read = loaded.and_then(|(machine, bytes)| Some((machine, Position::decode(&bytes)?)));
@@ -277,7 +311,8 @@ fn spawn(
 ) {
     let stop = tasks.stopping();
     let (this, stopping) = (node.clone(), stop.clone());
-    tasks.spawn("raft", async move { follow(&this, stopping).await });
+    let data = config.data.clone();
+    tasks.spawn("raft", async move { follow(&this, &data, stopping).await });
     let (this, stopping) = (node.clone(), stop.clone());
     tasks.spawn("read rounds", async move {
         let rounds = reads::run(queue, || this.ask_read_index());
@@ -294,9 +329,11 @@ fn spawn(
 }
 
 /// Follows who leads and who is a member, until the member stops or cannot go on.
-async fn follow(node: &Node, stop: tokio_util::sync::CancellationToken) -> anyhow::Result<()> {
+async fn follow(node: &Node, data: &Path, stop: tokio_util::sync::CancellationToken) -> anyhow::Result<()> {
     let mut server = node.raft.server_metrics();
+    let mut was_member = false;
     loop {
+        let left;
         {
             let now = server.borrow_and_update();
             let leader = now.current_leader.unwrap_or(0);
@@ -313,13 +350,20 @@ async fn follow(node: &Node, stop: tokio_util::sync::CancellationToken) -> anyho
                 *known = members;
                 true
             });
+            let is_member = now.committed_membership_config.get_node(&node.identity.member).is_some();
+            left = was_member && !is_member;
+            was_member |= is_member;
             node.leadership.send_if_modified(|known| std::mem::replace(known, leadership) != leadership);
+        }
+        if left {
+            return leave(node, data).await;
         }
         tokio::select! {
             changed = server.changed() => if changed.is_err() {
                 let state = node.raft.metrics().borrow_watched().running_state.clone();
                 anyhow::bail!("replication ended: {}", state.err().map_or_else(|| "no reason".to_owned(), |error| error.to_string()));
             },
+            () = node.peers.removed() => return leave(node, data).await,
             () = stop.cancelled() => {
                 // What it has not finished by now is finished after the next start.
                 let _ = node.raft.shutdown().await;
@@ -327,6 +371,14 @@ async fn follow(node: &Node, stop: tokio_util::sync::CancellationToken) -> anyho
             }
         }
     }
+}
+
+/// Ends a member that was removed, for good.
+async fn leave(node: &Node, data: &Path) -> anyhow::Result<()> {
+    // A leader that removed itself still has to tell the others, and whoever asked for it.
+    coracle_daemon::clock::sleep(LEAVE_AFTER).await;
+    Identity { removed: true, ..node.identity }.save(data)?;
+    anyhow::bail!("{}", serve::REMOVED)
 }
 
 /// The members of a membership, by id.
@@ -355,6 +407,30 @@ async fn compact(node: &Node, growth: &Growth, log: &Log) -> anyhow::Result<()> 
         }
         if let Some(index) = log.index_before_last(LOG_BYTES) {
             node.raft.trigger().purge_log(index).await?;
+        }
+    }
+}
+
+/// Makes the cluster take no more data once this member's disk is full. Taking the alarm back is up to people, as in etcd.
+async fn raise_alarm(node: &Node, mut room: watch::Receiver<bool>) {
+    let alarm = AlarmRequest {
+        action: AlarmAction::Activate.into(),
+        member_id: node.identity.member,
+        alarm: AlarmType::Nospace.into(),
+    };
+    while room.wait_for(|room| !room).await.is_ok() {
+        match node.commit(Op::Alarm(alarm)).await {
+            Ok(_) => {
+                tracing::error!("the disk is full: the cluster takes no more data");
+                // Once is enough, until there was room again.
+                if room.wait_for(|room| *room).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot raise the alarm for the full disk yet");
+                coracle_daemon::clock::sleep(ALARM_PAUSE).await;
+            }
         }
     }
 }

@@ -12,9 +12,11 @@ use crate::consensus::{Committed, Consensus};
 use crate::error::StoreError;
 use crate::machine::Machine;
 use crate::shared::Shared;
-use crate::wal::{Disk, DiskFile, Folder, Options, Wal};
+use crate::wal::{Disk, DiskFile, Folder, Observer, Options, Wal};
 use coracle_daemon::Tasks;
-use coracle_etcd::proto::{CompactionRequest, LeaseGrantRequest, PutRequest, RangeRequest};
+use coracle_etcd::proto::{
+    AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest,
+};
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use std::future::Future;
@@ -27,13 +29,20 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
+struct Ignore;
+
+impl Observer for Ignore {
+    fn synced(&self, _: Duration) {}
+    fn has_room(&self, _: bool) {}
+}
+
 struct Stores;
 
 impl StoreBuilder<Types, Log, Applier, TempDir> for Stores {
     async fn build(&self) -> Result<(TempDir, Log, Applier), StorageError<Types>> {
         let folder = tempfile::tempdir().expect("folder");
         let disk = Arc::new(Folder::open(&folder.path().join("wal")).expect("opens"));
-        let (wal, state) = Wal::open(disk, Options::default(), Box::new(|_| ())).expect("opens");
+        let (wal, state) = Wal::open(disk, Options::default(), Ignore).expect("opens");
         let snapshots = Snapshots::open(&folder.path().join("snapshots")).expect("opens");
         let shared = Shared::new(Machine::new());
         let growth = Arc::new(Growth::new(u64::MAX));
@@ -423,7 +432,16 @@ fn members_are_added_promoted_and_removed() {
     let remover = node(&cluster);
     cluster.member(0).run(async move { remover.remove_member(gone).await }).expect("removes");
     eventually("two members are left", || (cluster.member(0).node.members().len() == 2).then_some(()));
+    let tasks = cluster.member(2).node.tasks().clone();
+    let death = cluster.member(2).run(async move { tasks.first_death().await });
+    assert_eq!(death.error.to_string(), super::serve::REMOVED);
     cluster.kill(2);
+    let refused = eventually("the folder is free", || match cluster.try_start(2) {
+        Err(error) if error.contains("another process") || error.contains("in use") => None,
+        other => Some(other.map(drop)),
+    });
+    let refused = refused.expect_err("removed for good");
+    assert!(refused.contains("Removed"), "{refused}");
     cluster.member(1).put("k", "x").expect("commits");
     let remover = node(&cluster);
     let refused = cluster.member(0).run(async move { remover.remove_member(gone).await });
@@ -466,10 +484,11 @@ fn members_of_another_cluster_are_refused() {
     assert!(matches!(refused, Err(super::StartError::NotAMember { .. })), "{refused:?}");
 }
 
-/// A log on a disk that breaks when told to.
+/// A log on a disk that breaks, or fills up, when told to.
 struct Breaking {
     folder: Folder,
     broken: Arc<AtomicBool>,
+    full: Arc<AtomicBool>,
 }
 
 struct BreakingFile {
@@ -485,6 +504,9 @@ impl Disk for Breaking {
         Ok(Box::new(BreakingFile { file: self.folder.open(name)?, broken: self.broken.clone() }))
     }
     fn create(&self, name: &str, size: u64) -> io::Result<Box<dyn DiskFile>> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         Ok(Box::new(BreakingFile { file: self.folder.create(name, size)?, broken: self.broken.clone() }))
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -514,16 +536,19 @@ impl DiskFile for BreakingFile {
     }
 }
 
-#[tokio::test]
-async fn a_member_whose_disk_fails_acknowledges_nothing_more_and_ends() {
-    let folder = tempfile::tempdir().expect("folder");
-    let broken = Arc::new(AtomicBool::new(false));
-    let disk = Folder::open(&folder.path().join("wal")).expect("opens");
-    let disk = Arc::new(Breaking { folder: disk, broken: broken.clone() });
+/// One member on a disk that does as `broken` and `full` say.
+async fn alone(
+    folder: &Path,
+    broken: &Arc<AtomicBool>,
+    full: &Arc<AtomicBool>,
+    tasks: &Tasks,
+) -> (Arc<Node>, Arc<Shared>) {
+    let disk = Folder::open(&folder.join("wal")).expect("opens");
+    let disk = Arc::new(Breaking { folder: disk, broken: broken.clone(), full: full.clone() });
     let config = NodeConfig {
         name: "m".to_owned(),
-        data: folder.path().join("data"),
-        wal: folder.path().join("wal"),
+        data: folder.join("data"),
+        wal: folder.join("wal"),
         cluster: [("m".to_owned(), vec![url(9)])].into(),
         token: String::new(),
         joins: false,
@@ -533,8 +558,43 @@ async fn a_member_whose_disk_fails_acknowledges_nothing_more_and_ends() {
         election_millis: 150,
         snapshot_entries: 10_000,
     };
-    let (tasks, shared) = (Tasks::new(), Shared::new(Machine::new()));
-    let node = open(config, Some(disk), None, shared.clone(), &tasks).await.expect("opens");
+    let shared = Shared::new(Machine::new());
+    let node = open(config, Some(disk), None, shared.clone(), tasks).await.expect("opens");
+    (node, shared)
+}
+
+#[tokio::test]
+async fn a_full_disk_raises_the_alarm_while_there_is_room_for_deletions() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (broken, full, tasks) = (Arc::default(), Arc::new(AtomicBool::new(false)), Tasks::new());
+    let (node, _) = alone(folder.path(), &broken, &full, &tasks).await;
+    full.store(true, Ordering::SeqCst);
+    let large = || PutRequest { key: "k".into(), value: vec![1; 1 << 20].into(), ..Default::default() };
+    let mut taken = 0;
+    let refused = loop {
+        match node.commit(Op::Put(large())).await {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused, StoreError::NoSpace);
+    assert!((7..15).contains(&taken), "{taken} of 16");
+    let delete = DeleteRangeRequest { key: "k".into(), ..Default::default() };
+    node.commit(Op::DeleteRange(delete)).await.expect("deletes");
+    // Room again, and the alarm taken back: everything goes on.
+    full.store(false, Ordering::SeqCst);
+    let disarm = AlarmRequest { action: 2, member_id: node.member_id(), alarm: 1 };
+    node.commit(Op::Alarm(disarm)).await.expect("disarms");
+    for _ in 0..20 {
+        node.commit(Op::Put(large())).await.expect("commits");
+    }
+}
+
+#[tokio::test]
+async fn a_member_whose_disk_fails_acknowledges_nothing_more_and_ends() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (broken, full, tasks) = (Arc::new(AtomicBool::new(false)), Arc::default(), Tasks::new());
+    let (node, shared) = alone(folder.path(), &broken, &full, &tasks).await;
     let put = |value: &'static str| {
         Op::Put(PutRequest { key: "k".into(), value: value.into(), ..Default::default() })
     };

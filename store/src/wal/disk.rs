@@ -102,22 +102,25 @@ impl Disk for Folder {
 
     fn create(&self, name: &str, size: u64) -> io::Result<Box<dyn DiskFile>> {
         const ZEROS: &[u8] = &[0; 1 << 20];
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(self.path.join(name))?;
-        let mut at = 0;
-        while at < size {
-            let step = (size - at).min(ZEROS.len() as u64);
-            #[expect(clippy::cast_possible_truncation, reason = "at most the length of ZEROS")]
-            file.write_all_at(&ZEROS[..step as usize], at)?;
-            at += step;
+        let path = self.path.join(name);
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let fill = || -> io::Result<()> {
+            let mut at = 0;
+            while at < size {
+                let step = (size - at).min(ZEROS.len() as u64);
+                #[expect(clippy::cast_possible_truncation, reason = "at most the length of ZEROS")]
+                file.write_all_at(&ZEROS[..step as usize], at)?;
+                at += step;
+            }
+            file.sync_all()?;
+            self.handle.sync_all()
+        };
+        if let Err(error) = fill() {
+            // Half a file would only keep a full disk full.
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
         }
-        file.sync_all()?;
-        self.handle.sync_all()?;
         Ok(Box::new(file))
     }
 

@@ -49,6 +49,10 @@
 //! readable one follows whose batch began after it, acknowledged data is damaged: opening is refused. Otherwise only
 //! the last batch can be incomplete, which nobody was told of: it is cut off.
 //!
+//! # A full disk
+//! The next segment is made while half of the current one is free. When that fails, the observer is told, and there is still
+//! room for what makes room.
+//!
 //! Invariants: a call back with `Ok` means stable; after one failed write or sync nothing is ever written again.
 
 mod disk;
@@ -63,7 +67,7 @@ mod writer;
 pub use disk::{Disk, DiskFile, Folder};
 pub use record::{Entry, EntryId, Head, Record, Vote};
 pub use state::LogState;
-pub use writer::{Done, Durability, Wal};
+pub use writer::{Done, Durability, Observer, Wal};
 
 use std::io;
 

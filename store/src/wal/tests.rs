@@ -97,10 +97,17 @@ impl DiskFile for MemoryFile {
     }
 }
 
+struct Ignore;
+
+impl Observer for Ignore {
+    fn synced(&self, _: std::time::Duration) {}
+    fn has_room(&self, _: bool) {}
+}
+
 const SMALL: Options = Options { segment_bytes: 4096, batch_bytes: 1 << 20 };
 
 fn open(disk: &MemoryDisk) -> Result<(Wal, LogState), WalError> {
-    Wal::open(Arc::new(disk.clone()), SMALL, Box::new(|_| ()))
+    Wal::open(Arc::new(disk.clone()), SMALL, Ignore)
 }
 
 fn id(index: u64) -> EntryId {
@@ -343,13 +350,13 @@ fn a_folder_on_a_real_disk_keeps_a_second_process_out() {
     let path = temporary.path().join("wal");
     let folder = Arc::new(Folder::open(&path).expect("opens"));
     assert!(Folder::open(&path).is_err());
-    let (wal, _) = Wal::open(folder, SMALL, Box::new(|_| ())).expect("opens");
+    let (wal, _) = Wal::open(folder, SMALL, Ignore).expect("opens");
     for index in 1..=60 {
         write(&wal, vec![entry(index, 300)]).expect("stable");
     }
     drop(wal);
     let folder = Arc::new(Folder::open(&path).expect("opens again"));
-    let (_wal, state) = Wal::open(folder, SMALL, Box::new(|_| ())).expect("opens");
+    let (_wal, state) = Wal::open(folder, SMALL, Ignore).expect("opens");
     assert_eq!(state.entries.len(), 60);
 }
 

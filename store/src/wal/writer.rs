@@ -16,8 +16,13 @@ use std::time::{Duration, Instant};
 /// Called once, when the request's records are on stable storage or never will be.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
-/// Observes how long each sync took.
-pub type Observe = Box<dyn Fn(Duration) + Send>;
+/// Is told, from the log's thread, how the disk does.
+pub trait Observer: Send + 'static {
+    /// A sync took so long.
+    fn synced(&self, took: Duration);
+    /// There is room for the next segment, or there is not.
+    fn has_room(&self, room: bool);
+}
 
 /// How soon records must be stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +47,14 @@ pub struct Wal {
 }
 
 impl Wal {
-    /// Opens the log on `disk`, with everything it remembers. `observe` is told how long each sync took.
+    /// Opens the log on `disk`, with everything it remembers.
     ///
     /// # Errors
     /// The disk fails, or acknowledged records are damaged.
     pub fn open(
         disk: Arc<dyn Disk>,
         options: Options,
-        observe: Observe,
+        observer: impl Observer,
     ) -> Result<(Self, LogState), WalError> {
         let Opened { state, sealed, current } = open(&*disk, &options)?;
         let (requests, inbox) = channel();
@@ -57,13 +62,13 @@ impl Wal {
         let writer = Writer {
             disk,
             options,
-            observe,
+            observer: Box::new(observer),
             sealed,
             current,
             head,
             later: Vec::new(),
             purged: None,
-            spare: None,
+            spare: Spare::None,
         };
         let thread = std::thread::Builder::new()
             .name("wal".to_owned())
@@ -100,7 +105,7 @@ impl Drop for Wal {
 struct Writer {
     disk: Arc<dyn Disk>,
     options: Options,
-    observe: Observe,
+    observer: Box<dyn Observer>,
     sealed: VecDeque<Sealed>,
     current: Current,
     head: Head,
@@ -108,10 +113,21 @@ struct Writer {
     later: Vec<Record>,
     /// Set when segments may have become removable.
     purged: Option<EntryId>,
-    spare: Option<JoinHandle<io::Result<()>>>,
+    spare: Spare,
+}
+
+/// The next segment's file.
+enum Spare {
+    None,
+    InTheMaking(JoinHandle<io::Result<()>>),
+    Ready,
+    /// It could not be made; when that was.
+    Failed(Instant),
 }
 
 const SPARE: &str = "spare";
+/// How long after a failure the next segment is tried again.
+const SPARE_RETRY: Duration = Duration::from_secs(1);
 
 impl Writer {
     fn run(mut self, inbox: &Receiver<Request>) {
@@ -146,7 +162,7 @@ impl Writer {
         {
             tracing::error!(%error, "the last records of the write-ahead log were not written");
         }
-        if let Some(spare) = self.spare.take() {
+        if let Spare::InTheMaking(spare) = self.spare {
             // Only a file that would be made again is at stake.
             let _ = spare.join();
         }
@@ -192,7 +208,7 @@ impl Writer {
         self.current.file.write_at(self.current.at, &bytes)?;
         let began = Instant::now();
         self.current.file.sync()?;
-        (self.observe)(began.elapsed());
+        self.observer.synced(began.elapsed());
         self.current.at += bytes.len() as u64;
         Ok(())
     }
@@ -203,7 +219,11 @@ impl Writer {
         let number = self.current.number + 1;
         let size = self.options.segment_bytes.max(needed + HEAD_ROOM);
         let name = file_name(number);
-        let spare = self.spare.take().is_some_and(|spare| matches!(spare.join(), Ok(Ok(()))));
+        let spare = match std::mem::replace(&mut self.spare, Spare::None) {
+            Spare::Ready => true,
+            Spare::InTheMaking(spare) => matches!(spare.join(), Ok(Ok(()))),
+            Spare::None | Spare::Failed(_) => false,
+        };
         let file = if spare && size == self.options.segment_bytes {
             self.disk.rename(SPARE, &name)?;
             self.disk.open(&name)?
@@ -228,13 +248,37 @@ impl Writer {
                 self.sealed.pop_front();
             }
         }
-        if self.spare.is_none() && self.current.at > self.current.size / 2 {
-            let (disk, size) = (self.disk.clone(), self.options.segment_bytes);
-            let made = std::thread::Builder::new()
-                .name("wal-spare".to_owned())
-                .spawn(move || disk.create(SPARE, size).map(drop));
-            // Without a spare the segment is made when it is needed.
-            self.spare = made.ok();
+        self.prepare();
+    }
+
+    /// Makes the next segment's file on another thread, and tells when there is no room for it.
+    fn prepare(&mut self) {
+        self.spare = match std::mem::replace(&mut self.spare, Spare::None) {
+            Spare::InTheMaking(thread) if thread.is_finished() => match thread.join() {
+                Ok(Ok(())) => {
+                    self.observer.has_room(true);
+                    Spare::Ready
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "cannot prepare the next log segment");
+                    self.observer.has_room(false);
+                    Spare::Failed(Instant::now())
+                }
+                Err(_) => Spare::Failed(Instant::now()),
+            },
+            Spare::None if self.current.at > self.current.size / 2 => self.make_spare(),
+            Spare::Failed(at) if at.elapsed() > SPARE_RETRY => self.make_spare(),
+            other => other,
+        };
+    }
+
+    fn make_spare(&self) -> Spare {
+        let (disk, size) = (self.disk.clone(), self.options.segment_bytes);
+        let thread = std::thread::Builder::new().name("wal-spare".to_owned());
+        // Without a spare the segment is made when it is needed.
+        match thread.spawn(move || disk.create(SPARE, size).map(drop)) {
+            Ok(thread) => Spare::InTheMaking(thread),
+            Err(_) => Spare::Failed(Instant::now()),
         }
     }
 }
