@@ -20,7 +20,7 @@ const UNSENT_BYTES_MAX: usize = 1 << 20;
 /// With this much input waiting for the container, those attached wait.
 const INPUT_BYTES_MAX: usize = 64 << 10;
 /// One who takes nothing for so long while the container waits is cut off.
-const STALL_MAX: Duration = Duration::from_secs(10);
+const STALL_MAX: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(10) };
 
 /// One of the container's output streams.
 pub struct Stream {
@@ -67,6 +67,8 @@ pub struct Relay {
     closing: bool,
     input: Vec<u8>,
     folder: PathBuf,
+    /// The log could not be written, and that was said.
+    failing: bool,
 }
 
 /// What poll found for one file.
@@ -101,6 +103,7 @@ impl Relay {
             closing: false,
             input: Vec::new(),
             folder: folder.to_owned(),
+            failing: false,
         })
     }
 
@@ -157,8 +160,8 @@ impl Relay {
         if !full {
             fds.extend(self.streams.iter().map(|s| PollFd::new(s.file.as_fd(), PollFlags::POLLIN)));
         }
-        let stalled = self.clients.iter().any(|client| client.stalled.is_some());
-        let limit = if stalled {
+        // Somebody who does not take what is there must be noticed although nothing else happens.
+        let limit = if self.clients.iter().any(|client| !client.out.is_empty()) {
             PollTimeout::try_from(STALL_MAX).unwrap_or(PollTimeout::MAX)
         } else {
             PollTimeout::NONE
@@ -227,8 +230,12 @@ impl Relay {
             }
             stream.held.extend_from_slice(new);
             let (entries, rest) = entries(stream.name(), &stream.held, read == 0, &clock::now().to_string());
-            if !entries.is_empty() {
-                self.log.write(&entries)?;
+            if !entries.is_empty()
+                && let Err(error) = self.log.write(&entries)
+                && !std::mem::replace(&mut self.failing, true)
+            {
+                // A full disk costs these lines; stopping the container for them would cost more.
+                eprintln!("coracle container-logger: lines are lost: {error}");
             }
             stream.held.drain(..stream.held.len() - rest);
             if read > 0 {
@@ -408,6 +415,38 @@ mod tests {
         writing.join().unwrap();
         running.join().unwrap().unwrap();
         assert_eq!(bytes, lines * 64);
+    }
+
+    #[test]
+    fn someone_who_takes_nothing_is_cut_off_before_and_at_the_end() {
+        for bytes in [1 << 19, 4 << 20] {
+            let dir = tempfile::tempdir().unwrap();
+            let log = Log::open(dir.path().join("0.log")).unwrap();
+            let (stdout, mut container_out) = pipe();
+            let streams = vec![Stream::new(frame::STDOUT, stdout)];
+            let relay = Relay::new(log, streams, None, false, dir.path()).unwrap();
+            let _client = UnixStream::connect(socket(dir.path())).unwrap();
+            let running = std::thread::spawn(move || relay.run());
+            container_out.write_all(&vec![b'x'; bytes]).unwrap();
+            drop(container_out);
+            running.join().unwrap().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_full_disk_does_not_stop_the_container() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open("/dev/full".into()).unwrap();
+        let (stdout, mut container_out) = pipe();
+        let streams = vec![Stream::new(frame::STDOUT, stdout)];
+        let relay = Relay::new(log, streams, None, false, dir.path()).unwrap();
+        let client = UnixStream::connect(socket(dir.path())).unwrap();
+        let running = std::thread::spawn(move || relay.run());
+        let writing = std::thread::spawn(move || container_out.write_all(&[b'\n'; 1 << 17]).unwrap());
+        let bytes: usize = frames(&client).into_iter().map(|(_, content)| content.len()).sum();
+        writing.join().unwrap();
+        running.join().unwrap().unwrap();
+        assert_eq!(bytes, 1 << 17);
     }
 
     #[test]

@@ -153,6 +153,8 @@ pub struct Security {
     pub read_only_root: bool,
     /// Setuid programs gain nothing (`allowPrivilegeEscalation: false`).
     pub no_new_privileges: bool,
+    /// Refuse system calls that containers rarely need (`seccompProfile: RuntimeDefault`).
+    pub seccomp_default: bool,
     /// Capabilities added to the default ones, without `CAP_`; may be `ALL`.
     pub add: Vec<String>,
     /// Capabilities taken away; may be `ALL`.

@@ -161,8 +161,9 @@ impl Sandboxes {
         let sysctls = sysctls(spec).map_err(RuntimeError::Config)?;
         let held = Held::new(&self.run, spec.clone());
         let before = Held::load(&self.run, &spec.uid).map_err(failed("read a sandbox"))?;
-        if before.is_some_and(|before| before.spec == *spec && before.ready()) {
-            return Ok(());
+        if before.is_some_and(|before| same_place(&before.spec, spec) && before.ready()) {
+            // Limits may have changed; nothing else may be taken from under running containers.
+            return cgroup::create(&spec.cgroup, &spec.resources).map_err(failed("set a pod's limits"));
         }
         self.remove(&spec.uid).await?;
         let doing = |what: &str| format!("{what} of the pod {}_{}({})", spec.name, spec.namespace, spec.uid);
@@ -236,6 +237,14 @@ impl Sandboxes {
         }
         fs::remove_dir_all(&dir).map_err(failed(doing("remove the sandbox")))
     }
+}
+
+/// Whether containers of one sandbox would be at home in the other.
+fn same_place(a: &SandboxSpec, b: &SandboxSpec) -> bool {
+    let place = |spec: &SandboxSpec| {
+        (spec.address, spec.host_pid, spec.host_ipc, spec.share_pids, spec.cgroup.clone())
+    };
+    place(a) == place(b)
 }
 
 fn write_spec(held: &Held) -> io::Result<()> {

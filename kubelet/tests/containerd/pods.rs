@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 pub async fn a_container_runs_logs_and_ends_with_its_code(world: &mut World) {
     let spec = world.sandbox("runs", 2);
     world.runtime.start_sandbox(&spec).await.unwrap();
-    world.runtime.start_sandbox(&spec).await.unwrap();
+    // What changes later does not take the network from under running containers.
+    world.runtime.start_sandbox(&SandboxSpec { hostname: "other".to_owned(), ..spec }).await.unwrap();
     let pod = world.pod("runs").await.unwrap();
     assert!(pod.ready && pod.containers.is_empty());
     assert_eq!(pod.address, Some([10, 244, 0, 2].into()));
@@ -174,6 +175,13 @@ pub async fn users_groups_and_limits_are_kept(world: &mut World) {
     privileged.security.privileged = true;
     privileged.command[2] = format!("mkdir -p /mnt && {}", privileged.command[2]);
     assert_eq!(world.output(&privileged).await, ["stdout F mounted", "stdout F /dev/null"]);
+    let mut filtered = world.script(
+        "users",
+        "filtered",
+        "grep Seccomp: /proc/self/status; unshare -U true 2>/dev/null || echo refused; echo lives",
+    );
+    filtered.security.seccomp_default = true;
+    assert_eq!(world.output(&filtered).await, ["stdout F Seccomp:\t2", "stdout F refused", "stdout F lives"]);
     world.runtime.remove_sandbox("users").await.unwrap();
 }
 

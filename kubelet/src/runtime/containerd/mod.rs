@@ -18,6 +18,7 @@ mod locks;
 mod pull;
 mod records;
 mod registry;
+mod seccomp;
 mod spec;
 mod streams;
 

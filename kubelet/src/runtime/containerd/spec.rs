@@ -1,9 +1,10 @@
 //! What a container should be in, an OCI runtime specification out. Pure.
 //!
-//! Defaults are those of containerd's CRI. Like upstream's kubelet with its defaults, no seccomp filter is set.
+//! Defaults are those of containerd's CRI. As with upstream's kubelet, no seccomp filter is set unless asked for.
 
 use super::accounts::User;
 use super::host::Host;
+use super::seccomp;
 use crate::runtime::sandbox::Held;
 use crate::runtime::{ContainerSpec, Mount, Resources, cgroup};
 use oci_spec::image::ImageConfiguration;
@@ -72,6 +73,9 @@ impl Ground<'_> {
         } else {
             linux["maskedPaths"] = json!(MASKED);
             linux["readonlyPaths"] = json!(READ_ONLY);
+        }
+        if security.seccomp_default && !security.privileged {
+            linux["seccomp"] = seccomp::profile(&self.host.capabilities_for(security));
         }
         // Mounts can only flow in or out where the root does not stop them.
         let flows = |how: &str| container.mounts.iter().any(|mount| mount.propagation == how);
