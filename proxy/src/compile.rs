@@ -96,18 +96,17 @@ fn add_port(
     }
     let chosen = if external_local { &here } else { &everywhere };
     let drop_when_empty = external_local && !everywhere.is_empty();
-    for address in external_addresses(service, spec) {
-        add_front(
-            rules,
-            Front::Address(address, protocol, number),
-            chosen,
-            drop_when_empty,
-            affinity_seconds,
-        );
-    }
-    if let Some(node_port) = port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
-    {
-        add_front(rules, Front::NodePort(protocol, node_port), chosen, drop_when_empty, affinity_seconds);
+    let mut outside: Vec<Front> = external_addresses(service, spec)
+        .into_iter()
+        .map(|address| Front::Address(address, protocol, number))
+        .collect();
+    let node_port = port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+    outside.extend(node_port.map(|port| Front::NodePort(protocol, port)));
+    for front in outside {
+        if external_local {
+            rules.preserving.insert(front);
+        }
+        add_front(rules, front, chosen, drop_when_empty, affinity_seconds);
     }
 }
 
@@ -250,7 +249,8 @@ mod tests {
             &[slice(json!([{"addresses": ["10.244.1.2"], "nodeName": "other"}]))],
             "n",
         );
-        assert!(rules.dropped.contains(&Front::NodePort(Protocol::Tcp, 30080)));
+        let node_port = Front::NodePort(Protocol::Tcp, 30080);
+        assert!(rules.dropped.contains(&node_port) && rules.preserving.contains(&node_port));
         assert_eq!(rules.services[&FRONT].endpoints, 1);
     }
 

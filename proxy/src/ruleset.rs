@@ -68,6 +68,8 @@ pub struct Ruleset {
     pub endpoints: BTreeMap<(Front, usize), Endpoint>,
     /// Fronts whose packets are dropped here because only other nodes have endpoints (traffic policy Local).
     pub dropped: BTreeSet<Front>,
+    /// Fronts whose clients' addresses must reach the pods (external traffic policy Local).
+    pub preserving: BTreeSet<Front>,
     /// Addresses of this node's pods that may reach themselves through a Service.
     pub hairpins: BTreeSet<Ipv4Addr>,
 }

@@ -35,10 +35,14 @@ pub struct Tally {
     last_failure: Option<Timestamp>,
 }
 
-/// A pod that is going away will not succeed; but where pods are replaced only once they ended, it has not failed yet.
+/// A pod that is going away will not succeed; but where pods are replaced only once they ended, it has not failed yet,
+/// unless it was removed by force: then nobody will report its end any more.
 pub fn has_failed(spec: &JobSpec, pod: &Pod) -> bool {
+    let forced = pod.metadata.deletion_grace_period_seconds == Some(0);
     pods::phase(pod) == "Failed"
-        || (pods::is_terminating(pod) && pods::phase(pod) != "Succeeded" && !replaces_failed_only(spec))
+        || (pods::is_terminating(pod)
+            && pods::phase(pod) != "Succeeded"
+            && (forced || !replaces_failed_only(spec)))
 }
 
 fn is_leaving(pod: &Pod) -> bool {

@@ -28,10 +28,12 @@ fn member(words: &str) -> Arc<Pod> {
             notes[annotation] = json!(value);
         }
     }
-    let leaves = words.contains(&"leaving").then_some("2026-01-01T00:30:00Z");
+    let forced = words.contains(&"forced");
+    let leaves = (forced || words.contains(&"leaving")).then_some("2026-01-01T00:30:00Z");
+    let grace = if forced { Some(0) } else { leaves.map(|_| 30) };
     let terminated = json!([{ "name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": { "terminated": { "exitCode": 1, "finishedAt": "2026-01-01T00:00:00Z" } } }]);
     Arc::new(pod(json!({
-        "metadata": { "name": words[0], "namespace": "ns", "uid": words[0], "finalizers": finalizers, "annotations": notes, "deletionTimestamp": leaves },
+        "metadata": { "name": words[0], "namespace": "ns", "uid": words[0], "finalizers": finalizers, "annotations": notes, "deletionTimestamp": leaves, "deletionGracePeriodSeconds": grace },
         "status": { "phase": words[1], "containerStatuses": terminated },
     })))
 }
@@ -179,4 +181,11 @@ fn the_end_waits_for_pods_that_leave() {
 #[test]
 fn a_job_of_another_controller_is_left_alone() {
     assert!(steps(&job(&json!({ "managedBy": "example.com/other" }), &json!({})), &[]).is_empty());
+}
+
+#[test]
+fn a_pod_removed_by_force_is_not_waited_for() {
+    let spec = json!({ "completions": 1, "podReplacementPolicy": "Failed", "backoffLimit": 9 });
+    let written = json!({ "uncountedTerminatedPods": { "failed": ["a"] } });
+    assert_eq!(steps(&job(&spec, &written), &["a Pending forced"]), ["+", "free a"]);
 }

@@ -1,12 +1,15 @@
 //! A ruleset in, an nftables script out: the whole table at the start, elements afterwards.
 //!
 //! The shape is flat: one verdict map finds the front's chain, of which there is one for each *number* of endpoints; that chain
-//! draws a number and finds the endpoint in one map. A change touches elements, never rules.
+//! draws a slot, and each slot has one map from fronts to endpoints. A change touches elements, never rules. Only fronts with
+//! session affinity have chains of their own (`sticky.rs`), for their clients must be remembered by endpoint.
 
-use crate::ruleset::{Front, Ruleset, Target};
+mod sticky;
+
+use crate::ruleset::{Endpoint, Front, Ruleset, Target};
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
@@ -54,16 +57,16 @@ impl Family {
     }
 }
 
-/// A chain's identity: family, number of endpoints, seconds of affinity.
-type Chain = (Family, usize, u32);
+/// A chain's identity: family, number of endpoints.
+type Chain = (Family, usize);
 
-fn chain_of(front: &Front, target: Target) -> Chain {
-    (Family::of(front), target.endpoints, target.affinity_seconds)
+fn chain_name((family, endpoints): Chain) -> String {
+    format!("{}-{endpoints}", family.word())
 }
 
-fn chain_name((family, endpoints, affinity): Chain) -> String {
-    let sticky = if affinity > 0 { format!("-sticky{affinity}") } else { String::new() };
-    format!("{}-{endpoints}{sticky}", family.word())
+/// The map and the chain of one slot.
+fn slot_name(family: Family, number: usize) -> String {
+    format!("{}-slot-{number}", family.word())
 }
 
 fn key(front: &Front) -> String {
@@ -78,12 +81,12 @@ fn key(front: &Front) -> String {
 pub fn load(rules: &Ruleset, cluster: Ipv4Net) -> String {
     let mut script = format!("table ip {TABLE} {{}}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n");
     for family in Family::ALL {
-        let (word, key, kind) = (family.word(), family.key(), family.key_type());
+        let (word, kind) = (family.word(), family.key_type());
         // Writing to a String cannot fail.
         let _ = write!(
             script,
-            " map {word}s {{ type {kind} : verdict; }}\n map {word}-endpoints {{ typeof {key} . numgen random mod 65536 : ip daddr . th dport; }}\n \
-             set {word}s-refused {{ type {kind}; }}\n set {word}s-dropped {{ type {kind}; }}\n"
+            " map {word}s {{ type {kind} : verdict; }}\n set {word}s-refused {{ type {kind}; }}\n set {word}s-dropped {{ type {kind}; }}\n \
+             set {word}s-preserving {{ type {kind}; }}\n"
         );
     }
     let _ = write!(
@@ -93,7 +96,13 @@ pub fn load(rules: &Ruleset, cluster: Ipv4Net) -> String {
   ip daddr . ip protocol . th dport vmap @services
   fib daddr type local ip daddr != 127.0.0.0/8 ip protocol . th dport vmap @nodeports
  }}
- chain prerouting {{ type nat hook prerouting priority dstnat; ip saddr != {cluster} meta mark set meta mark or {MARK}; jump dispatch; }}
+ chain mark-outside {{
+  ip saddr {cluster} return
+  ip daddr . ip protocol . th dport @services-preserving return
+  fib daddr type local ip protocol . th dport @nodeports-preserving return
+  meta mark set meta mark or {MARK}
+ }}
+ chain prerouting {{ type nat hook prerouting priority dstnat; jump mark-outside; jump dispatch; }}
  chain output {{ type nat hook output priority -100; jump dispatch; }}
  chain refuse {{ meta l4proto tcp reject with tcp reset; reject with icmp port-unreachable; }}
  chain without-endpoints {{
@@ -126,9 +135,16 @@ pub fn change(old: &Ruleset, new: &Ruleset) -> Option<String> {
     }
     let mut script = String::new();
     let had: BTreeSet<Chain> = chains(old);
+    for family in Family::ALL {
+        for number in slots(old, family)..slots(new, family) {
+            add_slot(&mut script, family, number);
+        }
+    }
     for chain in chains(new).difference(&had) {
         add_chain(&mut script, *chain);
     }
+    sticky::prepare(&mut script, old, new);
+    let (drawn_before, drawn) = (drawn(old), drawn(new));
     let mut edit = |verb: &str, set: &str, element: &str| {
         let _ = writeln!(script, "{verb} element ip {TABLE} {set} {{ {element} }}");
     };
@@ -138,17 +154,20 @@ pub fn change(old: &Ruleset, new: &Ruleset) -> Option<String> {
             edit("delete", &set, &key(front));
         }
     }
-    for (at, endpoint) in &old.endpoints {
-        if new.endpoints.get(at) != Some(endpoint) {
-            edit(
-                "delete",
-                &format!("{}-endpoints", Family::of(&at.0).word()),
-                &format!("{} . {}", key(&at.0), at.1),
-            );
+    for (at, endpoint) in &drawn_before {
+        if drawn.get(at) != Some(endpoint) {
+            edit("delete", &slot_name(Family::of(&at.0), at.1), &key(&at.0));
         }
     }
-    for front in old.dropped.difference(&new.dropped) {
-        edit("delete", &format!("{}s-dropped", Family::of(front).word()), &key(front));
+    for (name, old, new) in
+        [("dropped", &old.dropped, &new.dropped), ("preserving", &old.preserving, &new.preserving)]
+    {
+        for front in old.difference(new) {
+            edit("delete", &format!("{}s-{name}", Family::of(front).word()), &key(front));
+        }
+        for front in new.difference(old) {
+            edit("add", &format!("{}s-{name}", Family::of(front).word()), &key(front));
+        }
     }
     for address in old.hairpins.difference(&new.hairpins) {
         edit("delete", "selves", &format!("{address} . {address}"));
@@ -156,15 +175,12 @@ pub fn change(old: &Ruleset, new: &Ruleset) -> Option<String> {
     for address in new.hairpins.difference(&old.hairpins) {
         edit("add", "selves", &format!("{address} . {address}"));
     }
-    for front in new.dropped.difference(&old.dropped) {
-        edit("add", &format!("{}s-dropped", Family::of(front).word()), &key(front));
-    }
-    for (at, endpoint) in &new.endpoints {
-        if old.endpoints.get(at) != Some(endpoint) {
+    for (at, endpoint) in &drawn {
+        if drawn_before.get(at) != Some(endpoint) {
             edit(
                 "add",
-                &format!("{}-endpoints", Family::of(&at.0).word()),
-                &format!("{} . {} : {} . {}", key(&at.0), at.1, endpoint.0, endpoint.1),
+                &slot_name(Family::of(&at.0), at.1),
+                &format!("{} : {} . {}", key(&at.0), endpoint.0, endpoint.1),
             );
         }
     }
@@ -174,6 +190,7 @@ pub fn change(old: &Ruleset, new: &Ruleset) -> Option<String> {
             edit("add", &set, &element);
         }
     }
+    sticky::clean_up(&mut script, old, new);
     Some(script)
 }
 
@@ -183,32 +200,54 @@ fn place(front: &Front, target: Target) -> (String, String) {
     if target.endpoints == 0 {
         return (format!("{word}s-refused"), key(front));
     }
-    (format!("{word}s"), format!("{} : goto {}", key(front), chain_name(chain_of(front, target))))
+    let chain = if target.affinity_seconds > 0 {
+        sticky::chain(front)
+    } else {
+        chain_name((Family::of(front), target.endpoints))
+    };
+    (format!("{word}s"), format!("{} : goto {chain}", key(front)))
+}
+
+/// The endpoints of fronts that draw one anew for each connection.
+fn drawn(rules: &Ruleset) -> BTreeMap<&(Front, usize), &Endpoint> {
+    let anew = |front: &Front| rules.services.get(front).is_some_and(|target| target.affinity_seconds == 0);
+    rules.endpoints.iter().filter(|((front, _), _)| anew(front)).collect()
 }
 
 fn chains(rules: &Ruleset) -> BTreeSet<Chain> {
     rules
         .services
         .iter()
-        .filter(|(_, target)| target.endpoints > 0)
-        .map(|(front, target)| chain_of(front, *target))
+        .filter(|(_, target)| target.endpoints > 0 && target.affinity_seconds == 0)
+        .map(|(front, target)| (Family::of(front), target.endpoints))
         .collect()
 }
 
-/// Chains are kept once made: at most one for each number of endpoints ever seen. Adding a chain that is there changes nothing,
-/// so its rules are written after a flush.
-fn add_chain(script: &mut String, chain: Chain) {
-    let (family, endpoints, affinity) = chain;
-    let (name, word, key) = (chain_name(chain), family.word(), family.key());
-    // A client's address decides with affinity: the same one finds the same endpoint while their number stays the same.
-    let number = if affinity > 0 {
-        format!("jhash ip saddr mod {endpoints}")
-    } else {
-        format!("numgen random mod {endpoints}")
-    };
+/// Slots that the rules use, by family: as many as the front with most endpoints has.
+fn slots(rules: &Ruleset, family: Family) -> usize {
+    chains(rules).into_iter().filter(|chain| chain.0 == family).map(|chain| chain.1).max().unwrap_or(0)
+}
+
+/// Chains and slots are kept once made: at most one for each number of endpoints ever seen. Adding one that is there changes
+/// nothing, so its rules are written after a flush.
+fn add_slot(script: &mut String, family: Family, number: usize) {
+    // The types are named: with `typeof`, nft takes the rule for one about TCP.
+    let (name, kind, key) = (slot_name(family, number), family.key_type(), family.key());
     let _ = write!(
         script,
-        "add chain ip {TABLE} {name}\nflush chain ip {TABLE} {name}\nadd rule ip {TABLE} {name} dnat ip to {key} . {number} map @{word}-endpoints\n"
+        "add map ip {TABLE} {name} {{ type {kind} : ipv4_addr . inet_service; }}\nadd chain ip {TABLE} {name}\nflush chain ip {TABLE} {name}\nadd rule ip {TABLE} {name} dnat ip to {key} map @{name}\n"
+    );
+}
+
+fn add_chain(script: &mut String, chain: Chain) {
+    let (family, endpoints) = chain;
+    let name = chain_name(chain);
+    let draw: Vec<_> =
+        (0..endpoints).map(|number| format!("{number} : goto {}", slot_name(family, number))).collect();
+    let _ = write!(
+        script,
+        "add chain ip {TABLE} {name}\nflush chain ip {TABLE} {name}\nadd rule ip {TABLE} {name} numgen random mod {endpoints} vmap {{ {} }}\n",
+        draw.join(", ")
     );
 }
 
@@ -260,11 +299,15 @@ mod tests {
         assert_eq!(
             lines,
             [
+                "add map ip coracle-proxy service-slot-1 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }",
+                "add chain ip coracle-proxy service-slot-1",
+                "flush chain ip coracle-proxy service-slot-1",
+                "add rule ip coracle-proxy service-slot-1 dnat ip to ip daddr . ip protocol . th dport map @service-slot-1",
                 "add chain ip coracle-proxy service-2",
                 "flush chain ip coracle-proxy service-2",
-                "add rule ip coracle-proxy service-2 dnat ip to ip daddr . ip protocol . th dport . numgen random mod 2 map @service-endpoints",
+                "add rule ip coracle-proxy service-2 numgen random mod 2 vmap { 0 : goto service-slot-0, 1 : goto service-slot-1 }",
                 "delete element ip coracle-proxy services { 10.96.0.5 . tcp . 80 }",
-                "add element ip coracle-proxy service-endpoints { 10.96.0.5 . tcp . 80 . 1 : 10.244.0.1 . 8080 }",
+                "add element ip coracle-proxy service-slot-1 { 10.96.0.5 . tcp . 80 : 10.244.0.1 . 8080 }",
                 "add element ip coracle-proxy services { 10.96.0.5 . tcp . 80 : goto service-2 }",
             ]
         );
