@@ -135,12 +135,15 @@ impl SledImage {
 
     fn read(&mut self) -> Result<Option<(Machine, Vec<u8>)>, ImageError> {
         let path = self.mark_path();
-        let mark = match std::fs::read(&path) {
-            Ok(bytes) => Mark::decode(&bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        // Should reading a damaged database end the process, the next start must not try again.
+        let reading = self.folder.join("mark.reading");
+        match std::fs::rename(&path, &reading) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Self::file_error(&path, "read")(error)),
-        };
-        let Some(mark) = mark else { return Ok(None) };
+        }
+        let bytes = std::fs::read(&reading).map_err(Self::file_error(&reading, "read"))?;
+        let Some(mark) = Mark::decode(&bytes) else { return Ok(None) };
         let database = self.database()?;
         let number = database.get(NUMBER)?;
         if number.as_deref() != Some(&mark.number.to_le_bytes()) {
@@ -160,6 +163,7 @@ impl SledImage {
             return Ok(None);
         }
         (self.number, self.records) = (mark.number, records);
+        std::fs::rename(&reading, &path).map_err(Self::file_error(&path, "write"))?;
         Ok(Some((restore.finish(), mark.description)))
     }
 

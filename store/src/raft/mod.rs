@@ -11,6 +11,7 @@
 //! have them); a member that cannot write its log ends; members of other clusters are refused.
 
 mod apply;
+mod forward;
 mod identity;
 mod log;
 mod members;
@@ -119,9 +120,6 @@ pub enum StartError {
     /// Snapshots.
     #[error("cannot open the snapshots")]
     Snapshots(#[from] snapshot::SnapshotError),
-    /// The image.
-    #[error("cannot open the image")]
-    Image(#[from] crate::image::ImageError),
     /// No member of the cluster to join answers.
     #[error("no member of the cluster answers; tried {tried}")]
     NobodyAnswers {

@@ -1,20 +1,23 @@
 //! A running member: what the API asks of replication, done here when this member leads and by the leader otherwise.
 
+use super::forward::{Forward, ForwardError};
 use super::metrics::Metrics;
 use super::peers::{Client, Peers, lost_call, never_sent, within};
 use super::reads::Rounds;
 use super::snapshot::Snapshots;
 use super::types::{Applied, Proposal, Types};
 use super::wire::ask_request::What;
-use super::wire::{self, AskReply, AskRequest, ProposeRequest, ReadIndexRequest};
+use super::wire::{self, AskReply, AskRequest, ReadIndexRequest};
 use super::{apply::Applier, identity::Identity};
-use crate::command::{Command, Op, decode_reply};
+use crate::command::{Command, Op};
 use crate::consensus::{Committed, Consensus, Leadership, Member, NodeStatus};
 use crate::error::StoreError;
 use crate::shared::Shared;
 use coracle_daemon::{Tasks, clock};
+use futures::TryStreamExt;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
+use openraft::raft::WriteResult;
 use openraft::{Raft, ReadPolicy};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
@@ -41,6 +44,7 @@ pub struct Node {
     pub(super) peers: Peers,
     pub(super) snapshots: Snapshots,
     pub(super) rounds: Rounds,
+    pub(super) forward: Forward,
     pub(super) applied: watch::Receiver<u64>,
     pub(super) leadership: watch::Sender<Leadership>,
     pub(super) members: watch::Sender<Vec<Member>>,
@@ -61,7 +65,7 @@ impl std::fmt::Debug for Node {
 /// Who should do something.
 enum Doer {
     Me,
-    Leader(Box<Client>),
+    Leader(u64, Box<Client>),
 }
 
 impl Node {
@@ -115,6 +119,13 @@ impl Node {
         Some((has.map_or(0, |id| id.index), metrics.last_log_index.unwrap_or(0)))
     }
 
+    /// A client of another member; `None` when there is no such member.
+    pub(super) fn client_of(&self, id: u64) -> Option<Result<Client, Status>> {
+        let server = self.raft.server_metrics();
+        let peer = server.borrow_watched().membership_config.get_node(&id).cloned()?;
+        Some(self.peers.client(id, &peer, false))
+    }
+
     /// Who leads now; waits for a leader until `deadline`.
     async fn doer(&self, deadline: Instant) -> Result<Doer, StoreError> {
         let mut leadership = self.leadership.subscribe();
@@ -125,13 +136,9 @@ impl Node {
             if known.is_me {
                 return Ok(Doer::Me);
             }
-            let server = self.raft.server_metrics();
-            let peer = server.borrow_watched().membership_config.get_node(&known.leader).cloned();
-            if let Some(peer) = peer {
-                let client = self.peers.client(known.leader, &peer, false);
-                return client
-                    .map(|client| Doer::Leader(Box::new(client)))
-                    .map_err(|status| StoreError::Internal(status.message().to_owned()));
+            if let Some(client) = self.client_of(known.leader) {
+                let client = client.map_err(|status| StoreError::Internal(status.message().to_owned()))?;
+                return Ok(Doer::Leader(known.leader, Box::new(client)));
             }
             // A member that has just joined hears of the leader before it knows where the leader is.
             self.breathe(deadline).await?;
@@ -149,32 +156,27 @@ impl Node {
         Ok(())
     }
 
-    /// Proposes `op`, which only the leader does.
-    pub(super) async fn propose_here(&self, op: Op) -> Result<Committed, StoreError> {
-        let began = Instant::now();
-        let command = Command { proposed_at_millis: clock::now().as_millisecond(), op };
-        let written =
-            tokio::time::timeout(REQUEST_MAX, self.raft.client_write(Proposal(command.encode()))).await;
-        let written = match written.map_err(|_| StoreError::TimedOut)? {
-            Ok(written) => written,
-            Err(RaftError::Fatal(_)) => return Err(StoreError::Stopped),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
-                return Err(StoreError::NotLeader);
+    /// Proposes changes, which only the leader does.
+    pub(super) async fn propose_here(&self, ops: Vec<Op>) -> Vec<Result<Committed, StoreError>> {
+        let (began, count) = (Instant::now(), ops.len());
+        let proposed_at_millis = clock::now().as_millisecond();
+        let proposals = ops.into_iter().map(|op| Proposal(Command { proposed_at_millis, op }.encode()));
+        let mut results = Vec::with_capacity(count);
+        let written = async {
+            let mut written = self.raft.client_write_many(proposals).await?;
+            while let Some(one) = written.try_next().await? {
+                results.push(committed(one));
             }
-            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
-                return Err(StoreError::LeaderChanged);
-            }
-            Err(RaftError::APIError(error)) => return Err(StoreError::Internal(error.to_string())),
+            Ok::<_, Fatal<Types>>(())
+        };
+        // Whatever has no result by then was proposed, and may be done or not.
+        let unknown = match tokio::time::timeout_at(began + REQUEST_MAX, written).await {
+            Ok(Ok(())) | Err(_) => StoreError::TimedOut,
+            Ok(Err(_)) => StoreError::Stopped,
         };
         self.metrics.proposals.observe(began.elapsed().as_secs_f64());
-        match written.data {
-            Applied::Command(outcome) => outcome.map(|outcome| Committed {
-                outcome,
-                index: written.log_id.index,
-                term: written.log_id.leader_id.term,
-            }),
-            Applied::Nothing => Err(StoreError::Internal("a command came back as no command".to_owned())),
-        }
+        results.resize(count, Err(unknown));
+        results
     }
 
     /// The index that a linearizable read has to wait for, which only the leader knows.
@@ -201,7 +203,7 @@ impl Node {
                         )) => true,
                     }
                 }
-                Doer::Leader(mut client) => {
+                Doer::Leader(_, mut client) => {
                     let limit = deadline.saturating_duration_since(Instant::now());
                     match within(limit, client.read_index(ReadIndexRequest {})).await {
                         Ok(reply) => match wire::take_error(&reply.error) {
@@ -266,7 +268,7 @@ impl Node {
                     Err(StoreError::NotLeader) => {}
                     other => return other,
                 },
-                Doer::Leader(mut client) => {
+                Doer::Leader(_, mut client) => {
                     let request = AskRequest { what: Some(what.clone()) };
                     let limit = deadline.saturating_duration_since(Instant::now());
                     match within(limit, client.ask(request)).await {
@@ -294,21 +296,6 @@ impl Node {
         let moved = tokio::time::timeout(REQUEST_MAX, leadership.wait_for(|known| known.leader == to)).await;
         moved.map_err(|_| StoreError::TimedOut)?.map(drop).map_err(|_| StoreError::Stopped)
     }
-
-    async fn propose_there(
-        &self,
-        client: &mut Client,
-        op: &Op,
-        deadline: Instant,
-    ) -> Result<Result<Committed, StoreError>, Status> {
-        // The leader stamps the time.
-        let command = Command { proposed_at_millis: 0, op: op.clone() }.encode();
-        let limit = deadline.saturating_duration_since(Instant::now());
-        let reply = within(limit, client.propose(ProposeRequest { command })).await?;
-        let outcome =
-            decode_reply(reply.reply).unwrap_or_else(|error| Err(StoreError::Internal(error.to_string())));
-        Ok(outcome.map(|outcome| Committed { outcome, index: reply.index, term: reply.term }))
-    }
 }
 
 #[async_trait::async_trait]
@@ -317,20 +304,22 @@ impl Consensus for Node {
         let deadline = Instant::now() + REQUEST_MAX;
         loop {
             match self.doer(deadline).await? {
-                Doer::Me => match self.propose_here(op.clone()).await {
-                    Err(StoreError::NotLeader) => {}
-                    other => return other,
+                Doer::Me => match self.propose_here(vec![op.clone()]).await.pop() {
+                    Some(Err(StoreError::NotLeader)) | None => {}
+                    Some(other) => return other,
                 },
-                Doer::Leader(mut client) => match self.propose_there(&mut client, &op, deadline).await {
-                    Ok(Ok(committed)) => {
-                        self.wait_applied(committed.index).await?;
-                        return Ok(committed);
+                Doer::Leader(leader, _) => {
+                    // The leader stamps the time.
+                    let command = Command { proposed_at_millis: 0, op: op.clone() }.encode();
+                    match self.forward.propose(leader, command).await {
+                        Ok(committed) => {
+                            self.wait_applied(committed.index).await?;
+                            return Ok(committed);
+                        }
+                        Err(ForwardError::NotDone) => {}
+                        Err(ForwardError::Answer(error)) => return Err(error),
                     }
-                    Ok(Err(StoreError::NotLeader)) => {}
-                    Ok(Err(error)) => return Err(error),
-                    Err(status) if never_sent(&status) => {}
-                    Err(status) => return Err(lost_call(&status)),
-                },
+                }
             }
             self.breathe(deadline).await?;
         }
@@ -412,6 +401,20 @@ impl Consensus for Node {
 
     async fn defragment(&self) -> Result<(), StoreError> {
         self.raft.trigger().snapshot().await.map_err(|_| StoreError::Stopped)
+    }
+}
+
+/// What became of a proposal.
+fn committed(written: WriteResult<Types>) -> Result<Committed, StoreError> {
+    let written = written.map_err(|error| match error {
+        ClientWriteError::ForwardToLeader(_) => StoreError::NotLeader,
+        ClientWriteError::LogEntryDiscarded(_) => StoreError::LeaderChanged,
+        error => StoreError::Internal(error.to_string()),
+    })?;
+    let (index, term) = (written.log_id.index, written.log_id.leader_id.term);
+    match written.response {
+        Applied::Command(outcome) => outcome.map(|outcome| Committed { outcome, index, term }),
+        Applied::Nothing => Err(StoreError::Internal("a command came back as no command".to_owned())),
     }
 }
 

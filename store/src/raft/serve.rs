@@ -6,7 +6,7 @@ use super::types::Vote;
 use super::wire::peer_server::{Peer, PeerServer};
 use super::wire::{
     self, AppendReply, AppendRequest, AskReply, AskRequest, MembersReply, MembersRequest, ProposeReply,
-    ProposeRequest, ReadIndexReply, ReadIndexRequest, SnapshotPart, SnapshotReply, TransferReply,
+    ProposeRequest, Proposed, ReadIndexReply, ReadIndexRequest, SnapshotPart, SnapshotReply, TransferReply,
     TransferRequest, VoteReply, VoteRequest,
 };
 use super::{MESSAGE_MAX, apply::SnapshotData};
@@ -122,15 +122,19 @@ impl Peer for Served {
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
         self.check(&request)?;
-        let command = Command::decode(request.into_inner().command)
+        let ops = request
+            .into_inner()
+            .commands
+            .into_iter()
+            .map(|command| Command::decode(command).map(|one| one.op));
+        let ops = ops
+            .collect::<Result<Vec<_>, _>>()
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let reply = match self.node.propose_here(command.op).await {
-            Ok(done) => {
-                ProposeReply { reply: encode_reply(&Ok(done.outcome)), index: done.index, term: done.term }
-            }
-            Err(error) => ProposeReply { reply: encode_reply(&Err(error)), index: 0, term: 0 },
-        };
-        Ok(Response::new(reply))
+        let proposed = self.node.propose_here(ops).await.into_iter().map(|done| {
+            let (index, term) = done.as_ref().map_or((0, 0), |done| (done.index, done.term));
+            Proposed { reply: encode_reply(&done.map(|done| done.outcome)), index, term }
+        });
+        Ok(Response::new(ProposeReply { replies: proposed.collect() }))
     }
 
     async fn read_index(

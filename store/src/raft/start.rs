@@ -1,6 +1,7 @@
 //! Starting a member: its data, its connections and its tasks.
 
 use super::apply::{Applier, Growth, Position};
+use super::forward::{self, Forward};
 use super::identity::{Identity, join, new_cluster};
 use super::log::Log;
 use super::metrics::Metrics;
@@ -178,6 +179,7 @@ pub(super) async fn open(
         .await
         .map_err(|error| failed(&error))?;
     let (rounds, queue) = Rounds::new();
+    let (forward, changes) = Forward::new();
     let node = Arc::new(Node {
         identity,
         raft: raft.clone(),
@@ -185,6 +187,7 @@ pub(super) async fn open(
         peers,
         snapshots,
         rounds,
+        forward,
         applied,
         leadership: watch::Sender::new(Leadership::default()),
         members: watch::Sender::new(Vec::new()),
@@ -195,6 +198,11 @@ pub(super) async fn open(
         metrics,
     });
     spawn(&node, tasks, queue, growth, log, &config);
+    let (this, stop) = (node.clone(), tasks.stopping());
+    tasks.spawn("forwarding", async move {
+        let forwarding = forward::run(&this, changes);
+        tokio::select! { () = forwarding => anyhow::bail!("nobody can forward any more"), () = stop.cancelled() => Ok(()) }
+    });
     let (this, stop) = (node.clone(), tasks.stopping());
     tasks.run("disk space", async move {
         tokio::select! { () = raise_alarm(&this, room.subscribe()) => {}, () = stop.cancelled() => {} }
@@ -254,7 +262,10 @@ async fn open_data(
         };
         let (wal, state) = Wal::open(disk, Options::default(), DiskWatch { syncs, room })?;
         let mut image = SledImage::new(&data.join("image"));
-        let loaded = image.load()?;
+        let loaded = image.load().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the image is not used");
+            None
+        });
         let read = loaded.and_then(|(machine, bytes)| Some((machine, Position::decode(&bytes)?)));
         let (machine, position) =
             read.map_or((None, Position::default()), |(machine, at)| (Some(machine), at));
