@@ -43,7 +43,7 @@ pub async fn run(server: Arc<Server>, args: Args, tasks: Tasks) -> anyhow::Resul
         server.store.loaded().await;
         while let Err(status) = first_objects(&server, &args).await {
             tracing::warn!(error = status.message, "cannot make the first objects; trying again");
-            tokio::time::sleep(RETRY).await;
+            coracle_daemon::clock::sleep(RETRY).await;
         }
         server.health.bootstrapped();
         tracing::info!("ready");
@@ -128,7 +128,7 @@ async fn keep_address(server: &Server, args: &Args) {
             }
             Err(error) => tracing::warn!(%error, "cannot renew this server's lease"),
         }
-        tokio::time::sleep(LEASE_RENEWED).await;
+        coracle_daemon::clock::sleep(LEASE_RENEWED).await;
     }
 }
 
@@ -252,7 +252,7 @@ pub async fn compact(store: Arc<Store>, tasks: Tasks) -> anyhow::Result<()> {
             Err(error) => tracing::warn!(%error, "cannot compact the store"),
         }
         tokio::select! {
-            () = tokio::time::sleep(COMPACT_EVERY) => {}
+            () = coracle_daemon::clock::sleep(COMPACT_EVERY) => {}
             () = stop.cancelled() => return Ok(()),
         }
     }

@@ -40,7 +40,7 @@ pub async fn listen(
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                coracle_daemon::clock::sleep(ACCEPT_PAUSE).await;
             }
         }
     }

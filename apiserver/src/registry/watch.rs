@@ -186,7 +186,7 @@ impl Watch {
                         return Some(mark);
                     }
                 }
-                () = tokio::time::sleep_until(self.deadline) => self.over = true,
+                () = coracle_daemon::clock::sleep_until(self.deadline) => self.over = true,
                 () = self.stop.cancelled() => self.over = true,
             }
         }

@@ -39,7 +39,7 @@ async fn feed(store: &Store) {
                 Ok(revision) => revision,
                 Err(error) => {
                     tracing::warn!(%error, "cannot read the store; trying again");
-                    tokio::time::sleep(RETRY).await;
+                    coracle_daemon::clock::sleep(RETRY).await;
                     continue;
                 }
             },
@@ -54,7 +54,7 @@ async fn feed(store: &Store) {
             }
             error => {
                 tracing::warn!(%error, "the watch on the store broke; going on");
-                tokio::time::sleep(RETRY / 4).await;
+                coracle_daemon::clock::sleep(RETRY / 4).await;
                 Some(store.progress())
             }
         };
