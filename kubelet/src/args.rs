@@ -27,6 +27,9 @@ pub struct Args {
     /// Folder of the kubelet's files.
     #[arg(long, default_value = "/var/lib/kubelet")]
     pub root_dir: PathBuf,
+    /// Folder of pods' logs.
+    #[arg(long, default_value = "/var/log/pods")]
+    pub pod_logs_dir: PathBuf,
     /// Address of the cluster's name server, as pods see it.
     #[arg(long, default_value = "10.96.0.10")]
     pub cluster_dns: Vec<IpAddr>,

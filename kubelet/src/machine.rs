@@ -21,6 +21,8 @@ pub struct Facts {
     pub machine_id: String,
     /// New with every boot.
     pub boot_id: String,
+    /// The host name.
+    pub hostname: String,
 }
 
 impl Facts {
@@ -36,6 +38,7 @@ impl Facts {
             os_image: os_image(&line("/etc/os-release")),
             machine_id: line("/etc/machine-id"),
             boot_id: line("/proc/sys/kernel/random/boot_id"),
+            hostname: line("/proc/sys/kernel/hostname").to_lowercase(),
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Node objects, as plain values: which nodes this process plays, and what each says of itself.
 
 use crate::args::Args;
+use crate::launch::Surroundings;
 use crate::machine::{self, Facts};
+use crate::runtime::Image;
 use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::NodeCondition;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,6 +25,10 @@ pub struct Node {
     pub max_pods: u16,
     /// Its machine.
     pub facts: Facts,
+    /// What runs its containers: `containerd://1.6.20`.
+    pub runtime: String,
+    /// It has no containers.
+    pub simulated: bool,
 }
 
 /// Nodes by name.
@@ -36,8 +43,26 @@ pub fn simulated(args: &Args, facts: &Facts) -> Nodes {
         port: args.port,
         max_pods: args.max_pods,
         facts: facts.clone(),
+        runtime: concat!("simulated://", env!("CARGO_PKG_VERSION")).to_owned(),
+        simulated: true,
     };
     (0..args.simulated_nodes).map(node).map(|node| (node.name.clone(), node)).collect()
+}
+
+/// The one node that this machine is.
+pub fn real(args: &Args, facts: &Facts, pod_cidr: Ipv4Net, runtime: String) -> Nodes {
+    let name = args.hostname_override.clone().unwrap_or_else(|| facts.hostname.clone());
+    let node = Node {
+        name: name.clone(),
+        address: args.node_ip,
+        pod_cidr,
+        port: args.port,
+        max_pods: args.max_pods,
+        facts: facts.clone(),
+        runtime,
+        simulated: false,
+    };
+    Nodes::from([(name, node)])
 }
 
 /// 10.128.0.0/24 upwards: far from the addresses of real pods, Services and nodes, for the first 29,000 nodes.
@@ -50,12 +75,31 @@ fn simulated_cidr(index: u16) -> Ipv4Net {
 impl Node {
     /// The object to create, status included.
     pub fn object(&self, now: &str) -> Value {
-        json!({
+        let mut object = json!({
             "apiVersion": "v1", "kind": "Node",
-            "metadata": { "name": self.name, "labels": self.labels(), "annotations": { "coracle.dev/simulated": "true" } },
+            "metadata": { "name": self.name, "labels": self.labels() },
             "spec": self.spec(),
-            "status": self.status(now),
-        })
+            "status": self.status(now, &[], &[]),
+        });
+        if self.simulated {
+            object["metadata"]["annotations"] = json!({ "coracle.dev/simulated": "true" });
+        }
+        object
+    }
+
+    /// What the node's pods share.
+    pub fn surroundings(&self) -> Surroundings {
+        let kib = |kib: u64| i64::try_from(kib.saturating_mul(1024)).unwrap_or(i64::MAX);
+        Surroundings {
+            node: self.name.clone(),
+            host: self.address,
+            memory_bytes: kib(self.facts.memory_kib),
+            cpu_millis: i64::try_from(self.facts.cpus.saturating_mul(1000)).unwrap_or(i64::MAX),
+            disk_bytes: kib(self.facts.disk_kib),
+            dns: Vec::new(),
+            domain: String::new(),
+            cgroup_root: "/".to_owned(),
+        }
     }
 
     /// Labels that every node carries.
@@ -73,8 +117,15 @@ impl Node {
         json!({ "podCIDR": cidr, "podCIDRs": [cidr] })
     }
 
-    /// What the node is and how it does.
-    pub fn status(&self, now: &str) -> Value {
+    /// What the node is and how it does. `known` are the conditions that the API shows: what stays as it is keeps its time.
+    pub fn status(&self, now: &str, known: &[NodeCondition], images: &[Image]) -> Value {
+        let since = |kind: &str, status: &str| {
+            let same = known.iter().find(|one| one.type_ == kind && one.status == status);
+            same.and_then(|one| one.last_transition_time.clone()).map_or_else(|| json!(now), |at| json!(at))
+        };
+        let images = images.iter().take(IMAGES_MAX);
+        let images: Vec<Value> =
+            images.map(|image| json!({ "names": image.names, "sizeBytes": image.size })).collect();
         let resources = json!({
             "cpu": self.facts.cpus.to_string(), "memory": format!("{}Ki", self.facts.memory_kib),
             "ephemeral-storage": format!("{}Ki", self.facts.disk_kib), "pods": self.max_pods.to_string(),
@@ -91,13 +142,21 @@ impl Node {
                 "architecture": arch, "operatingSystem": "linux", "kernelVersion": self.facts.kernel,
                 "osImage": self.facts.os_image, "machineID": self.facts.machine_id, "systemUUID": self.facts.machine_id,
                 "bootID": self.facts.boot_id, "kubeletVersion": "v1.33.6+coracle", "kubeProxyVersion": "",
-                "containerRuntimeVersion": concat!("simulated://", env!("CARGO_PKG_VERSION")),
+                "containerRuntimeVersion": self.runtime,
             },
+            "images": images,
             "conditions": CONDITIONS.map(|(kind, status, reason, message)| json!({
                 "type": kind, "status": status, "reason": reason, "message": message,
-                "lastHeartbeatTime": now, "lastTransitionTime": now,
+                "lastHeartbeatTime": now, "lastTransitionTime": since(kind, status),
             })),
         })
+    }
+
+    /// Whether the API shows the conditions that hold: someone else may have said otherwise while we were away.
+    pub fn is_told(&self, known: &[NodeCondition]) -> bool {
+        CONDITIONS
+            .iter()
+            .all(|(kind, status, ..)| known.iter().any(|one| one.type_ == *kind && one.status == *status))
     }
 
     /// The node's lease, renewed at `now`.
@@ -109,6 +168,9 @@ impl Node {
         })
     }
 }
+
+/// Images that a node tells of.
+const IMAGES_MAX: usize = 50;
 
 const CONDITIONS: [(&str, &str, &str, &str); 4] = [
     ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),

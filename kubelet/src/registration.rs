@@ -1,10 +1,13 @@
-//! Keeps the nodes registered: objects made or corrected at once, leases every ten seconds, statuses every five minutes.
+//! Keeps the nodes registered: objects made or corrected at once, leases every ten seconds, statuses every five minutes and
+//! whenever the API shows something else than what holds (a node that was cut off is told to be away).
 //!
 //! One timer serves all nodes, so that a node costs no task of its own.
 
 use crate::node::{Node, Nodes};
+use crate::runtime::{Image, Runtime};
 use coracle_client::backoff::Backoff;
-use coracle_client::{Scope, errors};
+use coracle_client::controller::{self, Next};
+use coracle_client::{Key, Queue, Scope, Store, errors};
 use coracle_daemon::clock::{self, rfc3339_micros, rfc3339_seconds};
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -25,22 +28,36 @@ const AT_ONCE: usize = 32;
 struct Registrar {
     nodes: Api<core::Node>,
     leases: Api<Lease>,
+    /// What the API shows.
+    known: Store<core::Node>,
+    runtime: Arc<dyn Runtime>,
 }
 
-/// Starts registering, until the scope ends.
-pub fn start(scope: &Scope, client: &kube::Client, nodes: Arc<Nodes>) {
-    let registrar = Registrar {
+/// Starts registering, until the scope ends. `known` reflects Node objects, at least our own.
+pub fn start(
+    scope: &Scope,
+    client: &kube::Client,
+    nodes: Arc<Nodes>,
+    known: &Store<core::Node>,
+    runtime: Arc<dyn Runtime>,
+) {
+    let registrar = Arc::new(Registrar {
         nodes: Api::all(client.clone()),
         leases: Api::namespaced(client.clone(), "kube-node-lease"),
-    };
+        known: known.clone(),
+        runtime,
+    });
+    let (ours, inner) = (nodes.clone(), registrar.clone());
+    let corrections = scope.clone();
     scope.spawn("node registration", async move {
-        each(&nodes, |node| registrar.register_until_done(node)).await;
+        each(&nodes, |node| inner.register_until_done(node)).await;
+        inner.clone().correct_whenever(&corrections, nodes.clone());
         let mut timer = clock::interval(RENEW_EVERY);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for renewal in 0_u32.. {
             timer.tick().await;
             let with_status = renewal > 0 && renewal % RENEWALS_PER_STATUS == 0;
-            each(&nodes, |node| registrar.refresh(node, with_status)).await;
+            each(&ours, |node| inner.refresh(node, with_status)).await;
         }
     });
 }
@@ -50,6 +67,31 @@ async fn each<'a, F: Future<Output = ()>>(nodes: &'a Nodes, work: impl Fn(&'a No
 }
 
 impl Registrar {
+    /// Writes a status again when someone wrote another, and registers again what someone deleted.
+    fn correct_whenever(self: Arc<Self>, scope: &Scope, nodes: Arc<Nodes>) {
+        let queue: Queue<Key> = Queue::new();
+        let (sink, ours) = (queue.clone(), nodes.clone());
+        self.known.on_change(move |change| {
+            let Some(node) = ours.get(&change.key.name) else { return };
+            let told = change.new.as_ref().is_some_and(|shown| node.is_told(conditions(shown)));
+            if !told {
+                sink.add(change.key.clone());
+            }
+        });
+        controller::start(scope, "node status", queue, AT_ONCE, move |key| {
+            let (this, nodes) = (self.clone(), nodes.clone());
+            async move {
+                if let Some(node) = nodes.get(&key.name) {
+                    match this.report(node).await {
+                        Err(error) if errors::is_not_found(&error) => this.register(node).await?,
+                        reported => reported?,
+                    }
+                }
+                Ok(Next::Change)
+            }
+        });
+    }
+
     async fn register_until_done(&self, node: &Node) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
         while let Err(error) = self.register(node).await {
@@ -79,8 +121,21 @@ impl Registrar {
     }
 
     async fn report(&self, node: &Node) -> kube::Result<()> {
-        let patch = json!({ "status": node.status(&rfc3339_seconds(clock::now())) });
+        let known = self.known.get(&Key::cluster(&*node.name));
+        let known = known.as_deref().map(conditions).unwrap_or_default();
+        let images = if node.simulated { Vec::new() } else { self.images().await };
+        let patch = json!({ "status": node.status(&rfc3339_seconds(clock::now()), known, &images) });
         self.nodes.patch_status(&node.name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
+    }
+
+    /// The largest first, as upstream tells them.
+    async fn images(&self) -> Vec<Image> {
+        let mut images = self.runtime.images().await.unwrap_or_else(|error| {
+            tracing::info!(%error, "the runtime does not tell its images");
+            Vec::new()
+        });
+        images.sort_by_key(|image| std::cmp::Reverse(image.size));
+        images
     }
 
     async fn refresh(&self, node: &Node, with_status: bool) {
@@ -89,14 +144,11 @@ impl Registrar {
         }
         let reported = if with_status { self.report(node).await } else { Ok(()) };
         match reported {
-            Ok(()) => {}
-            Err(error) if errors::is_not_found(&error) => {
-                // Someone deleted the node while its kubelet lives: it registers again, as upstream's does on restart.
-                if let Err(error) = self.register(node).await {
-                    tracing::warn!(node = node.name, %error, "not registered again");
-                }
+            // Whoever deleted the node also wakes what registers it again.
+            Err(error) if !errors::is_not_found(&error) => {
+                tracing::warn!(node = node.name, %error, "status not reported");
             }
-            Err(error) => tracing::warn!(node = node.name, %error, "status not reported"),
+            _ => {}
         }
     }
 
@@ -110,6 +162,10 @@ impl Registrar {
             patched => patched.map(drop),
         }
     }
+}
+
+fn conditions(node: &core::Node) -> &[core::NodeCondition] {
+    node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default()
 }
 
 fn typed<T: serde::de::DeserializeOwned>(value: Value) -> kube::Result<T> {

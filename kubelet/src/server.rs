@@ -1,19 +1,28 @@
-//! The HTTPS server of the kubelet: health and the list of pods. Clients must show a certificate of our CA.
+//! The HTTPS server of the kubelet: health, the list of pods, figures, and what clients do inside containers.
+//!
+//! Only the apiserver and administrators may ask: a client must show a certificate of our CA that names one of them.
+
+mod identity;
 
 use crate::args::Args;
+use crate::streaming::{self, Streaming};
 use anyhow::{Context, Result};
-use axum::extract::{Path, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
-use axum::{Json, Router};
+use axum::routing::get;
+use axum::{Extension, Json, Router};
 use coracle_client::Store;
 use coracle_daemon::tls::{self, ClientAuth, Identity};
 use coracle_daemon::{Tasks, clock};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use identity::Client;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,14 +39,14 @@ const CONNECTIONS_MAX: usize = 512;
 ///
 /// # Errors
 /// The certificates or the address cannot be used.
-pub async fn start(args: &Args, pods: Store<Pod>, tasks: &Tasks) -> Result<()> {
+pub async fn start(args: &Args, pods: Store<Pod>, streaming: Streaming, tasks: &Tasks) -> Result<()> {
     let identity = Identity { cert: args.tls_cert_file.clone(), key: args.tls_private_key_file.clone() };
     let clients = Some((args.client_ca_file.as_path(), ClientAuth::Required));
     let config =
         tls::server(&identity, clients, &[b"http/1.1"]).context("cannot set up the kubelet's TLS")?;
     let listen = SocketAddr::new(args.address, args.port);
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-    let app = router(pods);
+    let app = router(pods, streaming);
     let owner = tasks.clone();
     tasks.spawn("kubelet's server", async move {
         accept(&listener, &TlsAcceptor::from(config), &app, &owner).await;
@@ -46,15 +55,24 @@ pub async fn start(args: &Args, pods: Store<Pod>, tasks: &Tasks) -> Result<()> {
     Ok(())
 }
 
-fn router(pods: Store<Pod>) -> Router {
+fn router(pods: Store<Pod>, streaming: Streaming) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/pods", get(list))
-        .route("/containerLogs/{namespace}/{pod}/{container}", get(logs))
-        .route("/exec/{*rest}", any(without_containers))
-        .route("/attach/{*rest}", any(without_containers))
-        .route("/portForward/{*rest}", any(without_containers))
+        .route("/metrics", get(metrics))
         .with_state(pods)
+        .merge(streaming::router(streaming))
+        .layer(middleware::from_fn(authorize))
+}
+
+/// Lets nobody through but the apiserver and administrators.
+async fn authorize(Extension(client): Extension<Client>, request: Request, next: Next) -> Response {
+    if client.may_ask() {
+        return next.run(request).await;
+    }
+    let path = request.uri().path();
+    let text = format!("Forbidden (user={}, verb={}, path={path})", client.name, request.method());
+    (StatusCode::FORBIDDEN, text).into_response()
 }
 
 async fn accept(listener: &TcpListener, acceptor: &TlsAcceptor, app: &Router, tasks: &Tasks) {
@@ -81,7 +99,12 @@ async fn accept(listener: &TcpListener, acceptor: &TlsAcceptor, app: &Router, ta
 }
 
 async fn serve(stream: TcpStream, acceptor: TlsAcceptor, app: Router) {
+    // Keystrokes must not wait for acknowledgements; a socket that cannot be told so still works.
+    let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = clock::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await else { return };
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let client = certificates.first().map(|certificate| Client::of(certificate)).unwrap_or_default();
+    let app = app.layer(Extension(client));
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_MAX);
     let service = TowerToHyperService::new(app);
@@ -95,25 +118,30 @@ async fn list(State(pods): State<Store<Pod>>) -> Response {
     Json(json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items })).into_response()
 }
 
-async fn logs(
-    State(pods): State<Store<Pod>>,
-    Path((namespace, pod, container)): Path<(String, String, String)>,
-) -> Response {
-    let known = pods.get(&coracle_client::Key::new(namespace, pod.clone()));
-    let spec = known.as_ref().and_then(|pod| pod.spec.as_ref());
-    let containers =
-        spec.into_iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
-    match spec {
-        None => (StatusCode::NOT_FOUND, format!("pod {pod:?} not found")).into_response(),
-        Some(_) if containers.into_iter().any(|known| known.name == container) => {
-            String::new().into_response()
+/// A few figures, named as upstream names them.
+async fn metrics(State(pods): State<Store<Pod>>) -> String {
+    let (mut running, mut restarts) = (BTreeMap::<&str, u64>::new(), 0_i64);
+    let pods = pods.list();
+    for status in pods.iter().filter_map(|pod| pod.status.as_ref()) {
+        for container in status.container_statuses.iter().flatten() {
+            let state = container.state.as_ref();
+            let state = match state {
+                Some(state) if state.running.is_some() => "running",
+                Some(state) if state.terminated.is_some() => "exited",
+                _ => "created",
+            };
+            *running.entry(state).or_default() += 1;
+            restarts += i64::from(container.restart_count);
         }
-        Some(_) => (StatusCode::BAD_REQUEST, format!("container {container} is not valid for pod {pod}"))
-            .into_response(),
     }
-}
-
-async fn without_containers() -> Response {
-    (StatusCode::NOT_IMPLEMENTED, "this node is simulated: its pods have no containers to enter")
-        .into_response()
+    let up = pods.iter().filter(|pod| crate::step::phase_of(pod) == "Running").count();
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "# TYPE kubelet_running_pods gauge\nkubelet_running_pods {up}");
+    let _ = writeln!(out, "# TYPE kubelet_running_containers gauge");
+    for (state, count) in running {
+        let _ = writeln!(out, "kubelet_running_containers{{container_state=\"{state}\"}} {count}");
+    }
+    let _ = writeln!(out, "# TYPE kubelet_container_restarts gauge\nkubelet_container_restarts {restarts}");
+    out
 }

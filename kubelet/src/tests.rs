@@ -1,9 +1,14 @@
 //! The whole kubelet but its server, against an apiserver in memory.
 
+use crate::pods::Parts;
+use crate::runtime::Runtime;
+use crate::runtime::simulated::Simulated;
 use crate::{Args, machine, node, pods, registration};
 use coracle_client::fake::FakeApi;
-use coracle_client::{Recorder, Scope};
+use coracle_client::{Recorder, Reflector, Scope};
 use coracle_daemon::Tasks;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -24,9 +29,15 @@ fn args(nodes: &str) -> Args {
 fn start(api: &FakeApi, nodes: &str) -> Scope {
     let scope = Scope::new(&Tasks::new());
     let nodes = Arc::new(node::simulated(&args(nodes), &machine::Facts::default()));
-    let recorder = Recorder::new(api.client(), "kubelet", None, &scope);
-    let _store = pods::start(&scope, &api.client(), nodes.clone(), recorder);
-    registration::start(&scope, &api.client(), nodes);
+    let client = api.client();
+    let recorder = Recorder::new(client.clone(), "kubelet", None, &scope);
+    let store = pods::watch(&scope, &client, &nodes);
+    let runtime: Arc<dyn Runtime> = Arc::new(Simulated::new(&store));
+    let parts =
+        Parts { client: client.clone(), nodes: nodes.clone(), recorder, store, runtime: runtime.clone() };
+    pods::start(&scope, parts, |_| None);
+    let known = Reflector::<Node>::new(Api::all(client.clone())).start(&scope);
+    registration::start(&scope, &client, nodes, &known, runtime);
     scope
 }
 
@@ -35,7 +46,8 @@ fn pod(name: &str, node: &str, owner: &str) -> Value {
         "metadata": { "name": name, "ownerReferences": [
             { "apiVersion": "v1", "kind": owner, "name": "o", "uid": "o", "controller": true },
         ] },
-        "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "nginx" }] },
+        "spec": { "nodeName": node, "restartPolicy": if owner == "Job" { "Never" } else { "Always" },
+                  "containers": [{ "name": "c", "image": "nginx" }] },
         "status": { "phase": "Pending" },
     })
 }
