@@ -45,10 +45,11 @@ pub fn streams(cluster: &Cluster) -> Result<()> {
     cluster.tells("wait pod parrot --for=condition=Ready --timeout=60s")?;
     cluster.follow("logs -f parrot")?.line(Deadline::seconds(20), |line| line == "two")?;
     ensure!(cluster.tells("logs parrot --tail=1")? == "two");
-    let port = "http://127.0.0.1:22299/";
-    let mut forward = cluster.follow("port-forward deployment/web 22299:80 --address 127.0.0.1")?;
-    forward.line(Deadline::seconds(20), |line| line.contains("Forwarding from"))?;
-    let page = std::process::Command::new("busybox").args(["wget", "-q", "-O", "-", port]).output()?;
+    let mut forward = cluster.follow("port-forward deployment/web :80 --address 127.0.0.1")?;
+    let told = forward.line(Deadline::seconds(20), |line| line.contains("Forwarding from"))?;
+    let address = told.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).unwrap_or_default();
+    let url = format!("http://{address}/");
+    let page = std::process::Command::new("busybox").args(["wget", "-q", "-O", "-", &url]).output()?;
     ensure!(String::from_utf8_lossy(&page.stdout).contains("nginx"), "{page:?}");
     cluster.expect("delete pod parrot --grace-period=1", "deleted")
 }

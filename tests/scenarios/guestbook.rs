@@ -65,7 +65,7 @@ pub fn guestbook(cluster: &Cluster) -> Result<()> {
         Ok(cluster.kubectl("exec guest -- wget -q -O - http://frontend/")?.out.contains("Guestbook"))
     })?;
     let redis = |words: &str| {
-        cluster.tells(&format!("exec guest -- sh -c 'printf \"{words}\\r\\n\" | nc redis-leader 6379 -w 2'"))
+        cluster.tells(&format!("exec guest -- sh -c 'printf \"{words}\\r\\n\" | nc -w 2 redis-leader 6379'"))
     };
     ensure!(redis("RPUSH messages ahoy")?.contains(":1"), "redis takes a message");
     ensure!(redis("LRANGE messages 0 -1")?.contains("ahoy"), "redis tells it");
