@@ -33,6 +33,7 @@ mod stores;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod volume;
 mod wake;
 
 use anyhow::Context as _;
@@ -130,5 +131,6 @@ fn start(client: &kube::Client, scope: &coracle_client::Scope, settings: &Settin
     cluster_role::start(&ctx);
     quota::start(&ctx);
     node::start(&ctx, settings.node_grace);
+    volume::start(&ctx);
     garbage::start(&ctx);
 }

@@ -5,12 +5,13 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, Repl
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota,
-    Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ReplicationController, ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::api::ObjectMeta;
 
@@ -50,6 +51,8 @@ stores! {
     endpoints: Endpoints,
     endpoint_slices: EndpointSlice,
     claims: PersistentVolumeClaim,
+    volumes: PersistentVolume,
+    storage_classes: StorageClass,
     quotas: ResourceQuota,
     deployments: Deployment,
     replica_sets: ReplicaSet,
@@ -82,6 +85,8 @@ impl Stores {
             endpoints: Reflector::new(Api::all(c())).start(scope),
             endpoint_slices: Reflector::new(Api::all(c())).index(BY_SERVICE, service_of).start(scope),
             claims: Reflector::new(Api::all(c())).start(scope),
+            volumes: Reflector::new(Api::all(c())).start(scope),
+            storage_classes: Reflector::new(Api::all(c())).start(scope),
             quotas: Reflector::new(Api::all(c())).start(scope),
             deployments: Reflector::new(Api::all(c())).start(scope),
             replica_sets: owned(Api::all(c())).start(scope),

@@ -38,15 +38,19 @@ pub struct Tally {
 /// A pod that is going away will not succeed; but where pods are replaced only once they ended, it has not failed yet,
 /// unless it was removed by force: then nobody will report its end any more.
 pub fn has_failed(spec: &JobSpec, pod: &Pod) -> bool {
-    let forced = pod.metadata.deletion_grace_period_seconds == Some(0);
     pods::phase(pod) == "Failed"
         || (pods::is_terminating(pod)
             && pods::phase(pod) != "Succeeded"
-            && (forced || !replaces_failed_only(spec)))
+            && (is_forced(pod) || !replaces_failed_only(spec)))
 }
 
-fn is_leaving(pod: &Pod) -> bool {
-    pods::is_terminating(pod) && !pods::is_finished(pod)
+fn is_forced(pod: &Pod) -> bool {
+    pod.metadata.deletion_grace_period_seconds == Some(0)
+}
+
+/// A pod that goes away and whose end is still to come.
+pub fn is_leaving(pod: &Pod) -> bool {
+    pods::is_terminating(pod) && !pods::is_finished(pod) && !is_forced(pod)
 }
 
 /// What was written down and is freed by now is counted; the rest stays written.

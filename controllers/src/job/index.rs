@@ -3,7 +3,7 @@
 //! How often an index failed is written on its next pod. So the last failed pod of an index is kept, uncounted, until
 //! that next pod exists or the index is given up.
 
-use super::count::{ended, has_failed};
+use super::count::{ended, has_failed, is_leaving};
 use super::pod::{index, is_tracked};
 use super::policy::{Meaning, meaning};
 use super::replaces_failed_only;
@@ -110,10 +110,7 @@ impl Retries {
 
 /// Indexes that have a pod.
 pub fn busy(spec: &JobSpec, pods: &[Arc<Pod>]) -> BTreeSet<i32> {
-    let takes = |pod: &&Arc<Pod>| {
-        pods::is_active(pod)
-            || (replaces_failed_only(spec) && pods::is_terminating(pod) && !pods::is_finished(pod))
-    };
+    let takes = |pod: &&Arc<Pod>| pods::is_active(pod) || (replaces_failed_only(spec) && is_leaving(pod));
     pods.iter().filter(takes).filter_map(|pod| index(pod)).collect()
 }
 

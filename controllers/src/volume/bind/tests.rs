@@ -1,0 +1,116 @@
+//! Which volume a claim gets, and what the phases of both become.
+
+use super::*;
+use crate::testing::{at, object};
+use serde_json::Value;
+
+const NOW: &str = "2026-01-01T00:00:00Z";
+
+fn claim(spec: &Value) -> PersistentVolumeClaim {
+    let mut all =
+        json!({ "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "2Gi" } } });
+    let mut notes = json!({});
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        all[key] = value.clone();
+        if key == "volumeName" {
+            notes[BIND_COMPLETED] = json!("yes");
+        }
+    }
+    object(
+        json!({ "metadata": { "name": "c", "namespace": "ns", "uid": "c", "annotations": notes }, "spec": all, "status": { "phase": "Pending" } }),
+    )
+}
+
+/// `name size`, then fields of its spec.
+fn volume(words: &str, spec: &Value) -> Arc<PersistentVolume> {
+    let (name, size) = words.split_once(' ').expect("two words");
+    let mut all = json!({ "capacity": { "storage": size }, "accessModes": ["ReadWriteOnce"] });
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        all[key] = value.clone();
+    }
+    Arc::new(object(json!({ "metadata": { "name": name }, "spec": all })))
+}
+
+fn steps(
+    claim: &PersistentVolumeClaim,
+    volumes: &[Arc<PersistentVolume>],
+    class: Option<Value>,
+) -> Vec<String> {
+    let setting = Setting { class: class.map(|class| Arc::new(object(class))), has_consumer: false };
+    let plan = reconcile_claim(claim, volumes, &setting);
+    let words = plan.actions().map(|action| match action {
+        Action::Patch { key, patch, .. } if patch["spec"]["claimRef"].is_object() => {
+            format!("take {}", key.name)
+        }
+        Action::Patch { patch, .. } if patch["spec"].is_object() => {
+            format!("name {}", patch["spec"]["volumeName"])
+        }
+        Action::Patch { patch, .. } => format!("{}", patch["status"]["phase"]),
+        Action::Ensure { body, .. } => format!("make {}", body["spec"]["hostPath"]["path"]),
+        Action::Event { reason, .. } => (*reason).to_owned(),
+        Action::Create { .. } | Action::Delete { .. } => "?".into(),
+    });
+    words.map(|word| word.replace('"', "")).collect()
+}
+
+#[test]
+fn the_smallest_volume_that_fits_is_taken() {
+    let volumes = [
+        volume("small 1Gi", &json!({})),
+        volume("large 9Gi", &json!({})),
+        volume("right 3Gi", &json!({})),
+        volume("taken 2Gi", &json!({ "claimRef": { "namespace": "ns", "name": "other", "uid": "o" } })),
+        volume("classy 2Gi", &json!({ "storageClassName": "fast" })),
+        volume("shared 2Gi", &json!({ "accessModes": ["ReadOnlyMany"] })),
+    ];
+    assert_eq!(steps(&claim(&json!({})), &volumes, None), ["take right", "name right"]);
+    assert_eq!(steps(&claim(&json!({})), &volumes[..1], None), ["FailedBinding"]);
+}
+
+#[test]
+fn a_volume_reserved_for_the_claim_comes_first() {
+    let reserved = json!({ "claimRef": { "namespace": "ns", "name": "c" } });
+    let volumes = [volume("right 2Gi", &json!({})), volume("mine 9Gi", &reserved)];
+    assert_eq!(steps(&claim(&json!({})), &volumes, None), ["take mine", "name mine"]);
+}
+
+#[test]
+fn a_claim_that_agrees_with_its_volume_is_bound_and_one_without_is_lost() {
+    let named = claim(&json!({ "volumeName": "v" }));
+    let agreed = json!({ "claimRef": { "namespace": "ns", "name": "c", "uid": "c" } });
+    assert_eq!(steps(&named, &[volume("v 2Gi", &agreed)], None), ["Bound"]);
+    assert_eq!(steps(&named, &[], None), ["Lost", "ClaimLost"]);
+    let other = json!({ "claimRef": { "namespace": "ns", "name": "d", "uid": "d" } });
+    assert_eq!(steps(&named, &[volume("v 2Gi", &other)], None), ["Lost", "ClaimMisbound"]);
+}
+
+#[test]
+fn a_class_says_who_makes_the_volume_and_when() {
+    let of_class = claim(&json!({ "storageClassName": "fast" }));
+    assert_eq!(steps(&of_class, &[], None), ["ProvisioningFailed"]);
+    let class = |provisioner: &str, mode: &str| {
+        Some(
+            json!({ "metadata": { "name": "fast" }, "provisioner": provisioner, "volumeBindingMode": mode, "parameters": { "path": "/x" } }),
+        )
+    };
+    assert_eq!(steps(&of_class, &[], class("else", "Immediate")), ["ExternalProvisioning"]);
+    assert_eq!(steps(&of_class, &[], class(PROVISIONER, "Immediate")), ["make /x/pvc-c"]);
+    assert_eq!(steps(&of_class, &[], class(PROVISIONER, "WaitForFirstConsumer")), ["WaitForFirstConsumer"]);
+}
+
+#[test]
+fn a_volume_is_available_bound_then_released() {
+    let phase = |spec: &Value, claim: Option<&PersistentVolumeClaim>| {
+        let plan = reconcile_volume(&volume("v 2Gi", spec), claim, at(NOW));
+        let phase = plan.actions().find_map(|action| match action {
+            Action::Patch { patch, .. } => patch["status"]["phase"].as_str().map(str::to_owned),
+            _ => None,
+        });
+        phase.unwrap_or_default()
+    };
+    let held = json!({ "claimRef": { "namespace": "ns", "name": "c", "uid": "c" } });
+    assert_eq!(phase(&json!({}), None), "Available");
+    assert_eq!(phase(&held, Some(&claim(&json!({ "volumeName": "v" })))), "Bound");
+    assert_eq!(phase(&held, None), "Released");
+    assert_eq!(phase(&held, Some(&claim(&json!({ "volumeName": "other" })))), "Released");
+}
