@@ -52,6 +52,8 @@ fn pods_run_in_a_real_containerd() {
             .output()
             .expect("coracle runs");
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        // A copy, so that building anew meanwhile does not take it away.
+        std::fs::copy(program(), dir.path().join("coracle")).expect("the program is copied");
         let test = std::env::current_exe().expect("the test knows its own path");
         let status = Command::new("unshare")
             .args(["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child"])

@@ -36,7 +36,7 @@ pub struct World {
 impl World {
     pub async fn start(dir: &Path) -> Self {
         let containerd = start_containerd(dir);
-        let (runtime, changes, tasks) = connect().await;
+        let (runtime, changes, tasks) = connect(dir).await;
         let image = dir.join("busybox.tar");
         let made =
             run("ctr", &["--address", SOCKET, "-n", "k8s.io", "images", "import", &image.to_string_lossy()]);
@@ -50,7 +50,7 @@ impl World {
     pub async fn restart_kubelet(&mut self) {
         // The old one's tasks go with it; they are not waited for, as nobody waits for a killed process.
         let _ = self.tasks.stop_within(Duration::from_secs(5)).await;
-        (self.runtime, self.changes, self.tasks) = connect().await;
+        (self.runtime, self.changes, self.tasks) = connect(&self.dir).await;
     }
 
     /// As a node that lost its power: processes and /run are gone, the disk is not.
@@ -78,7 +78,7 @@ impl World {
         nix::mount::umount2("/run", nix::mount::MntFlags::MNT_DETACH).unwrap();
         super::private_folder("/run");
         self.containerd = start_containerd(&self.dir);
-        (self.runtime, self.changes, self.tasks) = connect().await;
+        (self.runtime, self.changes, self.tasks) = connect(&self.dir).await;
     }
 
     pub fn kill_containerd(&mut self) {
@@ -221,7 +221,7 @@ pub async fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     clock::timeout(LIMIT, asked).await.expect("it happens in time")
 }
 
-async fn connect() -> (Containerd, mpsc::Receiver<Changed>, Tasks) {
+async fn connect(dir: &Path) -> (Containerd, mpsc::Receiver<Changed>, Tasks) {
     let tasks = Tasks::new();
     let config =
         Config { endpoint: format!("unix://{SOCKET}"), namespace: "k8s.io".to_owned(), program: program() };
