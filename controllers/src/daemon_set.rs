@@ -105,13 +105,6 @@ pub fn reconcile(
         by_node.entry(target(&pod)).or_default().0.push(pod);
     }
     let observed = Observed { set, spec, owner, hash: current.hash, nodes: by_node, now };
-    if settled && set.metadata.deletion_timestamp.is_none() {
-        let placed = observed.place(&mut plan);
-        if placed.is_empty() {
-            plan.then(observed.update());
-        }
-        plan.then(placed);
-    }
     let mut left = None;
     let status = observed.status(&mut left);
     plan.look_again(left);
@@ -123,6 +116,14 @@ pub fn reconcile(
         .map(|pod| format!("{}-{}", observed.owner.name, hash_of(pod)));
     let used = used.chain([current.name]).collect();
     plan.then(history::forget(revisions, &used, spec.revision_history_limit.unwrap_or(10)));
+    // Last, for a pod may be refused, which must not hold up the status.
+    if settled && set.metadata.deletion_timestamp.is_none() {
+        let placed = observed.place(&mut plan);
+        if placed.is_empty() {
+            plan.then(observed.update());
+        }
+        plan.then(placed);
+    }
     plan
 }
 

@@ -103,9 +103,6 @@ pub fn reconcile(
         claims,
         now,
     };
-    if set.metadata.deletion_timestamp.is_none() {
-        observed.advance(&mut plan);
-    }
     let status = observed.status();
     let used = observed
         .pods
@@ -115,6 +112,10 @@ pub fn reconcile(
         .collect();
     plan.then(status_patch(&STATEFUL_SET, &set.metadata, &set.status, &status));
     plan.then(history::forget(revisions, &used, spec.revision_history_limit.unwrap_or(10)));
+    // Last, for a pod may be refused, which must not hold up the status.
+    if set.metadata.deletion_timestamp.is_none() {
+        observed.advance(&mut plan);
+    }
     plan
 }
 

@@ -120,13 +120,15 @@ pub fn reconcile(job: &Job, pods: &[Arc<Pod>], settled: bool, now: Timestamp) ->
     let success = if failure.is_none() { outcome::success(job, spec, &tally) } else { None };
     let active: Vec<_> = pods.iter().filter(|pod| pods::is_active(pod)).collect();
 
-    if settled && (failure.is_some() || success.is_some() || suspended) {
-        plan.then(active.iter().map(|pod| pods::delete(pod, &owner)));
+    let pod_changes = if settled && (failure.is_some() || success.is_some() || suspended) {
+        active.iter().map(|pod| pods::delete(pod, &owner)).collect()
     } else if settled {
         let (actions, left) = changes(spec, &owner, &tally, &active, now);
-        plan.then(actions);
         plan.look_again(left);
-    }
+        actions
+    } else {
+        Vec::new()
+    };
     if let Some(end) = &failure {
         outcome::decide(job, &mut status, "FailureTarget", end, now);
     }
@@ -138,6 +140,8 @@ pub fn reconcile(job: &Job, pods: &[Arc<Pod>], settled: bool, now: Timestamp) ->
         plan.then(finish(&owner, &mut status, failure, success, now));
     }
     plan.then(status_patch(&JOB, &job.metadata, &job.status, &status));
+    // Last, for they may be refused (by a quota, in a namespace that goes away), which must not hold up the counting.
+    plan.then(pod_changes);
     plan
 }
 

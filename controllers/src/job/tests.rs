@@ -40,6 +40,12 @@ fn member(words: &str) -> Arc<Pod> {
 
 /// What happens to pods, and what the status then says.
 fn steps(job: &Job, pods: &[&str]) -> Vec<String> {
+    let mut steps = in_order(job, pods);
+    steps.sort_by_key(|step| !step.starts_with(['+', '-']));
+    steps
+}
+
+fn in_order(job: &Job, pods: &[&str]) -> Vec<String> {
     let pods: Vec<_> = pods.iter().map(|words| member(words)).collect();
     let plan = reconcile(job, &pods, true, at(NOW));
     let words = plan.actions().filter_map(|action| match action {
@@ -188,4 +194,11 @@ fn a_pod_removed_by_force_is_not_waited_for() {
     let spec = json!({ "completions": 1, "podReplacementPolicy": "Failed", "backoffLimit": 9 });
     let written = json!({ "uncountedTerminatedPods": { "failed": ["a"] } });
     assert_eq!(steps(&job(&spec, &written), &["a Pending forced"]), ["+", "free a"]);
+}
+
+#[test]
+fn counting_comes_before_pods_that_may_be_refused() {
+    let written = json!({ "uncountedTerminatedPods": { "failed": ["a"] } });
+    let job = job(&json!({ "parallelism": 1, "backoffLimit": 9 }), &written);
+    assert_eq!(in_order(&job, &["a Failed", "b Failed freed"]), ["free a", "+"]);
 }
