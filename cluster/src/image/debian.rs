@@ -197,24 +197,29 @@ fn merge_usr(tree: &mut Tree) {
 
 /// Adds the libraries that programs need, and those that these need, until nothing is missing.
 fn add_needed(tree: &mut Tree, libraries: &Tree) {
-    let by_name: BTreeMap<&str, &String> = libraries
-        .keys()
-        .filter(|path| path.starts_with("usr/lib"))
-        .map(|path| (path.rsplit('/').next().unwrap_or(path), path))
-        .collect();
-    let mut wanted: Vec<String> = tree.values().flat_map(needs).collect();
+    let wanted = tree.values().flat_map(needs).collect();
+    add_named(tree, libraries, wanted);
+}
+
+fn add_named(tree: &mut Tree, libraries: &Tree, mut wanted: Vec<String>) {
+    // A name may be in several folders: the loader is a file in one and a link to it in another.
+    let mut by_name: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
+    for path in libraries.keys().filter(|path| path.starts_with("usr/lib")) {
+        by_name.entry(path.rsplit('/').next().unwrap_or(path)).or_default().push(path);
+    }
     let mut seen = BTreeSet::new();
     while let Some(name) = wanted.pop() {
         if !seen.insert(name.clone()) {
             continue;
         }
-        let Some(path) = by_name.get(name.as_str()) else { continue };
-        let entry = &libraries[*path];
-        if let Entry::Link(target) = entry {
-            wanted.push(target.rsplit('/').next().unwrap_or(target).to_owned());
+        for path in by_name.get(name.as_str()).into_iter().flatten() {
+            let entry = &libraries[*path];
+            if let Entry::Link(target) = entry {
+                wanted.push(target.rsplit('/').next().unwrap_or(target).to_owned());
+            }
+            wanted.extend(needs(entry));
+            tree.insert((*path).clone(), entry.clone());
         }
-        wanted.extend(needs(entry));
-        tree.insert((*path).clone(), entry.clone());
     }
 }
 
@@ -289,6 +294,19 @@ mod tests {
         assert_eq!(tree["bin"], Entry::Link("usr/bin".to_owned()));
         assert!(matches!(tree["usr/bin/x"], Entry::File(..)));
         assert!(matches!(tree["usr"], Entry::Folder(_)));
+    }
+
+    #[test]
+    fn a_library_comes_with_all_links_of_its_name() {
+        let link = Entry::Link("/lib/x86_64-linux-gnu/ld.so".to_owned());
+        let libraries = Tree::from([
+            ("usr/lib/x86_64-linux-gnu/ld.so".to_owned(), Entry::File(0o755, b"loader".to_vec())),
+            ("usr/lib64/ld.so".to_owned(), link),
+            ("usr/lib/libx.so.1".to_owned(), Entry::Link("ld.so".to_owned())),
+        ]);
+        let mut tree = Tree::new();
+        add_named(&mut tree, &libraries, vec!["libx.so.1".to_owned()]);
+        assert_eq!(tree.keys().collect::<Vec<_>>(), libraries.keys().collect::<Vec<_>>());
     }
 
     #[test]

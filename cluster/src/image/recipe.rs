@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 /// Changes when the builder changes what it makes of the same recipe.
-const BUILDER: &str = "1";
+const BUILDER: &str = "2";
 
 /// An image to be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
