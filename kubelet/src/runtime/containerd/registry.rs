@@ -128,7 +128,14 @@ impl Registry {
             request = request.header(AUTHORIZATION, proof);
         }
         let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
-        let failed = |why: String| format!("failed to do request: Get \"{url}\": {why}");
+        let failed = |why: String| {
+            // The C library's words differ from machine to machine; people look for the usual ones.
+            let why = match url.host_str().filter(|_| why.starts_with("failed to lookup address")) {
+                Some(host) => format!("dial tcp: lookup {host}: no such host"),
+                None => why,
+            };
+            format!("failed to do request: Get \"{url}\": {why}")
+        };
         match clock::timeout(ANSWER_MAX, self.client.request(request)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(failed(causes(&error))),
