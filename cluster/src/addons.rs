@@ -33,13 +33,14 @@ const CONTROLLER_ROLES: [&str; 16] = [
     "statefulset-controller",
 ];
 /// These are named apart from the list above, whose entries manage pods or nodes.
-const MORE_ROLES: [&str; 6] = [
+const MORE_ROLES: [&str; 7] = [
     "root-ca-cert-publisher",
     "ttl-after-finished-controller",
     "replication-controller",
     "persistent-volume-binder",
     "pvc-protection-controller",
     "pv-protection-controller",
+    "endpointslicemirroring-controller",
 ];
 
 /// Makes or renews them all, in parallel. Safe to repeat.

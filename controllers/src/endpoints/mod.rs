@@ -6,8 +6,10 @@
 //!     mod.rs     who is woken, which pods count, at which ports
 //!     slices.rs  EndpointSlice
 //!     legacy.rs  Endpoints
+//!     mirror.rs  EndpointSlices of Endpoints that somebody else writes
 
 mod legacy;
+mod mirror;
 mod slices;
 
 use crate::context::Context;
@@ -25,6 +27,7 @@ pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub const CONTROLLER: &str = "endpointslice-controller.k8s.io";
 
 pub fn start(ctx: &Context) {
+    start_mirror(ctx);
     let (slices, endpoints) = (Queue::new(), Queue::new());
     let both = {
         let (slices, endpoints) = (slices.clone(), endpoints.clone());
@@ -64,6 +67,21 @@ pub fn start(ctx: &Context) {
     });
     ctx.control("endpointslice", slices, 8, |ctx, key| async move { slices::sync(&ctx, &key).await });
     ctx.control("endpoints", endpoints, 4, |ctx, key| async move { legacy::sync(&ctx, &key).await });
+}
+
+fn start_mirror(ctx: &Context) {
+    let queue = Queue::new();
+    let wake = queue.clone();
+    ctx.stores.services.on_change(move |change| wake.add(change.key.clone()));
+    let wake = queue.clone();
+    ctx.stores.endpoints.on_change(move |change| wake.add(change.key.clone()));
+    let wake = queue.clone();
+    ctx.stores.endpoint_slices.on_change(move |change| {
+        if let Some(service) = change.latest().and_then(|slice| mirror::service_of(slice)) {
+            wake.add(Key::new(change.key.namespace.clone(), service));
+        }
+    });
+    ctx.control("endpointslicemirroring", queue, 2, |ctx, key| async move { mirror::sync(&ctx, &key).await });
 }
 
 /// Services by namespace and one pair of their selector, so that a pod's change looks at few of them.

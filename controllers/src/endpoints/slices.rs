@@ -26,7 +26,7 @@ pub async fn sync(ctx: &Context, key: &Key) -> Result<Next, ReconcileError> {
 }
 
 /// Slices with the same addresses' family and ports are one group.
-type Group = (String, Vec<Port>);
+pub type Group = (String, Vec<Port>);
 
 pub fn reconcile(
     service: &Service,
@@ -139,7 +139,8 @@ fn endpoint(backend: &Backend, addresses: &[String], nodes: &Store<Node>) -> Val
     endpoint
 }
 
-fn group_of(slice: &EndpointSlice) -> Group {
+/// A slice's group.
+pub fn group_of(slice: &EndpointSlice) -> Group {
     let port = |port: &k8s_openapi::api::discovery::v1::EndpointPort| Port {
         name: port.name.clone().unwrap_or_default(),
         port: port.port.unwrap_or(0),

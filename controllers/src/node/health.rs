@@ -82,7 +82,7 @@ pub fn reconcile(
     }
     plan.then(taint(node, &list, now));
     if ready(node).is_some_and(|ready| ready.status != "True") {
-        plan.then(pods.iter().filter_map(|pod| mark_unready(pod, now)));
+        plan.then(pods.iter().filter_map(|pod| mark_unready(pod, now)).flatten());
     }
     plan
 }
@@ -174,7 +174,7 @@ fn taint(node: &Node, list: &[NodeCondition], now: Timestamp) -> Option<Action> 
 }
 
 /// A pod of a node that is not ready is not ready, whatever it said last.
-fn mark_unready(pod: &Pod, now: Timestamp) -> Option<Action> {
+fn mark_unready(pod: &Pod, now: Timestamp) -> Option<[Action; 2]> {
     if !pods::is_ready(pod) {
         return None;
     }
@@ -183,7 +183,10 @@ fn mark_unready(pod: &Pod, now: Timestamp) -> Option<Action> {
     ready.status = "False".into();
     ready.last_transition_time = node_time(now);
     let patch = json!({ "metadata": { "resourceVersion": pod.metadata.resource_version }, "status": { "conditions": conditions } });
-    Some(Action::Patch { resource: &POD, key: Key::of(&pod.metadata), subresource: "status", patch })
+    let marked = Action::Patch { resource: &POD, key: Key::of(&pod.metadata), subresource: "status", patch };
+    let (about, message) = (ObjectId::of(pod), "Node is not ready".to_owned());
+    let told = Action::Event { about, kind: EventType::Warning, reason: "NodeNotReady", message };
+    Some([marked, told])
 }
 
 #[cfg(test)]

@@ -19,6 +19,10 @@ use kube::api::{Api, ListParams, ObjectMeta, PostParams, WatchEvent, WatchParams
 use std::future::Future;
 use std::time::Duration;
 
+// A third of upstream's times (15 s, 10 s, 2 s): in a lab one waits for what happens after a leader is killed. Measured, the
+// next instance acts 4 to 5 s after a kill or a freeze and 0.2 s after a clean stop; a renewal costs a leader about 1 ms of
+// CPU, and each waiting instance one watch event.
+
 /// How long after a renewal others must leave the lease alone.
 const LEASE: Duration = Duration::from_secs(5);
 /// How long the holder goes on without a renewal before it gives up.
