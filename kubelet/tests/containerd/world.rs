@@ -223,8 +223,11 @@ pub async fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
 
 async fn connect(dir: &Path) -> (Containerd, mpsc::Receiver<Changed>, Tasks) {
     let tasks = Tasks::new();
-    let config =
-        Config { endpoint: format!("unix://{SOCKET}"), namespace: "k8s.io".to_owned(), program: program() };
+    let config = Config {
+        endpoint: format!("unix://{SOCKET}"),
+        namespace: "k8s.io".to_owned(),
+        program: dir.join("coracle"),
+    };
     let connected = clock::timeout(LIMIT, Containerd::connect(config, &tasks)).await;
     let runtime = connected.expect("containerd answers in time").expect("containerd is there");
     let changes = runtime.changes().expect("nobody took the hints yet");
