@@ -1,5 +1,8 @@
 //! The whole kubelet but its server, against an apiserver in memory.
 
+mod lives;
+mod scripted;
+
 use crate::pods::Parts;
 use crate::runtime::Runtime;
 use crate::runtime::simulated::Simulated;
