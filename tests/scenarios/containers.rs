@@ -130,6 +130,14 @@ pub fn network_policy(cluster: &Cluster) -> Result<()> {
 pub fn down_leaves_nothing(cluster: &Cluster) -> Result<()> {
     cluster.tells("create deployment left --image=busybox --replicas=4 -- sleep 3600")?;
     cluster.tells("rollout status deployment left --timeout=120s")?;
+    // Other clusters of this machine have networks with other numbers.
+    let spec = fs::read(cluster.folder().join("spec.json"))?;
+    let spec: serde_json::Value = serde_json::from_slice(&spec)?;
+    let network = format!("coracle{}", spec["subnet"]);
+    let ours = |line: &str| {
+        line.split(|c: char| !c.is_ascii_alphanumeric())
+            .any(|word| word == network || word.starts_with(&format!("{network}n")))
+    };
     cluster.down("")?.ok()?;
     let mut left = Vec::new();
     let folder = cluster.folder();
@@ -140,7 +148,7 @@ pub fn down_leaves_nothing(cluster: &Cluster) -> Result<()> {
     for (program, words) in [("ip", ["-o", "link"]), ("nft", ["list", "tables"])] {
         let told = std::process::Command::new(program).args(words).output()?;
         let told = String::from_utf8_lossy(&told.stdout).into_owned();
-        left.extend(told.lines().filter(|line| line.contains("coracle")).map(str::to_owned));
+        left.extend(told.lines().filter(|line| ours(line)).map(str::to_owned));
     }
     for process in fs::read_dir("/proc")?.flatten() {
         let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
