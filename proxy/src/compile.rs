@@ -202,11 +202,13 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
+    #[expect(clippy::needless_pass_by_value, reason = "tests read better with json! in place")]
     fn service(spec: Value) -> Service {
         serde_json::from_value(json!({"metadata": {"namespace": "d", "name": "web"}, "spec": spec}))
             .expect("a Service")
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "tests read better with json! in place")]
     fn slice(endpoints: Value) -> EndpointSlice {
         let meta = json!({"namespace": "d", "name": "web-1", "labels": {SERVICE_LABEL: "web"}});
         serde_json::from_value(json!({"metadata": meta, "addressType": "IPv4", "ports": [{"name": "", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints})).expect("a slice")

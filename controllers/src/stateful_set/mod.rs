@@ -3,6 +3,8 @@
 //! In: a StatefulSet, its pods, revisions and claims. Out: one step: a pod (with its claims) to create or delete, the
 //! status. In order means: the next step only when every pod before is available.
 
+mod retention;
+
 use crate::context::Context;
 use crate::expectations::Expectations;
 use crate::history::{self, HASH_LABEL};
@@ -16,9 +18,9 @@ use coracle_client::{Key, ObjectId, Queue};
 use coracle_daemon::clock;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec, StatefulSetStatus};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub fn start(ctx: &Context) {
@@ -43,15 +45,13 @@ async fn sync(ctx: &Context, key: &Key) -> Result<Next, ReconcileError> {
     let uid = set.metadata.uid.as_deref().unwrap_or_default();
     let pods = candidates(&ctx.stores.pods, uid, &key.namespace);
     let revisions = ctx.stores.revisions.by_index(BY_OWNER, uid);
-    let claims = ctx
-        .stores
-        .claims
-        .list_in(&key.namespace)
-        .iter()
-        .filter_map(|claim| claim.metadata.name.clone())
-        .collect();
+    let claims = ctx.stores.claims.list_in(&key.namespace).into_iter();
+    let claims = claims.map(|claim| (claim.metadata.name.clone().unwrap_or_default(), claim)).collect();
     ctx.execute(reconcile(&set, pods, &revisions, &claims, clock::now()), None).await
 }
+
+/// The claims of a namespace, by name.
+pub type Claims = BTreeMap<String, Arc<PersistentVolumeClaim>>;
 
 /// What one reconcile works with.
 struct Observed<'a> {
@@ -64,7 +64,7 @@ struct Observed<'a> {
     /// By ordinal.
     pods: BTreeMap<i32, Arc<Pod>>,
     revisions: &'a [Arc<ControllerRevision>],
-    claims: &'a BTreeSet<String>,
+    claims: &'a Claims,
     now: Timestamp,
 }
 
@@ -72,7 +72,7 @@ pub fn reconcile(
     set: &StatefulSet,
     candidates: Vec<Arc<Pod>>,
     revisions: &[Arc<ControllerRevision>],
-    claims: &BTreeSet<String>,
+    claims: &Claims,
     now: Timestamp,
 ) -> Plan {
     let mut plan = Plan::default();
@@ -112,6 +112,7 @@ pub fn reconcile(
         .collect();
     plan.then(status_patch(&STATEFUL_SET, &set.metadata, &set.status, &status));
     plan.then(history::forget(revisions, &used, spec.revision_history_limit.unwrap_or(10)));
+    plan.then(retention::owners_of_claims(&observed));
     // Last, for a pod may be refused, which must not hold up the status.
     if set.metadata.deletion_timestamp.is_none() {
         observed.advance(&mut plan);
@@ -233,7 +234,7 @@ impl Observed<'_> {
         for template in self.spec.volume_claim_templates.iter().flatten() {
             let meta = &template.metadata;
             let name = self.claim_name(meta.name.as_deref().unwrap_or_default(), ordinal);
-            if self.claims.contains(&name) {
+            if self.claims.contains_key(&name) {
                 continue;
             }
             let mut labels = meta.labels.clone().unwrap_or_default();
@@ -347,7 +348,7 @@ mod tests {
         let labels = BTreeMap::from([("app".to_owned(), "db".to_owned())]);
         let new = history::current(&owner, template, &labels, &[]).name;
         let pods = members.iter().map(|words| member(words, &new)).collect();
-        let plan = reconcile(set, pods, &[], &BTreeSet::new(), at("2026-01-01T00:00:00Z"));
+        let plan = reconcile(set, pods, &[], &Claims::new(), at("2026-01-01T00:00:00Z"));
         let words = plan.actions().filter_map(|action| match action {
             Action::Create { body, .. } => Some(format!("+{}", body["metadata"]["name"].as_str()?)),
             Action::Ensure { resource, body } if **resource == PERSISTENT_VOLUME_CLAIM => {
