@@ -5,10 +5,11 @@ use crate::filter::Cure;
 use crate::pod::PodInfo;
 use crate::queue::Queue;
 use crate::snapshot::Snapshot;
+use coracle_client::placement::NodeTerms;
 use coracle_client::{Change, EventType, Key, Recorder, Reflector, Scope, Store, errors};
 use coracle_daemon::clock::{self, Instant, rfc3339_seconds};
 use coracle_daemon::random;
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -40,6 +41,7 @@ struct Cluster {
     wake: Arc<Notify>,
     permits: Arc<Semaphore>,
     claims: Store<PersistentVolumeClaim>,
+    volumes: Store<PersistentVolume>,
     budgets: Store<PodDisruptionBudget>,
 }
 
@@ -58,6 +60,7 @@ pub fn start(client: &kube::Client, scope: &Scope, name: &str) {
         wake: Arc::default(),
         permits: Arc::new(Semaphore::new(PARALLEL)),
         claims: Reflector::new(Api::all(api())).start(scope),
+        volumes: Reflector::new(Api::all(api())).start(scope),
         budgets: Reflector::new(Api::all(api())).start(scope),
     };
     scope.spawn("scheduling", async move {
@@ -66,6 +69,7 @@ pub fn start(client: &kube::Client, scope: &Scope, name: &str) {
         namespaces.synced().await;
         pods.synced().await;
         cluster.claims.synced().await;
+        cluster.volumes.synced().await;
         cluster.follow(&nodes, &pods, &namespaces);
         cluster.schedule_all().await;
     });
@@ -89,6 +93,8 @@ impl Cluster {
         pods.on_change(move |change| this.pod_changed(change));
         let this = self.clone();
         self.claims.on_change(move |_| this.wake(&[Cure::Volume]));
+        let this = self.clone();
+        self.volumes.on_change(move |_| this.wake(&[Cure::Volume]));
     }
 
     fn wake(&self, cures: &[Cure]) {
@@ -194,7 +200,10 @@ impl Cluster {
                 );
                 Placement::Refused(Refusal { message, cures: [Cure::Volume].into(), preemption: None })
             }
-            None => decide(&core.snapshot, pod, &self.disruption_budgets(core, pod), random::u64()),
+            None => {
+                let pod = self.with_volumes(pod);
+                decide(&core.snapshot, &pod, &self.disruption_budgets(core, &pod), random::u64())
+            }
         };
         match placement {
             Placement::Bind(node) => {
@@ -232,6 +241,21 @@ impl Cluster {
                 }
             }
         })
+    }
+
+    /// The pod, with what its volumes say of nodes.
+    fn with_volumes(&self, pod: &Arc<PodInfo>) -> Arc<PodInfo> {
+        let terms = |name: &String| {
+            let claim = self.claims.get(&Key::new(pod.key.namespace.clone(), name.clone()))?;
+            let volume = self.volumes.get(&Key::cluster(claim.spec.as_ref()?.volume_name.clone()?))?;
+            let required = volume.spec.as_ref()?.node_affinity.as_ref()?.required.clone()?;
+            Some(NodeTerms { required: Some(required.node_selector_terms), ..NodeTerms::default() })
+        };
+        let found: Vec<_> = pod.claims.iter().filter_map(terms).collect();
+        if found.is_empty() {
+            return pod.clone();
+        }
+        Arc::new(PodInfo { volume_terms: found, ..PodInfo::clone(pod) })
     }
 
     /// Budgets matter to those who may send others away only.

@@ -85,6 +85,7 @@ impl<'a> Filter<'a> {
     pub fn check(&self, node: &NodeInfo) -> Result<(), Refused> {
         self.check_node(node)?;
         self.check_room(node)?;
+        self.check_volumes(node)?;
         self.check_spread(node)?;
         self.check_company(node)
     }
@@ -159,6 +160,14 @@ impl<'a> Filter<'a> {
         } else {
             Err(Refused { reasons, cures: vec![Cure::Room, Cure::Node], preemption_helps: helps })
         }
+    }
+
+    fn check_volumes(&self, node: &NodeInfo) -> Result<(), Refused> {
+        if self.pod.volume_terms.iter().all(|terms| terms.allow(&node.name, &node.labels)) {
+            return Ok(());
+        }
+        let reason = "node(s) had volume node affinity conflict";
+        Err(Refused::because(reason, &[Cure::Node, Cure::Volume], false))
     }
 
     fn check_spread(&self, node: &NodeInfo) -> Result<(), Refused> {

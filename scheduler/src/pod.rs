@@ -35,6 +35,8 @@ pub struct PodInfo {
     pub preferred: Vec<(i64, PodTerm)>,
     pub spread: Vec<SpreadConstraint>,
     pub claims: Vec<String>,
+    /// Where each of its volumes can be reached from; known once its claims are bound.
+    pub volume_terms: Vec<NodeTerms>,
     pub conditions: Vec<PodCondition>,
 }
 
@@ -89,6 +91,7 @@ impl PodInfo {
                 .map(|constraint| SpreadConstraint::parse(constraint, &labels))
                 .collect(),
             claims: claims(&key.name, spec.volumes.as_deref().unwrap_or_default()),
+            volume_terms: Vec::new(),
             conditions: status.conditions.unwrap_or_default(),
             labels,
             key,

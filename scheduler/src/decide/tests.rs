@@ -215,3 +215,21 @@ fn ties_are_broken_by_the_seed() {
         (0..2).map(|seed| format!("{:?}", decide(&snapshot, &pod("web"), &[], seed))).collect();
     assert_eq!(chosen.len(), 2);
 }
+
+#[test]
+fn a_pod_goes_where_its_volumes_are() {
+    let mut pod = pod("a");
+    let required = json!([{ "matchExpressions": [{ "key": "kubernetes.io/hostname", "operator": "In", "values": ["n2"] }] }]);
+    let required = serde_json::from_value(required).expect("terms");
+    pod.volume_terms =
+        vec![coracle_client::placement::NodeTerms { required: Some(required), ..Default::default() }];
+    let nodes = ["n1", "n2", "n3"];
+    assert_eq!(decide(&snapshot(&nodes, &[]), &pod, &[], 0), Placement::Bind("n2".into()));
+    let Placement::Refused(refusal) = decide(&snapshot(&nodes[..1], &[]), &pod, &[], 0) else {
+        panic!("refused")
+    };
+    assert_eq!(
+        refusal.message,
+        "0/1 nodes are available: 1 node(s) had volume node affinity conflict. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    );
+}
