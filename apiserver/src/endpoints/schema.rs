@@ -13,6 +13,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha512};
 use std::sync::Arc;
 
+/// How clients ask for OpenAPI v2 as protobuf, and how that is told: not quite the same, with Kubernetes too.
+const V2_PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// The document at `path`, if there is one.
 pub fn answer(
     server: &Arc<Server>,
@@ -40,7 +44,13 @@ pub fn answer(
         ["api", version] => discovery::resource_list("", version, custom)?,
         ["apis", group] => discovery::group(group, custom)?,
         ["apis", group, version] => discovery::resource_list(group, version, custom)?,
-        ["openapi", "v2"] => return Some(tagged(headers, &openapi::v2_document(custom), "application/json")),
+        ["openapi", "v2"] => {
+            let document = openapi::v2_document(custom);
+            if accept.contains(V2_PROTOBUF_ASKED) {
+                return Some(tagged_bytes(headers, openapi::wire::document(&document), V2_PROTOBUF));
+            }
+            return Some(tagged(headers, &document, "application/json"));
+        }
         ["openapi", "v3"] => return Some(tagged(headers, &openapi::v3_index(custom), "application/json")),
         ["openapi", "v3", rest @ ..] => {
             let document = openapi::v3_document(&rest.join("/"), custom)?;
@@ -79,10 +89,13 @@ fn negotiated(accept: &str, query: &Pairs, document: &Value) -> Response<Body> {
 
 /// The document, or 304 when the client has it.
 fn tagged(headers: &HeaderMap, document: &Value, content_type: &str) -> Response<Body> {
-    let body = document.to_string();
-    let tag = format!("\"{}\"", hex::encode_upper(Sha512::digest(body.as_bytes())));
+    tagged_bytes(headers, document.to_string().into_bytes(), content_type)
+}
+
+fn tagged_bytes(headers: &HeaderMap, body: Vec<u8>, content_type: &str) -> Response<Body> {
+    let tag = format!("\"{}\"", hex::encode_upper(Sha512::digest(&body)));
     let known = headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
-    let mut response = plain(200, "application/json", if known { String::new() } else { body });
+    let mut response = plain(200, "application/json", if known { Vec::new() } else { body });
     if known {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }

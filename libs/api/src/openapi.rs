@@ -2,6 +2,8 @@
 //!
 //! The schemas of built-in types stand in `data/schemas.json`, as in Kubernetes' own document but without descriptions.
 
+pub mod wire;
+
 use crate::kinds::{Kind, builtin};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
