@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, DeleteParams, PostParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const POD_MAX: Duration = Duration::from_secs(60);
@@ -48,7 +48,8 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<()> {
     let mut report = Report::default();
     let kubeconfig = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
-    std::fs::write(kubeconfig.path(), ask(&args, &["kubeconfig"])?).context("cannot keep the kubeconfig")?;
+    std::fs::write(kubeconfig.path(), ask(args.cluster(), &["kubeconfig"])?)
+        .context("cannot keep the kubeconfig")?;
     let client = coracle_client::connect(kubeconfig.path(), "coracle-bench")
         .await
         .context("cannot use the cluster's kubeconfig")?;
@@ -123,22 +124,28 @@ async fn measure_pods(api: &Api<Pod>, args: &Args) -> Result<Vec<f64>> {
     Ok(took)
 }
 
-/// What a command of coracle says of the cluster.
-fn ask(args: &Args, words: &[&str]) -> Result<String> {
-    let mut command = std::process::Command::new(&args.coracle);
-    command.args(words).args(["--name", &args.name]);
-    if let Some(dir) = &args.dir {
+/// What a command of coracle says of a cluster: its name, folder and our program.
+pub fn ask((name, dir, coracle): (&str, Option<&Path>, &Path), words: &[&str]) -> Result<String> {
+    let mut command = std::process::Command::new(coracle);
+    command.args(words).args(["--name", name]);
+    if let Some(dir) = dir {
         command.arg("--dir").arg(dir);
     }
-    let output = command.output().with_context(|| format!("cannot run {}", args.coracle.display()))?;
+    let output = command.output().with_context(|| format!("cannot run {}", coracle.display()))?;
     anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+impl Args {
+    fn cluster(&self) -> (&str, Option<&Path>, &Path) {
+        (&self.name, self.dir.as_deref(), &self.coracle)
+    }
+}
+
 /// All processes of the cluster, its supervisor too.
 fn processes(args: &Args) -> Result<Vec<u32>> {
-    let told: Value =
-        serde_json::from_str(&ask(args, &["status", "--output", "json"])?).context("status is no JSON")?;
+    let told: Value = serde_json::from_str(&ask(args.cluster(), &["status", "--output", "json"])?)
+        .context("status is no JSON")?;
     let rows = told["processes"].as_array().context("status has no processes")?;
     let mut pids: Vec<u32> =
         rows.iter().filter_map(|row| row["pid"].as_u64()).filter_map(|pid| u32::try_from(pid).ok()).collect();

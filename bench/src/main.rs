@@ -3,6 +3,7 @@
 //! In: what to measure. Out: a table, or one JSON document, with both figures and their ratio.
 
 mod cluster;
+mod faults;
 mod members;
 mod report;
 mod store;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(
     name = "cargo xtask bench",
-    after_help = "Examples:\n  cargo xtask bench store\n  cargo xtask bench store --rounds 1 --seconds 1 --output json\n  coracle up && cargo xtask bench cluster"
+    after_help = "Examples:\n  cargo xtask bench store\n  cargo xtask bench store --rounds 1 --seconds 1 --output json\n  coracle up && cargo xtask bench cluster\n  coracle up && cargo xtask bench faults"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -29,12 +30,15 @@ enum Bench {
     Store(store::Args),
     /// A cluster that is up: from a pod's creation until it runs, and what the cluster costs while nothing happens
     Cluster(cluster::Args),
+    /// A cluster that is up, its processes killed in turn: how long writes and requests are interrupted by each
+    Faults(faults::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().bench {
         Bench::Store(args) => run_command(store::run(args)),
         Bench::Cluster(args) => run_command(cluster::run(args)),
+        Bench::Faults(args) => run_command(faults::run(args)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
