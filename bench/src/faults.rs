@@ -93,7 +93,7 @@ fn measure(cluster: Which<'_>, kubectl: &Kubectl<'_>) -> Result<Report> {
     let (stop, writes) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     let kills = thread::scope(|scope| {
         scope.spawn(|| write(kubectl, &stop, &writes));
-        let kills = kill_all(cluster);
+        let kills = kill_all(cluster, &writes);
         stop.store(true, Ordering::Relaxed);
         kills
     })?;
@@ -115,7 +115,7 @@ fn measure(cluster: Which<'_>, kubectl: &Kubectl<'_>) -> Result<Report> {
 }
 
 /// Creates configmaps until told to stop, and keeps the name and time of each that was acknowledged.
-fn write(kubectl: &Kubectl<'_>, stop: &AtomicBool, writes: &Mutex<Vec<(jiff::Timestamp, String)>>) {
+fn write(kubectl: &Kubectl<'_>, stop: &AtomicBool, writes: &Writes) {
     for n in 0.. {
         if stop.load(Ordering::Relaxed) {
             return;
@@ -127,7 +127,9 @@ fn write(kubectl: &Kubectl<'_>, stop: &AtomicBool, writes: &Mutex<Vec<(jiff::Tim
     }
 }
 
-fn kill_all(cluster: Which<'_>) -> Result<Vec<Kill>> {
+type Writes = Mutex<Vec<(jiff::Timestamp, String)>>;
+
+fn kill_all(cluster: Which<'_>, writes: &Writes) -> Result<Vec<Kill>> {
     let calm = clock::now();
     thread::sleep(CALM);
     let mut kills = vec![Kill { victim: "nothing".to_owned(), from: calm, until: clock::now() }];
@@ -148,6 +150,20 @@ fn kill_all(cluster: Which<'_>) -> Result<Vec<Kill>> {
                 break;
             }
             anyhow::ensure!(clock::now().duration_since(from) < RECOVER_MAX, "{id} does not come back");
+            thread::sleep(PAUSE);
+        }
+        // Else the next kill would be blamed for this one's interruption.
+        let recovered = clock::now();
+        while writes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .last()
+            .is_none_or(|(at, _)| *at < recovered)
+        {
+            anyhow::ensure!(
+                clock::now().duration_since(from) < RECOVER_MAX,
+                "writes do not go on after {id} died"
+            );
             thread::sleep(PAUSE);
         }
         thread::sleep(CALM);
