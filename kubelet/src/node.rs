@@ -79,7 +79,7 @@ impl Node {
             "apiVersion": "v1", "kind": "Node",
             "metadata": { "name": self.name, "labels": self.labels() },
             "spec": self.spec(),
-            "status": self.status(now, &[], &[]),
+            "status": self.status(now, &[], &[], None),
         });
         if self.simulated {
             object["metadata"]["annotations"] = json!({ "coracle.dev/simulated": "true" });
@@ -118,7 +118,14 @@ impl Node {
     }
 
     /// What the node is and how it does. `known` are the conditions that the API shows: what stays as it is keeps its time.
-    pub fn status(&self, now: &str, known: &[NodeCondition], images: &[Image]) -> Value {
+    /// `trouble` is why no pods can be run.
+    pub fn status(
+        &self,
+        now: &str,
+        known: &[NodeCondition],
+        images: &[Image],
+        trouble: Option<&str>,
+    ) -> Value {
         let since = |kind: &str, status: &str| {
             let same = known.iter().find(|one| one.type_ == kind && one.status == status);
             same.and_then(|one| one.last_transition_time.clone()).map_or_else(|| json!(now), |at| json!(at))
@@ -145,7 +152,7 @@ impl Node {
                 "containerRuntimeVersion": self.runtime,
             },
             "images": images,
-            "conditions": CONDITIONS.map(|(kind, status, reason, message)| json!({
+            "conditions": conditions(trouble).map(|(kind, status, reason, message)| json!({
                 "type": kind, "status": status, "reason": reason, "message": message,
                 "lastHeartbeatTime": now, "lastTransitionTime": since(kind, status),
             })),
@@ -153,8 +160,8 @@ impl Node {
     }
 
     /// Whether the API shows the conditions that hold: someone else may have said otherwise while we were away.
-    pub fn is_told(&self, known: &[NodeCondition]) -> bool {
-        CONDITIONS
+    pub fn is_told(&self, known: &[NodeCondition], trouble: Option<&str>) -> bool {
+        conditions(trouble)
             .iter()
             .all(|(kind, status, ..)| known.iter().any(|one| one.type_ == *kind && one.status == *status))
     }
@@ -172,16 +179,44 @@ impl Node {
 /// Images that a node tells of.
 const IMAGES_MAX: usize = 50;
 
-const CONDITIONS: [(&str, &str, &str, &str); 4] = [
-    ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-    ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-    ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-    ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
-];
+/// Type, status, reason and message.
+type Condition<'a> = (&'static str, &'static str, &'static str, &'a str);
+
+fn conditions(trouble: Option<&str>) -> [Condition<'_>; 4] {
+    let ready = match trouble {
+        None => ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        Some(why) => ("Ready", "False", "KubeletNotReady", why),
+    };
+    [
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ready,
+    ]
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_whose_runtime_is_away_is_not_ready_and_says_since_when() {
+        let known = |status: &str| -> Vec<NodeCondition> {
+            let since = "2026-01-01T00:00:00Z";
+            let ready = json!([{ "type": "Ready", "status": status, "lastTransitionTime": since }]);
+            serde_json::from_value(ready).unwrap()
+        };
+        let node = simulated(&crate::tests::args("1"), &Facts::default()).pop_first().unwrap().1;
+        let now = "2026-01-02T00:00:00Z";
+        for (before, trouble, status, since) in [
+            ("True", None, "True", "2026-01-01T00:00:00Z"),
+            ("True", Some("down"), "False", now),
+            ("Unknown", None, "True", now),
+        ] {
+            let shown = &node.status(now, &known(before), &[], trouble)["conditions"][3];
+            assert_eq!((&shown["status"], &shown["lastTransitionTime"]), (&json!(status), &json!(since)));
+        }
+    }
 
     #[test]
     fn simulated_nodes_have_pod_addresses_of_their_own() {

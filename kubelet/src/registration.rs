@@ -13,6 +13,7 @@ use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1 as core;
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,10 @@ const RENEW_EVERY: Duration = Duration::from_secs(10);
 const RENEWALS_PER_STATUS: u32 = 30;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MOST: Duration = Duration::from_secs(2);
+/// How long the runtime may take to answer before it counts as away.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Asked for only to see whether the runtime answers.
+const PROBE_IMAGE: &str = "coracle.dev/none";
 /// Requests under way at a time.
 const AT_ONCE: usize = 32;
 
@@ -31,6 +36,8 @@ struct Registrar {
     /// What the API shows.
     known: Store<core::Node>,
     runtime: Arc<dyn Runtime>,
+    /// Why no pods can be run, at the last look.
+    trouble: Mutex<Option<String>>,
 }
 
 /// Starts registering, until the scope ends. `known` reflects Node objects, at least our own.
@@ -46,8 +53,9 @@ pub fn start(
         leases: Api::namespaced(client.clone(), "kube-node-lease"),
         known: known.clone(),
         runtime,
+        trouble: Mutex::default(),
     });
-    let (ours, inner) = (nodes.clone(), registrar.clone());
+    let (ours, inner) = (nodes.clone(), registrar);
     let corrections = scope.clone();
     scope.spawn("node registration", async move {
         each(&nodes, |node| inner.register_until_done(node)).await;
@@ -70,10 +78,12 @@ impl Registrar {
     /// Writes a status again when someone wrote another, and registers again what someone deleted.
     fn correct_whenever(self: Arc<Self>, scope: &Scope, nodes: Arc<Nodes>) {
         let queue: Queue<Key> = Queue::new();
-        let (sink, ours) = (queue.clone(), nodes.clone());
+        let (sink, ours, this) = (queue.clone(), nodes.clone(), Arc::downgrade(&self));
         self.known.on_change(move |change| {
-            let Some(node) = ours.get(&change.key.name) else { return };
-            let told = change.new.as_ref().is_some_and(|shown| node.is_told(conditions(shown)));
+            let (Some(node), Some(this)) = (ours.get(&change.key.name), this.upgrade()) else { return };
+            let trouble = this.trouble.lock().clone();
+            let told =
+                change.new.as_ref().is_some_and(|shown| node.is_told(conditions(shown), trouble.as_deref()));
             if !told {
                 sink.add(change.key.clone());
             }
@@ -124,7 +134,8 @@ impl Registrar {
         let known = self.known.get(&Key::cluster(&*node.name));
         let known = known.as_deref().map(conditions).unwrap_or_default();
         let images = if node.simulated { Vec::new() } else { self.images().await };
-        let patch = json!({ "status": node.status(&rfc3339_seconds(clock::now()), known, &images) });
+        let (now, trouble) = (rfc3339_seconds(clock::now()), self.trouble.lock().clone());
+        let patch = json!({ "status": node.status(&now, known, &images, trouble.as_deref()) });
         self.nodes.patch_status(&node.name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
     }
 
@@ -142,7 +153,8 @@ impl Registrar {
         if let Err(error) = self.renew(node).await {
             tracing::warn!(node = node.name, %error, "lease not renewed");
         }
-        let reported = if with_status { self.report(node).await } else { Ok(()) };
+        let changed = self.look_for_trouble(node).await;
+        let reported = if with_status || changed { self.report(node).await } else { Ok(()) };
         match reported {
             // Whoever deleted the node also wakes what registers it again.
             Err(error) if !errors::is_not_found(&error) => {
@@ -150,6 +162,23 @@ impl Registrar {
             }
             _ => {}
         }
+    }
+
+    /// Whether the runtime came or went since the last look.
+    async fn look_for_trouble(&self, node: &Node) -> bool {
+        if node.simulated {
+            return false;
+        }
+        let answer = clock::timeout(ANSWER_MAX, self.runtime.image(PROBE_IMAGE)).await;
+        let trouble = match answer {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(format!("container runtime is down: {error}")),
+            Err(_) => Some("container runtime is down: it does not answer".to_owned()),
+        };
+        let mut known = self.trouble.lock();
+        let changed = known.is_some() != trouble.is_some();
+        *known = trouble;
+        changed
     }
 
     async fn renew(&self, node: &Node) -> kube::Result<()> {

@@ -17,7 +17,8 @@ struct Case {
     now: i64,
 }
 
-fn case(spec: Value) -> Case {
+fn case(spec: impl Into<Value>) -> Case {
+    let spec = spec.into();
     let mut memory = Memory { volumes: Volumes::Ready, ..Memory::default() };
     for name in ["a", "b", "i", "j", "s"] {
         memory.images.insert(name.to_owned(), Image::Ready { attempt: 0 });

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 const PODS: &str = "/api/v1/namespaces/ns/pods";
 
-fn args(nodes: &str) -> Args {
+pub fn args(nodes: &str) -> Args {
     #[derive(clap::Parser)]
     struct Program {
         #[command(flatten)]
@@ -70,6 +70,21 @@ async fn nodes_register_and_hold_leases() {
     assert_eq!(node["spec"]["podCIDR"], "10.128.2.0/24");
     assert_eq!(node["status"]["conditions"][3]["type"], "Ready");
     assert_eq!(api.get(&format!("{leases}/s-2"))["spec"]["holderIdentity"], "s-2");
+    scope.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_told_to_be_away_or_deleted_says_that_it_is_here() {
+    let api = FakeApi::default();
+    let scope = start(&api, "1");
+    let node = "/api/v1/nodes/s-0";
+    let ready = |api: &FakeApi| api.get(node)["status"]["conditions"][3]["status"] == "True";
+    api.until("it is ready", ready).await;
+    let unknown = json!([{ "type": "Ready", "status": "Unknown" }]);
+    api.patch("/api/v1/nodes/s-0/status", &json!({ "status": { "conditions": unknown } }));
+    api.until("it is ready again", ready).await;
+    api.delete(node);
+    api.until("it is registered again", ready).await;
     scope.stop().await;
 }
 

@@ -57,9 +57,8 @@ pub fn write(folder: &Path, payload: &Payload, group: Option<u32>) -> io::Result
     symlink(&name, &next)?;
     fs::rename(&next, folder.join(DATA))?;
     link_names(folder, payload)?;
-    match old {
-        Some(old) => fs::remove_dir_all(old)?,
-        None => {}
+    if let Some(old) = old {
+        fs::remove_dir_all(old)?;
     }
     Ok(true)
 }

@@ -209,7 +209,7 @@ mod tests {
     use crate::launch::{env, fields::tests::around};
     use serde_json::{Value, json};
 
-    fn files(volume: Value) -> Result<Vec<String>, String> {
+    fn files(volume: &Value) -> Result<Vec<String>, String> {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": { "name": "p", "namespace": "ns", "labels": { "a": "1" } },
             "spec": { "containers": [{ "name": "c" }], "volumes": [volume] },
@@ -255,7 +255,7 @@ mod tests {
             ),
             (projected, vec!["labels:400:a=\"1\"", "p:400:secret", "sub/k:400:v", "token:400:TOKEN"]),
         ] {
-            assert_eq!(files(volume.clone()).unwrap(), expected, "{volume}");
+            assert_eq!(files(&volume).unwrap(), expected, "{volume}");
         }
     }
 
@@ -272,7 +272,7 @@ mod tests {
                 "invalid path \"../x\"",
             ),
         ] {
-            assert_eq!(files(volume).unwrap_err(), expected);
+            assert_eq!(files(&volume).unwrap_err(), expected);
         }
     }
 }
