@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 /// asks for JSON lines. A second call does nothing.
 pub fn init(component: &str) {
     let filter = EnvFilter::try_from_env("CORACLE_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,h2=warn,sled=warn,hickory_server=warn"));
+        .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,h2=warn,hickory_server=warn"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

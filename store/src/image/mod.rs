@@ -4,15 +4,15 @@
 //! In: the changes of applied commands. Out: after a restart, the machine as of some entry, or nothing. A thread of its own
 //! writes every few seconds while there is something to write; applying commands never waits for it.
 //!
-//! Invariants: the log and its snapshots are the authority. The image is read only when it is exactly what its last sync
+//! Invariants: the log and its snapshots are the authority. The image is used only when it is exactly what its last sync
 //! left, to the row; in any doubt it is made anew from the machine.
 
-mod sled;
+mod redb;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub use sled::SledImage;
+pub use redb::RedbImage;
 pub use writer::ImageWriter;
 
 use crate::machine::{Change, Machine, RestoreError, View};
@@ -28,15 +28,9 @@ pub trait Image: Send + 'static {
     /// The disk fails.
     fn load(&mut self) -> Result<Option<(Machine, Vec<u8>)>, ImageError>;
     /// Makes changes; they count once [`Image::sync`] has returned.
-    ///
-    /// # Errors
-    /// The disk fails or is full.
-    fn update(&mut self, changes: &[Change]) -> Result<(), ImageError>;
+    fn update(&mut self, changes: Vec<Change>);
     /// Begins anew with all of `view`; it counts once [`Image::sync`] has returned.
-    ///
-    /// # Errors
-    /// The disk fails or is full.
-    fn replace(&mut self, view: &View) -> Result<(), ImageError>;
+    fn replace(&mut self, view: View);
     /// Puts all changes so far on stable storage, under a description of where they stand.
     ///
     /// # Errors
@@ -58,13 +52,16 @@ pub enum ImageError {
         #[source]
         source: io::Error,
     },
-    /// sled.
+    /// The database.
     #[error("the image's database failed")]
-    Database(#[from] ::sled::Error),
-    /// sled hangs.
-    #[error("the image's database does not finish writing")]
-    Stuck,
+    Database(#[source] Box<::redb::Error>),
     /// The rows make no state.
     #[error("the image holds what is no state")]
     Rows(#[from] RestoreError),
+}
+
+impl From<::redb::Error> for ImageError {
+    fn from(error: ::redb::Error) -> Self {
+        Self::Database(Box::new(error))
+    }
 }

@@ -42,7 +42,7 @@ impl Source {
 }
 
 fn assert_loads(folder: &Path, wanted: &Machine, description: &[u8]) {
-    let (machine, stood) = SledImage::new(folder).load().expect("reads").expect("is trusted");
+    let (machine, stood) = RedbImage::new(folder).load().expect("reads").expect("is trusted");
     assert_eq!(stood, description);
     assert_eq!(machine.hash_kv(0), wanted.hash_kv(0));
     assert_eq!((machine.revision(), machine.compacted()), (wanted.revision(), wanted.compacted()));
@@ -54,86 +54,89 @@ fn assert_loads(folder: &Path, wanted: &Machine, description: &[u8]) {
 fn what_was_synced_comes_back() {
     let folder = tempfile::tempdir().expect("folder");
     let mut source = Source::new();
-    let mut image = SledImage::new(folder.path());
+    let mut image = RedbImage::new(folder.path());
     assert!(image.load().expect("reads").is_none());
-    image.update(&source.fill()).expect("writes");
+    image.update(source.fill());
     image.sync(b"one").expect("syncs");
-    image.update(&source.put("more", "v")).expect("writes");
+    image.update(source.put("more", "v"));
     image.sync(b"two").expect("syncs");
     drop(image);
     assert_loads(folder.path(), &source.machine, b"two");
-    let mut image = SledImage::new(folder.path());
+    let mut image = RedbImage::new(folder.path());
     image.load().expect("reads").expect("is trusted");
     let alarm = Op::Alarm(AlarmRequest { action: 1, member_id: 3, alarm: 1 });
-    image.update(&source.apply(alarm)).expect("writes");
+    image.update(source.apply(alarm));
     image.sync(b"three").expect("syncs");
     drop(image);
     assert_loads(folder.path(), &source.machine, b"three");
 }
 
 #[test]
-fn changes_after_the_last_sync_are_not_trusted() {
+fn changes_after_the_last_sync_are_not_there() {
     let folder = tempfile::tempdir().expect("folder");
     let mut source = Source::new();
-    let mut image = SledImage::new(folder.path());
-    image.update(&source.fill()).expect("writes");
+    let mut image = RedbImage::new(folder.path());
+    image.update(source.fill());
     image.sync(b"one").expect("syncs");
-    image.update(&source.put("more", "v")).expect("writes");
-    // sled writes it out when it is dropped.
+    let synced = source.machine.hash_kv(0);
+    image.update(source.put("more", "v"));
     drop(image);
-    let mut image = SledImage::new(folder.path());
-    assert!(image.load().expect("reads").is_none());
-    image.replace(&source.machine.view()).expect("writes");
-    image.sync(b"new").expect("syncs");
-    drop(image);
-    assert_loads(folder.path(), &source.machine, b"new");
+    let (machine, stood) = RedbImage::new(folder.path()).load().expect("reads").expect("is trusted");
+    assert_eq!((machine.hash_kv(0), stood), (synced, b"one".to_vec()));
 }
 
 #[test]
 fn lost_and_damaged_rows_are_noticed() {
+    const ROWS: ::redb::TableDefinition<'_, &[u8], &[u8]> = ::redb::TableDefinition::new("rows");
     let mut source = Source::new();
     let changes = source.fill();
-    let damage: [fn(&::sled::Db); 2] = [
-        |rows| drop(rows.remove(rows.last().expect("reads").expect("rows").0).expect("removes")),
-        |rows| {
-            let (key, value) = rows.last().expect("reads").expect("rows");
-            let mut value = value.to_vec();
-            value[9] ^= 1;
-            rows.insert(key, value).expect("writes");
-        },
-    ];
-    for damage in damage {
+    for lost in [true, false] {
         let folder = tempfile::tempdir().expect("folder");
-        let mut image = SledImage::new(folder.path());
-        image.update(&changes).expect("writes");
+        let mut image = RedbImage::new(folder.path());
+        image.update(changes.clone());
         image.sync(b"one").expect("syncs");
         drop(image);
-        let rows = ::sled::open(folder.path().join("rows")).expect("opens");
-        damage(&rows);
-        rows.flush().expect("flushes");
-        drop(rows);
-        assert!(SledImage::new(folder.path()).load().expect("reads").is_none());
+        let database = ::redb::Database::open(folder.path().join("state.redb")).expect("opens");
+        let transaction = database.begin_write().expect("begins");
+        {
+            let mut rows = transaction.open_table(ROWS).expect("opens");
+            let (key, mut value) = rows
+                .pop_last()
+                .expect("reads")
+                .map(|(k, v)| (k.value().to_vec(), v.value().to_vec()))
+                .expect("rows");
+            if !lost {
+                value[9] ^= 1;
+                rows.insert(&*key, &*value).expect("writes");
+            }
+        }
+        transaction.commit().expect("commits");
+        drop(database);
+        assert!(RedbImage::new(folder.path()).load().expect("reads").is_none());
     }
 }
 
 #[test]
-fn a_damaged_mark_or_database_only_costs_the_image() {
+fn a_damaged_file_only_costs_the_image() {
     let mut source = Source::new();
     let changes = source.fill();
-    for file in ["mark", "rows/db", "rows/conf"] {
+    for at in [0, 9, 64, 4096, 8192] {
         let folder = tempfile::tempdir().expect("folder");
-        let mut image = SledImage::new(folder.path());
-        image.update(&changes).expect("writes");
+        let mut image = RedbImage::new(folder.path());
+        image.update(changes.clone());
         image.sync(b"one").expect("syncs");
         drop(image);
-        let path = folder.path().join(file);
+        let path = folder.path().join("state.redb");
         let mut bytes = std::fs::read(&path).expect("reads");
-        let length = bytes.len().min(4096);
-        bytes[..length].fill(0xa5);
+        bytes[at..at + 40].fill(0xa5);
         std::fs::write(&path, bytes).expect("writes");
-        let mut image = SledImage::new(folder.path());
-        assert!(image.load().expect("reads").is_none(), "{file}");
-        image.replace(&source.machine.view()).expect("writes");
+        let mut image = RedbImage::new(folder.path());
+        // Not every byte is used; those that are used are checked.
+        match image.load().expect("reads") {
+            Some((machine, _)) => assert_eq!(machine.hash_kv(0), source.machine.hash_kv(0), "{at}"),
+            None => assert!(!path.exists(), "{at}"),
+        }
+        image.replace(source.machine.view());
         image.sync(b"new").expect("syncs");
         drop(image);
         assert_loads(folder.path(), &source.machine, b"new");
@@ -141,11 +144,24 @@ fn a_damaged_mark_or_database_only_costs_the_image() {
 }
 
 #[test]
+fn a_start_that_died_over_the_image_does_not_try_it_again() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut source = Source::new();
+    let mut image = RedbImage::new(folder.path());
+    image.update(source.fill());
+    image.sync(b"one").expect("syncs");
+    drop(image);
+    std::fs::rename(folder.path().join("state.redb"), folder.path().join("state.reading")).expect("renames");
+    assert!(RedbImage::new(folder.path()).load().expect("reads").is_none());
+    assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 0);
+}
+
+#[test]
 fn the_writer_writes_what_waits_when_it_is_dropped() {
     let folder = tempfile::tempdir().expect("folder");
     let mut source = Source::new();
     source.fill();
-    let mut writer = ImageWriter::start(SledImage::new(folder.path()), false).expect("starts");
+    let mut writer = ImageWriter::start(RedbImage::new(folder.path()), false).expect("starts");
     // The image is new, so it needs all state first.
     let changes = source.put("first", "v");
     writer.update(changes, b"a".to_vec(), || source.machine.view());
@@ -164,18 +180,16 @@ fn the_writer_writes_what_waits_when_it_is_dropped() {
 fn values_as_large_as_requests_may_be_are_kept() {
     let folder = tempfile::tempdir().expect("folder");
     let mut source = Source::new();
-    let mut image = SledImage::new(folder.path());
+    let mut image = RedbImage::new(folder.path());
     let large = "x".repeat(1_500_000);
     let mut changes = Vec::new();
     for number in 0..20 {
         changes.extend(source.put(&format!("k{}", number % 3), &large));
     }
-    image.update(&changes).expect("writes");
+    image.update(changes.clone());
     image.sync(b"one").expect("syncs");
     let revision = source.machine.revision();
-    image
-        .update(&source.apply(Op::Compact(CompactionRequest { revision, physical: false })))
-        .expect("writes");
+    image.update(source.apply(Op::Compact(CompactionRequest { revision, physical: false })));
     image.sync(b"two").expect("syncs");
     drop(image);
     assert_loads(folder.path(), &source.machine, b"two");

@@ -108,7 +108,7 @@ fn write(image: &mut impl Image, first: Work, inbox: &Receiver<Work>) -> Result<
             }
             Work::Replace { view, description } => {
                 collected.clear();
-                image.replace(&view)?;
+                image.replace(view);
                 stands = description;
             }
         }
@@ -117,7 +117,7 @@ fn write(image: &mut impl Image, first: Work, inbox: &Receiver<Work>) -> Result<
         }
         next = inbox.recv_timeout(due.saturating_duration_since(Instant::now())).ok();
     }
-    image.update(&without_passing(collected))?;
+    image.update(without_passing(collected));
     image.sync(&stands)
 }
 

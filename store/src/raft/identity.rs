@@ -15,7 +15,7 @@ use tonic::transport::ClientTlsConfig;
 
 const FILE: &str = "identity.json";
 /// How long one member may take to tell who is there.
-const ASK_MAX: Duration = Duration::from_secs(2);
+const ASK_MAX: Duration = Duration::from_secs(1);
 
 /// Who this member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +148,27 @@ pub async fn join(config: &NodeConfig, tls: Option<&ClientTlsConfig>) -> Result<
         }
     }
     Err(StartError::NobodyAnswers { tried: failures.join("; ") })
+}
+
+/// Refuses to begin anew what has begun before: a member that forgot its votes and entries could have others forget, too.
+///
+/// # Errors
+/// Another member of the cluster knows this one as started.
+pub async fn refuse_second_bootstrap(
+    config: &NodeConfig,
+    tls: Option<&ClientTlsConfig>,
+) -> Result<(), StartError> {
+    let (cluster, _) = new_cluster(&config.cluster, &config.token);
+    let me = member_id(&config.peer_urls, &config.token, None);
+    let others = config.cluster.iter().filter(|(name, _)| **name != config.name);
+    let asked = others.flat_map(|(_, urls)| urls).map(|url| ask_members(url, tls));
+    // Whoever does not answer has not started yet, or cannot tell.
+    let replies = futures::future::join_all(asked).await.into_iter().flatten();
+    let knows = |reply: MembersReply| {
+        reply.cluster == cluster
+            && reply.members.iter().any(|member| member.id == me && !member.client_urls.is_empty())
+    };
+    if replies.into_iter().any(knows) { Err(StartError::Bootstrapped { member: me }) } else { Ok(()) }
 }
 
 async fn ask_members(url: &str, tls: Option<&ClientTlsConfig>) -> Result<MembersReply, String> {

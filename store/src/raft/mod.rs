@@ -11,12 +11,14 @@
 //! have them); a member that cannot write its log ends; members of other clusters are refused.
 
 mod apply;
+mod duties;
 mod forward;
 mod identity;
 mod log;
 mod members;
 mod metrics;
 mod node;
+mod open;
 mod peers;
 mod reads;
 mod serve;
@@ -38,6 +40,10 @@ use std::path::PathBuf;
 
 /// Bytes of a message between members: a batch of entries, with one that is as large as a request may be.
 const MESSAGE_MAX: usize = 64 << 20;
+
+/// Bytes that the log in memory may grow by before a snapshot is made, however few entries they are; as many are kept for
+/// followers that lag.
+const LOG_BYTES: usize = 64 << 20;
 
 /// What a member has to know to start.
 #[derive(Clone, Debug)]
@@ -132,6 +138,14 @@ pub enum StartError {
         /// This member's peer URLs.
         urls: String,
     },
+    /// Other members know this one, but its data is gone.
+    #[error(
+        "member {member:x} has already been bootstrapped, but its data is gone: remove it from the cluster and add it again"
+    )]
+    Bootstrapped {
+        /// The member.
+        member: u64,
+    },
     /// A certificate or key.
     #[error("cannot read {}", path.display())]
     Certificate {
@@ -172,21 +186,6 @@ impl NodeConfig {
         if cluster.is_empty() {
             cluster.insert(args.name.clone(), peer_urls.clone());
         }
-        match cluster.get(&args.name) {
-            None => {
-                let name = &args.name;
-                return Err(StartError::Flags(format!(
-                    "--initial-cluster has no member named {name:?}, which is --name"
-                )));
-            }
-            Some(urls) if *urls != peer_urls => {
-                let (flag, mine) = (urls.join(","), peer_urls.join(","));
-                return Err(StartError::Flags(format!(
-                    "--initial-cluster has {flag} for this member, but --initial-advertise-peer-urls is {mine}"
-                )));
-            }
-            Some(_) => {}
-        }
         if args.election_timeout < 3 * args.heartbeat_interval {
             return Err(StartError::Flags(format!(
                 "--election-timeout ({}) must be at least three times --heartbeat-interval ({})",
@@ -206,5 +205,25 @@ impl NodeConfig {
             election_millis: args.election_timeout,
             snapshot_entries: args.snapshot_count,
         })
+    }
+
+    /// What matters only before a member has data.
+    ///
+    /// # Errors
+    /// `--initial-cluster` and this member's own flags contradict each other.
+    fn check_first_start(&self) -> Result<(), StartError> {
+        let Self { name, peer_urls, .. } = self;
+        match self.cluster.get(name) {
+            None => Err(StartError::Flags(format!(
+                "--initial-cluster has no member named {name:?}, which is --name"
+            ))),
+            Some(urls) if urls != peer_urls => {
+                let (flag, mine) = (urls.join(","), peer_urls.join(","));
+                Err(StartError::Flags(format!(
+                    "--initial-cluster has {flag} for this member, but --initial-advertise-peer-urls is {mine}"
+                )))
+            }
+            Some(_) => Ok(()),
+        }
     }
 }

@@ -1,0 +1,205 @@
+//! Opening a member's data, and starting openraft on it.
+
+use super::apply::{Applier, Growth, Position};
+use super::duties;
+use super::forward::Forward;
+use super::identity::{Identity, join, member_id, new_cluster};
+use super::log::Log;
+use super::metrics::Metrics;
+use super::node::{Node, RaftHandle};
+use super::peers::Peers;
+use super::reads::Rounds;
+use super::snapshot::Snapshots;
+use super::{LOG_BYTES, NodeConfig, StartError};
+use crate::consensus::Leadership;
+use crate::image::{Image, ImageWriter, RedbImage};
+use crate::machine::Machine;
+use crate::shared::Shared;
+use crate::wal::{Disk, Folder, Observer, Options, Wal};
+use coracle_daemon::Tasks;
+use openraft::SnapshotPolicy;
+use openraft::errors::{InitializeError, RaftError};
+use parking_lot::Mutex;
+use prometheus_client::metrics::histogram::Histogram;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tonic::transport::ClientTlsConfig;
+
+/// Entries that are kept after a snapshot for followers that lag, as in etcd.
+const LOG_ENTRIES_KEPT: u64 = 5_000;
+/// How long a snapshot may take to be installed.
+const SNAPSHOT_MAX_MILLIS: u64 = 600_000;
+
+/// Opens the data of a member and takes part in its cluster. Other members reach it once [`super::start::serve_peers`] was called.
+/// `disk` takes the place of the log's folder.
+pub(super) async fn open(
+    config: NodeConfig,
+    disk: Option<Arc<dyn Disk>>,
+    tls: Option<ClientTlsConfig>,
+    shared: Arc<Shared>,
+    tasks: &Tasks,
+) -> Result<Arc<Node>, StartError> {
+    let metrics = Metrics::default();
+    let room = watch::Sender::new(true);
+    let Data { log, snapshots, remembered, machine, position, image } =
+        open_data(&config, disk, metrics.wal_syncs.clone(), room.clone()).await?;
+    if let Some(machine) = machine {
+        shared.install(machine);
+    }
+    let (cluster, first_members) = new_cluster(&config.cluster, &config.token);
+    let identity = match remembered {
+        Some(identity) if identity.removed => return Err(StartError::Removed { path: config.data }),
+        Some(identity) => identity,
+        None if !log.is_pristine() => return Err(StartError::Anonymous { path: config.data }),
+        None => introduce(&config, cluster, tls.as_ref()).await?,
+    };
+    let peers = Peers::new(identity.cluster, identity.member, tls);
+    let growth = Arc::new(Growth::new(LOG_BYTES as u64));
+    let applier = Applier::new(shared.clone(), position, snapshots.clone(), growth.clone(), Some(image));
+    let applied = applier.applied();
+    let raft_config = Arc::new(raft_config(&config, &identity)?);
+    let failed = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
+    let raft = RaftHandle::new(identity.member, raft_config, peers.clone(), log.clone(), applier)
+        .await
+        .map_err(|error| failed(&error))?;
+    let (rounds, reads) = Rounds::new();
+    let (forward, changes) = Forward::new();
+    let node = Arc::new(Node {
+        identity,
+        raft: raft.clone(),
+        shared,
+        peers,
+        snapshots,
+        rounds,
+        forward,
+        applied,
+        leadership: watch::Sender::new(Leadership::default()),
+        members: watch::Sender::new(Vec::new()),
+        removed: Mutex::default(),
+        changing_members: tokio::sync::Mutex::default(),
+        folders: [config.wal.clone(), config.data.join("snapshots")],
+        tasks: tasks.clone(),
+        metrics,
+    });
+    duties::spawn(&node, &config, duties::Inputs { reads, changes, growth, log, room: room.subscribe() });
+    // A member of a cluster that is there already gets its first entries from the leader.
+    if first_members.contains_key(&identity.member) && identity.cluster == cluster {
+        match raft.initialize(first_members).await {
+            // Not the first start.
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+    Ok(node)
+}
+
+/// A member that starts for the first time finds out who it is, and remembers that.
+async fn introduce(
+    config: &NodeConfig,
+    cluster: u64,
+    tls: Option<&ClientTlsConfig>,
+) -> Result<Identity, StartError> {
+    let identity = if config.joins {
+        join(config, tls).await?
+    } else {
+        Identity { member: member_id(&config.peer_urls, &config.token, None), cluster, removed: false }
+    };
+    identity.save(&config.data)?;
+    Ok(identity)
+}
+
+/// What the log tells of its disk.
+struct DiskWatch {
+    syncs: Histogram,
+    room: watch::Sender<bool>,
+}
+
+impl Observer for DiskWatch {
+    fn synced(&self, took: Duration) {
+        self.syncs.observe(took.as_secs_f64());
+    }
+
+    fn has_room(&self, room: bool) {
+        self.room.send_if_modified(|known| std::mem::replace(known, room) != room);
+    }
+}
+
+/// What a member finds in its folder.
+struct Data {
+    log: Log,
+    snapshots: Snapshots,
+    remembered: Option<Identity>,
+    /// From the image, with the position it stands at.
+    machine: Option<Machine>,
+    position: Position,
+    image: ImageWriter,
+}
+
+async fn open_data(
+    config: &NodeConfig,
+    disk: Option<Arc<dyn Disk>>,
+    syncs: Histogram,
+    room: watch::Sender<bool>,
+) -> Result<Data, StartError> {
+    let (data, wal) = (config.data.clone(), config.wal.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        make_private(&data)?;
+        let remembered = Identity::load(&data)?;
+        let snapshots = Snapshots::open(&data.join("snapshots"))?;
+        let disk = match disk {
+            Some(disk) => disk,
+            None => Arc::new(Folder::open(&wal).map_err(|source| StartError::Folder { path: wal, source })?),
+        };
+        let (wal, state) = Wal::open(disk, Options::default(), DiskWatch { syncs, room })?;
+        let mut image = RedbImage::new(&data.join("image"));
+        let loaded = image.load().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the image is not used");
+            None
+        });
+        let read = loaded.and_then(|(machine, bytes)| Some((machine, Position::decode(&bytes)?)));
+        let (machine, position) =
+            read.map_or((None, Position::default()), |(machine, at)| (Some(machine), at));
+        let log = Log::new(wal, state);
+        if log.is_pristine() && (machine.is_some() || snapshots.newest()?.is_some()) {
+            return Err(StartError::LogGone { path: data });
+        }
+        let image = ImageWriter::start(image, machine.is_some())
+            .map_err(|source| StartError::Folder { path: data.join("image"), source })?;
+        Ok(Data { log, snapshots, remembered, machine, position, image })
+    });
+    opened.await.map_err(|error| StartError::Raft(error.to_string()))?
+}
+
+fn make_private(folder: &Path) -> Result<(), StartError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|source| StartError::Folder { path: folder.to_owned(), source })
+}
+
+fn raft_config(config: &NodeConfig, identity: &Identity) -> Result<openraft::Config, StartError> {
+    let kept = LOG_ENTRIES_KEPT.min(config.snapshot_entries);
+    let raft = openraft::Config {
+        cluster_name: format!("{:x}", identity.cluster),
+        heartbeat_interval: config.heartbeat_millis,
+        // A follower stands for election once the leader's lease (the greatest timeout) and its own timeout are both
+        // over: after 5/3 to 2 times the timeout that was asked for.
+        election_timeout_min: config.election_millis * 2 / 3,
+        election_timeout_max: config.election_millis,
+        enable_pre_vote: Some(true),
+        // A leader that restarts may have lost entries that it sent but did not store yet. Would it go on leading in
+        // the same term, it could put others in their place, under the same id.
+        enable_leader_restore: Some(false),
+        max_payload_entries: 1024,
+        max_append_entries: Some(1024),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries),
+        max_in_snapshot_log_to_keep: kept,
+        replication_lag_threshold: config.snapshot_entries + kept,
+        purge_batch_size: (kept / 10).max(1),
+        install_snapshot_timeout: SNAPSHOT_MAX_MILLIS,
+        backoff: "20ms 50ms 100ms 100ms".to_owned(),
+        ..openraft::Config::default()
+    };
+    raft.validate().map_err(|error| StartError::Flags(error.to_string()))
+}
