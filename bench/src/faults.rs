@@ -12,8 +12,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a killed process may take until it is well again.
@@ -59,22 +58,23 @@ pub async fn run(args: Args) -> Result<()> {
     std::fs::write(kubeconfig.path(), ask(cluster, &["kubeconfig"])?)
         .context("cannot keep the kubeconfig")?;
     let namespace = format!("bench-{}", std::process::id());
-    let kubectl = Kubectl { kubeconfig: kubeconfig.path(), namespace: &namespace };
+    let kubectl =
+        Arc::new(Kubectl { kubeconfig: kubeconfig.path().to_owned(), namespace: namespace.clone() });
     kubectl.run(&["create", "namespace", &namespace])?;
-    let measured = measure(cluster, &kubectl);
+    let measured = measure(cluster, &kubectl).await;
     kubectl.run(&["delete", "namespace", &namespace])?;
     measured?.show(args.output, "writes")
 }
 
-struct Kubectl<'a> {
-    kubeconfig: &'a Path,
-    namespace: &'a str,
+struct Kubectl {
+    kubeconfig: PathBuf,
+    namespace: String,
 }
 
-impl Kubectl<'_> {
+impl Kubectl {
     fn run(&self, words: &[&str]) -> Result<String> {
         let mut command = Command::new("kubectl");
-        command.arg("--kubeconfig").arg(self.kubeconfig).args(["--namespace", self.namespace]).args(words);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(["--namespace", &self.namespace]).args(words);
         let output = command.output().context("cannot run kubectl")?;
         let told = String::from_utf8_lossy(&output.stderr);
         anyhow::ensure!(output.status.success(), "kubectl {}: {}", words.join(" "), told.trim());
@@ -84,20 +84,20 @@ impl Kubectl<'_> {
 
 type Which<'a> = (&'a str, Option<&'a Path>, &'a Path);
 
-fn measure(cluster: Which<'_>, kubectl: &Kubectl<'_>) -> Result<Report> {
+async fn measure(cluster: Which<'_>, kubectl: &Arc<Kubectl>) -> Result<Report> {
     kubectl.run(&["create", "deployment", "web", "--image=nginx", "--replicas=2"])?;
     kubectl.run(&["expose", "deployment", "web", "--port=80"])?;
     kubectl.run(&["rollout", "status", "deployment", "web", "--timeout=60s"])?;
     kubectl.run(&["run", "probe", "--image=busybox", "--restart=Never", "--", "sh", "-c", PROBE])?;
     kubectl.run(&["wait", "pod/probe", "--for=condition=Ready", "--timeout=60s"])?;
-    let (stop, writes) = (AtomicBool::new(false), Mutex::new(Vec::new()));
-    let kills = thread::scope(|scope| {
-        scope.spawn(|| write(kubectl, &stop, &writes));
-        let kills = kill_all(cluster, &writes);
-        stop.store(true, Ordering::Relaxed);
-        kills
-    })?;
-    let writes = writes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (stop, writes) = (Arc::new(AtomicBool::new(false)), Arc::new(Writes::default()));
+    let (by, until, kept) = (kubectl.clone(), stop.clone(), writes.clone());
+    let writer = tokio::task::spawn_blocking(move || write(&by, &until, &kept));
+    let kills = kill_all(cluster, &writes).await;
+    stop.store(true, Ordering::Relaxed);
+    writer.await.context("the writer panicked")?;
+    let kills = kills?;
+    let writes = writes.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let requests = times(&kubectl.run(&["logs", "probe", "--timestamps"])?);
     let written: Vec<jiff::Timestamp> = writes.iter().map(|(at, _)| *at).collect();
     let mut report = Report::default();
@@ -115,7 +115,7 @@ fn measure(cluster: Which<'_>, kubectl: &Kubectl<'_>) -> Result<Report> {
 }
 
 /// Creates configmaps until told to stop, and keeps the name and time of each that was acknowledged.
-fn write(kubectl: &Kubectl<'_>, stop: &AtomicBool, writes: &Writes) {
+fn write(kubectl: &Kubectl, stop: &AtomicBool, writes: &Writes) {
     for n in 0.. {
         if stop.load(Ordering::Relaxed) {
             return;
@@ -129,9 +129,9 @@ fn write(kubectl: &Kubectl<'_>, stop: &AtomicBool, writes: &Writes) {
 
 type Writes = Mutex<Vec<(jiff::Timestamp, String)>>;
 
-fn kill_all(cluster: Which<'_>, writes: &Writes) -> Result<Vec<Kill>> {
+async fn kill_all(cluster: Which<'_>, writes: &Writes) -> Result<Vec<Kill>> {
     let calm = clock::now();
-    thread::sleep(CALM);
+    clock::sleep(CALM).await;
     let mut kills = vec![Kill { victim: "nothing".to_owned(), from: calm, until: clock::now() }];
     for victim in victims(&status(cluster)?) {
         // Who leads may have changed with the kill before.
@@ -150,7 +150,7 @@ fn kill_all(cluster: Which<'_>, writes: &Writes) -> Result<Vec<Kill>> {
                 break;
             }
             anyhow::ensure!(clock::now().duration_since(from) < RECOVER_MAX, "{id} does not come back");
-            thread::sleep(PAUSE);
+            clock::sleep(PAUSE).await;
         }
         // Else the next kill would be blamed for this one's interruption.
         let recovered = clock::now();
@@ -164,9 +164,9 @@ fn kill_all(cluster: Which<'_>, writes: &Writes) -> Result<Vec<Kill>> {
                 clock::now().duration_since(from) < RECOVER_MAX,
                 "writes do not go on after {id} died"
             );
-            thread::sleep(PAUSE);
+            clock::sleep(PAUSE).await;
         }
-        thread::sleep(CALM);
+        clock::sleep(CALM).await;
         kills.push(Kill { victim, from, until: clock::now() });
     }
     Ok(kills)
