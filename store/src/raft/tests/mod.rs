@@ -3,6 +3,7 @@
 mod clusters;
 mod disk;
 mod flags;
+mod kill;
 mod membership;
 
 use super::apply::{Applier, Growth, Position};
