@@ -1,7 +1,7 @@
 //! From a pod to what the runtime is asked for: environment, identity, limits, names and mounts of each container.
 //!
-//! In: the pod, its sandbox's address, and the objects it refers to. Out: [`SandboxSpec`] and [`ContainerSpec`]. Pure but
-//! for nothing: files are written by `volumes`.
+//! In: the pod, its sandbox's address, and the objects it refers to. Out: [`SandboxSpec`] and what a `ContainerSpec` is
+//! made of. Pure: files are written by `volumes`.
 
 pub mod env;
 pub mod expand;
