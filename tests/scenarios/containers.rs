@@ -110,23 +110,6 @@ pub fn job(cluster: &Cluster) -> Result<()> {
     cluster.expect("delete job voyage wreck", "deleted")
 }
 
-pub fn network_policy(cluster: &Cluster) -> Result<()> {
-    let get = "exec shell -- timeout 3 wget -q -O - http://web/";
-    cluster.expect(get, "nginx")?;
-    cluster.apply(
-        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed}\n\
-         spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}\n",
-    )?;
-    cluster.until("that the policy holds", Deadline::seconds(40), |cluster| {
-        Ok(!cluster.kubectl(get)?.success)
-    })?;
-    cluster.tells("delete networkpolicy closed")?;
-    cluster.until("that pods answer again", Deadline::seconds(40), |cluster| {
-        Ok(cluster.kubectl(get)?.success)
-    })?;
-    cluster.tells("delete deployment/web service/web pod/shell --grace-period=1").map(|_| ())
-}
-
 pub fn down_leaves_nothing(cluster: &Cluster) -> Result<()> {
     cluster.tells("create deployment left --image=busybox --replicas=4 -- sleep 3600")?;
     cluster.tells("rollout status deployment left --timeout=120s")?;

@@ -193,63 +193,6 @@ pub fn explain(cluster: &Cluster) -> Result<()> {
     cluster.refuses("explain pod.spec.sails", "field \"sails\" does not exist")
 }
 
-const BOATS: &str = "
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: boats.coracle.test}
-spec:
-  group: coracle.test
-  scope: Namespaced
-  names: {kind: Boat, plural: boats, singular: boat, shortNames: [bt]}
-  versions:
-  - name: v1
-    served: true
-    storage: true
-    subresources: {status: {}, scale: {specReplicasPath: .spec.seats, statusReplicasPath: .status.seats}}
-    additionalPrinterColumns: [{name: Seats, type: integer, jsonPath: .spec.seats}]
-    schema:
-      openAPIV3Schema:
-        type: object
-        properties:
-          spec:
-            type: object
-            required: [seats]
-            properties:
-              seats: {type: integer, minimum: 1, maximum: 4, description: How many it carries.}
-              wood: {type: string, default: ash, enum: [ash, willow]}
-          status:
-            type: object
-            properties: {seats: {type: integer}}
-";
-
-pub fn custom_resource(cluster: &Cluster) -> Result<()> {
-    let boat = |name: &str, spec: &str| {
-        format!("apiVersion: coracle.test/v1\nkind: Boat\nmetadata: {{name: {name}}}\nspec: {spec}\n")
-    };
-    cluster.apply(BOATS)?;
-    // `kubectl wait` fails on an object that has no conditions yet, with Kubernetes itself as well.
-    cluster.until("that the kind is established", Deadline::seconds(20), |cluster| {
-        Ok(cluster.kubectl("wait crd/boats.coracle.test --for=condition=Established --timeout=5s")?.success)
-    })?;
-    cluster.apply(&boat("one", "{seats: 1}"))?;
-    cluster.expect("get bt one -o jsonpath={.spec.wood}", "ash")?;
-    cluster.expect("get boats", "SEATS")?;
-    cluster.expect("explain boat.spec.seats", "How many it carries")?;
-    cluster.tells("scale boat one --replicas=2")?;
-    cluster.expect("get boat one -o jsonpath={.spec.seats}", "2")?;
-    for (spec, wanted) in [
-        ("{seats: 9}", "spec.seats: Invalid value: 9"),
-        ("{wood: ash}", "spec.seats: Required value"),
-        ("{seats: 1, wood: oak}", "spec.wood: Unsupported value: \"oak\""),
-        ("{seats: 1, keel: true}", "unknown field \"spec.keel\""),
-    ] {
-        let refused = cluster.kubectl_reading(&boat("bad", spec), "create -f -")?.refused()?;
-        ensure!(refused.contains(wanted), "{spec}: {refused}");
-    }
-    cluster.tells("delete crd boats.coracle.test --timeout=30s")?;
-    cluster.refuses("get boats.coracle.test", "the server doesn't have a resource type")
-}
-
 pub fn namespace(cluster: &Cluster) -> Result<()> {
     cluster.tells("create namespace fleet")?;
     cluster.refuses("create configmap a -n nowhere", "namespaces \"nowhere\" not found")?;
