@@ -63,6 +63,8 @@ pub trait Consensus: Send + Sync + 'static {
     async fn read_barrier(&self) -> Result<(), StoreError>;
     /// Where this member stands.
     fn status(&self) -> NodeStatus;
+    /// Whether this member has no vote.
+    fn is_learner(&self) -> bool;
     /// Changes whenever leader, term or voters change; for whoever acts on leadership.
     fn leadership(&self) -> tokio::sync::watch::Receiver<Leadership>;
     /// All members as this one knows them, by id.

@@ -1,9 +1,110 @@
-//! etcd's gRPC services.
+//! etcd's gRPC services over the state machine and replication, and the HTTP pages beside them.
+//!
+//! A handler checks, then commits or waits for the read barrier, then translates; nothing else. In: requests of any client.
+//! Out: etcd's answers, with etcd's codes and texts for what is refused.
+
+mod check;
+mod cluster;
+mod compaction;
+mod context;
+mod http;
+mod kv;
+mod lease;
+mod listen;
+mod maintenance;
+mod metrics;
+mod session;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use context::{Api, Limits};
+
+use crate::consensus::Consensus;
+use crate::lessor::end_leases;
+use crate::machine::Machine;
+use crate::shared::Shared;
+use crate::{Args, raft};
+use anyhow::Context;
+use coracle_daemon::Tasks;
+use coracle_etcd::proto::cluster_server::ClusterServer;
+use coracle_etcd::proto::kv_server::KvServer;
+use coracle_etcd::proto::lease_server::LeaseServer;
+use coracle_etcd::proto::maintenance_server::MaintenanceServer;
+use listen::Listener;
+use prometheus_client::registry::Registry;
+use std::sync::Arc;
+use tonic::service::Routes;
+use wire::watch_server::WatchServer;
+
+/// Watches whose events are encoded already.
+mod wire {
+    #![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
+    tonic::include_proto!("etcdserverpb");
+}
+
+/// The version of etcd whose behaviour clients may count on.
+pub const VERSION: &str = "3.5.21";
+
+/// What a message may have besides the request that it carries, as in etcd.
+const MESSAGE_OVERHEAD: usize = 512 << 10;
 
 /// Runs one member.
 ///
 /// # Errors
 /// A flag does not fit, the data cannot be read, or an address cannot be bound.
-pub async fn run(_args: crate::Args, _tasks: coracle_daemon::Tasks) -> anyhow::Result<()> {
-    anyhow::bail!("under construction")
+pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
+    // Bad addresses and certificates are told before the data is touched.
+    let clients =
+        Listener::bind_all(&args.listen_client_urls, &args).await.context("--listen-client-urls")?;
+    let pages =
+        Listener::bind_all(&args.listen_metrics_urls, &args).await.context("--listen-metrics-urls")?;
+    let compaction = compaction::Policy::from_args(&args)?;
+
+    let shared = Shared::new(Machine::new());
+    let node = raft::start(&args, shared.clone(), &tasks).await?;
+    let mut registry = Registry::default();
+    node.metrics().register(&mut registry);
+    let consensus: Arc<dyn Consensus> = node;
+    let api = Api::new(shared.clone(), consensus.clone(), Limits::from_args(&args), tasks.stopping());
+    let metrics = metrics::Metrics::register(&mut registry);
+    let http = http::router(http::Pages::new(api.clone(), metrics, registry));
+
+    let (ends, stop) = (consensus.clone(), tasks.stopping());
+    tasks.spawn("lease clock", async move {
+        end_leases(shared.lessor(), ends, stop).await;
+        Ok(())
+    });
+    if let Some(policy) = compaction {
+        let (api, stop) = (api.clone(), tasks.stopping());
+        tasks.spawn("automatic compaction", async move {
+            compaction::run(policy, &api, stop).await;
+            Ok(())
+        });
+    }
+    for listener in clients {
+        tracing::info!(address = %listener.address, "serving clients");
+        listener.serve(routes(&api, http.clone()), &args, &tasks);
+    }
+    for listener in pages {
+        listener.serve(Routes::from(http.clone()), &args, &tasks);
+    }
+    Ok(())
+}
+
+/// All services, and the pages beside them.
+fn routes(api: &Api, pages: axum::Router) -> Routes {
+    let bytes_max = api.limits.request_bytes_max + MESSAGE_OVERHEAD;
+    let mut routes = Routes::default()
+        .add_service(KvServer::new(api.clone()).max_decoding_message_size(bytes_max))
+        .add_service(WatchServer::new(api.clone()).max_decoding_message_size(bytes_max))
+        .add_service(LeaseServer::new(api.clone()).max_decoding_message_size(bytes_max))
+        .add_service(ClusterServer::new(api.clone()).max_decoding_message_size(bytes_max))
+        .add_service(MaintenanceServer::new(api.clone()).max_decoding_message_size(bytes_max));
+    // The services' own answer to paths that nobody serves is gRPC's, which stays.
+    let router = std::mem::take(routes.axum_router_mut());
+    *routes.axum_router_mut() =
+        http::PATHS.iter().fold(router, |router, path| router.route_service(path, pages.clone()));
+    routes.prepare()
 }

@@ -19,7 +19,7 @@ pub use keys::KeyRange;
 pub use read::Found;
 pub use record::{Change, Place, Record, Row};
 pub use snapshot::{Restore, RestoreError, View};
-pub use txn::{is_read_only, is_serializable};
+pub use txn::{has_puts, is_read_only, is_serializable};
 
 use bytes::Bytes;
 use coracle_etcd::proto::AlarmType;

@@ -1,7 +1,7 @@
 //! All state as rows: a consistent view that is made at once and read at leisure, and the way back.
 
 use super::record::kind;
-use super::{Change, FIRST_REVISION, Machine, Place, Record, Row};
+use super::{Change, FIRST_REVISION, Machine, Record, Row};
 use std::sync::Arc;
 
 /// All state of a moment. It shares the records, so it costs a pointer for each.
@@ -41,14 +41,30 @@ impl Machine {
     /// CRC-32C of all records up to `revision` (0: all), the same on every member.
     #[must_use]
     pub fn hash_kv(&self, revision: i64) -> u32 {
-        let last = if revision == 0 { i64::MAX } else { revision };
-        self.records
-            .range(..=Place { main: last, sub: u32::MAX })
-            .fold(crc32c::crc32c(b"key"), |crc, (_, record)| crc32c::crc32c_append(crc, &record.encode()))
+        hash(self.records.values(), revision)
     }
 }
 
+fn hash<'a>(records: impl Iterator<Item = &'a Arc<Record>>, revision: i64) -> u32 {
+    let last = if revision == 0 { i64::MAX } else { revision };
+    records
+        .take_while(|record| record.kv.mod_revision <= last)
+        .fold(crc32c::crc32c(b"key"), |crc, record| crc32c::crc32c_append(crc, &record.encode()))
+}
+
 impl View {
+    /// As [`Machine::hash_kv`].
+    #[must_use]
+    pub fn hash(&self, revision: i64) -> u32 {
+        hash(self.records.iter(), revision)
+    }
+
+    /// Revisions below this are gone; 0 when none are.
+    #[must_use]
+    pub fn compacted(&self) -> i64 {
+        self.compacted
+    }
+
     /// The last revision in it.
     #[must_use]
     pub fn revision(&self) -> i64 {

@@ -10,7 +10,8 @@ use coracle_etcd::proto::{Compare, KeyValue, RequestOp, ResponseOp, TxnRequest, 
 use std::collections::VecDeque;
 
 /// Whether a transaction puts a key, whichever way its comparisons turn out.
-pub(super) fn has_puts(txn: &TxnRequest) -> bool {
+#[must_use]
+pub fn has_puts(txn: &TxnRequest) -> bool {
     any_op(txn, &|request| matches!(request, Request::RequestPut(_)))
 }
 

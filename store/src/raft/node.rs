@@ -354,6 +354,11 @@ impl Consensus for Node {
         }
     }
 
+    fn is_learner(&self) -> bool {
+        let me = self.identity.member;
+        self.members.borrow().iter().any(|member| member.id == me && member.is_learner)
+    }
+
     fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.subscribe()
     }
