@@ -5,7 +5,7 @@
 
 use crate::reader::Reader;
 use crate::storage::Store;
-use crate::{Args, Server, authorization};
+use crate::{Args, Server, authorization, flowcontrol};
 use bytes::Bytes;
 use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
@@ -58,10 +58,47 @@ pub async fn run(server: Arc<Server>, args: Args, tasks: Tasks) -> anyhow::Resul
 
 async fn first_objects(server: &Server, args: &Args) -> Result<(), Status> {
     authorization::bootstrap(server.objects.as_ref()).await?;
-    let (configured, service) =
-        tokio::join!(authentication_config(server, args), kubernetes_service(server, args));
+    let (flows, configured, service) = tokio::join!(
+        flowcontrol::bootstrap(server.objects.as_ref()),
+        authentication_config(server, args),
+        kubernetes_service(server, args)
+    );
+    flows?;
     configured?;
     service
+}
+
+/// Tells FlowSchemas of their priority levels whenever one of either changes.
+///
+/// # Errors
+/// None: what fails is tried again.
+pub async fn priority_levels(server: Arc<Server>, tasks: Tasks) -> anyhow::Result<()> {
+    let stop = tasks.stopping();
+    let resources = ["flowschemas", "prioritylevelconfigurations"]
+        .map(|plural| server.store.resource("flowcontrol.apiserver.k8s.io", plural));
+    let [Some(schemas), Some(levels)] = resources else { return Ok(()) };
+    let (mut schemas, mut levels) = (schemas.cache.moved(), levels.cache.moved());
+    let work = async {
+        server.health.wait_bootstrapped().await;
+        loop {
+            if let Err(status) =
+                flowcontrol::tell_dangling(server.store.as_ref(), server.objects.as_ref()).await
+            {
+                tracing::warn!(error = status.message, "cannot tell FlowSchemas of their priority levels");
+                coracle_daemon::clock::sleep(RETRY).await;
+                continue;
+            }
+            tokio::select! {
+                _ = schemas.changed() => {}
+                _ = levels.changed() => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
+    }
+    Ok(())
 }
 
 /// Creates an object unless it is there.

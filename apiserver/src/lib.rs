@@ -11,6 +11,7 @@ pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
 mod endpoints;
+pub mod flowcontrol;
 pub mod http;
 pub mod reader;
 pub mod registry;
@@ -107,6 +108,7 @@ impl Server {
     pub fn start(self: &Arc<Self>, args: &Args, tasks: &Tasks) {
         tasks.spawn("watch cache", storage::feed(self.store.clone(), tasks.clone()));
         tasks.spawn("bootstrap", bootstrap::run(self.clone(), args.clone(), tasks.clone()));
+        tasks.spawn("priority levels", bootstrap::priority_levels(self.clone(), tasks.clone()));
         tasks.spawn("compaction", bootstrap::compact(self.store.clone(), tasks.clone()));
     }
 

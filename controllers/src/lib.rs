@@ -89,7 +89,7 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let client = coracle_client::connect(&args.kubeconfig, "coracle-controllers").await?;
+    let client = coracle_client::connect(&args.kubeconfig, "kube-controller-manager/v1.33 (coracle)").await?;
     health::serve(
         SocketAddr::new(args.bind_address, args.secure_port),
         Health::default(),

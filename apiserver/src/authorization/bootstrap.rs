@@ -135,16 +135,20 @@ fn fixtures() -> Vec<(GroupResource, Value)> {
         (GroupResource::new("", "namespaces"), namespace)
     });
     let classes = [
-        ("system-cluster-critical", 2_000_000_000, "the cluster"),
-        ("system-node-critical", 2_000_001_000, "their node"),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "must run in the cluster, but can be moved to another node if necessary",
+        ),
+        ("system-node-critical", 2_000_001_000, "must not be moved from their current node"),
     ]
-    .map(|(name, value, whose)| {
+    .map(|(name, value, what)| {
         let class = json!({
             "apiVersion": "scheduling.k8s.io/v1",
             "kind": "PriorityClass",
             "metadata": {"name": name},
             "value": value,
-            "description": format!("For system pods that {whose} cannot run without."),
+            "description": format!("Used for system critical pods that {what}."),
             "preemptionPolicy": "PreemptLowerPriority",
         });
         (GroupResource::new("scheduling.k8s.io", "priorityclasses"), class)

@@ -7,18 +7,25 @@ use axum::body::Body;
 use http::Response;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::watch;
 
 /// What readiness knows.
 #[derive(Default)]
 pub struct Health {
-    bootstrapped: AtomicBool,
+    bootstrapped: watch::Sender<bool>,
     stopping: AtomicBool,
 }
 
 impl Health {
     /// The first objects are there.
     pub fn bootstrapped(&self) {
-        self.bootstrapped.store(true, Ordering::Release);
+        self.bootstrapped.send_replace(true);
+    }
+
+    /// Ends when the first objects are there.
+    pub async fn wait_bootstrapped(&self) {
+        // The sender lives as long as this.
+        let _ = self.bootstrapped.subscribe().wait_for(|done| *done).await;
     }
 
     /// From now on this server is not ready.
@@ -31,10 +38,7 @@ fn checks(server: &Server, path: &str) -> Vec<(&'static str, bool)> {
     let mut checks = vec![("ping", true), ("log", true)];
     checks.push(("etcd", path == "livez" || server.store.progress() > 0));
     if path != "livez" {
-        checks.push((
-            "poststarthook/bootstrap",
-            path == "healthz" || server.health.bootstrapped.load(Ordering::Acquire),
-        ));
+        checks.push(("poststarthook/bootstrap", path == "healthz" || *server.health.bootstrapped.borrow()));
     }
     if path == "readyz" {
         checks.push(("informer-sync", server.store.progress() > 0));

@@ -6,7 +6,7 @@ mod schema;
 
 use crate::Server;
 use crate::http::request_info::Pairs;
-use crate::http::respond::{page_not_found, plain};
+use crate::http::respond::{no_such_path, plain};
 use crate::request::RequestInfo;
 use crate::storage::encode::{self, Format};
 use axum::body::Body;
@@ -52,7 +52,7 @@ pub async fn answer(
             let keys = server.authentication.jwks().to_string();
             plain(200, "application/jwk-set+json", keys)
         }
-        _ => schema::answer(server, path, query, headers).unwrap_or_else(page_not_found),
+        _ => schema::answer(server, path, query, headers).unwrap_or_else(|| no_such_path(path)),
     }
 }
 

@@ -85,7 +85,7 @@ async fn handle(
         return Ok(endpoints::answer(server, &info, &query, request.headers()).await);
     }
     if info.kind.is_none() {
-        return Ok(respond::page_not_found());
+        return Ok(respond::no_such_path(&info.path));
     }
     let streams = matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
     if streams {

@@ -4,6 +4,7 @@ use crate::registry::{Reply, ReplyBody};
 use crate::storage::encode::{self, Format};
 use axum::body::Body;
 use bytes::Bytes;
+use coracle_api::kinds;
 use coracle_api::status::Status;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -35,6 +36,26 @@ pub fn plain(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> R
 #[must_use]
 pub fn page_not_found() -> Response<Body> {
     plain(404, "text/plain; charset=utf-8", "404 page not found\n")
+}
+
+/// The same for `path`: below a group that is served Kubernetes says it as a Status.
+#[must_use]
+pub fn no_such_path(path: &str) -> Response<Body> {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let served = match parts.as_slice() {
+        ["api", _, ..] => true,
+        ["apis", group, _, ..] => kinds::builtin().iter().any(|kind| kind.group == *group),
+        _ => false,
+    };
+    if served { failure(Format::JSON, &no_such_resource()) } else { page_not_found() }
+}
+
+/// 404 of a path that leads nowhere.
+#[must_use]
+pub fn no_such_resource() -> Status {
+    let mut status = Status::new(404, "NotFound", "the server could not find the requested resource");
+    status.details = serde_json::json!({});
+    status
 }
 
 /// A failure as its Status object.

@@ -96,6 +96,7 @@ impl Registry {
     ) -> Result<Outcome, Status> {
         let kind = &at.kind;
         defaults::apply(&mut object, kind);
+        strategy::converted(&mut object, kind);
         meta::set(&mut object, "uid", random::uuid());
         meta::set(&mut object, "creationTimestamp", clock::rfc3339_seconds(clock::now()));
         // What admission adds has no owner.

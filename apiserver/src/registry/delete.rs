@@ -57,7 +57,7 @@ impl DeleteOptions {
                 encode::Media::Protobuf => {
                     body::read(&call.content_type, &call.body, &kind, FieldValidation::Ignore)?.object
                 }
-                encode::Media::Yaml => serde_yaml_ng::from_slice(&call.body)
+                encode::Media::Yaml => coracle_api::decode::any(&call.body)
                     .map_err(|error| Status::bad_request(format!("error decoding DeleteOptions: {error}")))?,
                 encode::Media::Json => serde_json::from_slice(&call.body)
                     .map_err(|error| Status::bad_request(format!("error decoding DeleteOptions: {error}")))?,
@@ -104,8 +104,8 @@ impl DeleteOptions {
 
 /// What a delete does to an object now.
 enum Step {
-    /// It goes.
-    Remove,
+    /// It goes, and is told of like this.
+    Remove(Value),
     /// It stays, marked like this.
     Mark(Value),
     /// It is being deleted already.
@@ -178,15 +178,18 @@ impl Registry {
             check(at, options, &old)?;
             self.mutate(at, DELETE, Some(&old), &mut Value::Null).await?;
             self.admit(at, DELETE, Some(&old), &Value::Null).await?;
+            let mut told = Value::Null;
             let written = match step(at, options, &old) {
                 Step::Nothing => return Ok((Outcome::Stored(current), false)),
-                Step::Remove if options.dry_run => {
-                    return Ok((Outcome::Dry(convert::to(&at.kind, &old).as_ref().clone()), true));
+                Step::Remove(last) if options.dry_run => {
+                    return Ok((Outcome::Dry(convert::to(&at.kind, &Arc::new(last)).as_ref().clone()), true));
                 }
                 Step::Mark(object) if options.dry_run => return Ok((Outcome::Dry(object), false)),
-                Step::Remove => {
+                Step::Remove(last) => {
                     let beside = self.allocator.freed(&at.kind, &old);
-                    (self.store.remove(&at.resource, &current, &beside).await?, true)
+                    let removed = self.store.remove(&at.resource, &current, &beside).await?;
+                    told = last;
+                    (removed, true)
                 }
                 Step::Mark(object) => {
                     let lease = self.allocator.lease(&at.resource).await?;
@@ -196,7 +199,11 @@ impl Registry {
             };
             match written {
                 // A deletion tells of the object as it was.
-                (Written::Done(_), true) => return Ok((Outcome::Stored(told(at, options, &current)), true)),
+                (Written::Done(_), true) => {
+                    let last = crate::storage::entry::stored(&told).into();
+                    let entry = Entry::new(&current.tail, current.revision, last);
+                    return Ok((Outcome::Stored(Arc::new(entry)), true));
+                }
                 (Written::Done(entry), false) => return Ok((Outcome::Stored(entry), false)),
                 (Written::Moved(found), _) => current = found.ok_or_else(|| at.not_found())?,
                 (Written::Taken, _) => {}
@@ -211,20 +218,6 @@ fn warnings(at: &At, options: &DeleteOptions) -> Vec<String> {
     const TEXT: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
     let warned = at.kind.kind == "Job" && options.propagation.is_none();
     if warned { vec![TEXT.to_owned()] } else { Vec::new() }
-}
-
-/// The last state of a removed object, with the marks of its deletion where its kind has grace.
-fn told(at: &At, options: &DeleteOptions, current: &Arc<Entry>) -> Arc<Entry> {
-    if !at.strategy().graceful_delete {
-        return current.clone();
-    }
-    let mut object = current.value().as_ref().clone();
-    if object["metadata"]["deletionTimestamp"].is_null() {
-        let grace = options.grace.unwrap_or(0).max(0);
-        meta::set(&mut object, "deletionTimestamp", clock::rfc3339_seconds(clock::now()));
-        meta::set(&mut object, "deletionGracePeriodSeconds", grace.min(0));
-    }
-    Arc::new(Entry::new(&current.tail, current.revision, crate::storage::entry::stored(&object).into()))
 }
 
 fn check(at: &At, options: &DeleteOptions, object: &Value) -> Result<(), Status> {
@@ -295,9 +288,11 @@ fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
     }
     let held = !finalizers.is_empty() || namespace_held;
     let marked = meta::field(old, "deletionTimestamp").parse::<jiff::Timestamp>().ok();
+    let graceful = at.strategy().graceful_delete;
     let Some(marked) = marked else {
-        if left == 0 && !held {
-            return Step::Remove;
+        let removed = left == 0 && !held;
+        if removed && !graceful {
+            return Step::Remove(old.clone());
         }
         mark(&mut object, clock::now(), left);
         if let Some(generation) =
@@ -308,15 +303,16 @@ fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
         if namespace_held {
             object["status"]["phase"] = json!("Terminating");
         }
-        return Step::Mark(object);
+        return if removed { Step::Remove(object) } else { Step::Mark(object) };
     };
     let before = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
-    if !held && (left == 0 || before == 0) {
-        return Step::Remove;
-    }
-    if options.grace.is_some() && left < before {
+    let shortened = left < before && (options.grace.is_some() || left == 0);
+    if shortened {
         let since = marked - jiff::SignedDuration::from_secs(before);
         mark(&mut object, since, left);
+    }
+    if !held && (left == 0 || before == 0) {
+        return Step::Remove(object);
     }
     if object == *old { Step::Nothing } else { Step::Mark(object) }
 }

@@ -17,6 +17,7 @@ mod read;
 mod review;
 mod scale;
 mod select;
+mod shown;
 mod update;
 mod watch;
 

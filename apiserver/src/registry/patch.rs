@@ -3,7 +3,7 @@
 use super::body::{Read, judged};
 use super::options::{FieldValidation, WriteOptions};
 use super::update::{Made, fits_url};
-use super::{At, Call, Registry, Reply};
+use super::{At, Call, Registry, Reply, shown};
 use coracle_api::apply::{self, ApplyError, Writer};
 use coracle_api::decode;
 use coracle_api::kinds::Kind;
@@ -24,7 +24,7 @@ impl Registry {
         let accepted: &[&str] =
             if kind.custom.is_some() { &[JSON, MERGE, APPLY] } else { &[JSON, MERGE, STRATEGIC, APPLY] };
         if !accepted.contains(&call.content_type.as_str()) {
-            return Err(Status::unsupported_media_type(accepted));
+            return Err(unsupported(&kind, accepted));
         }
         let applies = call.content_type == APPLY;
         let options = WriteOptions::read(call, "PatchOptions", applies)?;
@@ -50,6 +50,7 @@ impl Registry {
         let Read { object: mut config, warnings } =
             judged(decoded, at.options.validation, || "error strict decoding YAML: ".to_owned())?;
         is_of(&config, &kind)?;
+        apply::declared(&config, &kind).map_err(refused)?;
         fits_url(&mut config, &at)?;
         let now = clock::rfc3339_seconds(clock::now());
         let writer = Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
@@ -85,6 +86,16 @@ impl Registry {
     }
 }
 
+/// Built-in kinds refuse by their route, custom ones by their handler.
+fn unsupported(kind: &Kind, accepted: &[&str]) -> Status {
+    if kind.custom.is_some() {
+        return Status::unsupported_media_type(accepted);
+    }
+    let mut status = Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type");
+    status.details = serde_json::json!({});
+    status
+}
+
 fn applied(
     old: Option<&Value>,
     config: &Value,
@@ -92,12 +103,16 @@ fn applied(
     writer: &Writer<'_>,
     force: bool,
 ) -> Result<Value, Status> {
-    let object = apply::apply(old, config, kind, writer, force).map_err(|error| match error {
+    let object = apply::apply(old, config, kind, writer, force).map_err(refused)?;
+    decode::canonical(object, kind).map(|decoded| decoded.object).map_err(|text| Status::new(500, "", text))
+}
+
+fn refused(error: ApplyError) -> Status {
+    match error {
         ApplyError::Conflict(status) => *status,
         ApplyError::Malformed(text) => Status::bad_request(text),
         ApplyError::Undeclared(text) => Status::new(500, "", text),
-    })?;
-    decode::canonical(object, kind).map(|decoded| decoded.object).map_err(|text| Status::new(500, "", text))
+    }
 }
 
 /// An applied configuration must say what it is of.
@@ -132,9 +147,18 @@ pub(super) fn patched(
         PatchError::Malformed(text) => Status::bad_request(text),
         PatchError::Unprocessable(text) => Status::new(422, "Invalid", text),
     })?;
-    let shown = Value::String(object.to_string());
-    let decoded = decode::canonical(object, kind).map_err(|text| {
-        Status::invalid(&GroupResource::default(), "", &[FieldError::invalid("patch", &shown, text)])
-    })?;
+    let unfit = |shown: String, text: String| {
+        let fault = FieldError::invalid("patch", &Value::String(shown), text);
+        Status::invalid(&GroupResource::default(), "", &[fault])
+    };
+    let shown = |object: &Value| match content_type {
+        STRATEGIC => shown::go_map(&decode::any(body).unwrap_or_default()),
+        _ => shown::patched(object, old, kind),
+    };
+    let decoded = decode::canonical(object.clone(), kind).map_err(|text| unfit(shown(&object), text))?;
+    if validation == FieldValidation::Strict && !decoded.findings.is_empty() {
+        let text = format!("strict decoding error: {}", decoded.findings.join(", "));
+        return Err(unfit(shown(&object), text));
+    }
     judged(decoded, validation, String::new)
 }

@@ -6,13 +6,15 @@ use crate::storage::encode::{self, ListMeta};
 use crate::storage::entry::Entry;
 use crate::storage::{Resource, keys, unreachable};
 use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use base64::alphabet::URL_SAFE;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
 use bytes::Bytes;
+use coracle_api::decode;
 use coracle_api::status::{FieldError, GroupResource, Status};
 use coracle_etcd::KvError;
 use coracle_etcd::kv::prefix_end;
 use coracle_etcd::proto::RangeRequest;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
 
 const CONTINUE_GONE: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.";
@@ -95,15 +97,31 @@ impl Page {
     }
 }
 
+/// As Go reads them: whatever the last, unused bits are.
+const TOKENS: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
+
+/// Go's words.
+fn base64_fault(fault: &base64::DecodeError) -> String {
+    let at = match fault {
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
+        base64::DecodeError::InvalidLength(length) => length.saturating_sub(1),
+        base64::DecodeError::InvalidPadding => 0,
+    };
+    format!("illegal base64 data at input byte {at}")
+}
+
 fn sealed(revision: u64, start: &str) -> String {
     let token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{start}\0")});
-    BASE64_URL_SAFE_NO_PAD.encode(token.to_string())
+    TOKENS.encode(token.to_string())
 }
 
 fn opened(token: &str) -> Result<(u64, String), Status> {
     let wrong = |error: &str| Status::bad_request(format!("invalid continue token: {error}"));
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|error| wrong(&error.to_string()))?;
-    let token: Value = serde_json::from_slice(&bytes).map_err(|error| wrong(&error.to_string()))?;
+    let bytes = TOKENS
+        .decode(token)
+        .map_err(|error| wrong(&format!("continue key is not valid: {}", base64_fault(&error))))?;
+    let token = decode::document_of_json(&bytes)
+        .map_err(|error| wrong(&format!("continue key is not valid: {error}")))?;
     match (token["rv"].as_u64(), token["start"].as_str()) {
         (Some(revision), Some(start)) if token["v"] == "meta.k8s.io/v1" => Ok((revision, start.to_owned())),
         _ => Err(wrong("unrecognized encoded version")),

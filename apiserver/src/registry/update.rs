@@ -105,6 +105,7 @@ impl Registry {
         let Made { mut object, mut warnings, owned } = make(&old)?;
         self.check_version(at, &mut object, &old)?;
         defaults::apply(&mut object, kind);
+        strategy::converted(&mut object, kind);
         strategy::prepare_update(&mut object, &old, kind, &at.info.subresource);
         // What admission changes has no owner.
         if !owned {

@@ -166,6 +166,12 @@ impl Cache {
         self.version.load(Ordering::Acquire)
     }
 
+    /// Tells of changes.
+    #[must_use]
+    pub fn moved(&self) -> watch::Receiver<u64> {
+        self.moved.subscribe()
+    }
+
     /// One object.
     #[must_use]
     pub fn get(&self, tail: &str) -> Option<Arc<Entry>> {

@@ -188,7 +188,9 @@ pub fn values<'a>(
             json!({"kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(), "metadata": metadata, "items": items})
         }
         Shape::Partial => {
-            let items: Vec<Value> = objects.into_iter().map(partial).collect();
+            // Kubernetes leaves the list unset where nothing is in it.
+            let items: Option<Vec<Value>> = Some(objects.into_iter().map(partial).collect());
+            let items = items.filter(|items| !items.is_empty());
             json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
         }
         Shape::Table(include) => tabled(kind, metadata, objects, include, true),
@@ -239,6 +241,11 @@ fn tabled<'a>(
     with_columns: bool,
 ) -> Value {
     let now = clock::now();
+    let mut objects: Vec<&Value> = objects.into_iter().collect();
+    if kind.kind == "FlowSchema" {
+        // In the order in which requests are matched.
+        objects.sort_by_key(|object| object["spec"]["matchingPrecedence"].as_i64());
+    }
     let rows: Vec<Value> = objects
         .into_iter()
         .map(|object| {
@@ -250,6 +257,8 @@ fn tabled<'a>(
             json!({"cells": table::cells(kind, object, now), "object": shown})
         })
         .collect();
+    // Kinds without a printer of their own leave the rows unset where there are none.
+    let rows = Some(rows).filter(|rows| !rows.is_empty() || kind.kind != "CustomResourceDefinition");
     let columns = if with_columns { table::columns(kind) } else { json!([]) };
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows})
 }

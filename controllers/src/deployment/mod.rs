@@ -164,14 +164,14 @@ fn forget_old(deployment: &Deployment, sets: &revision::Sets) -> Vec<Action> {
     .collect()
 }
 
-/// Records a revision on the Deployment itself.
+/// Records a revision on the Deployment itself, by its status: through the main resource it would count as a new generation.
 fn annotate(deployment: &Deployment, revision: i64) -> Option<Action> {
     let known = deployment.metadata.annotations.as_ref().and_then(|all| all.get(revision::REVISION));
     let wanted = revision.to_string();
     (known != Some(&wanted)).then(|| Action::Patch {
         resource: &DEPLOYMENT,
         key: Key::of(&deployment.metadata),
-        subresource: "",
+        subresource: "status",
         patch: json!({ "metadata": { "annotations": { revision::REVISION: wanted } } }),
     })
 }

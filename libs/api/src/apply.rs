@@ -101,13 +101,6 @@ pub fn apply(
         return Err(ApplyError::Malformed("metadata.managedFields must be nil".to_owned()));
     }
     let shape = shape::of(kind);
-    if let Some(path) = undeclared(&shape, config) {
-        let (namespace, name) = (meta::namespace(config), meta::name(config));
-        let gvk = format!("{}/{}, Kind={}", kind.group, kind.version, kind.kind);
-        return Err(ApplyError::Undeclared(format!(
-            "failed to create typed patch object ({namespace}/{name}; {gvk}): {path}: field not declared in schema"
-        )));
-    }
     let mut owners =
         live.and_then(|live| Owners::decode(&live["metadata"]["managedFields"])).unwrap_or_default();
     let mut before = live.cloned().unwrap_or_else(|| Value::Object(Map::new()));
@@ -138,6 +131,19 @@ pub fn apply(
     }
     set_entries(&mut merged, owners.encode());
     Ok(merged)
+}
+
+/// Whether the type of `config` has all fields that it names.
+///
+/// # Errors
+/// [`ApplyError::Undeclared`].
+pub fn declared(config: &Value, kind: &Kind) -> Result<(), ApplyError> {
+    let Some(path) = undeclared(&shape::of(kind), config) else { return Ok(()) };
+    let (namespace, name) = (meta::namespace(config), meta::name(config));
+    let gvk = format!("{}/{}, Kind={}", kind.group, kind.version, kind.kind);
+    Err(ApplyError::Undeclared(format!(
+        "failed to create typed patch object ({namespace}/{name}; {gvk}): {path}: field not declared in schema"
+    )))
 }
 
 /// The first field that a built-in type does not have. Custom resources are pruned by their own rules.

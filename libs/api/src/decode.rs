@@ -2,11 +2,13 @@
 
 mod canonical;
 mod json;
+mod yaml;
 
 use crate::kinds::{self, Kind};
 use crate::schema;
 use crate::status::go_quoted;
 use serde_json::{Map, Value};
+use std::sync::LazyLock;
 
 /// Findings that are told at most.
 const FINDINGS_MAX: usize = 100;
@@ -54,12 +56,9 @@ pub fn yaml(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
     {
         return Ok(decoded);
     }
-    let object: Value = serde_yaml_ng::from_slice(body).map_err(|error| {
-        let text = error.to_string();
-        let at = error.location().map(|at| format!("line {}: ", at.line())).unwrap_or_default();
-        unrecognized(body, kind, &format!("yaml: {at}{}", text.split(" at line").next().unwrap_or_default()))
-    })?;
-    typed(object, Vec::new(), body, kind)
+    let document = yaml::parse(body).map_err(|error| unrecognized(body, kind, &error))?;
+    let findings = repeated(&document.duplicates).into_iter().collect();
+    typed(document.value, findings, body, kind)
 }
 
 /// A JSON or YAML document as it was sent, with its duplicate fields.
@@ -73,21 +72,38 @@ pub fn document(body: &[u8]) -> Result<Decoded, String> {
     {
         return Ok(Decoded { object, findings });
     }
-    let object: Value = serde_yaml_ng::from_slice(body).map_err(|error| {
-        let at = error.location().map(|at| format!("line {}: ", at.line())).unwrap_or_default();
-        let text = error.to_string();
-        format!(
-            "error converting YAML to JSON: yaml: {at}{}",
-            text.split(" at line").next().unwrap_or_default()
-        )
-    })?;
+    findings.clear();
+    let read = yaml::parse(body).map_err(|error| format!("error converting YAML to JSON: {error}"))?;
+    let object = read.value;
+    findings.extend(repeated(&read.duplicates).map(|text| format!("error converting YAML to JSON: {text}")));
     if !object.is_object() {
         let found = canonical::found(&object);
         return Err(format!(
             "json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
         ));
     }
-    Ok(Decoded { object, findings: Vec::new() })
+    Ok(Decoded { object, findings })
+}
+
+/// go-yaml tells of all repeated keys at once.
+fn repeated(duplicates: &[String]) -> Option<String> {
+    (!duplicates.is_empty()).then(|| format!("yaml: unmarshal errors:\n  {}", duplicates.join("\n  ")))
+}
+
+/// A JSON text as a value.
+///
+/// # Errors
+/// What is wrong with it, in Go's words.
+pub fn document_of_json(body: &[u8]) -> Result<Value, String> {
+    json::parse(body, &mut Vec::new())
+}
+
+/// A YAML or JSON text as a value, whatever it is of.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn any(body: &[u8]) -> Result<Value, String> {
+    yaml::parse(body).map(|document| document.value)
 }
 
 /// Brings an object that was changed by a patch into canonical form, with the same findings (types, unknown fields).
@@ -96,6 +112,17 @@ pub fn document(body: &[u8]) -> Result<Decoded, String> {
 /// The Go-style type error, e.g. `json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32`.
 pub fn canonical(object: Value, kind: &Kind) -> Result<Decoded, String> {
     shaped(object, Vec::new(), kind)
+}
+
+/// The fields of standard metadata in the order in which Go writes them.
+#[must_use]
+pub fn metadata_fields() -> &'static [String] {
+    static FIELDS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let fields =
+            schema::object_meta().map(schema::message).into_iter().flat_map(|message| &message.fields);
+        fields.map(|field| field.name.clone()).collect()
+    });
+    &FIELDS
 }
 
 /// Makes an object of a type canonical, without kind and apiVersion.

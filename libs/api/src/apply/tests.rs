@@ -164,7 +164,9 @@ fn refuses_what_it_cannot_own() {
     let refused = |change: fn(&mut Value)| {
         let mut config = map(json!({"a": "1"}));
         change(&mut config);
-        apply(None, &config, &config_map(), &writer("one", "t"), false).unwrap_err()
+        super::declared(&config, &config_map())
+            .and_then(|()| apply(None, &config, &config_map(), &writer("one", "t"), false).map(drop))
+            .unwrap_err()
     };
     assert_eq!(
         refused(|config| config["nope"] = 1.into()),

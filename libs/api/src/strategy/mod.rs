@@ -47,6 +47,15 @@ pub fn of(kind: &Kind) -> Strategy {
     }
 }
 
+/// What Kubernetes' conversion to its inner form and back adds to what a client sent. It belongs to the writer.
+pub fn converted(object: &mut Value, kind: &Kind) {
+    match rows::of(kind).kind {
+        "DaemonSet" => special::told_template_generation(object),
+        "Node" => special::node(object),
+        _ => {}
+    }
+}
+
 /// Before validation of a create: clears status, sets generation 1, and the kind's own rules. Server-allocated
 /// values (uid, clusterIP, node ports, tokens) are not set here.
 pub fn prepare_create(object: &mut Value, kind: &Kind) {

@@ -21,6 +21,14 @@ pub(super) fn template_generation(set: &mut Value, old: Option<&Value>) {
     put(&mut set["metadata"]["annotations"], TEMPLATE_GENERATION, Some(json!(generation.to_string())));
 }
 
+/// Who sends none sends zero.
+pub(super) fn told_template_generation(set: &mut Value) {
+    let annotations = &mut set["metadata"]["annotations"];
+    if annotations.get(TEMPLATE_GENERATION).is_none() {
+        put(annotations, TEMPLATE_GENERATION, Some(json!("0")));
+    }
+}
+
 /// The namespace controller removes this finalizer once the namespace is empty.
 pub(super) fn namespace(namespace: &mut Value) {
     let spec = &mut namespace["spec"];

@@ -1,5 +1,7 @@
 //! The whole way of a request, over a store in memory.
 
+mod answers;
+
 use crate::{Args, Server};
 use axum::body::Body;
 use bytes::Bytes;
@@ -61,6 +63,24 @@ impl Fixture {
         let code = response.status().as_u16();
         let bytes = response.into_body().collect().await.expect("body").to_bytes();
         (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    /// With a body of any text.
+    async fn text(&self, method: &str, path: &str, kind: &str, body: &str) -> (u16, Value) {
+        let request = Request::builder().method(method).uri(path).header("content-type", kind);
+        let request = request.body(Body::from(body.to_owned())).expect("request");
+        let response = self.server.answer(Some(self.admin.clone()), request).await;
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.expect("body").to_bytes();
+        (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    /// A GET with `Accept`.
+    async fn accepted(&self, path: &str, accept: &str) -> Value {
+        let request = Request::builder().uri(path).header("accept", accept).body(Body::empty());
+        let response = self.server.answer(Some(self.admin.clone()), request.expect("request")).await;
+        let bytes = response.into_body().collect().await.expect("body").to_bytes();
+        serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
     async fn call(&self, method: &str, path: &str, body: Value) -> (u16, Value) {

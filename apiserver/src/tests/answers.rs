@@ -1,0 +1,161 @@
+//! What single requests are answered, as Kubernetes' own answers were recorded.
+
+use super::Fixture;
+use coracle_etcd::memory::MemoryKv;
+use serde_json::{Value, json};
+
+const JSON: &str = "application/json";
+const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const YAML: &str = "application/yaml";
+const APPLY: &str = "application/apply-patch+yaml";
+const MAP: &str = "/api/v1/namespaces/default/configmaps/c";
+const PARTIAL: &str = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+
+#[tokio::test]
+async fn refusals_have_kubernetes_words() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let maps = MAP.trim_end_matches("/c");
+    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "c"}});
+    assert_eq!(fixture.call("POST", maps, map).await.0, 201);
+    let nope = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\nnope: 1\n";
+    let rows: &[(&str, &str, &str, &str, u16, &str)] = &[
+        // method, path, content type, body, code, end of the message
+        ("GET", "/apis/apps/v9", "", "", 404, "the server could not find the requested resource"),
+        ("GET", "/api/v1/nope", "", "", 404, "the server could not find the requested resource"),
+        ("PATCH", MAP, JSON, "{}", 415, "415: Unsupported Media Type"),
+        (
+            "PATCH",
+            &format!("{MAP}?fieldValidation=Strict"),
+            MERGE,
+            r#"{"nope":1}"#,
+            422,
+            "strict decoding error: unknown field \"nope\"",
+        ),
+        (
+            "PATCH",
+            MAP,
+            STRATEGIC,
+            r#"{"data":{"x":1}}"#,
+            422,
+            "patch: Invalid value: \"map[data:map[x:1]]\": json: cannot unmarshal number into Go struct field ConfigMap.data of type string",
+        ),
+        (
+            "PATCH",
+            &format!("{MAP}?fieldManager=m"),
+            APPLY,
+            nope,
+            500,
+            "failed to create typed patch object (/c; /v1, Kind=ConfigMap): .nope: field not declared in schema",
+        ),
+        (
+            "POST",
+            maps,
+            YAML,
+            "kind: ConfigMap\napiVersion: v1\nmetadata:\n  name: y\n",
+            400,
+            "cannot unmarshal bool into Go struct field ObjectMeta.metadata.name of type string",
+        ),
+        (
+            "POST",
+            maps,
+            YAML,
+            "kind: ConfigMap\nmetadata:\n  name: c\n bad\n",
+            400,
+            "yaml: line 3: did not find expected key (6b696e643a20436f6e6669674d61700a6d657461646174613a0a20206e61 ...)",
+        ),
+        (
+            "GET",
+            &format!("{maps}?limit=1&continue=bad"),
+            "",
+            "",
+            400,
+            "continue key is not valid: invalid character 'm' looking for beginning of value",
+        ),
+    ];
+    for (method, path, kind, body, code, end) in rows {
+        let (got, status) = fixture.text(method, path, kind, body).await;
+        let message = status["message"].as_str().unwrap_or_default();
+        assert!(got == *code && message.ends_with(end), "{method} {path} {body}: {got} {status}");
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn empty_lists_are_null_where_go_leaves_them_unset() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let rows = [
+        ("/api/v1/namespaces/default/pods", "application/json", "items", json!([])),
+        ("/api/v1/namespaces/default/pods", PARTIAL, "items", Value::Null),
+        ("/api/v1/namespaces/default/pods", TABLE, "rows", json!([])),
+        ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", TABLE, "rows", Value::Null),
+    ];
+    for (path, accept, list, want) in rows {
+        let answer = fixture.accepted(path, accept).await;
+        assert_eq!(answer.get(list), Some(&want), "{path} as {accept}");
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_goes_at_once_is_told_of_with_the_marks_of_its_deletion() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let account = json!({"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": "default"}});
+    fixture.call("POST", "/api/v1/namespaces/default/serviceaccounts", account).await;
+    let pod = |node: &str| {
+        json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "p"},
+            "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}})
+    };
+    // Nobody runs it: gone at once.
+    assert_eq!(fixture.call("POST", pods, pod("")).await.0, 201);
+    let (_, gone) = fixture.call("DELETE", &format!("{pods}/p"), Value::Null).await;
+    let marks = |pod: &Value| {
+        (pod["metadata"]["generation"].clone(), pod["metadata"]["deletionGracePeriodSeconds"].clone())
+    };
+    assert_eq!(marks(&gone), (json!(2), json!(0)), "{gone}");
+    // A node runs it: marked, then gone by force.
+    assert_eq!(fixture.call("POST", pods, pod("n")).await.0, 201);
+    for (seconds, want) in [(3, (2, 3)), (9, (2, 3)), (-1, (2, 1)), (0, (2, 0))] {
+        let (_, told) =
+            fixture.call("DELETE", &format!("{pods}/p"), json!({"gracePeriodSeconds": seconds})).await;
+        assert_eq!(marks(&told), (json!(want.0), json!(want.1)), "{seconds}");
+    }
+    assert_eq!(fixture.call("GET", &format!("{pods}/p"), Value::Null).await.0, 404);
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn what_conversion_adds_belongs_to_the_writer() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let node = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n"}, "spec": {"podCIDR": "10.9.0.0/24"}});
+    let (_, node) = fixture.call("POST", "/api/v1/nodes", node).await;
+    let owned = &node["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"];
+    assert!(owned["f:podCIDRs"]["v:\"10.9.0.0/24\""].is_object(), "{node}");
+    let set = json!({"kind": "DaemonSet", "apiVersion": "apps/v1", "metadata": {"name": "d"}, "spec": {
+        "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let (_, set) = fixture.call("POST", "/apis/apps/v1/namespaces/default/daemonsets", set).await;
+    let owned = &set["metadata"]["managedFields"][0]["fieldsV1"]["f:metadata"]["f:annotations"];
+    assert!(owned["f:deprecated.daemonset.template.generation"].is_object(), "{set}");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn flow_schemas_are_there_and_tell_of_their_priority_level() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let path = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
+    let told = async {
+        loop {
+            let table = fixture.accepted(path, TABLE).await;
+            let rows = table["rows"].as_array().cloned().unwrap_or_default();
+            if rows.len() == 11 && rows.iter().all(|row| row["cells"][5] == "False") {
+                return rows[0]["cells"][0].clone();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let first = tokio::time::timeout(std::time::Duration::from_secs(20), told).await.expect("told in time");
+    assert_eq!(first, "exempt");
+    fixture.stop().await;
+}
