@@ -13,8 +13,6 @@ use prometheus_client::registry::Registry;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// All pages.
-pub(super) const PATHS: [&str; 5] = ["/health", "/livez", "/readyz", "/version", "/metrics"];
 /// How long a health check may wait for a majority.
 const CHECK_MAX: Duration = Duration::from_secs(5);
 /// The pages' content type, as Prometheus wants it.

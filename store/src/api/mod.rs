@@ -104,7 +104,6 @@ fn routes(api: &Api, pages: axum::Router) -> Routes {
         .add_service(MaintenanceServer::new(api.clone()).max_decoding_message_size(bytes_max));
     // The services' own answer to paths that nobody serves is gRPC's, which stays.
     let router = std::mem::take(routes.axum_router_mut());
-    *routes.axum_router_mut() =
-        http::PATHS.iter().fold(router, |router, path| router.route_service(path, pages.clone()));
+    *routes.axum_router_mut() = router.merge(pages);
     routes.prepare()
 }
