@@ -1,3 +1,5 @@
+//! The image against the machine: what was written is read back, whatever was cut off; the mark never runs ahead.
+
 use super::*;
 use crate::command::{Command, Op};
 use coracle_etcd::proto::{

@@ -180,47 +180,6 @@ fn a_write_after_the_leader_died_takes_little_longer_than_the_election_timeout()
     assert!(gaps[3] < Duration::from_millis(1500), "{gaps:?}");
 }
 
-/// Prints how many changes and reads a second three members do here; run it by hand, in a release build.
-#[test]
-#[ignore = "a measurement"]
-fn throughput() {
-    let cluster = Cluster::beating(3, 10_000, 50);
-    let (leader, follower) = (cluster.leader(), cluster.follower());
-    for (name, at) in [("leader", leader), ("follower", follower)] {
-        for clients in [1, 16, 128] {
-            let member = cluster.member(at);
-            let each = if clients == 1 { 300 } else { 6_000 / clients };
-            for reads in [false, true] {
-                let node = member.node.clone();
-                let began = Instant::now();
-                member.run(async move {
-                    let client = |client: usize| {
-                        let node = node.clone();
-                        async move {
-                            for number in 0..each {
-                                if reads {
-                                    node.read_barrier().await.expect("reads");
-                                    continue;
-                                }
-                                let key = format!("/registry/{client}/{number}");
-                                let put = PutRequest {
-                                    key: key.into(),
-                                    value: vec![7; 1024].into(),
-                                    ..Default::default()
-                                };
-                                node.commit(Op::Put(put)).await.expect("commits");
-                            }
-                        }
-                    };
-                    futures::future::join_all((0..clients).map(client)).await;
-                });
-                let rate = (clients * each) as f64 / began.elapsed().as_secs_f64();
-                println!("{name}, {clients} clients, reads {reads}: {rate:.0}/s");
-            }
-        }
-    }
-}
-
 #[test]
 fn a_leader_that_is_stopped_hands_over_first() {
     let mut cluster = Cluster::new(3, 10_000);

@@ -99,7 +99,7 @@ async fn eventually_async(look: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !look() {
         assert!(Instant::now() < deadline, "never");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        coracle_daemon::clock::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -9,9 +9,8 @@ use std::sync::mpsc::{Receiver, channel};
 /// Where a member process finds what it is: data folder, its number, and all ports.
 const WHO: &str = "CORACLE_TEST_MEMBER";
 
-/// The body of a member process: it does what lines on its standard input say, and answers with lines that begin with `@`.
+/// The body of a member process, and nothing in a run of the tests themselves: it does what lines on its standard input say, and answers with lines that begin with `@`.
 #[test]
-#[ignore = "runs as a process of another test"]
 fn member_process() {
     let Ok(who) = std::env::var(WHO) else { return };
     let parts: Vec<&str> = who.split(',').collect();
@@ -76,7 +75,7 @@ struct Process {
 fn spawn(folder: &Path, at: usize, ports: &[u16]) -> Process {
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
     let mut child = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "raft::tests::kill::member_process", "--ignored", "--nocapture"])
+        .args(["--exact", "raft::tests::kill::member_process", "--nocapture"])
         .env(WHO, format!("{},{at},{}", folder.display(), ports.join(",")))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -112,21 +111,20 @@ impl Drop for Process {
     }
 }
 
+/// Starts these members at the same time: none is up before a majority is.
+fn spawn_all(folder: &Path, members: &[usize], ports: &[u16]) -> Vec<Process> {
+    std::thread::scope(|scope| {
+        let starting: Vec<_> =
+            members.iter().map(|&at| scope.spawn(move || spawn(folder, at, ports))).collect();
+        starting.into_iter().map(|one| one.join().expect("starts")).collect()
+    })
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_however_often_members_are_killed() {
     let folder = tempfile::tempdir().expect("folder");
     let ports: Vec<u16> = (0..3).map(|_| NEXT_PORT.fetch_add(1, Ordering::Relaxed)).collect();
-    let mut members: Vec<Process> = std::thread::scope(|scope| {
-        let starting: Vec<_> = (0..3)
-            .map(|at| {
-                scope.spawn({
-                    let (folder, ports) = (folder.path(), &ports);
-                    move || spawn(folder, at, ports)
-                })
-            })
-            .collect();
-        starting.into_iter().map(|one| one.join().expect("starts")).collect()
-    });
+    let mut members = spawn_all(folder.path(), &[0, 1, 2], &ports);
     let mut acknowledged = BTreeMap::new();
     for round in 0..9 {
         for (at, member) in members.iter_mut().enumerate() {
@@ -158,13 +156,7 @@ fn nothing_acknowledged_is_lost_however_often_members_are_killed() {
                 }
             }
         }
-        let ports = &ports;
-        let folder = folder.path();
-        let back: Vec<Process> = std::thread::scope(|scope| {
-            let starting: Vec<_> =
-                all.iter().map(|&at| scope.spawn(move || spawn(folder, at, ports))).collect();
-            starting.into_iter().map(|one| one.join().expect("starts")).collect()
-        });
+        let back = spawn_all(folder.path(), &all, &ports);
         for (at, process) in all.iter().zip(back) {
             members[*at] = process;
         }
