@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Duration;
 use store::command::Command;
 use store::machine::{Machine, Restore};
-use store::wal::{Durability, Entry, EntryId, LogState, Options, Record, Wal, WalError};
+use store::wal::{Durability, Entry, EntryId, LogState, Observer, Options, Record, Wal, WalError};
 use store::watch::Hub;
 
 /// Small segments, so that they change often.
@@ -45,6 +46,14 @@ pub struct Member {
     pub open: Vec<Record>,
 }
 
+/// Nobody wants to know how a simulated disk does.
+struct NoOneAsks;
+
+impl Observer for NoOneAsks {
+    fn synced(&self, _: Duration) {}
+    fn has_room(&self, _: bool) {}
+}
+
 impl Member {
     pub fn new(name: usize, disk: SimDisk) -> Self {
         Self { name, disk, snapshot: None, running: None, promised: LogState::default(), open: Vec::new() }
@@ -55,7 +64,7 @@ impl Member {
     /// # Errors
     /// The log refuses to open though nothing but the power failed, or the snapshot cannot be restored.
     pub fn start(&mut self) -> Result<Option<LogState>, String> {
-        let opened = Wal::open(Arc::new(self.disk.clone()), OPTIONS, Box::new(|_| ()));
+        let opened = Wal::open(Arc::new(self.disk.clone()), OPTIONS, NoOneAsks);
         let (wal, log) = match opened {
             Ok(opened) => opened,
             Err(WalError::Folder { .. } | WalError::Segment { .. }) => return Ok(None),
