@@ -36,7 +36,8 @@ impl Health {
 
 fn checks(server: &Server, path: &str) -> Vec<(&'static str, bool)> {
     let mut checks = vec![("ping", true), ("log", true)];
-    checks.push(("etcd", path == "livez" || server.store.progress() > 0));
+    let reached = server.store.progress() > 0 && server.store.connected();
+    checks.push(("etcd", path == "livez" || reached));
     if path != "livez" {
         checks.push(("poststarthook/bootstrap", path == "healthz" || *server.health.bootstrapped.borrow()));
     }

@@ -106,8 +106,10 @@ impl Registry {
             (Some(opening), revision, cursor)
         } else {
             let at = start.at.filter(|at| *at > 0).unwrap_or_else(|| self.store.progress());
-            let cursor = resource.cache.cursor(at).map_err(|gone| expired(gone, at))?;
-            (None, at, cursor)
+            match resource.cache.cursor(at) {
+                Ok(cursor) => (None, at, cursor),
+                Err(gone) => return over(call.format, &expired(gone, at)),
+            }
         };
         let bookmarks = call.flag("allowWatchBookmarks").then(|| {
             let mut ticks = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
@@ -136,6 +138,13 @@ impl Registry {
         let content_type = call.format.content_type(true);
         Ok(Reply { code: 200, content_type, warnings: Vec::new(), body: ReplyBody::Stream(stream.boxed()) })
     }
+}
+
+/// A watch that cannot begin: clients are told in the stream, as of a watch that cannot go on.
+fn over(format: Format, status: &Status) -> Result<Reply, Status> {
+    let frame = encode::told(format, "ERROR", &status.to_value())?;
+    let body = ReplyBody::Stream(futures::stream::iter([frame]).boxed());
+    Ok(Reply { code: 200, content_type: format.content_type(true), warnings: Vec::new(), body })
 }
 
 /// The objects that are there already, and the mark of their end.

@@ -63,8 +63,7 @@ impl Format {
     #[must_use]
     pub fn content_type(self, stream: bool) -> &'static str {
         match (self.media, stream) {
-            (Media::Json, false) => "application/json",
-            (Media::Json, true) => "application/json;stream=watch",
+            (Media::Json, _) => "application/json",
             (Media::Yaml, _) => "application/yaml",
             (Media::Protobuf, false) => "application/vnd.kubernetes.protobuf",
             (Media::Protobuf, true) => "application/vnd.kubernetes.protobuf;stream=watch",

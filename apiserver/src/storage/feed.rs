@@ -32,19 +32,24 @@ pub async fn run(store: Arc<Store>, tasks: Tasks) -> anyhow::Result<()> {
 
 async fn feed(store: &Store) {
     let mut next: Option<u64> = None;
+    // What goes on failing is told once.
+    let mut told = false;
     loop {
         let from = match next {
             Some(revision) => revision,
             None => match load(store).await {
                 Ok(revision) => revision,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot read the store; trying again");
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "cannot read the store; trying again");
+                    }
                     coracle_daemon::clock::sleep(RETRY).await;
                     continue;
                 }
             },
         };
         let error = follow(store, from).await;
+        told &= !store.set_connected(false);
         next = match error {
             KvError::Compacted { .. } => {
                 tracing::warn!(
@@ -53,7 +58,9 @@ async fn feed(store: &Store) {
                 None
             }
             error => {
-                tracing::warn!(%error, "the watch on the store broke; going on");
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "the watch on the store broke; going on");
+                }
                 coracle_daemon::clock::sleep(RETRY / 4).await;
                 Some(store.progress())
             }
@@ -107,6 +114,7 @@ async fn follow(store: &Store, from: u64) -> KvError {
         Ok(watch) => watch,
         Err(error) => return error,
     };
+    store.set_connected(true);
     loop {
         let batch = tokio::select! {
             batch = watch.next() => batch,

@@ -27,6 +27,7 @@ use entry::Entry;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -66,6 +67,7 @@ pub struct Store {
     /// Every event up to this revision is in the caches; 0 before the first load.
     progress: watch::Sender<u64>,
     wanted: Notify,
+    connected: AtomicBool,
 }
 
 impl Store {
@@ -78,6 +80,7 @@ impl Store {
             routes: ArcSwap::default(),
             progress: watch::Sender::new(0),
             wanted: Notify::new(),
+            connected: AtomicBool::new(false),
         };
         let (mut resources, mut routes) = (Resources::new(), HashMap::new());
         for kind in kinds.iter().filter(|kind| kind.offers("get") || kind.offers("list")) {
@@ -138,6 +141,17 @@ impl Store {
             *progress = (*progress).max(revision);
             on
         });
+    }
+
+    /// Whether the store's watch is up.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+
+    /// Returns how it was before.
+    fn set_connected(&self, up: bool) -> bool {
+        self.connected.swap(up, Ordering::AcqRel)
     }
 
     async fn progress_wanted(&self) {

@@ -66,10 +66,10 @@ fn point_to_components(schema: &mut Value, referred: &mut Vec<String>) {
                 map.get("$ref").and_then(Value::as_str).and_then(|to| to.strip_prefix("#/definitions/"))
             {
                 let name = name.to_owned();
-                // Beside a reference nothing else may stand.
+                // Beside a reference nothing else may stand; fields have at least a description beside it.
                 let target = json!({"$ref": format!("#/components/schemas/{name}")});
                 referred.push(name);
-                *schema = if map.len() > 1 { json!({"allOf": [target]}) } else { target };
+                *schema = json!({"allOf": [target]});
                 return;
             }
             map.values_mut().for_each(|value| point_to_components(value, referred));

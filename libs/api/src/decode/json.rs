@@ -20,6 +20,9 @@ fn words(text: &[u8], fault: &serde_json::Error) -> String {
         return "unexpected end of JSON input".to_owned();
     }
     let line = text.split(|byte| *byte == b'\n').nth(fault.line().saturating_sub(1)).unwrap_or_default();
+    if fault.to_string().starts_with("recursion limit exceeded") {
+        return "exceeded max depth".to_owned();
+    }
     let Some(byte) = line.get(fault.column().saturating_sub(1)) else { return fault.to_string() };
     let told = fault.to_string();
     let c = char::from(*byte);
