@@ -10,6 +10,7 @@ mod args;
 pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
+pub mod definitions;
 mod endpoints;
 pub mod flowcontrol;
 pub mod http;
@@ -109,6 +110,7 @@ impl Server {
         tasks.spawn("watch cache", storage::feed(self.store.clone(), tasks.clone()));
         tasks.spawn("bootstrap", bootstrap::run(self.clone(), args.clone(), tasks.clone()));
         tasks.spawn("priority levels", bootstrap::priority_levels(self.clone(), tasks.clone()));
+        tasks.spawn("custom kinds", definitions::run(self.clone(), tasks.clone()));
         tasks.spawn("compaction", bootstrap::compact(self.store.clone(), tasks.clone()));
     }
 

@@ -25,7 +25,8 @@ pub fn answer(
     headers: &HeaderMap,
 ) -> Option<Response<Body>> {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let custom = &[];
+    let customs = server.store.customs();
+    let custom = customs.kinds();
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let document = match parts.as_slice() {
         ["api"] | ["apis"] => {
@@ -76,7 +77,7 @@ fn aggregated(accept: &str) -> Option<&'static str> {
 }
 
 fn negotiated(accept: &str, query: &Pairs, document: &Value) -> Response<Body> {
-    let format = negotiate::format(accept, query, "", false).unwrap_or(Format::JSON);
+    let format = negotiate::format(accept, query, "", false, false).unwrap_or(Format::JSON);
     let format = Format { shape: Shape::Whole, ..format };
     match encode::value(format, document) {
         Ok(body) => plain(200, format.content_type(false), body),

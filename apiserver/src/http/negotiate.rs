@@ -47,11 +47,17 @@ pub fn clauses(accept: &str) -> Vec<Clause> {
     clauses.into_iter().map(|(_, clause)| clause).collect()
 }
 
-/// The format of an answer to a request for a resource.
+/// The format of an answer to a request for a resource; custom kinds have no protobuf.
 ///
 /// # Errors
 /// 406 when nothing that is accepted can be made, 400 for a wrong `includeObject`.
-pub fn format(accept: &str, query: &Pairs, user_agent: &str, watches: bool) -> Result<Format, Status> {
+pub fn format(
+    accept: &str,
+    query: &Pairs,
+    user_agent: &str,
+    watches: bool,
+    custom: bool,
+) -> Result<Format, Status> {
     let asked = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let pretty = match asked("pretty") {
         Some(value) => matches!(value, "" | "true" | "1"),
@@ -73,7 +79,9 @@ pub fn format(accept: &str, query: &Pairs, user_agent: &str, watches: bool) -> R
         let media = match clause.media.as_str() {
             "application/json" | "*/*" | "application/*" => Media::Json,
             "application/yaml" if !watches => Media::Yaml,
-            "application/vnd.kubernetes.protobuf" => Media::Protobuf,
+            "application/vnd.kubernetes.protobuf" if !custom || !clause.get("as").is_empty() => {
+                Media::Protobuf
+            }
             _ => continue,
         };
         let known_version = clause.get("g") == "meta.k8s.io" && clause.get("v") == "v1";
@@ -85,7 +93,8 @@ pub fn format(accept: &str, query: &Pairs, user_agent: &str, watches: bool) -> R
         };
         return Ok(Format { media, shape, pretty: pretty && media == Media::Json });
     }
-    Err(Status::not_acceptable(if watches { &STREAMS } else { &TYPES }))
+    let known = if watches { STREAMS.as_slice() } else { TYPES.as_slice() };
+    Err(Status::not_acceptable(if custom { &known[..known.len() - 1] } else { known }))
 }
 
 #[cfg(test)]
@@ -108,9 +117,9 @@ mod tests {
             ),
         ];
         for (accept, media, shape) in rows {
-            let got = format(accept, &Vec::new(), "kubectl", false).expect(accept);
+            let got = format(accept, &Vec::new(), "kubectl", false, false).expect(accept);
             assert_eq!((got.media, got.shape), (media, shape), "{accept}");
         }
-        assert_eq!(format("text/html", &Vec::new(), "", false).expect_err("html").code, 406);
+        assert_eq!(format("text/html", &Vec::new(), "", false, false).expect_err("html").code, 406);
     }
 }

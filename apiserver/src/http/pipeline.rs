@@ -47,7 +47,8 @@ pub fn answer<'a>(
 async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> Response<Body> {
     let began = Instant::now();
     let query = request_info::pairs(request.uri().query());
-    let info = request_info::parse(request.method(), request.uri().path(), &query);
+    let mut info = request_info::parse(request.method(), request.uri().path(), &query);
+    find_custom(server, &mut info);
     let given = text(request.headers(), AUDIT_ID).to_owned();
     // Only what is served is counted by name: anybody can ask for anything.
     let resource = info.kind.as_ref().map_or(String::new(), |kind| kind.plural.clone());
@@ -65,10 +66,17 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     response
 }
 
+/// Custom kinds are known to the store only.
+fn find_custom(server: &Server, info: &mut RequestInfo) {
+    if info.is_resource && info.kind.is_none() && !info.group.is_empty() {
+        info.kind = server.store.custom(&info.group, &info.version, &info.resource);
+    }
+}
+
 async fn handle(
     server: &Arc<Server>,
     peer: &Peer,
-    info: RequestInfo,
+    mut info: RequestInfo,
     query: Pairs,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
@@ -83,6 +91,11 @@ async fn handle(
     server.authorization.authorize(&user, &info)?;
     if !info.is_resource {
         return Ok(endpoints::answer(server, &info, &query, request.headers()).await);
+    }
+    if info.kind.is_none() {
+        // Its definition may be younger than the caches.
+        server.store.fresh().await?;
+        find_custom(server, &mut info);
     }
     if info.kind.is_none() {
         return Ok(respond::no_such_path(&info.path));
@@ -104,7 +117,9 @@ async fn resource(
     let (parts, body) = request.into_parts();
     let watches = info.verb == "watch";
     let user_agent = text(&parts.headers, USER_AGENT).to_owned();
-    let format = negotiate::format(text(&parts.headers, ACCEPT), &query, &user_agent, watches)?;
+    let custom = info.kind.as_ref().is_some_and(|kind| kind.custom.is_some());
+    let accept = text(&parts.headers, ACCEPT);
+    let format = negotiate::format(accept, &query, &user_agent, watches, custom)?;
     let _place = if watches {
         None
     } else {

@@ -43,7 +43,11 @@ pub fn read(
     kind: &Kind,
     validation: FieldValidation,
 ) -> Result<Read, Status> {
-    let decoded = match media(content_type)? {
+    let media = media(content_type)?;
+    if kind.custom.is_some() && media == Media::Protobuf {
+        return Err(Status::unsupported_media_type(&ACCEPTED[..2]));
+    }
+    let decoded = match media {
         Media::Json => decode::json(body, kind),
         Media::Yaml => decode::yaml(body, kind),
         Media::Protobuf => from_protobuf(body, kind),

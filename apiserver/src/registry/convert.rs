@@ -2,6 +2,7 @@
 //!
 //! In: an object as stored, or as a client sent it. Out: the same in the other version. Both directions lose nothing.
 
+use coracle_api::custom;
 use coracle_api::kinds::Kind;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -9,13 +10,16 @@ use std::sync::Arc;
 /// Whether objects of `kind` are stored in another version.
 #[must_use]
 pub fn needed(kind: &Kind) -> bool {
-    kind.custom.is_none() && stored_version(kind) != kind.api_version()
+    // A custom object may lack what its schema has had a default for since.
+    kind.custom.as_ref().is_some_and(|version| version.has_defaults())
+        || stored_version(kind) != kind.api_version()
 }
 
 /// The apiVersion in which `kind` is stored.
 #[must_use]
 pub fn stored_version(kind: &Kind) -> String {
     match (kind.group.as_str(), kind.kind.as_str()) {
+        _ if kind.custom.is_some() => kind.storage_version.clone(),
         (_, "Event") => "v1".to_owned(),
         (_, "HorizontalPodAutoscaler") => "autoscaling/v2".to_owned(),
         _ => kind.api_version(),
@@ -30,6 +34,11 @@ pub fn to(kind: &Kind, stored: &Arc<Value>) -> Arc<Value> {
     }
     let mut object = stored.as_ref().clone();
     object["apiVersion"] = json!(kind.api_version());
+    if let Some(version) = &kind.custom {
+        custom::prune(&mut object, version, &mut Vec::new());
+        custom::default(&mut object, version);
+        return Arc::new(object);
+    }
     match kind.kind.as_str() {
         "Event" => {
             rename(&mut object, EVENT_FIELDS);
@@ -53,6 +62,9 @@ pub fn from(kind: &Kind, mut object: Value) -> Value {
         return object;
     }
     object["apiVersion"] = json!(stored_version(kind));
+    if kind.custom.is_some() {
+        return object;
+    }
     match kind.kind.as_str() {
         "Event" => {
             let back: Vec<(&str, &str)> = EVENT_FIELDS.iter().map(|(core, new)| (*new, *core)).collect();

@@ -3,10 +3,12 @@
 use super::options::{FieldValidation, WriteOptions, dry_run};
 use super::select::Selection;
 use super::{At, Call, Outcome, Registry, Reply, TRIES, body, convert};
+use crate::storage::customs;
 use crate::storage::encode;
 use crate::storage::entry::Entry;
 use crate::storage::keys;
 use crate::storage::write::Written;
+use coracle_api::custom::names;
 use coracle_api::meta;
 use coracle_api::status::{FieldError, GroupResource, Status};
 use coracle_daemon::clock;
@@ -276,7 +278,12 @@ fn grace(at: &At, options: &DeleteOptions, object: &Value) -> i64 {
 }
 
 fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
-    let finalizers = finalizers(at, options, old);
+    let mut finalizers = finalizers(at, options, old);
+    let marked = meta::field(old, "deletionTimestamp").parse::<jiff::Timestamp>().ok();
+    let definition = at.resource.of.group == customs::GROUP && at.resource.of.resource == customs::PLURAL;
+    if definition && marked.is_none() && !finalizers.iter().any(|own| own == names::CLEANUP) {
+        finalizers.push(names::CLEANUP.to_owned());
+    }
     let namespace_held =
         at.kind.kind == "Namespace" && meta::strings(&old["spec"]["finalizers"]).next().is_some();
     let left = grace(at, options, old);
@@ -287,7 +294,6 @@ fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
         meta::set(&mut object, "finalizers", finalizers.clone());
     }
     let held = !finalizers.is_empty() || namespace_held;
-    let marked = meta::field(old, "deletionTimestamp").parse::<jiff::Timestamp>().ok();
     let graceful = at.strategy().graceful_delete;
     let Some(marked) = marked else {
         let removed = left == 0 && !held;
@@ -302,6 +308,11 @@ fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
         }
         if namespace_held {
             object["status"]["phase"] = json!("Terminating");
+        }
+        if definition
+            && let Some(status) = names::terminating(old, false, &clock::rfc3339_seconds(clock::now()))
+        {
+            object["status"] = status;
         }
         return if removed { Step::Remove(object) } else { Step::Mark(object) };
     };

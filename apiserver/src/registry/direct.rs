@@ -1,12 +1,13 @@
 //! Objects as the server itself reads and writes them: for bootstrap, admission and authentication.
 
+use super::delete::DeleteOptions;
 use super::options::WriteOptions;
 use super::update::Made;
 use super::{At, Registry};
 use crate::reader::Objects;
 use crate::request::{RequestInfo, UserInfo};
 use crate::storage::{Store, keys};
-use coracle_api::kinds::{self, Kind};
+use coracle_api::kinds::Kind;
 use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
 use serde_json::Value;
@@ -37,13 +38,8 @@ impl Direct {
 }
 
 /// The kind that a resource is stored as.
-fn kind_of(of: &GroupResource) -> Result<Arc<Kind>, Status> {
-    let found = kinds::builtin().iter().find(|kind| {
-        kind.group == of.group
-            && kind.plural == of.resource
-            && kind.api_version() == super::convert::stored_version(kind)
-    });
-    found.cloned().ok_or_else(|| Status::internal(format!("no kind {of}")))
+fn kind_of(store: &Store, of: &GroupResource) -> Result<Arc<Kind>, Status> {
+    store.stored_kind(of).ok_or_else(|| Status::internal(format!("no kind {of}")))
 }
 
 fn at(
@@ -53,7 +49,7 @@ fn at(
     namespace: &str,
     name: &str,
 ) -> Result<At, Status> {
-    let kind = kind_of(of)?;
+    let kind = kind_of(&registry.store, of)?;
     let info = RequestInfo {
         is_resource: true,
         verb: verb.to_owned(),
@@ -73,6 +69,31 @@ fn at(
     let resource = registry.resource(&kind)?;
     let namespace = namespace.to_owned();
     Ok(At { kind, resource, info, namespace, user, options: WriteOptions::of_server(), own: true })
+}
+
+impl Registry {
+    /// Deletes every object of a resource; tells whether none is left.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn remove_all(&self, of: &GroupResource) -> Result<bool, Status> {
+        let Some(resource) = self.store.resource(&of.group, &of.resource) else { return Ok(true) };
+        self.store.fresh().await?;
+        let (entries, _) = resource.cache.list("", 0, |_| true);
+        let options =
+            DeleteOptions { propagation: Some("Background".to_owned()), ..DeleteOptions::default() };
+        let mut left = false;
+        for entry in entries {
+            let (namespace, name) = keys::split(&entry.tail);
+            let at = at(self, of, "delete", namespace, name)?;
+            match self.delete_object(&at, &options).await {
+                Err(status) if status.code == 404 => {}
+                Err(status) => return Err(status),
+                Ok((_, gone)) => left |= !gone,
+            }
+        }
+        Ok(!left)
+    }
 }
 
 #[async_trait::async_trait]

@@ -2,14 +2,44 @@
 
 use super::options::WriteOptions;
 use super::update::Made;
-use super::{At, Call, Registry, Reply, body, patch};
+use super::{At, Call, Registry, Reply, body, convert, patch};
+use coracle_api::kinds::Kind;
 use coracle_api::meta;
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::{FieldError, GroupResource, Status};
 use serde_json::{Value, json};
 
+/// Where a kind keeps what a Scale tells.
+struct Paths {
+    replicas: String,
+    observed: String,
+    /// A text; `None` where the selector is an object.
+    selector: Option<String>,
+}
+
+impl Paths {
+    fn of(kind: &Kind) -> Self {
+        let Some(version) = &kind.custom else {
+            let path = |text: &str| text.to_owned();
+            return Self {
+                replicas: path("/spec/replicas"),
+                observed: path("/status/replicas"),
+                selector: None,
+            };
+        };
+        let scale = &version["subresources"]["scale"];
+        let pointer = |key: &str| scale[key].as_str().unwrap_or_default().replace('.', "/");
+        Self {
+            replicas: pointer("specReplicasPath"),
+            observed: pointer("statusReplicasPath"),
+            selector: Some(pointer("labelSelectorPath")),
+        }
+    }
+}
+
 /// The Scale of an object.
-fn of(object: &Value) -> Value {
+fn of(object: &Value, kind: &Kind) -> Value {
+    let paths = Paths::of(kind);
     let from = &object["metadata"];
     let mut metadata = json!({"name": from["name"], "namespace": from["namespace"], "uid": from["uid"],
         "resourceVersion": from["resourceVersion"], "creationTimestamp": from["creationTimestamp"]});
@@ -17,26 +47,45 @@ fn of(object: &Value) -> Value {
         metadata.retain(|_, value| !value.is_null());
     }
     let selector = &object["spec"]["selector"];
-    let selector = if object["kind"] == "ReplicationController" {
-        LabelSelector::from_map(selector).to_string()
-    } else {
-        LabelSelector::from_object(selector).map(|selector| selector.to_string()).unwrap_or_default()
+    let selector = match &paths.selector {
+        Some(path) => object
+            .pointer(path)
+            .and_then(Value::as_str)
+            .filter(|_| !path.is_empty())
+            .unwrap_or_default()
+            .to_owned(),
+        None if object["kind"] == "ReplicationController" => LabelSelector::from_map(selector).to_string(),
+        None => LabelSelector::from_object(selector).map(|selector| selector.to_string()).unwrap_or_default(),
     };
+    let number = |path: &str| object.pointer(path).and_then(Value::as_i64);
     let mut spec = json!({});
-    if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|replicas| *replicas != 0) {
+    if let Some(replicas) = number(&paths.replicas).filter(|replicas| *replicas != 0) {
         spec["replicas"] = json!(replicas);
     }
-    let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)});
+    let mut status = json!({"replicas": number(&paths.observed).unwrap_or(0)});
     if !selector.is_empty() {
         status["selector"] = json!(selector);
     }
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }
 
+/// Sets a number, making the objects on the way.
+fn put(object: &mut Value, pointer: &str, number: i64) {
+    let mut slot = object;
+    for part in pointer.split('/').skip(1) {
+        if !slot.is_object() {
+            *slot = json!({});
+        }
+        slot = &mut slot[part];
+    }
+    *slot = json!(number);
+}
+
 impl Registry {
     pub(super) async fn get_scale(&self, call: &Call) -> Result<Reply, Status> {
+        let kind = call.kind()?;
         let entry = self.find(call).await?;
-        Reply::value(200, call.format, &of(entry.value()))
+        Reply::value(200, call.format, &of(&convert::to(kind, entry.value()), kind))
     }
 
     pub(super) async fn write_scale(&self, call: &Call) -> Result<Reply, Status> {
@@ -56,14 +105,15 @@ impl Registry {
             let scale = match &sent {
                 Some(scale) => scale.clone(),
                 None => {
-                    patch::patched(&of(old), &call.content_type, &call.body, &scale_kind, validation)?.object
+                    patch::patched(&of(old, &kind), &call.content_type, &call.body, &scale_kind, validation)?
+                        .object
                 }
             };
             let object = scaled(old, &scale, &at)?;
             Ok(Made { object, warnings: Vec::new(), owned: false })
         };
         let (outcome, warnings) = self.change(&at, &make).await?;
-        Ok(Reply::value(200, call.format, &of(&outcome.object(&kind)))?.warned(warnings))
+        Ok(Reply::value(200, call.format, &of(&outcome.object(&kind), &kind))?.warned(warnings))
     }
 }
 
@@ -83,7 +133,7 @@ fn scaled(old: &Value, scale: &Value, at: &At) -> Result<Value, Status> {
         )));
     }
     let mut object = old.clone();
-    object["spec"]["replicas"] = json!(replicas);
+    put(&mut object, &Paths::of(&at.kind).replicas, replicas);
     let seen = meta::field(scale, "resourceVersion");
     if !seen.is_empty() {
         meta::set(&mut object, "resourceVersion", seen);

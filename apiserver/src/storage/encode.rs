@@ -184,7 +184,7 @@ pub fn values<'a>(
     let list = match format.shape {
         Shape::Whole => {
             let items: Vec<Value> = objects.into_iter().map(|object| item(kind, object)).collect();
-            json!({"kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(), "metadata": metadata, "items": items})
+            json!({"kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": metadata, "items": items})
         }
         Shape::Partial => {
             // Kubernetes leaves the list unset where nothing is in it.
@@ -211,8 +211,12 @@ fn plain_list(kind: &Kind, entries: &[Arc<Entry>], about: &ListMeta) -> Vec<u8> 
     let size: usize = entries.iter().map(|entry| entry.raw().len() + 48).sum();
     let mut out = Vec::with_capacity(size + 256);
     out.extend_from_slice(
-        format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":", kind.kind, kind.api_version())
-            .as_bytes(),
+        format!(
+            "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":",
+            kind.list_kind(),
+            kind.api_version()
+        )
+        .as_bytes(),
     );
     // Writing JSON to memory does not fail.
     let _ = serde_json::to_writer(&mut out, &about.value());
@@ -253,7 +257,11 @@ fn tabled<'a>(
                 Include::Object => object.clone(),
                 Include::None => Value::Null,
             };
-            json!({"cells": table::cells(kind, object, now), "object": shown})
+            let mut row = json!({"cells": table::cells(kind, object, now), "object": shown});
+            if let Some(conditions) = table::row_conditions(kind, object) {
+                row["conditions"] = conditions;
+            }
+            row
         })
         .collect();
     // Kinds without a printer of their own leave the rows unset where there are none.

@@ -5,7 +5,7 @@
 
 use super::cache::Told;
 use super::entry::Entry;
-use super::{Resource, Store, keys};
+use super::{Resource, Store, customs, keys};
 use bytes::Bytes;
 use coracle_api::status::GroupResource;
 use coracle_daemon::Tasks;
@@ -68,6 +68,36 @@ async fn feed(store: &Store) {
     }
 }
 
+/// Reads the objects of one resource at `revision`.
+pub(super) async fn read(
+    store: &Store,
+    resource: &Resource,
+    revision: u64,
+) -> Result<BTreeMap<String, Arc<Entry>>, KvError> {
+    let mut objects = BTreeMap::new();
+    let end = prefix_end(resource.prefix.as_bytes());
+    let mut from = Bytes::from(resource.prefix.clone());
+    loop {
+        let request = RangeRequest {
+            key: from.clone(),
+            range_end: end.clone(),
+            limit: PAGE,
+            revision: i64::try_from(revision).unwrap_or(i64::MAX),
+            ..RangeRequest::default()
+        };
+        let page = store.kv().range(request).await?;
+        for kv in &page.kvs {
+            let tail = String::from_utf8_lossy(&kv.key[resource.prefix.len()..]).into_owned();
+            let entry = Entry::new(&tail, unsigned(kv.mod_revision), kv.value.clone());
+            objects.insert(tail, Arc::new(entry));
+        }
+        match page.kvs.last().filter(|_| page.more) {
+            Some(last) => from = [last.key.as_ref(), b"\0"].concat().into(),
+            None => return Ok(objects),
+        }
+    }
+}
+
 type Loaded = HashMap<GroupResource, BTreeMap<String, Arc<Entry>>>;
 
 /// Reads everything; returns the revision of the reading.
@@ -102,6 +132,7 @@ async fn load(store: &Store) -> Result<u64, KvError> {
     for resource in store.resources().values() {
         resource.cache.install(loaded.remove(&resource.of).unwrap_or_default(), revision);
     }
+    store.follow_definitions(revision).await?;
     store.advance(revision);
     Ok(revision)
 }
@@ -125,8 +156,13 @@ async fn follow(store: &Store, from: u64) -> KvError {
         };
         match batch {
             Ok(WatchBatch::Events { revision, events }) => {
-                apply(store, events);
-                store.advance(unsigned(revision));
+                let revision = unsigned(revision);
+                if apply(store, events)
+                    && let Err(error) = store.follow_definitions(revision).await
+                {
+                    return lost(error);
+                }
+                store.advance(revision);
             }
             Ok(WatchBatch::Progress { revision }) => store.advance(unsigned(revision)),
             Err(error) => return error,
@@ -134,7 +170,14 @@ async fn follow(store: &Store, from: u64) -> KvError {
     }
 }
 
-fn apply(store: &Store, events: Vec<Event>) {
+/// Objects of new kinds that cannot be read at their revision: nothing but reading everything helps.
+fn lost(error: KvError) -> KvError {
+    tracing::warn!(%error, "cannot read the objects of a new kind; reading everything again");
+    KvError::Compacted { compact_revision: 0 }
+}
+
+/// Tells whether a definition of custom kinds is among the events.
+fn apply(store: &Store, events: Vec<Event>) -> bool {
     let mut changes: HashMap<GroupResource, (Arc<Resource>, Vec<Told>)> = HashMap::new();
     for event in events {
         let deleted = event.r#type() == EventType::Delete;
@@ -147,9 +190,11 @@ fn apply(store: &Store, events: Vec<Event>) {
         };
         changes.entry(resource.of.clone()).or_insert_with(|| (resource, Vec::new())).1.push(told);
     }
+    let defines = changes.keys().any(|of| of.group == customs::GROUP && of.resource == customs::PLURAL);
     for (resource, changes) in changes.into_values() {
         resource.cache.apply(changes);
     }
+    defines
 }
 
 /// Revisions are never negative.

@@ -7,6 +7,7 @@
 //! Invariants: a write happens only on the revision it was made from; a list is a snapshot at its resourceVersion.
 
 pub mod cache;
+pub mod customs;
 pub mod encode;
 pub mod entry;
 mod feed;
@@ -42,8 +43,8 @@ pub struct Resource {
     pub of: GroupResource,
     /// The prefix of its keys.
     pub prefix: String,
-    /// The version that its objects are stored in.
-    pub storage_version: String,
+    /// Whether it comes from a CustomResourceDefinition.
+    pub custom: bool,
     /// Its objects.
     pub cache: Cache,
 }
@@ -64,6 +65,7 @@ pub struct Store {
     resources: ArcSwap<Resources>,
     /// By the key's path between root and namespace or name.
     routes: ArcSwap<HashMap<String, Arc<Resource>>>,
+    customs: ArcSwap<customs::Customs>,
     /// Every event up to this revision is in the caches; 0 before the first load.
     progress: watch::Sender<u64>,
     wanted: Notify,
@@ -78,6 +80,7 @@ impl Store {
             kv,
             resources: ArcSwap::default(),
             routes: ArcSwap::default(),
+            customs: ArcSwap::default(),
             progress: watch::Sender::new(0),
             wanted: Notify::new(),
             connected: AtomicBool::new(false),
@@ -92,7 +95,7 @@ impl Store {
             let resource = Arc::new(Resource {
                 of: of.clone(),
                 prefix: prefix.clone(),
-                storage_version: kind.storage_version.clone(),
+                custom: false,
                 cache: Cache::default(),
             });
             routes.insert(prefix[keys::ROOT.len()..].to_owned(), resource.clone());

@@ -1,6 +1,7 @@
 //! The whole way of a request, over a store in memory.
 
 mod answers;
+mod customs;
 
 use crate::{Args, Server};
 use axum::body::Body;

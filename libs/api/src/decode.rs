@@ -4,6 +4,7 @@ mod canonical;
 mod json;
 mod yaml;
 
+use crate::custom;
 use crate::kinds::{self, Kind};
 use crate::schema;
 use crate::status::go_quoted;
@@ -140,6 +141,9 @@ fn shaped(mut object: Value, mut findings: Vec<String>, kind: &Kind) -> Result<D
             let mut path = vec!["metadata".to_owned()];
             *metadata = canonical::message(meta, metadata.take(), &mut path, &mut findings)?;
         }
+        if let Some(version) = &kind.custom {
+            custom::prune(&mut object, version, &mut findings);
+        }
         findings.truncate(FINDINGS_MAX);
         return Ok(Decoded { object, findings });
     };
@@ -171,6 +175,9 @@ fn typed(mut object: Value, findings: Vec<String>, body: &[u8], kind: &Kind) -> 
     }
     let told = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
     let (mut version, mut name) = (told("apiVersion"), told("kind"));
+    if kind.custom.is_some() {
+        return custom_typed(object, &version, &name, findings, body, kind);
+    }
     if name.is_empty() {
         name.clone_from(&kind.kind);
     }
@@ -190,6 +197,33 @@ fn typed(mut object: Value, findings: Vec<String>, body: &[u8], kind: &Kind) -> 
     object["kind"] = name.clone().into();
     object["apiVersion"] = version.into();
     shaped(object, findings, kind).map_err(refused)
+}
+
+/// Custom objects must say what they are; their kind is judged with their other fields.
+fn custom_typed(
+    object: Value,
+    version: &str,
+    name: &str,
+    findings: Vec<String>,
+    body: &[u8],
+    kind: &Kind,
+) -> Result<Decoded, DecodeError> {
+    for (what, told) in [("Kind", name), ("apiVersion", version)] {
+        if told.is_empty() {
+            let text = format!("Object '{what}' is missing in '{}'", String::from_utf8_lossy(body));
+            return Err(unrecognized(body, kind, &text));
+        }
+    }
+    if version != kind.api_version() {
+        return Err(DecodeError::BadRequest(format!(
+            "the API version in the data ({version}) does not match the expected API version ({})",
+            kind.api_version()
+        )));
+    }
+    shaped(object, findings, kind).map_err(|why| {
+        let (name, version) = (&kind.kind, &kind.version);
+        DecodeError::BadRequest(format!("{name} in version {version:?} cannot be handled as a {name}: {why}"))
+    })
 }
 
 fn other_kind(

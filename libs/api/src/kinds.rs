@@ -48,8 +48,8 @@ pub struct Kind {
     pub storage_version: String,
     /// Full schema definition name (`io.k8s.api.apps.v1.Deployment`); empty for kinds without one.
     pub definition: String,
-    /// Set for kinds that come from a CustomResourceDefinition: its structural schema and options.
-    pub custom: Option<Arc<serde_json::Value>>,
+    /// Set for kinds that come from a CustomResourceDefinition: the version's schema and options.
+    pub custom: Option<Arc<crate::custom::Version>>,
 }
 
 impl Kind {
@@ -57,6 +57,12 @@ impl Kind {
     #[must_use]
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+    /// The kind of its lists.
+    #[must_use]
+    pub fn list_kind(&self) -> String {
+        let told = self.custom.as_ref().and_then(|version| version["listKind"].as_str());
+        told.filter(|told| !told.is_empty()).map_or_else(|| format!("{}List", self.kind), str::to_owned)
     }
     /// Group and plural, as errors name it.
     #[must_use]

@@ -13,7 +13,8 @@ use serde_json::Value;
 
 /// Sets defaults in place.
 pub fn apply(object: &mut Value, kind: &Kind) {
-    if kind.custom.is_none() {
-        table::apply(object, &kind.kind);
+    match &kind.custom {
+        None => table::apply(object, &kind.kind),
+        Some(version) => crate::custom::default(object, version),
     }
 }

@@ -158,6 +158,6 @@ fn headers() {
         json!({"name": "Internal-IP", "type": "string", "format": "", "description": "", "priority": 1})
     );
     let mut custom = kind("a.b/v1", "Thing", "");
-    custom.custom = Some(std::sync::Arc::new(json!({})));
+    custom.custom = Some(std::sync::Arc::new(crate::custom::Version::new(json!({}))));
     assert_eq!(columns(&custom)[1]["name"], "Age");
 }

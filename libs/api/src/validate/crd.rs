@@ -254,8 +254,38 @@ fn schema(schema: &Node<'_, '_>, what: &str, out: &mut Faults) {
     for rule in schema.get("x-kubernetes-validations").items() {
         if rule.get("rule").text().trim().is_empty() {
             rule.get("rule").required("rule is not specified", out);
+            continue;
+        }
+        for (key, json) in [("rule", "rule"), ("messageExpression", "messageExpression")] {
+            let text = rule.get(json);
+            if let Err(why) = crate::custom::rules::compile(text.text()).as_ref()
+                && !text.is_empty()
+            {
+                let shown = rule_as_go_has_it(&rule);
+                let fault = FieldError::invalid(
+                    rule.get(key).path(),
+                    &Value::Null,
+                    format!("compilation failed: {why}"),
+                );
+                out.push(FieldError { value: Some(shown), ..fault });
+            }
         }
     }
+}
+
+/// A rule's JSON with Go's names, in their order.
+fn rule_as_go_has_it(rule: &Node<'_, '_>) -> String {
+    let text = |key: &str| json!(rule.get(key).text());
+    let or_null = |key: &str| rule.get(key).value.clone();
+    format!(
+        r#"{{"Rule":{},"Message":{},"MessageExpression":{},"Reason":{},"FieldPath":{},"OptionalOldSelf":{}}}"#,
+        text("rule"),
+        text("message"),
+        text("messageExpression"),
+        or_null("reason"),
+        text("fieldPath"),
+        or_null("optionalOldSelf")
+    )
 }
 
 fn list_rules(schema: &Node<'_, '_>, out: &mut Faults) {

@@ -100,6 +100,16 @@ fn rules(kind: &Kind) -> (Create, Update) {
     row.map_or((nothing, no_change), |(_, create, update)| (*create, *update))
 }
 
+/// Faults of a custom object: its type, schema and rules.
+fn custom(object: &Value, old: Option<&Value>, kind: &Kind, version: &crate::custom::Version) -> Faults {
+    let mut out = Faults::new();
+    if object["kind"] != kind.kind {
+        out.push(FieldError::invalid("kind", &object["kind"], format!("must be {}", kind.kind)));
+    }
+    out.extend(crate::custom::validate(object, old, version));
+    out
+}
+
 /// Faults of a new object (metadata rules included).
 #[must_use]
 pub fn create(object: &Value, kind: &Kind) -> Vec<FieldError> {
@@ -107,6 +117,9 @@ pub fn create(object: &Value, kind: &Kind) -> Vec<FieldError> {
     meta::create(object, kind, &mut out);
     let (create, _) = rules(kind);
     create(&Node::root(object), &mut out);
+    if let Some(version) = &kind.custom {
+        out.extend(custom(object, None, kind, version));
+    }
     out
 }
 
@@ -117,6 +130,9 @@ pub fn update(new: &Value, old: &Value, kind: &Kind, subresource: &str) -> Vec<F
     meta::update(new, old, &mut out);
     let (_, update) = rules(kind);
     update(&Node::root(new), &Node::root(old), subresource, &mut out);
+    if let Some(version) = &kind.custom {
+        out.extend(custom(new, Some(old), kind, version));
+    }
     out
 }
 

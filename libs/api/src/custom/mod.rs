@@ -1,0 +1,199 @@
+//! Custom kinds: what a CustomResourceDefinition makes of itself at run time.
+//!
+//! In: definitions and objects as JSON. Out: rows of the table of kinds, accepted names, and objects pruned, defaulted
+//! and judged by the version's structural schema and its CEL rules.
+//!
+//!     names.rs     which names of a definition are accepted, and its conditions
+//!     structure.rs pruning and defaults
+//!     schema.rs    validation by OpenAPI schema
+//!     rules.rs     validation by x-kubernetes-validations
+
+pub mod names;
+pub(crate) mod rules;
+mod schema;
+mod structure;
+#[cfg(test)]
+mod tests;
+
+pub use structure::{default, prune};
+
+use crate::kinds::{Kind, Subresource};
+use crate::status::FieldError;
+use regex::Regex;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The verbs of every custom kind, in the order of its discovery.
+const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+
+/// One version of a definition, as in `spec.versions`, with its list's kind; patterns and rules are compiled once.
+#[derive(Default)]
+pub struct Version {
+    value: Value,
+    has_defaults: bool,
+    patterns: Mutex<HashMap<String, Option<Regex>>>,
+    programs: Mutex<HashMap<String, rules::Compiled>>,
+}
+
+impl Version {
+    /// A version's row of a definition.
+    #[must_use]
+    pub fn new(value: Value) -> Self {
+        let has_defaults = structure::has_default(&value["schema"]["openAPIV3Schema"]);
+        Self { value, has_defaults, ..Self::default() }
+    }
+
+    /// The structural schema; null where there is none.
+    #[must_use]
+    pub fn schema(&self) -> &Value {
+        &self.value["schema"]["openAPIV3Schema"]
+    }
+
+    /// Whether reading an object may add something to it.
+    #[must_use]
+    pub fn has_defaults(&self) -> bool {
+        self.has_defaults
+    }
+
+    fn pattern(&self, text: &str) -> Option<Regex> {
+        let mut known = self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(text.to_owned()).or_insert_with(|| Regex::new(text).ok()).clone()
+    }
+
+    fn program(&self, rule: &str) -> rules::Compiled {
+        let mut known = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(rule.to_owned()).or_insert_with(|| rules::compile(rule)).clone()
+    }
+}
+
+impl Deref for Version {
+    type Target = Value;
+    fn deref(&self) -> &Value {
+        &self.value
+    }
+}
+
+impl PartialEq for Version {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl Eq for Version {}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
+}
+
+/// Whether a definition is served: its names are accepted, now or before.
+#[must_use]
+pub fn is_established(definition: &Value) -> bool {
+    let conditions = definition["status"]["conditions"].as_array().into_iter().flatten();
+    conditions
+        .into_iter()
+        .any(|condition| condition["type"] == "Established" && condition["status"] == "True")
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+/// The kinds that a definition serves, the most preferred version first.
+#[must_use]
+pub fn kinds(definition: &Value) -> Vec<Arc<Kind>> {
+    if !is_established(definition) {
+        return Vec::new();
+    }
+    let spec = &definition["spec"];
+    let versions = || spec["versions"].as_array().into_iter().flatten();
+    let name = |version: &Value| version["name"].as_str().unwrap_or_default().to_owned();
+    let storage = versions().find(|version| version["storage"] == true).map(name).unwrap_or_default();
+    let mut served: Vec<&Value> = versions().filter(|version| version["served"] == true).collect();
+    served.sort_by_cached_key(|version| std::cmp::Reverse(priority(&name(version))));
+    served.iter().map(|version| Arc::new(kind(definition, version, &storage))).collect()
+}
+
+fn kind(definition: &Value, version: &Value, storage: &str) -> Kind {
+    let spec = &definition["spec"];
+    let names = &definition["status"]["acceptedNames"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (group, name, kind) = (text(&spec["group"]), text(&version["name"]), text(&names["kind"]));
+    let terminating = definition["metadata"]["deletionTimestamp"].is_string();
+    // Nothing is made any more, but finalizers can still be taken away.
+    let verbs = VERBS.iter().filter(|verb| !terminating || **verb != "create");
+    let sub = |sub: &str, group: &str, version: &str, kind: &str| Subresource {
+        name: sub.to_owned(),
+        group: group.to_owned(),
+        version: version.to_owned(),
+        kind: kind.to_owned(),
+        verbs: ["get", "patch", "update"].map(str::to_owned).to_vec(),
+    };
+    let mut subresources = Vec::new();
+    if version["subresources"]["status"].is_object() {
+        subresources.push(sub("status", &group, &name, &kind));
+    }
+    if version["subresources"]["scale"].is_object() {
+        subresources.push(sub("scale", "autoscaling", "v1", "Scale"));
+    }
+    let mut row = version.clone();
+    row["listKind"] = json!(text(&names["listKind"]));
+    let reversed: Vec<&str> = group.rsplit('.').collect();
+    Kind {
+        version: name.clone(),
+        plural: text(&names["plural"]),
+        singular: text(&names["singular"]),
+        short_names: texts(&names["shortNames"]),
+        categories: texts(&names["categories"]),
+        namespaced: spec["scope"] == "Namespaced",
+        verbs: verbs.map(|verb| (*verb).to_owned()).collect(),
+        subresources,
+        storage_version: format!("{group}/{storage}"),
+        definition: format!("{}.{name}.{kind}", reversed.join(".")),
+        custom: Some(Arc::new(Version::new(row))),
+        group,
+        kind,
+    }
+}
+
+/// Kubernetes' order of versions: GA before beta before alpha before others, the newest first.
+fn priority(version: &str) -> (u8, u64, u64, std::cmp::Reverse<String>) {
+    let other = || (0, 0, 0, std::cmp::Reverse(version.to_owned()));
+    let Some(rest) = version.strip_prefix('v') else { return other() };
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (major, rest) = rest.split_at(digits);
+    let Ok(major) = major.parse() else { return other() };
+    let ranked = |rank, minor| (rank, major, minor, std::cmp::Reverse(String::new()));
+    if rest.is_empty() {
+        return ranked(3, 0);
+    }
+    for (stage, rank) in [("beta", 2), ("alpha", 1)] {
+        if let Some(Ok(minor)) = rest.strip_prefix(stage).map(str::parse) {
+            return ranked(rank, minor);
+        }
+    }
+    other()
+}
+
+/// Faults of a custom object by its version's schema and rules. What an update leaves as it was is not judged again.
+pub(crate) fn validate(object: &Value, old: Option<&Value>, version: &Version) -> Vec<FieldError> {
+    let mut faults = schema::validate(object, old, version);
+    let blocking = schema::blocks(&faults);
+    if !rules::any(version.schema()) {
+        return faults;
+    }
+    if blocking {
+        faults.push(FieldError::invalid(
+            "",
+            &Value::Null,
+            "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
+        ));
+    } else {
+        faults.extend(rules::validate(object, old, version));
+    }
+    faults
+}

@@ -1,0 +1,357 @@
+//! Validation of custom objects by their version's OpenAPI schema, in kube-openapi's words.
+//!
+//! Parts that an update leaves as they were are not judged again (ratcheting); items of lists correspond by their keys
+//! in lists of type map, and not at all in others.
+
+use super::Version;
+use crate::status::{ErrorType, FieldError, shown};
+use serde_json::Value;
+
+/// Faults that one object is told at most.
+const FAULTS_MAX: usize = 100;
+
+/// Faults of an object.
+pub(super) fn validate(object: &Value, old: Option<&Value>, version: &Version) -> Vec<FieldError> {
+    let mut judge = Judge { version, faults: Vec::new() };
+    judge.value(object, old, version.schema(), "", true);
+    judge.lists(object, old, version.schema(), "");
+    judge.faults.truncate(FAULTS_MAX);
+    judge.faults
+}
+
+/// Whether rules cannot be trusted to run on an object with these faults.
+pub(super) fn blocks(faults: &[FieldError]) -> bool {
+    use ErrorType::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+    faults.iter().any(|fault| matches!(fault.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid))
+}
+
+pub(super) fn field(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// The old value that a new one corresponds to.
+pub(super) fn old_item<'a>(item: &Value, old: Option<&'a Value>, schema: &Value) -> Option<&'a Value> {
+    if schema["x-kubernetes-list-type"] != "map" {
+        return None;
+    }
+    let keys = schema["x-kubernetes-list-map-keys"].as_array()?;
+    let same = |other: &&Value| {
+        keys.iter().all(|key| {
+            let key = key.as_str().unwrap_or_default();
+            item.get(key) == other.get(key)
+        })
+    };
+    old?.as_array()?.iter().find(same)
+}
+
+/// JSON's name of a value's type.
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if is_whole(number) => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn is_whole(number: &serde_json::Number) -> bool {
+    number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|float| float.fract() == 0.0)
+}
+
+struct Judge<'a> {
+    version: &'a Version,
+    faults: Vec<FieldError>,
+}
+
+impl Judge<'_> {
+    fn invalid(&mut self, path: &str, value: &Value, text: String) {
+        self.faults.push(FieldError::invalid(path, value, text));
+    }
+
+    /// `path in body …`.
+    fn body(&mut self, path: &str, value: &Value, text: &str) {
+        self.invalid(path, value, format!("{path} in body {text}"));
+    }
+
+    fn of_type(&mut self, path: &str, wanted: &str, found: &Value) {
+        let text = format!("{path} in body must be of type {wanted}: {}", shown(found));
+        let fault = FieldError::invalid(path, found, text);
+        self.faults.push(FieldError { kind: ErrorType::TypeInvalid, ..fault });
+    }
+
+    fn value(&mut self, value: &Value, old: Option<&Value>, schema: &Value, path: &str, root: bool) {
+        if old == Some(value) || self.faults.len() > FAULTS_MAX || !schema.is_object() {
+            return;
+        }
+        if value.is_null() && schema["nullable"] == true {
+            return;
+        }
+        if !self.fits_type(value, schema, path) {
+            return;
+        }
+        self.enumerated(value, schema, path);
+        match value {
+            Value::String(text) => self.text(text, schema, path),
+            Value::Number(_) => self.number(value, schema, path),
+            Value::Array(items) => self.array(items, old, schema, path),
+            Value::Object(_) => self.object(value, old, schema, path, root),
+            _ => {}
+        }
+        self.combined(value, schema, path, root);
+    }
+
+    fn fits_type(&mut self, value: &Value, schema: &Value, path: &str) -> bool {
+        let found = type_name(value);
+        if schema["x-kubernetes-int-or-string"] == true {
+            let fits = matches!(found, "integer" | "string");
+            if !fits {
+                self.of_type(path, "integer,string", &found.into());
+            }
+            return fits;
+        }
+        let Some(wanted) = schema["type"].as_str().filter(|wanted| !wanted.is_empty()) else { return true };
+        let fits = wanted == found || (wanted == "number" && found == "integer");
+        if !fits {
+            self.of_type(path, wanted, &found.into());
+        }
+        fits
+    }
+
+    fn enumerated(&mut self, value: &Value, schema: &Value, path: &str) {
+        let Some(allowed) = schema["enum"].as_array() else { return };
+        if allowed.is_empty() || allowed.contains(value) {
+            return;
+        }
+        let texts: Vec<String> =
+            allowed.iter().map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned)).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        self.faults.push(FieldError::not_supported(path, value, &texts));
+    }
+
+    fn text(&mut self, text: &str, schema: &Value, path: &str) {
+        let value = &Value::from(text);
+        let length = text.chars().count() as u64;
+        if let Some(max) = schema["maxLength"].as_u64().filter(|max| length > *max) {
+            self.faults.push(FieldError::too_long(path, i64::try_from(max).unwrap_or(i64::MAX)));
+        }
+        if let Some(min) = schema["minLength"].as_u64().filter(|min| length < *min) {
+            self.body(path, value, &format!("should be at least {min} chars long"));
+        }
+        if let Some(pattern) = schema["pattern"].as_str()
+            && self.version.pattern(pattern).is_some_and(|pattern| !pattern.is_match(text))
+        {
+            self.body(path, value, &format!("should match '{pattern}'"));
+        }
+        if let Some(format) = schema["format"].as_str()
+            && !has_format(text, format)
+        {
+            self.of_type(path, format, value);
+        }
+    }
+
+    fn number(&mut self, value: &Value, schema: &Value, path: &str) {
+        let number = value.as_f64().unwrap_or_default();
+        let bound = |key: &str| schema[key].as_f64().map(|bound| (bound, schema[key].clone()));
+        if let Some((max, told)) = bound("maximum") {
+            let exclusive = schema["exclusiveMaximum"] == true;
+            if exclusive && number >= max {
+                self.body(path, value, &format!("should be less than {told}"));
+            } else if number > max {
+                self.body(path, value, &format!("should be less than or equal to {told}"));
+            }
+        }
+        if let Some((min, told)) = bound("minimum") {
+            let exclusive = schema["exclusiveMinimum"] == true;
+            if exclusive && number <= min {
+                self.body(path, value, &format!("should be greater than {told}"));
+            } else if number < min {
+                self.body(path, value, &format!("should be greater than or equal to {told}"));
+            }
+        }
+        if let Some((factor, told)) = bound("multipleOf")
+            && factor > 0.0
+            && (number / factor).fract() != 0.0
+        {
+            self.body(path, value, &format!("should be a multiple of {told}"));
+        }
+        let range = match schema["format"].as_str() {
+            Some("int32") => Some((f64::from(i32::MIN), f64::from(i32::MAX))),
+            _ => None,
+        };
+        if range.is_some_and(|(low, high)| number < low || number > high) {
+            self.body(path, value, "must be a valid int32 value");
+        }
+    }
+
+    fn array(&mut self, items: &[Value], old: Option<&Value>, schema: &Value, path: &str) {
+        let length = items.len() as u64;
+        if let Some(max) = schema["maxItems"].as_u64().filter(|max| length > *max) {
+            self.faults.push(FieldError::too_many(
+                path,
+                items.len(),
+                usize::try_from(max).unwrap_or(usize::MAX),
+            ));
+        }
+        if let Some(min) = schema["minItems"].as_u64().filter(|min| length < *min) {
+            let value = Value::from(items.to_vec());
+            self.body(path, &value, &format!("should have at least {min} items"));
+        }
+        for (index, item) in items.iter().enumerate() {
+            let before = old_item(item, old, schema);
+            self.value(item, before, &schema["items"], &format!("{path}[{index}]"), false);
+        }
+    }
+
+    fn object(&mut self, value: &Value, old: Option<&Value>, schema: &Value, path: &str, root: bool) {
+        let Some(map) = value.as_object() else { return };
+        for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            if !map.contains_key(key) {
+                self.faults.push(FieldError::required(field(path, key), ""));
+            }
+        }
+        let length = map.len() as u64;
+        if let Some(max) = schema["maxProperties"].as_u64().filter(|max| length > *max) {
+            self.faults.push(FieldError::too_many(
+                path,
+                map.len(),
+                usize::try_from(max).unwrap_or(usize::MAX),
+            ));
+        }
+        if let Some(min) = schema["minProperties"].as_u64().filter(|min| length < *min) {
+            self.body(path, value, &format!("should have at least {min} properties"));
+        }
+        for (key, child) in map {
+            // Standard metadata is judged by its own rules; a schema may only restrict the name.
+            if root && key == "metadata" {
+                self.root_metadata(child, &schema["properties"]["metadata"]);
+                continue;
+            }
+            let before = old.and_then(|old| old.get(key));
+            let child_schema = schema["properties"].get(key).unwrap_or(&schema["additionalProperties"]);
+            self.value(child, before, child_schema, &field(path, key), false);
+        }
+    }
+
+    fn root_metadata(&mut self, metadata: &Value, schema: &Value) {
+        for key in ["name", "generateName"] {
+            if let (Some(value), Some(schema)) = (metadata.get(key), schema["properties"].get(key)) {
+                self.value(value, None, schema, &format!("metadata.{key}"), false);
+            }
+        }
+    }
+
+    /// allOf, anyOf, oneOf, not.
+    fn combined(&mut self, value: &Value, schema: &Value, path: &str, root: bool) {
+        let shown_path = crate::status::go_quoted(path);
+        let empty = Value::from("");
+        let tries = |judge: &Self, list: &Value| -> Vec<Vec<FieldError>> {
+            let schemas = list.as_array().into_iter().flatten();
+            schemas.map(|schema| judge.alone(value, schema, path, root)).collect()
+        };
+        if schema["allOf"].is_array() {
+            let all = tries(self, &schema["allOf"]);
+            if all.iter().any(|faults| !faults.is_empty()) {
+                self.faults.extend(all.into_iter().flatten());
+                self.invalid(path, &empty, format!("{shown_path} must validate all the schemas (allOf)"));
+            }
+        }
+        for (key, text) in [
+            ("anyOf", "must validate at least one schema (anyOf)"),
+            ("oneOf", "must validate one and only one schema (oneOf). Found none valid"),
+        ] {
+            let all = tries(self, &schema[key]);
+            let valid = all.iter().filter(|faults| faults.is_empty()).count();
+            if all.is_empty() {
+                continue;
+            }
+            if valid == 0 {
+                self.invalid(path, &empty, format!("{shown_path} {text}"));
+                self.faults.extend(all.into_iter().min_by_key(Vec::len).into_iter().flatten());
+            } else if key == "oneOf" && valid > 1 {
+                let text = format!(
+                    "must validate one and only one schema (oneOf). Found {valid} valid alternatives"
+                );
+                self.invalid(path, &empty, format!("{shown_path} {text}"));
+            }
+        }
+        if schema["not"].is_object() && self.alone(value, &schema["not"], path, root).is_empty() {
+            self.invalid(path, &empty, format!("{shown_path} must not validate the schema (not)"));
+        }
+    }
+
+    /// The faults by one schema only.
+    fn alone(&self, value: &Value, schema: &Value, path: &str, root: bool) -> Vec<FieldError> {
+        let mut judge = Judge { version: self.version, faults: Vec::new() };
+        judge.value(value, None, schema, path, root);
+        judge.faults
+    }
+
+    /// Items of sets and keys of maps must be unique.
+    fn lists(&mut self, value: &Value, old: Option<&Value>, schema: &Value, path: &str) {
+        if old == Some(value) || !schema.is_object() {
+            return;
+        }
+        match value {
+            Value::Object(map) => {
+                for (key, child) in map {
+                    let before = old.and_then(|old| old.get(key));
+                    let schema = schema["properties"].get(key).unwrap_or(&schema["additionalProperties"]);
+                    self.lists(child, before, schema, &field(path, key));
+                }
+            }
+            Value::Array(items) => {
+                self.unique(items, schema, path);
+                for (index, item) in items.iter().enumerate() {
+                    let before = old_item(item, old, schema);
+                    self.lists(item, before, &schema["items"], &format!("{path}[{index}]"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn unique(&mut self, items: &[Value], schema: &Value, path: &str) {
+        let keys = schema["x-kubernetes-list-map-keys"].as_array();
+        let key_of = |item: &Value| match (schema["x-kubernetes-list-type"].as_str(), keys) {
+            (Some("set"), _) => Some(item.clone()),
+            (Some("map"), Some(keys)) => {
+                let named = keys.iter().filter_map(Value::as_str);
+                Some(named.filter_map(|key| Some((key.to_owned(), item.get(key)?.clone()))).collect())
+            }
+            _ => None,
+        };
+        let mut seen: std::collections::HashSet<String> = std::collections::HashSet::new();
+        for (index, item) in items.iter().enumerate() {
+            let Some(key) = key_of(item) else { return };
+            if !seen.insert(key.to_string()) {
+                self.faults.push(FieldError::duplicate(format!("{path}[{index}]"), &key));
+            }
+        }
+    }
+}
+
+/// Whether a text has a format; unknown formats are not checked.
+fn has_format(text: &str, format: &str) -> bool {
+    use base64::Engine;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    let hex_groups = |text: &str| {
+        let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+        lengths == [8, 4, 4, 4, 12] && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+    };
+    match format {
+        "date-time" | "datetime" => text.parse::<jiff::Timestamp>().is_ok(),
+        "date" => text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok(),
+        "ipv4" => text.parse::<Ipv4Addr>().is_ok(),
+        "ipv6" => text.parse::<Ipv6Addr>().is_ok(),
+        "cidr" => text.parse::<ipnet::IpNet>().is_ok(),
+        "uuid" | "uuid3" | "uuid4" | "uuid5" => hex_groups(text),
+        "byte" => base64::prelude::BASE64_STANDARD.decode(text).is_ok(),
+        "duration" => crate::custom::rules::go_duration(text).is_some(),
+        "email" => text.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty()),
+        "hostname" => crate::labels::is_dns1123_subdomain(&text.to_lowercase()).is_empty(),
+        _ => true,
+    }
+}
