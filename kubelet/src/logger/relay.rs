@@ -346,10 +346,12 @@ impl Relay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::OwnedFd;
 
+    /// Closed on exec: a process that another test starts would hold the writing end open, and the stream would never end.
     fn pipe() -> (File, File) {
-        let (read, write) = nix::unistd::pipe().unwrap();
-        (File::from(read), File::from(write))
+        let (read, write) = io::pipe().unwrap();
+        (File::from(OwnedFd::from(read)), File::from(OwnedFd::from(write)))
     }
 
     fn frames(mut socket: &UnixStream) -> Vec<(u8, Vec<u8>)> {
