@@ -336,8 +336,9 @@ impl Relay {
             }
         }
         if self.closing && self.input.is_empty() {
-            self.stdin = None;
+            // First the mark: whoever sees the end must find it.
             File::create(stdin_closed(&self.folder))?;
+            self.stdin = None;
         }
         Ok(())
     }
