@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const RETRY: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Keeps definitions' status until the process stops.
 ///
@@ -33,6 +34,7 @@ async fn follow(server: &Server) {
     let Some(resource) = server.store.resource(GROUP, PLURAL) else { return };
     let mut moved = resource.cache.moved();
     server.store.loaded().await;
+    let mut retry = RETRY;
     loop {
         moved.borrow_and_update();
         let all = server.store.list(&GroupResource::new(GROUP, PLURAL), "");
@@ -54,9 +56,11 @@ async fn follow(server: &Server) {
             }
         }
         if failed {
-            clock::sleep(RETRY).await;
+            clock::sleep(retry).await;
+            retry = (retry * 2).min(RETRY_MAX);
             continue;
         }
+        retry = RETRY;
         let emptied = async {
             if emptying.is_empty() {
                 return std::future::pending().await;

@@ -166,3 +166,24 @@ fn rules_that_cannot_be_read_are_told_with_their_place() {
     let error = compiled.as_ref().as_ref().err().expect("an error");
     assert!(error.starts_with("ERROR: <input>:1:13: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n | self.nope ==\n | ............^"), "{error}");
 }
+
+#[test]
+fn a_stored_definition_with_a_rule_that_cannot_be_read_can_still_lose_its_finalizers() {
+    let kind =
+        crate::kinds::by_gvk("apiextensions.k8s.io/v1", "CustomResourceDefinition").expect("definitions");
+    let mut old = definition();
+    old["apiVersion"] = json!("apiextensions.k8s.io/v1");
+    old["kind"] = json!("CustomResourceDefinition");
+    old["metadata"]["uid"] = json!("u");
+    old["metadata"]["resourceVersion"] = json!("1");
+    old["status"] = json!({"storedVersions": ["v1"]});
+    old["spec"]["versions"][1]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] =
+        json!([{"rule": "self =="}]);
+    old["spec"]["conversion"] = json!({"strategy": "None"});
+    old["metadata"]["finalizers"] = json!(["a.io/x"]);
+    let mut new = old.clone();
+    new["metadata"]["finalizers"] = json!([]);
+    assert_eq!(crate::validate::update(&new, &old, kind, ""), []);
+    new["spec"]["versions"][0]["schema"] = json!({});
+    assert_eq!(crate::validate::update(&new, &old, kind, "").len(), 1);
+}

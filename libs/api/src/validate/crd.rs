@@ -340,7 +340,11 @@ pub(super) fn update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: &str, 
         return;
     }
     let (spec, stored) = (new.get("spec"), old.get("spec"));
-    spec_rules(&spec, out);
+    // What was wrong before may stay so: nothing else may keep a definition from being changed or removed.
+    let (mut faults, mut known) = (Faults::new(), Faults::new());
+    spec_rules(&spec, &mut faults);
+    spec_rules(&stored, &mut known);
+    out.extend(faults.into_iter().filter(|fault| !known.contains(fault)));
     for key in ["group", "names.plural"] {
         spec.get(key).same_as(&stored.get(key), out);
     }
