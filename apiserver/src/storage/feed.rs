@@ -160,7 +160,7 @@ async fn follow(store: &Store, from: u64) -> KvError {
                 if apply(store, events)
                     && let Err(error) = store.follow_definitions(revision).await
                 {
-                    return lost(error);
+                    return lost(&error);
                 }
                 store.advance(revision);
             }
@@ -171,7 +171,7 @@ async fn follow(store: &Store, from: u64) -> KvError {
 }
 
 /// Objects of new kinds that cannot be read at their revision: nothing but reading everything helps.
-fn lost(error: KvError) -> KvError {
+fn lost(error: &KvError) -> KvError {
     tracing::warn!(%error, "cannot read the objects of a new kind; reading everything again");
     KvError::Compacted { compact_revision: 0 }
 }

@@ -107,7 +107,7 @@ async fn objects_go_before_their_definition() {
     let (code, marked) = fixture.call("DELETE", &path, Value::Null).await;
     assert_eq!(code, 200);
     assert_eq!(marked["metadata"]["finalizers"], json!(["customresourcecleanup.apiextensions.k8s.io"]));
-    assert_eq!(event(&mut watch).await["object"]["metadata"]["deletionTimestamp"].is_string(), true);
+    assert!(event(&mut watch).await["object"]["metadata"]["deletionTimestamp"].is_string());
     assert_eq!(fixture.call("GET", &path, Value::Null).await.0, 200);
     assert_eq!(fixture.call("POST", WIDGETS, widget("late", &json!({}))).await.0, 405);
 

@@ -15,6 +15,8 @@ static SCHEMAS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
     serde_json::from_str(include_str!("../data/schemas.json")).unwrap_or_default()
 });
 
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
 /// Documents by path of the index.
 static BUILTIN: LazyLock<BTreeMap<String, Value>> = LazyLock::new(|| {
     let mut kinds: BTreeMap<String, Vec<&Arc<Kind>>> = BTreeMap::new();
@@ -94,6 +96,12 @@ fn document(kinds: &[&Arc<Kind>]) -> Value {
                     .cloned()
                     .unwrap_or_else(|| json!({"type": "object"}));
                 schema["x-kubernetes-group-version-kind"] = json!([gvk(kind)]);
+                // Every object has these, whatever its schema says.
+                schema["properties"]["apiVersion"] = json!({"type": "string"});
+                schema["properties"]["kind"] = json!({"type": "string"});
+                schema["properties"]["metadata"] =
+                    json!({"allOf": [{"$ref": format!("#/components/schemas/{OBJECT_META}")}]});
+                collect(OBJECT_META, &mut schemas);
                 schemas.insert(kind.definition.clone(), schema);
             }
         }
@@ -219,6 +227,18 @@ pub fn v2_document(custom: &[Arc<Kind>]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn custom_kinds_are_described_with_the_fields_of_every_object() {
+        let mut kind = crate::shape::tests::kind("a.io/v1", "Widget", "io.a.v1.Widget");
+        let version = json!({"schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object"}}}}});
+        kind.custom = Some(Arc::new(crate::custom::Version::new(version)));
+        let document = v3_document("apis/a.io/v1", &[Arc::new(kind)]).expect("a document");
+        let schemas = &document["components"]["schemas"];
+        let fields = schemas["io.a.v1.Widget"]["properties"].as_object().expect("fields");
+        assert_eq!(fields.keys().collect::<Vec<_>>(), ["apiVersion", "kind", "metadata", "spec"]);
+        assert!(schemas[OBJECT_META].is_object());
+    }
 
     #[test]
     fn every_reference_of_a_document_has_its_schema() {

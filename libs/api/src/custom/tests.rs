@@ -163,7 +163,7 @@ fn an_update_is_judged_by_what_it_changes() {
 #[test]
 fn rules_that_cannot_be_read_are_told_with_their_place() {
     let compiled = rules::compile("self.nope ==");
-    let error = compiled.as_ref().as_ref().err().expect("an error");
+    let Err(error) = compiled.as_ref() else { panic!("it was read") };
     assert!(error.starts_with("ERROR: <input>:1:13: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n | self.nope ==\n | ............^"), "{error}");
 }
 
