@@ -159,3 +159,23 @@ async fn flow_schemas_are_there_and_tell_of_their_priority_level() {
     assert_eq!(first, "exempt");
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn a_watch_that_begins_too_early_is_told_in_its_stream() {
+    let kv = MemoryKv::default();
+    let first = Fixture::over(&kv).await;
+    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "c"}});
+    assert_eq!(first.call("POST", MAP.trim_end_matches("/c"), map).await.0, 201);
+    first.stop().await;
+    // This one has not seen what happened before it.
+    let fixture = Fixture::over(&kv).await;
+    let path = format!("{}?watch=1&resourceVersion=1", MAP.trim_end_matches("/c"));
+    let response = fixture.send("GET", &path, "", Value::Null).await;
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["content-type"]),
+        (200, &"application/json".parse().expect("type"))
+    );
+    let told = super::event(&mut response.into_body()).await;
+    assert_eq!((&told["type"], &told["object"]["code"]), (&json!("ERROR"), &json!(410)), "{told}");
+    fixture.stop().await;
+}
