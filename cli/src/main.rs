@@ -81,7 +81,9 @@ fn main() -> ExitCode {
         Command::Proxy(args) => component("proxy", |tasks| proxy::run(args, tasks)),
         Command::Dns(args) => component("dns", |tasks| dns::run(args, tasks)),
         Command::RunSupervisor(args) => long("supervisor", 60, |tasks| cluster::supervisor::run(args, tasks)),
-        Command::RunNode(args) if args.inner => long("node", 20, |tasks| cluster::node::run_inner(args, tasks)),
+        Command::RunNode(args) if args.inner => {
+            long("node", 20, |tasks| cluster::node::run_inner(args, tasks))
+        }
         Command::RunNode(args) => long("node", 25, |tasks| cluster::node::run_outer(args, tasks)),
         Command::RunBalancer(args) => component("balancer", |tasks| cluster::balancer::run(args, tasks)),
         Command::ContainerLogger(args) => kubelet::logger::run(args),

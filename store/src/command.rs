@@ -162,7 +162,7 @@ mod tests {
     fn commands_and_replies_survive_the_wire() {
         let put = PutRequest { key: "k".into(), value: "v".into(), lease: 7, ..PutRequest::default() };
         for (millis, op) in [
-            (0, Op::Put(put.clone())),
+            (0, Op::Put(put)),
             (5, Op::LeaseGrant(LeaseGrantRequest { ttl: 1, id: 2 })),
             (-1, Op::Txn(TxnRequest::default())),
         ] {

@@ -35,9 +35,9 @@ impl Api {
 impl Kv for Api {
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
         if request.get_ref().serializable {
-            self.admit(&request)?
+            self.admit(&request)?;
         } else {
-            self.admit_voter(&request)?
+            self.admit_voter(&request)?;
         }
         let request = request.into_inner();
         check::range(&request)?;

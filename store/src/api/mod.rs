@@ -15,8 +15,6 @@ mod maintenance;
 mod metrics;
 mod session;
 mod snapshot;
-#[cfg(test)]
-mod tests;
 mod watch;
 
 pub use context::{Api, Limits};
@@ -103,7 +101,6 @@ fn routes(api: &Api, pages: axum::Router) -> Routes {
         .add_service(ClusterServer::new(api.clone()).max_decoding_message_size(bytes_max))
         .add_service(MaintenanceServer::new(api.clone()).max_decoding_message_size(bytes_max));
     // The services' own answer to paths that nobody serves is gRPC's, which stays.
-    let router = std::mem::take(routes.axum_router_mut());
-    *routes.axum_router_mut() = router.merge(pages);
+    *routes.axum_router_mut() = std::mem::take(routes.axum_router_mut()).merge(pages);
     routes.prepare()
 }

@@ -98,7 +98,7 @@ impl Session {
     pub async fn take(&mut self, request: WatchRequest) -> Result<(), Status> {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
-                let answer = self.create(create);
+                let answer = self.create(&create);
                 self.send(answer).await
             }
             Some(RequestUnion::CancelRequest(cancel)) => {
@@ -115,7 +115,7 @@ impl Session {
         }
     }
 
-    fn create(&mut self, create: WatchCreateRequest) -> WatchResponse {
+    fn create(&mut self, create: &WatchCreateRequest) -> WatchResponse {
         let refused = |reason: &str| WatchResponse {
             created: true,
             canceled: true,

@@ -12,6 +12,8 @@ mod lease;
 mod read;
 mod record;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod txn;
 
 pub use event::{Batch, Event};

@@ -6,5 +6,7 @@
 
 mod hub;
 mod index;
+#[cfg(test)]
+mod tests;
 
 pub use hub::{Hub, Outlet, Pulled, WatcherId};
