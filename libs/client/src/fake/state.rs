@@ -275,7 +275,12 @@ impl State {
         check(&old, patch)?;
         let mut object = old.clone();
         if address.subresource == "status" {
-            merge(&mut object["status"], &patch["status"]);
+            // Annotations may travel with a status, as the Deployment controller's do.
+            for place in ["/status", "/metadata/annotations"] {
+                if let Some(part) = patch.pointer(place) {
+                    merge(&mut object, &nested(place, part));
+                }
+            }
         } else {
             merge(&mut object, patch);
         }
@@ -353,6 +358,14 @@ fn check(object: &Value, given: &Value) -> Result<(), Refusal> {
         given.is_string() && given != own
     });
     if differs { Err(Refusal::new(409, "Conflict", "the object has been modified")) } else { Ok(()) }
+}
+
+/// A value at a JSON pointer, and nothing beside it.
+fn nested(place: &str, value: &Value) -> Value {
+    place
+        .rsplit('/')
+        .filter(|step| !step.is_empty())
+        .fold(value.clone(), |inner, step| json!({ step: inner }))
 }
 
 fn merge(target: &mut Value, patch: &Value) {
