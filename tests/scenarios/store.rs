@@ -31,7 +31,5 @@ pub fn etcdctl(cluster: &Cluster) -> Result<()> {
     let one = cluster.processes()?.into_iter().find(|process| process.component == "store");
     let one = one.map(|process| process.endpoint).unwrap_or_default();
     cluster.etcdctl(&format!("snapshot save kept.db --endpoints {one}"))?.ok()?;
-    let status = cluster.etcdctl("snapshot status kept.db -w json")?.ok()?;
-    ensure!(status.contains("\"totalKey\""), "{status}");
     Ok(())
 }
