@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 const DATA: &str = include_str!("../data/flowcontrol.json");
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const AUTOUPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
+/// Who owns the objects, and who owns what their status says: as upstream.
+const PRODUCER: &str = "api-priority-and-fairness-config-producer-v1";
+const CONSUMER: &str = "api-priority-and-fairness-config-consumer-v1";
 const AT_ONCE: usize = 32;
 
 /// Every object with its plural.
@@ -33,7 +36,7 @@ fn wanted() -> Vec<(&'static str, Value)> {
     lists.into_iter().flat_map(of).collect()
 }
 
-/// What a FlowSchema's status says of its priority level; `None` where it says that already.
+/// The configuration that tells a FlowSchema of its priority level; `None` where its status says that already.
 fn dangling(schema: &Value, exists: bool) -> Option<Value> {
     let level = schema["spec"]["priorityLevelConfiguration"]["name"].as_str().unwrap_or_default();
     let (status, reason, end) = match exists {
@@ -45,23 +48,21 @@ fn dangling(schema: &Value, exists: bool) -> Option<Value> {
         "This FlowSchema references the PriorityLevelConfiguration object named {level:?} {joint} {end}"
     );
     let conditions = schema["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let (told, mut others): (Vec<Value>, Vec<Value>) =
-        conditions.into_iter().partition(|condition| condition["type"] == "Dangling");
-    if told.iter().any(|own| own["status"] == status && own["message"] == message.as_str()) {
+    let mut told = conditions.iter().filter(|condition| condition["type"] == "Dangling");
+    if told.any(|own| own["status"] == status && own["message"] == message.as_str()) {
         return None;
     }
-    others.push(json!({"type": "Dangling", "status": status, "reason": reason, "message": message,
-        "lastTransitionTime": clock::rfc3339_seconds(clock::now())}));
-    let mut schema = schema.clone();
-    schema["status"]["conditions"] = Value::Array(others);
-    Some(schema)
+    let condition = json!({"type": "Dangling", "status": status, "reason": reason, "message": message,
+        "lastTransitionTime": clock::rfc3339_seconds(clock::now())});
+    Some(json!({"apiVersion": format!("{GROUP}/v1"), "kind": "FlowSchema",
+        "metadata": {"name": meta::name(schema)}, "status": {"conditions": [condition]}}))
 }
 
 async fn ensure(objects: &dyn Objects, plural: &str, object: &Value) -> Result<(), Status> {
     let of = GroupResource::new(GROUP, plural);
     match objects.get_fresh(&of, "", meta::name(object)).await? {
         Some(_) => Ok(()),
-        None => match objects.create(&of, "", object.clone()).await {
+        None => match objects.create_as(&of, "", object.clone(), PRODUCER).await {
             Err(status) if status.code == 409 => Ok(()),
             done => done.map(drop),
         },
@@ -88,11 +89,8 @@ pub async fn tell_dangling(reader: &dyn Reader, objects: &dyn Objects) -> Result
     for schema in reader.list(&schemas, "") {
         let level = schema["spec"]["priorityLevelConfiguration"]["name"].as_str().unwrap_or_default();
         let exists = reader.get(&levels, "", level).is_some();
-        if dangling(&schema, exists).is_none() {
-            continue;
-        }
-        let change = |current: &Value| dangling(current, exists);
-        match objects.modify(&schemas, "", meta::name(&schema), &change).await {
+        let Some(config) = dangling(&schema, exists) else { continue };
+        match objects.apply_status(&schemas, config, CONSUMER).await {
             Err(status) if status.code != 404 => return Err(status),
             _ => {}
         }
@@ -122,9 +120,12 @@ mod tests {
     #[test]
     fn a_schema_is_told_once_whether_its_level_exists() {
         let schema = json!({"spec": {"priorityLevelConfiguration": {"name": "x"}}});
-        let told = dangling(&schema, false).expect("told");
+        let mut told = dangling(&schema, false).expect("told");
+        told["spec"] = schema["spec"].clone();
         assert_eq!(told["status"]["conditions"][0]["status"], "True");
         assert_eq!(dangling(&told, false), None);
-        assert_eq!(dangling(&told, true).expect("changed")["status"]["conditions"][0]["reason"], "Found");
+        let found = dangling(&told, true).expect("changed");
+        assert_eq!(found["status"]["conditions"].as_array().map(Vec::len), Some(1));
+        assert_eq!(found["status"]["conditions"][0]["reason"], "Found");
     }
 }

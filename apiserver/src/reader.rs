@@ -31,6 +31,21 @@ pub trait Objects: Send + Sync {
         namespace: &str,
         object: Value,
     ) -> Result<Value, coracle_api::status::Status>;
+    /// The same, in the name of another part of the control plane, which is noted as the owner of the fields.
+    async fn create_as(
+        &self,
+        of: &GroupResource,
+        namespace: &str,
+        object: Value,
+        manager: &str,
+    ) -> Result<Value, coracle_api::status::Status>;
+    /// Applies a configuration to the status of an object, taking over what it sets.
+    async fn apply_status(
+        &self,
+        of: &GroupResource,
+        config: Value,
+        manager: &str,
+    ) -> Result<Value, coracle_api::status::Status>;
     /// Read, change, compare-and-swap, retried on conflict; `change` returns None to leave the object alone.
     async fn modify(
         &self,

@@ -1,6 +1,7 @@
 //! Listening: TLS with ALPN, HTTP/1.1 and HTTP/2, upgrades, and a stop that lets running requests end.
 
 use crate::Server;
+use crate::http::lenient::Lenient;
 use crate::http::pipeline::{self, Peer};
 use axum::body::Body;
 use coracle_daemon::Tasks;
@@ -56,6 +57,8 @@ async fn connection(server: Arc<Server>, stream: TcpStream, acceptor: TlsAccepto
     };
     let certificates = stream.get_ref().1.peer_certificates();
     let peer: Peer = certificates.and_then(|chain| chain.first()).map(|leaf| Arc::from(leaf.as_ref()));
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let stream = Lenient::new(stream, http2);
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());
         async move { Ok::<_, Infallible>(pipeline::answer(&server, &peer, request.map(Body::new)).await) }

@@ -4,7 +4,6 @@
 //! As upstream: what is missing is added, what people added stays, and the annotation
 //! `rbac.authorization.kubernetes.io/autoupdate: "false"` keeps an object as it is.
 
-use super::aggregate::aggregate;
 use super::rbac::GROUP;
 use super::rule::{self, Rule};
 use crate::reader::Objects;
@@ -41,20 +40,14 @@ pub fn node_rules() -> Vec<Rule> {
     role.map(|role| Rule::parse_all(&role["rules"])).unwrap_or_default()
 }
 
-/// Every bootstrap object with its plural, whole, the rules of aggregated roles filled in.
+/// Every bootstrap object with its plural. The rules of aggregated roles are their controller's, and authorization
+/// gathers them itself.
 fn wanted() -> Vec<(&'static str, Value)> {
     let data = data();
     let mut wanted = Vec::new();
     for (list, plural, kind) in LISTS {
         for row in data[list].as_array().into_iter().flatten() {
             wanted.push((plural, object(&data, kind, row)));
-        }
-    }
-    let roles: Vec<Value> =
-        wanted.iter().filter(|(plural, _)| *plural == "clusterroles").map(|(_, role)| role.clone()).collect();
-    for (_, role) in &mut wanted {
-        if let Some(rules) = aggregate(role, &roles) {
-            role["rules"] = rules.iter().map(Rule::to_value).collect();
         }
     }
     wanted

@@ -83,7 +83,27 @@ impl Objects for Fake {
         Ok(self.get(of, namespace, name).map(|object| object.as_ref().clone()))
     }
 
-    async fn create(&self, of: &GroupResource, namespace: &str, mut object: Value) -> Result<Value, Status> {
+    async fn create(&self, of: &GroupResource, namespace: &str, object: Value) -> Result<Value, Status> {
+        self.create_as(of, namespace, object, "").await
+    }
+
+    async fn apply_status(&self, of: &GroupResource, config: Value, _: &str) -> Result<Value, Status> {
+        let status = config["status"].clone();
+        let change = |current: &Value| {
+            let mut current = current.clone();
+            current["status"] = status.clone();
+            Some(current)
+        };
+        self.modify(of, meta::namespace(&config), meta::name(&config), &change).await
+    }
+
+    async fn create_as(
+        &self,
+        of: &GroupResource,
+        namespace: &str,
+        mut object: Value,
+        _: &str,
+    ) -> Result<Value, Status> {
         let name = meta::name(&object).to_owned();
         if self.get(of, namespace, &name).is_some() {
             return Err(Status::already_exists(of, &name));

@@ -37,7 +37,7 @@ impl WriteOptions {
     pub fn of_server() -> Self {
         Self {
             dry_run: false,
-            manager: "kube-apiserver".to_owned(),
+            manager: super::direct::MANAGER.to_owned(),
             validation: FieldValidation::Ignore,
             force: false,
         }

@@ -3,7 +3,7 @@
 use super::body::{Read, judged};
 use super::options::{FieldValidation, WriteOptions};
 use super::update::{Made, fits_url};
-use super::{At, Call, Registry, Reply, shown};
+use super::{At, Call, Outcome, Registry, Reply, shown};
 use coracle_api::apply::{self, ApplyError, Writer};
 use coracle_api::decode;
 use coracle_api::kinds::Kind;
@@ -49,40 +49,48 @@ impl Registry {
             .map_err(|text| Status::bad_request(format!("error decoding YAML: {text}")))?;
         let Read { object: mut config, warnings } =
             judged(decoded, at.options.validation, || "error strict decoding YAML: ".to_owned())?;
-        is_of(&config, &kind)?;
-        apply::declared(&config, &kind).map_err(refused)?;
-        fits_url(&mut config, &at)?;
+        let (code, outcome, warnings) = self.apply_config(&at, &mut config, warnings).await?;
+        Ok(Reply::bytes(code, call.format, outcome.encoded(call.format, &kind)?).warned(warnings))
+    }
+
+    /// Applies a configuration; tells whether that created (201) or changed (200) the object.
+    pub(super) async fn apply_config(
+        &self,
+        at: &At,
+        config: &mut Value,
+        warnings: Vec<String>,
+    ) -> Result<(u16, Outcome, Vec<String>), Status> {
+        let kind = &at.kind;
+        is_of(config, kind)?;
+        apply::declared(config, kind).map_err(refused)?;
+        fits_url(config, at)?;
         let now = clock::rfc3339_seconds(clock::now());
         let writer = Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
         let make = |old: &Value| {
-            let object = applied(Some(old), &config, &kind, &writer, at.options.force)?;
+            let object = applied(Some(old), config, kind, &writer, at.options.force)?;
             Ok(Made { object, warnings: warnings.clone(), owned: true })
         };
-        let missing = match self.change(&at, &make).await {
-            Ok((outcome, warnings)) => {
-                return Ok(
-                    Reply::bytes(200, call.format, outcome.encoded(call.format, &kind)?).warned(warnings)
-                );
-            }
+        let missing = match self.change(at, &make).await {
+            Ok((outcome, warnings)) => return Ok((200, outcome, warnings)),
             Err(status) => status,
         };
         let creates = missing.message == at.not_found().message && at.info.subresource.is_empty();
         if !creates {
             return Err(missing);
         }
-        if !meta::uid(&config).is_empty() {
+        if !meta::uid(config).is_empty() {
             return Err(Status::conflict(
                 &kind.group_resource(),
                 &at.info.name,
                 "uid mismatch: the provided object specified uid, and no existing object was found",
             ));
         }
-        self.may_create(&at)?;
-        let mut object = applied(None, &config, &kind, &writer, at.options.force)?;
+        self.may_create(at)?;
+        let mut object = applied(None, config, kind, &writer, at.options.force)?;
         meta::remove(&mut object, "resourceVersion");
-        let mut warnings = warnings.clone();
-        let outcome = self.create_object(&at, object, true, &mut warnings).await?;
-        Ok(Reply::bytes(201, call.format, outcome.encoded(call.format, &kind)?).warned(warnings))
+        let mut warnings = warnings;
+        let outcome = self.create_object(at, object, true, &mut warnings).await?;
+        Ok((201, outcome, warnings))
     }
 }
 

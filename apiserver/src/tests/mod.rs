@@ -2,6 +2,7 @@
 
 mod answers;
 mod customs;
+mod owners;
 
 use crate::{Args, Server};
 use axum::body::Body;
