@@ -15,6 +15,8 @@ mod maintenance;
 mod metrics;
 mod session;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 pub use context::{Api, Limits};
@@ -32,6 +34,7 @@ use coracle_etcd::proto::lease_server::LeaseServer;
 use coracle_etcd::proto::maintenance_server::MaintenanceServer;
 use listen::Listener;
 use prometheus_client::registry::Registry;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tonic::service::Routes;
 use wire::watch_server::WatchServer;
@@ -53,6 +56,11 @@ const MESSAGE_OVERHEAD: usize = 512 << 10;
 /// # Errors
 /// A flag does not fit, the data cannot be read, or an address cannot be bound.
 pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
+    start(args, &tasks).await.map(drop)
+}
+
+/// Returns the addresses that clients are served on.
+async fn start(args: Args, tasks: &Tasks) -> anyhow::Result<Vec<SocketAddr>> {
     // Bad addresses and certificates are told before the data is touched.
     let clients =
         Listener::bind_all(&args.listen_client_urls, &args).await.context("--listen-client-urls")?;
@@ -61,7 +69,7 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     let compaction = compaction::Policy::from_args(&args)?;
 
     let shared = Shared::new(Machine::new());
-    let node = raft::start(&args, shared.clone(), &tasks).await?;
+    let node = raft::start(&args, shared.clone(), tasks).await?;
     let mut registry = Registry::default();
     node.metrics().register(&mut registry);
     let consensus: Arc<dyn Consensus> = node;
@@ -81,14 +89,15 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
             Ok(())
         });
     }
+    let addresses = clients.iter().map(|listener| listener.address).collect();
     for listener in clients {
         tracing::info!(address = %listener.address, "serving clients");
-        listener.serve(routes(&api, http.clone()), &args, &tasks);
+        listener.serve(routes(&api, http.clone()), &args, tasks);
     }
     for listener in pages {
-        listener.serve(Routes::from(http.clone()), &args, &tasks);
+        listener.serve(Routes::from(http.clone()), &args, tasks);
     }
-    Ok(())
+    Ok(addresses)
 }
 
 /// All services, and the pages beside them.
