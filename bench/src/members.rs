@@ -133,10 +133,11 @@ pub fn channel(endpoint: &str) -> Result<Channel> {
     Ok(endpoint.context("no URL")?.tcp_nodelay(true).connect_lazy())
 }
 
-/// Bytes of memory that a process holds.
+/// Bytes of memory that a process holds. What it shares with others, such as its program, is divided among them
+/// (proc(5), `Pss`): summed over processes of one program, nothing counts twice.
 pub fn resident_bytes(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 

@@ -227,12 +227,18 @@ async fn start_supervisor(layout: &Layout) -> Result<()> {
     }
 }
 
-/// The supervisor outlives the terminal it was started from.
+/// The supervisor outlives the terminal it was started from, and holds nothing that was open there: a lock of the
+/// calling script would stay taken for as long as the cluster is up.
 fn own_session(command: &mut tokio::process::Command) {
-    #[expect(unsafe_code, reason = "setsid is async-signal-safe")]
-    // SAFETY: the closure makes one system call and touches no memory shared with other threads.
+    #[expect(unsafe_code, reason = "setsid and close_range are async-signal-safe")]
+    // SAFETY: the closure makes two system calls and touches no memory shared with other threads.
     unsafe {
-        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from));
+        command.pre_exec(|| {
+            nix::unistd::setsid()?;
+            let flags = nix::libc::CLOSE_RANGE_CLOEXEC;
+            let done = nix::libc::syscall(nix::libc::SYS_close_range, 3, nix::libc::c_uint::MAX, flags);
+            nix::errno::Errno::result(done).map(drop).map_err(std::io::Error::from)
+        });
     }
 }
 
@@ -272,4 +278,23 @@ fn tell(args: &UpArgs, spec: &Spec, progress: &Progress, what: &str) -> Result<(
         ),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_supervisor_inherits_nothing_but_its_three_streams() {
+        let mine = tempfile::NamedTempFile::new().expect("a file");
+        // Without close-on-exec, as a script's lock file is.
+        let _open = nix::unistd::dup(mine.as_file()).expect("a descriptor");
+        let mut command = tokio::process::Command::new("ls");
+        command.args(["-l", "/proc/self/fd"]).stdin(Stdio::null()).stderr(Stdio::null());
+        own_session(&mut command);
+        let told = command.output().await.expect("ls runs");
+        let told = String::from_utf8_lossy(&told.stdout);
+        assert!(told.contains("/dev/null"), "{told}");
+        assert!(!told.contains(&mine.path().to_string_lossy().into_owned()), "{told}");
+    }
 }

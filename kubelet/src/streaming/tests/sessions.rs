@@ -109,7 +109,7 @@ async fn a_command_that_cannot_start_is_an_error_of_the_session() {
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_command_along() {
     let mut kubelet = kubelet(false).await;
-    let script = path("output=1", "echo started; sleep 1000");
+    let script = path("output=1", "echo started; exec sleep 1000");
     let mut socket = websocket(&kubelet, &script, V5).await;
     while soon("output", socket.next()).await.unwrap().unwrap().into_data() != b"\x01started\n"[..] {}
     drop(socket);
