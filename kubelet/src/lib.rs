@@ -61,7 +61,7 @@ async fn simulate(args: Args, client: kube::Client, tasks: Tasks) -> Result<()> 
     let scope = Scope::new(&tasks);
     let recorder = Recorder::new(client.clone(), "kubelet", None, &scope);
     let store = pods::watch(&scope, &client, &nodes);
-    let runtime: Arc<dyn Runtime> = Arc::new(Simulated::new(&store));
+    let runtime: Arc<dyn Runtime> = Arc::new(Simulated::new(&scope, &store));
     let streaming = Streaming::new(None, store.clone(), args.pod_logs_dir.clone(), tasks.clone());
     server::start(&args, store.clone(), streaming, &tasks).await?;
     let parts =

@@ -69,8 +69,8 @@ pub fn stateful_set(cluster: &Cluster) -> Result<()> {
     let names = "get pods -l app=db -o name --sort-by=.metadata.creationTimestamp";
     ensure!(cluster.tells(names)?.lines().eq(["pod/db-0", "pod/db-1", "pod/db-2"]));
     let before = cluster.tells("get pod db-1 -o jsonpath={.metadata.uid}")?;
-    // kubectl itself waits in vain for a pod that is back before its cache has synced.
-    cluster.tells("delete pod db-1 --wait=false")?;
+    // kubectl waits in vain for a pod that is gone and back before its cache has synced.
+    cluster.expect("delete pod db-1 --timeout=30s", "deleted")?;
     cluster.until("that db-1 is back as another pod", Deadline::seconds(30), |cluster| {
         let now = cluster.kubectl("get pod db-1 -o jsonpath={.metadata.uid}")?;
         Ok(now.success && now.out != before)

@@ -2,7 +2,7 @@
 //! of a Job's pod when the API shows them running.
 //!
 //! In: specs. Out: sandboxes that exist in memory only. It keeps nothing over a restart: what ran is recalled from the
-//! pods' statuses. One lock and one map serve any number of nodes.
+//! pods' statuses. One lock and one map serve any number of nodes; one task ends what was told to stop.
 
 use super::{
     Changed, Container, ContainerSpec, Exec, ExecSpec, Image, RegistryAuth, Runtime, RuntimeError, Sandbox,
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::step::{is_sidecar, phase_of};
 use async_trait::async_trait;
-use coracle_client::{Key, Store, controller_of};
+use coracle_client::{Key, Queue, Scope, Store, controller_of};
 use coracle_daemon::clock;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use parking_lot::Mutex;
@@ -22,11 +22,16 @@ use tokio::sync::mpsc;
 
 /// Changes waiting to be looked at; one that finds no room is dropped, and its pod succeeds at its next change.
 const CHANGES_MAX: usize = 65_536;
+/// How long a container takes to stop. Real ones never end at once, and clients rely on it: `kubectl delete` waits in vain
+/// for a pod that was replaced under its name between kubectl's first look and its watch.
+pub const STOP_TAKES: Duration = Duration::from_millis(300);
 
 /// The runtime.
 pub struct Simulated {
     pods: Store<Pod>,
     shared: Arc<Shared>,
+    /// Ids of containers that were told to stop.
+    stops: Queue<String>,
     changes: Mutex<Option<mpsc::Receiver<Changed>>>,
 }
 
@@ -36,8 +41,8 @@ struct Shared {
 }
 
 impl Simulated {
-    /// For the pods in this store.
-    pub fn new(pods: &Store<Pod>) -> Self {
+    /// For the pods in this store, as long as `scope` lasts.
+    pub fn new(scope: &Scope, pods: &Store<Pod>) -> Self {
         let (changed, changes) = mpsc::channel(CHANGES_MAX);
         let shared = Arc::new(Shared { sandboxes: Mutex::default(), changed });
         let watching = Arc::downgrade(&shared);
@@ -46,10 +51,19 @@ impl Simulated {
                 && ends_by_itself(pod)
                 && phase_of(pod) == "Running"
             {
-                shared.end(pod.metadata.uid.as_deref().unwrap_or_default());
+                shared.end(pod.metadata.uid.as_deref().unwrap_or_default(), |_| true);
             }
         });
-        Self { pods: pods.clone(), shared, changes: Mutex::new(Some(changes)) }
+        let (stops, ending) = (Queue::<String>::new(), shared.clone());
+        let stopping = stops.clone();
+        scope.spawn("ends of simulated containers", async move {
+            loop {
+                let id = stopping.next().await;
+                ending.end(uid_of(&id), |container| container.id == id);
+                stopping.done(&id);
+            }
+        });
+        Self { pods: pods.clone(), shared, stops, changes: Mutex::new(Some(changes)) }
     }
 
     fn is_init(&self, spec: &ContainerSpec) -> bool {
@@ -64,12 +78,12 @@ fn ends_by_itself(pod: &Pod) -> bool {
 }
 
 impl Shared {
-    /// All main containers of a pod end well.
-    fn end(&self, uid: &str) {
+    /// These containers of a pod end well.
+    fn end(&self, uid: &str, these: impl Fn(&Container) -> bool) {
         let mut all = self.sandboxes.lock();
         let Some(sandbox) = all.get_mut(uid) else { return };
         let mut ended = false;
-        for container in &mut sandbox.containers {
+        for container in sandbox.containers.iter_mut().filter(|container| these(container)) {
             if let State::Running { started_at } = container.state {
                 container.state = exited(Some(started_at), 0);
                 ended = true;
@@ -88,6 +102,10 @@ fn exited(started_at: Option<jiff::Timestamp>, code: i32) -> State {
 
 fn id(uid: &str, name: &str, attempt: u32) -> String {
     if attempt == 0 { format!("{uid}/{name}") } else { format!("{uid}/{name}/{attempt}") }
+}
+
+fn uid_of(id: &str) -> &str {
+    id.split('/').next().unwrap_or_default()
 }
 
 fn image(name: &str) -> Image {
@@ -155,7 +173,7 @@ impl Runtime for Simulated {
         }
         drop(all);
         for pod in pods.iter().filter(|pod| ends_by_itself(pod) && phase_of(pod) == "Running") {
-            self.shared.end(pod.metadata.uid.as_deref().unwrap_or_default());
+            self.shared.end(pod.metadata.uid.as_deref().unwrap_or_default(), |_| true);
         }
         Ok(self.shared.sandboxes.lock().values().cloned().collect())
     }
@@ -216,20 +234,12 @@ impl Runtime for Simulated {
     }
 
     async fn stop_container(&self, id: &str, _: Duration) -> Result<(), RuntimeError> {
-        let uid = id.split('/').next().unwrap_or_default();
-        let mut all = self.shared.sandboxes.lock();
-        let containers = all.get_mut(uid).into_iter().flat_map(|sandbox| &mut sandbox.containers);
-        for container in containers.filter(|container| container.id == id) {
-            if let State::Running { started_at } = container.state {
-                container.state = exited(Some(started_at), 0);
-            }
-        }
+        self.stops.add_after(id.to_owned(), STOP_TAKES);
         Ok(())
     }
 
     async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
-        let uid = id.split('/').next().unwrap_or_default();
-        if let Some(sandbox) = self.shared.sandboxes.lock().get_mut(uid) {
+        if let Some(sandbox) = self.shared.sandboxes.lock().get_mut(uid_of(id)) {
             sandbox.containers.retain(|container| container.id != id);
         }
         Ok(())

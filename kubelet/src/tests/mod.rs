@@ -5,11 +5,12 @@ mod scripted;
 
 use crate::pods::Parts;
 use crate::runtime::Runtime;
-use crate::runtime::simulated::Simulated;
+use crate::runtime::simulated::{STOP_TAKES, Simulated};
 use crate::{Args, machine, node, pods, registration};
 use coracle_client::fake::FakeApi;
 use coracle_client::{Recorder, Reflector, Scope};
 use coracle_daemon::Tasks;
+use coracle_daemon::clock::Instant;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use serde_json::{Value, json};
@@ -35,7 +36,7 @@ fn start(api: &FakeApi, nodes: &str) -> Scope {
     let client = api.client();
     let recorder = Recorder::new(client.clone(), "kubelet", None, &scope);
     let store = pods::watch(&scope, &client, &nodes);
-    let runtime: Arc<dyn Runtime> = Arc::new(Simulated::new(&store));
+    let runtime: Arc<dyn Runtime> = Arc::new(Simulated::new(&scope, &store));
     let parts =
         Parts { client: client.clone(), nodes: nodes.clone(), recorder, store, runtime: runtime.clone() };
     pods::start(&scope, parts, |_| None);
@@ -120,5 +121,21 @@ async fn a_pod_that_was_being_deleted_while_the_kubelet_was_down_is_removed() {
     assert!(!api.get(&format!("{PODS}/a")).is_null(), "only its kubelet removes it");
     let scope = start(&api, "1");
     api.until("the pod is gone", |api| api.get(&format!("{PODS}/a")).is_null()).await;
+    scope.stop().await;
+}
+
+#[tokio::test]
+async fn a_deleted_pod_takes_a_moment_to_stop() {
+    let api = FakeApi::default();
+    let scope = start(&api, "1");
+    let mut mate = pod("a", "s-0", "StatefulSet");
+    // A finalizer, or this API would not wait for us.
+    mate["metadata"]["finalizers"] = json!(["test/hold"]);
+    api.create(PODS, mate);
+    api.until("the pod runs", |api| phase(api, "a") == "Running").await;
+    let (since, going) = (Instant::now(), json!({ "deletionTimestamp": "2026-01-02T03:04:05Z" }));
+    api.patch(&format!("{PODS}/a"), &json!({ "metadata": going }));
+    api.until("the pod has ended", |api| phase(api, "a") == "Succeeded").await;
+    assert!(since.elapsed() >= STOP_TAKES, "it ended after {:?}", since.elapsed());
     scope.stop().await;
 }
