@@ -58,11 +58,17 @@ impl Expectations {
         let pod = change.latest()?;
         let owner = controller_of(&pod.metadata).filter(|owner| owner.kind == kind)?;
         let key = Key::new(change.key.namespace.clone(), owner.name.clone());
-        if change.old.is_none() {
-            self.created(&key);
+        match (uid_of(change.old.as_deref()), uid_of(change.new.as_deref())) {
+            (None, Some(_)) => self.created(&key),
+            // A cache that was away sees the next pod of a name in place of the one before.
+            (Some(old), Some(new)) if old != new => {
+                self.deleted(&key, old);
+                self.created(&key);
+            }
+            _ => {}
         }
         if change.new.is_none() || pod.metadata.deletion_timestamp.is_some() {
-            self.deleted(&key, pod.metadata.uid.as_deref().unwrap_or_default());
+            self.deleted(&key, uid_of(Some(pod)).unwrap_or_default());
         }
         Some(key)
     }
@@ -91,6 +97,10 @@ impl Expectations {
             expected.deletions.remove(uid);
         }
     }
+}
+
+fn uid_of(pod: Option<&Pod>) -> Option<&str> {
+    pod?.metadata.uid.as_deref()
 }
 
 #[cfg(test)]
@@ -131,6 +141,15 @@ mod tests {
         seen.failed(&owner, &create());
         assert!(!seen.are_met(&owner));
         seen.observe("ReplicaSet", &Change { key: Key::new("ns", "d"), old: Some(owned("d")), new: None });
+        assert!(seen.are_met(&owner));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_seen_in_place_of_another_is_a_deletion_and_a_creation() {
+        let (seen, owner) = (Expectations::default(), Key::new("ns", "rs"));
+        seen.expect(&owner, &[create(), delete("before")]);
+        let (old, new) = (Some(owned("before")), Some(owned("after")));
+        seen.observe("ReplicaSet", &Change { key: Key::new("ns", "p"), old, new });
         assert!(seen.are_met(&owner));
     }
 

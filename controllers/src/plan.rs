@@ -273,6 +273,8 @@ impl Executor {
                 self.recorder.event(owner, EventType::Normal, reason, format!("{done} {what}: {name}"));
             }
             Err(error) if errors::is_namespace_terminating(error) || errors::is_not_found(error) => {}
+            // A pod of a settled name that still ends or that someone else made: upstream keeps quiet too.
+            Err(error) if errors::is_already_exists(error) => {}
             Err(error) => {
                 let reason = if verb == "Create" { "FailedCreate" } else { "FailedDelete" };
                 let doing = if verb == "Create" { "creating" } else { "deleting" };

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::expectations::Expectations;
 use crate::history::{self, HASH_LABEL};
 use crate::ownership::{claim, selector};
-use crate::plan::{Action, PERSISTENT_VOLUME_CLAIM, POD, Plan, STATEFUL_SET, status_patch};
+use crate::plan::{Action, PERSISTENT_VOLUME_CLAIM, POD, Plan, STATEFUL_SET, Tracked, status_patch};
 use crate::pods::{self, unless_zero};
 use crate::stores::{BY_OWNER, candidates};
 use crate::wake::owners_of_pods;
@@ -27,7 +27,6 @@ pub fn start(ctx: &Context) {
     let queue = Queue::new();
     let wake = queue.clone();
     ctx.stores.stateful_sets.on_change(move |change| wake.add(change.key.clone()));
-    // Names are settled beforehand: a pod cannot be made twice, so nothing need be expected.
     let expectations = Arc::new(Expectations::default());
     owners_of_pods(
         &ctx.stores.pods,
@@ -37,21 +36,37 @@ pub fn start(ctx: &Context) {
         &ctx.stores.stateful_sets,
         |set| Some(selector(&set.spec.as_ref()?.selector)),
     );
-    ctx.control("statefulset", queue, 4, |ctx, key| async move { sync(&ctx, &key).await });
+    ctx.control("statefulset", queue, 4, move |ctx, key| {
+        let expectations = expectations.clone();
+        async move { sync(&ctx, &key, &expectations).await }
+    });
 }
 
-async fn sync(ctx: &Context, key: &Key) -> Result<Next, ReconcileError> {
+async fn sync(ctx: &Context, key: &Key, expectations: &Expectations) -> Result<Next, ReconcileError> {
     let Some(set) = ctx.stores.stateful_sets.get(key) else { return Ok(Next::Change) };
     let uid = set.metadata.uid.as_deref().unwrap_or_default();
     let pods = candidates(&ctx.stores.pods, uid, &key.namespace);
     let revisions = ctx.stores.revisions.by_index(BY_OWNER, uid);
     let claims = ctx.stores.claims.list_in(&key.namespace).into_iter();
     let claims = claims.map(|claim| (claim.metadata.name.clone().unwrap_or_default(), claim)).collect();
-    ctx.execute(reconcile(&set, pods, &revisions, &claims, clock::now()), None).await
+    let observed =
+        Cached { pods, revisions: &revisions, claims: &claims, settled: expectations.are_met(key) };
+    let plan = reconcile(&set, observed, clock::now());
+    ctx.execute(plan, Some(Tracked { expectations, owner: key })).await
 }
 
 /// The claims of a namespace, by name.
 pub type Claims = BTreeMap<String, Arc<PersistentVolumeClaim>>;
+
+/// What the caches show of a set.
+pub struct Cached<'a> {
+    /// Pods that are its or might be.
+    pub pods: Vec<Arc<Pod>>,
+    pub revisions: &'a [Arc<ControllerRevision>],
+    pub claims: &'a Claims,
+    /// Whether they show all that was done before; without it pods are only counted.
+    pub settled: bool,
+}
 
 /// What one reconcile works with.
 struct Observed<'a> {
@@ -70,9 +85,7 @@ struct Observed<'a> {
 
 pub fn reconcile(
     set: &StatefulSet,
-    candidates: Vec<Arc<Pod>>,
-    revisions: &[Arc<ControllerRevision>],
-    claims: &Claims,
+    Cached { pods, revisions, claims, settled }: Cached<'_>,
     now: Timestamp,
 ) -> Plan {
     let mut plan = Plan::default();
@@ -80,7 +93,7 @@ pub fn reconcile(
     let owner = ObjectId::of(set);
     let wanted = selector(&spec.selector);
     // A pod of another name is no member, whatever its labels.
-    let members = candidates.into_iter().filter(|pod| ordinal(&owner.name, pod).is_some()).collect();
+    let members = pods.into_iter().filter(|pod| ordinal(&owner.name, pod).is_some()).collect();
     let claimed = claim(&POD, &owner, &set.metadata, wanted.as_ref(), members);
     plan.then(claimed.actions);
     let labels = spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
@@ -114,7 +127,7 @@ pub fn reconcile(
     plan.then(history::forget(revisions, &used, spec.revision_history_limit.unwrap_or(10)));
     plan.then(retention::owners_of_claims(&observed));
     // Last, for a pod may be refused, which must not hold up the status.
-    if set.metadata.deletion_timestamp.is_none() {
+    if settled && set.metadata.deletion_timestamp.is_none() {
         observed.advance(&mut plan);
     }
     plan
@@ -343,12 +356,17 @@ mod tests {
     }
 
     fn steps(set: &StatefulSet, members: &[&str]) -> Vec<String> {
+        steps_of(set, members, true)
+    }
+
+    fn steps_of(set: &StatefulSet, members: &[&str], settled: bool) -> Vec<String> {
         let owner = ObjectId::of(set);
         let template = &set.spec.as_ref().expect("a spec").template;
         let labels = BTreeMap::from([("app".to_owned(), "db".to_owned())]);
         let new = history::current(&owner, template, &labels, &[]).name;
         let pods = members.iter().map(|words| member(words, &new)).collect();
-        let plan = reconcile(set, pods, &[], &Claims::new(), at("2026-01-01T00:00:00Z"));
+        let cached = Cached { pods, revisions: &[], claims: &Claims::new(), settled };
+        let plan = reconcile(set, cached, at("2026-01-01T00:00:00Z"));
         let words = plan.actions().filter_map(|action| match action {
             Action::Create { body, .. } => Some(format!("+{}", body["metadata"]["name"].as_str()?)),
             Action::Ensure { resource, body } if **resource == PERSISTENT_VOLUME_CLAIM => {
@@ -366,6 +384,12 @@ mod tests {
         assert_eq!(steps(&three, &[]), ["claim data-db-0", "+db-0"]);
         assert!(steps(&three, &["0 new unready"]).is_empty());
         assert_eq!(steps(&three, &["0 new ready"]), ["claim data-db-1", "+db-1"]);
+    }
+
+    #[test]
+    fn nothing_is_made_or_removed_before_the_cache_shows_what_was_done_last() {
+        assert!(steps_of(&set(3, &json!({})), &[], false).is_empty());
+        assert!(steps_of(&set(1, &json!({})), &["0 new ready", "1 new ready"], false).is_empty());
     }
 
     #[test]

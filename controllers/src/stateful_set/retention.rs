@@ -67,7 +67,7 @@ fn give(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stateful_set::{Claims, reconcile};
+    use crate::stateful_set::{Cached, Claims, reconcile};
     use crate::testing::{at, object, pod};
     use std::sync::Arc;
 
@@ -92,7 +92,10 @@ mod tests {
                 )
             })
             .into();
-        let plan = reconcile(&set, pods.to_vec(), &[], &claims, at("2026-01-01T00:00:00Z"));
+        let plan = {
+            let cached = Cached { pods: pods.to_vec(), revisions: &[], claims: &claims, settled: true };
+            reconcile(&set, cached, at("2026-01-01T00:00:00Z"))
+        };
         let given = plan.actions().filter_map(|action| match action {
             Action::Patch { resource, key, patch, .. } if **resource == PERSISTENT_VOLUME_CLAIM => {
                 Some(format!("{} {}", key.name, patch["metadata"]["ownerReferences"][0]["kind"].as_str()?))
