@@ -3,10 +3,12 @@
 //! In: Nodes, their Leases, and pods. Out: node conditions and taints, pods marked unready, evicted or removed.
 //!
 //!     health.rs   one node: when it was last heard of, which conditions and taints it should have
+//!     ttl.rs      how long kubelets may keep what they read
 //!     eviction.rs one pod: when the taints of its node drive it out, and when it is an orphan
 
 mod eviction;
 mod health;
+mod ttl;
 
 pub use health::taints;
 
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub fn start(ctx: &Context, grace: Duration) {
+    ttl::start(ctx);
     let (nodes, evictions) = (Queue::new(), Queue::new());
     let heard = Arc::new(Heard::default());
     watch_nodes(ctx, &nodes, &evictions, &heard);
