@@ -1,4 +1,4 @@
-//! The few objects that a cluster needs before its first workload: name service, and roles of our own components.
+//! The few objects that a cluster needs before its first workload: name service, storage class, and roles of our own components.
 
 use crate::spec::Spec;
 use anyhow::{Context, Result};
@@ -10,6 +10,7 @@ use serde::Deserialize;
 use std::time::Duration;
 
 const DNS: &str = include_str!("../addons/dns.yaml");
+const STORAGE: &str = include_str!("../addons/storage.yaml");
 const SIMULATOR: &str = include_str!("../addons/simulator.yaml");
 const CONTROLLERS: &str = include_str!("../addons/controllers.yaml");
 
@@ -33,7 +34,8 @@ const CONTROLLER_ROLES: [&str; 16] = [
     "statefulset-controller",
 ];
 /// These are named apart from the list above, whose entries manage pods or nodes.
-const MORE_ROLES: [&str; 7] = [
+const MORE_ROLES: [&str; 8] = [
+    "ttl-controller",
     "root-ca-cert-publisher",
     "ttl-after-finished-controller",
     "replication-controller",
@@ -53,6 +55,7 @@ pub async fn apply(client: &kube::Client, spec: &Spec) -> Result<()> {
         .chain(&MORE_ROLES)
         .map(|name| CONTROLLERS.replace("CONTROLLER", name))
         .collect();
+    texts.push(STORAGE.to_owned());
     if spec.nodes > 0 {
         texts.push(DNS.to_owned());
     }

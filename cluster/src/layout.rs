@@ -75,6 +75,11 @@ impl Layout {
     pub fn node(&self, name: &str) -> PathBuf {
         self.dir.join("nodes").join(name)
     }
+    /// Folders of volumes that are made for claims.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.dir.join("volumes")
+    }
     /// The supervisor's socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {

@@ -54,8 +54,9 @@ impl Ground<'_> {
         all.extend((0..spec.apiservers).map(|i| self.apiserver(i)));
         all.push(self.balancer());
         all.extend((0..STANDBYS).map(|i| self.standby("scheduler", i, spec.scheduler_port(i), &[])));
-        let root_ca = [("root-ca-file", text(self.layout.cert("ca")))];
-        all.extend((0..STANDBYS).map(|i| self.standby("controllers", i, spec.controllers_port(i), &root_ca)));
+        let own =
+            [("root-ca-file", text(self.layout.cert("ca"))), ("volume-dir", text(self.layout.volumes()))];
+        all.extend((0..STANDBYS).map(|i| self.standby("controllers", i, spec.controllers_port(i), &own)));
         if spec.simulated_nodes > 0 {
             all.push(self.simulator());
         }
@@ -259,6 +260,7 @@ impl Ground<'_> {
             probe: Probe::Http { address: healthz, path: "/healthz".into() },
             ..proxy
         };
+        let dns_healthz = format!("{address}:10254");
         let dns = self.process(
             &id("dns"),
             "dns",
@@ -268,11 +270,12 @@ impl Ground<'_> {
                 ("node-name", name.clone()),
                 ("listen", format!("{address}:53")),
                 ("cluster-domain", "cluster.local".to_owned()),
+                ("healthz-bind-address", dns_healthz.clone()),
             ],
         );
         let dns = Process {
             endpoint: format!("dns://{address}:53"),
-            probe: Probe::Tcp { address: format!("{address}:53") },
+            probe: Probe::Http { address: dns_healthz, path: "/healthz".into() },
             ..dns
         };
         vec![containerd, kubelet, proxy, dns]

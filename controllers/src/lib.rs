@@ -62,6 +62,9 @@ pub struct Args {
     /// CA certificate to publish in every namespace as ConfigMap kube-root-ca.crt
     #[arg(long)]
     pub root_ca_file: Option<PathBuf>,
+    /// Folder for the volumes of storage classes of the provisioner coracle.dev/folder; without it none are made
+    #[arg(long)]
+    pub volume_dir: Option<PathBuf>,
     /// Give each controller its own ServiceAccount's credentials (not done yet: all use the kubeconfig's)
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub use_service_account_credentials: bool,
@@ -97,7 +100,11 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
         &tasks,
     )
     .await?;
-    let settings = Settings { root_ca, node_grace: Duration::from_secs(args.node_monitor_grace_seconds) };
+    let settings = Settings {
+        root_ca,
+        node_grace: Duration::from_secs(args.node_monitor_grace_seconds),
+        volume_dir: args.volume_dir,
+    };
     if !args.leader_elect {
         start(&client, &coracle_client::Scope::new(&tasks), &settings);
         return Ok(());
@@ -114,6 +121,7 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
 struct Settings {
     root_ca: Option<Arc<str>>,
     node_grace: Duration,
+    volume_dir: Option<PathBuf>,
 }
 
 fn start(client: &kube::Client, scope: &coracle_client::Scope, settings: &Settings) {
@@ -131,6 +139,6 @@ fn start(client: &kube::Client, scope: &coracle_client::Scope, settings: &Settin
     cluster_role::start(&ctx);
     quota::start(&ctx);
     node::start(&ctx, settings.node_grace);
-    volume::start(&ctx);
+    volume::start(&ctx, settings.volume_dir.as_deref());
     garbage::start(&ctx);
 }

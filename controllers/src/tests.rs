@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/ns/deployments";
 const REPLICA_SETS: &str = "/apis/apps/v1/namespaces/ns/replicasets";
+const SETS: &str = "/apis/apps/v1/namespaces/ns/statefulsets";
 const PODS: &str = "/api/v1/namespaces/ns/pods";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices";
 
@@ -17,7 +18,7 @@ fn cluster() -> (FakeApi, Scope) {
     start(
         &api.client(),
         &scope,
-        &Settings { root_ca: Some(Arc::from("PEM")), node_grace: Duration::from_secs(50) },
+        &Settings { root_ca: Some(Arc::from("PEM")), node_grace: Duration::from_secs(50), volume_dir: None },
     );
     let pods = Reflector::<Pod>::new(Api::all(api.client())).start(&scope);
     let kubelet = api.clone();
@@ -189,6 +190,23 @@ async fn a_set_with_names_comes_in_order() {
     .await;
     let names: Vec<_> = api.list(PODS).iter().map(|pod| pod["metadata"]["name"].clone()).collect();
     assert_eq!(names, ["db-0", "db-1", "db-2"]);
+    scope.stop().await;
+}
+
+#[tokio::test]
+async fn a_settled_name_that_someone_else_took_is_waited_for_without_an_event() {
+    let (api, scope) = cluster();
+    api.create(PODS, json!({ "metadata": { "name": "db-0" }, "spec": { "containers": [] } }));
+    let spec = json!({
+        "replicas": 1, "serviceName": "db", "selector": { "matchLabels": { "app": "db" } },
+        "template": { "metadata": { "labels": { "app": "db" } }, "spec": { "containers": [{ "name": "c", "image": "db" }] } },
+    });
+    api.create(SETS, json!({ "metadata": { "name": "db" }, "spec": spec }));
+    api.until("the set was looked at", |api| api.get(&format!("{SETS}/db"))["status"].is_object()).await;
+    api.settled(Duration::from_millis(300)).await;
+    let reason = |event: &Value| event["reason"].as_str().unwrap_or_default().to_owned();
+    let reasons: Vec<_> = api.list("/api/v1/namespaces/ns/events").iter().map(reason).collect();
+    assert!(!reasons.contains(&"FailedCreate".to_owned()), "{reasons:?}");
     scope.stop().await;
 }
 

@@ -94,6 +94,49 @@ pub fn configuration(cluster: &Cluster) -> Result<()> {
     cluster.expect("delete configmap/orders secret/cipher", "deleted")
 }
 
+const CLAIM: &str = "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: hold}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+";
+
+fn loader(name: &str, command: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: Never\n  \
+         securityContext: {{runAsUser: 1000}}\n  \
+         volumes: [{{name: v, persistentVolumeClaim: {{claimName: hold}}}}]\n  \
+         containers: [{{name: a, image: busybox, command: [sh, -c, '{command}'], \
+         volumeMounts: [{{name: v, mountPath: /v}}]}}]\n"
+    )
+}
+
+pub fn claims(cluster: &Cluster) -> Result<()> {
+    cluster.expect("get storageclass", "standard (default)")?;
+    cluster.apply(CLAIM)?;
+    cluster.until("that the claim waits for its first pod", Deadline::seconds(20), |cluster| {
+        Ok(cluster.tells("describe pvc hold")?.contains("waiting for first consumer"))
+    })?;
+    for (name, command) in [("load", "echo tea > /v/cargo"), ("land", "cat /v/cargo")] {
+        cluster.apply(&loader(name, command))?;
+        cluster
+            .tells(&format!("wait pod {name} --for=jsonpath={{.status.phase}}=Succeeded --timeout=60s"))?;
+    }
+    cluster.expect("logs land", "tea")?;
+    cluster.expect("get pvc hold", "Bound")?;
+    let folder = cluster.tells("get pv -o jsonpath={.items[0].spec.hostPath.path}")?;
+    ensure!(
+        folder.starts_with(&*cluster.folder().to_string_lossy()),
+        "{folder} is not in the cluster's folder"
+    );
+    ensure!(fs::read_to_string(format!("{folder}/cargo"))?.contains("tea"));
+    cluster.tells("delete pod load land --grace-period=1")?;
+    cluster.tells("delete pvc hold --timeout=30s")?;
+    cluster.until("that volume and folder are gone", Deadline::seconds(30), |cluster| {
+        Ok(cluster.tells("get pv -o name")?.is_empty() && !std::path::Path::new(&folder).exists())
+    })
+}
+
 pub fn job(cluster: &Cluster) -> Result<()> {
     cluster.apply(
         "apiVersion: batch/v1\nkind: Job\nmetadata: {name: voyage}\nspec:\n  backoffLimit: 0\n  template:\n    spec:\n      \

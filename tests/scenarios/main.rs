@@ -88,6 +88,7 @@ fn containers() -> Group {
             ("logs_exec_and_port_forward_reach_containers", containers::streams),
             ("probes_and_restarts_follow_the_containers_health", containers::probes),
             ("configuration_and_secrets_are_files_and_variables", containers::configuration),
+            ("a_claim_gets_a_folder_that_goes_with_it", containers::claims),
             ("an_init_container_goes_first_and_a_job_ends", containers::job),
             ("the_guestbook_keeps_what_it_is_told", guestbook::guestbook),
             ("down_leaves_no_mount_namespace_or_rule", containers::down_leaves_nothing),

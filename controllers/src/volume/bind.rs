@@ -3,12 +3,13 @@
 //! A binding is two writes: the volume names the claim, then the claim names the volume. Either may be lost, and is made
 //! good by the next look, for the volume that names a claim is always taken first.
 
+use super::folders::{Folders, PREFIX};
 use crate::plan::{Action, Deletion, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, Plan, status_patch};
 use coracle_api::quantity::Quantity;
 use coracle_client::{EventType, Key, ObjectId};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
+    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -19,14 +20,18 @@ use std::sync::Arc;
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
-/// Storage classes of this provisioner get folders of the node: `parameters.path` says where.
+/// Storage classes of this provisioner get folders of this machine.
 const PROVISIONER: &str = "coracle.dev/folder";
-const DEFAULT_FOLDER: &str = "/var/lib/coracle/volumes";
+const IS_DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
 
 /// What a claim is decided with, besides the volumes.
-pub struct Setting {
+pub struct Setting<'a> {
     /// The claim's class, if it exists.
     pub class: Option<Arc<StorageClass>>,
+    /// The class of claims that name none, not even an empty one.
+    pub default_class: Option<String>,
+    /// Where volumes of our own are made; `None` where none are.
+    pub folders: Option<&'a Folders>,
     /// Whether a pod names the claim.
     pub has_consumer: bool,
 }
@@ -56,7 +61,7 @@ fn is_noted(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta, n
 pub fn reconcile_claim(
     claim: &PersistentVolumeClaim,
     volumes: &[Arc<PersistentVolume>],
-    setting: &Setting,
+    setting: &Setting<'_>,
 ) -> Plan {
     let mut plan = Plan::default();
     let Some(spec) = claim.spec.as_ref().filter(|_| claim.metadata.deletion_timestamp.is_none()) else {
@@ -65,6 +70,14 @@ pub fn reconcile_claim(
     if let Some(name) = spec.volume_name.as_deref().filter(|name| !name.is_empty()) {
         let volume = volumes.iter().find(|volume| volume.metadata.name.as_deref() == Some(name));
         plan.then(with_volume(claim, volume.map(Arc::as_ref)));
+        return plan;
+    }
+    if let (None, Some(class)) = (&spec.storage_class_name, &setting.default_class) {
+        // It was made before there was a default; with the next look it is like any other.
+        let meta = json!({ "resourceVersion": claim.metadata.resource_version });
+        let patch = json!({ "metadata": meta, "spec": { "storageClassName": class } });
+        let key = Key::of(&claim.metadata);
+        plan.then([Action::Patch { resource: &PERSISTENT_VOLUME_CLAIM, key, subresource: "", patch }]);
         return plan;
     }
     let waits = setting.class.as_ref().is_some_and(|class| {
@@ -82,7 +95,7 @@ pub fn reconcile_claim(
             plan.then([name_volume(claim, volume)]);
         }
         None => {
-            plan.then([without_volume(claim, spec, setting)]);
+            plan.then(without_volume(claim, spec, setting));
         }
     }
     plan
@@ -206,25 +219,58 @@ fn with_volume(claim: &PersistentVolumeClaim, volume: Option<&PersistentVolume>)
 fn without_volume(
     claim: &PersistentVolumeClaim,
     spec: &PersistentVolumeClaimSpec,
-    setting: &Setting,
-) -> Action {
+    setting: &Setting<'_>,
+) -> Vec<Action> {
     let name = class_of(claim);
     if name.is_empty() {
         let message = "no persistent volumes available for this claim and no storage class is set";
-        return tell(claim, EventType::Normal, "FailedBinding", message.into());
+        return vec![tell(claim, EventType::Normal, "FailedBinding", message.into())];
     }
     let Some(class) = &setting.class else {
         let message = format!("storageclass.storage.k8s.io \"{name}\" not found");
-        return tell(claim, EventType::Warning, "ProvisioningFailed", message);
+        return vec![tell(claim, EventType::Warning, "ProvisioningFailed", message)];
     };
     if class.provisioner != PROVISIONER {
         let message = format!(
             "Waiting for a volume to be created either by the external provisioner '{}' or manually by the system administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered.",
             class.provisioner
         );
-        return tell(claim, EventType::Normal, "ExternalProvisioning", message);
+        return vec![tell(claim, EventType::Normal, "ExternalProvisioning", message)];
     }
-    provision(claim, spec, class)
+    let volume = volume_of(claim);
+    let folder = setting.folders.and_then(|folders| folders.of(&volume));
+    let trouble = match &folder {
+        _ if spec.volume_mode.as_deref() == Some("Block") => "block volumes are not supported",
+        None => "no folder for volumes is set",
+        Some(folder) => {
+            let made = provision(claim, spec, class, &folder.to_string_lossy());
+            let message = format!("Successfully provisioned volume {volume} using {PROVISIONER}");
+            return vec![made, tell(claim, EventType::Normal, "ProvisioningSucceeded", message)];
+        }
+    };
+    let message = format!("Failed to provision volume with StorageClass {name:?}: {trouble}");
+    vec![tell(claim, EventType::Warning, "ProvisioningFailed", message)]
+}
+
+/// The volume that is made for a claim.
+pub fn volume_of(claim: &PersistentVolumeClaim) -> String {
+    format!("{PREFIX}{}", claim.metadata.uid.as_deref().unwrap_or_default())
+}
+
+/// The newest class that is marked as the default.
+pub fn default_class(classes: &[Arc<StorageClass>]) -> Option<String> {
+    let marked = |class: &&Arc<StorageClass>| {
+        let notes = class.metadata.annotations.as_ref();
+        notes.and_then(|notes| notes.get(IS_DEFAULT)).is_some_and(|value| value == "true")
+    };
+    let newest = |class: &&Arc<StorageClass>| class.metadata.creation_timestamp.as_ref().map(|at| at.0);
+    classes.iter().filter(marked).max_by_key(newest)?.metadata.name.clone()
+}
+
+/// Whether a plan makes a volume, whose folder must be there before.
+pub fn makes_volume(plan: &Plan) -> bool {
+    let makes = |action: &Action| matches!(action, Action::Ensure { resource, .. } if **resource == PERSISTENT_VOLUME);
+    plan.steps.iter().flatten().any(makes)
 }
 
 /// A volume of our own kind for one claim, reserved for it.
@@ -232,10 +278,9 @@ fn provision(
     claim: &PersistentVolumeClaim,
     spec: &PersistentVolumeClaimSpec,
     class: &StorageClass,
+    folder: &str,
 ) -> Action {
-    let name = format!("pvc-{}", claim.metadata.uid.as_deref().unwrap_or_default());
-    let parent =
-        class.parameters.as_ref().and_then(|all| all.get("path")).map_or(DEFAULT_FOLDER, String::as_str);
+    let name = volume_of(claim);
     let storage =
         spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()?.get("storage").cloned());
     let body = json!({
@@ -244,7 +289,7 @@ fn provision(
             "capacity": { "storage": storage }, "accessModes": spec.access_modes, "volumeMode": spec.volume_mode,
             "storageClassName": class_of(claim), "claimRef": reference_to(claim), "mountOptions": class.mount_options,
             "persistentVolumeReclaimPolicy": class.reclaim_policy.as_deref().unwrap_or("Delete"),
-            "hostPath": { "path": format!("{parent}/{name}"), "type": "DirectoryOrCreate" },
+            "hostPath": { "path": folder, "type": "DirectoryOrCreate" },
         },
     });
     Action::Ensure { resource: &PERSISTENT_VOLUME, body }
@@ -263,36 +308,13 @@ pub fn reconcile_volume(
     let mut plan = Plan::default();
     let Some(spec) = &volume.spec else { return plan };
     let mut status = volume.status.clone().unwrap_or_default();
-    let reference = spec.claim_ref.as_ref();
-    let reserved = reference.is_none_or(|reference| reference.uid.as_deref().unwrap_or_default().is_empty());
-    let phase = if reserved {
-        "Available"
-    } else {
-        match claim.filter(|claim| names(volume, claim)) {
-            None => "Released",
-            Some(claim) => {
-                let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
-                // A claim that names none yet is about to name this one.
-                if named.is_empty() || Some(&named) == volume.metadata.name.as_ref() {
-                    "Bound"
-                } else {
-                    "Released"
-                }
-            }
-        }
-    };
+    let phase = phase(volume, spec, claim);
     if status.phase.as_deref() != Some(phase) {
         status.phase = Some(phase.into());
         status.last_phase_transition_time = Some(Time(now));
     }
     plan.then(status_patch(&PERSISTENT_VOLUME, &volume.metadata, &volume.status, &status));
-    let ours = volume.metadata.annotations.as_ref().and_then(|notes| notes.get(PROVISIONED_BY));
-    let deletes = spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete");
-    if phase == "Released"
-        && deletes
-        && ours.is_some_and(|name| name == PROVISIONER)
-        && volume.metadata.deletion_timestamp.is_none()
-    {
+    if is_discarded(volume, claim) && volume.metadata.deletion_timestamp.is_none() {
         plan.then([Action::Delete {
             resource: &PERSISTENT_VOLUME,
             key: Key::of(&volume.metadata),
@@ -302,6 +324,30 @@ pub fn reconcile_volume(
         }]);
     }
     plan
+}
+
+/// Whether the volume is one of ours whose claim is gone for good, and what is in it goes as well.
+pub fn is_discarded(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>) -> bool {
+    let Some(spec) = &volume.spec else { return false };
+    let ours = volume.metadata.annotations.as_ref().and_then(|notes| notes.get(PROVISIONED_BY));
+    phase(volume, spec, claim) == "Released"
+        && spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete")
+        && ours.is_some_and(|name| name == PROVISIONER)
+}
+
+fn phase(
+    volume: &PersistentVolume,
+    spec: &PersistentVolumeSpec,
+    claim: Option<&PersistentVolumeClaim>,
+) -> &'static str {
+    let reference = spec.claim_ref.as_ref();
+    if reference.is_none_or(|reference| reference.uid.as_deref().unwrap_or_default().is_empty()) {
+        return "Available";
+    }
+    let Some(claim) = claim.filter(|claim| names(volume, claim)) else { return "Released" };
+    let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
+    // A claim that names none yet is about to name this one.
+    if named.is_empty() || Some(&named) == volume.metadata.name.as_ref() { "Bound" } else { "Released" }
 }
 
 #[cfg(test)]

@@ -5,41 +5,80 @@
 //!
 //!     bind.rs     which volume fits a claim, and the phases of both
 //!     protect.rs  what is in use is kept until it is not
+//!     folders.rs  the folders of volumes that we make
 
 mod bind;
+mod folders;
 mod protect;
 
 use crate::context::Context;
 use crate::pods;
 use bind::Setting;
-use coracle_client::controller::Next;
+use coracle_client::controller::{Next, ReconcileError};
 use coracle_client::{Key, Queue};
 use coracle_daemon::clock;
+use folders::Folders;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::Api;
+use std::path::Path;
 use std::sync::Arc;
 
-pub fn start(ctx: &Context) {
+/// `folder`: where volumes of our own are made; `None` where none are.
+pub fn start(ctx: &Context, folder: Option<&Path>) {
     let (claims, volumes) = (Queue::new(), Queue::new());
+    let folders = folder.map(Folders::new);
     watch(ctx, &claims, &volumes);
-    ctx.control("persistentvolumeclaim", claims, 4, |ctx, key| async move {
-        let Some(claim) = ctx.stores.claims.get(&key) else { return Ok(Next::Change) };
-        let users = users(&ctx, &key);
-        let class = bind::class_of(&claim);
-        let setting = Setting {
-            class: ctx.stores.storage_classes.get(&Key::cluster(class)),
-            has_consumer: !users.is_empty(),
+    let of_claims = folders.clone();
+    ctx.control("persistentvolumeclaim", claims, 4, move |ctx, key| {
+        let folders = of_claims.clone();
+        async move { sync_claim(&ctx, &key, folders.as_ref()).await }
+    });
+    ctx.control("persistentvolume", volumes, 4, move |ctx, key| {
+        let folders = folders.clone();
+        async move { sync_volume(&ctx, &key, folders.as_ref()).await }
+    });
+}
+
+async fn sync_claim(ctx: &Context, key: &Key, folders: Option<&Folders>) -> Result<Next, ReconcileError> {
+    let Some(claim) = ctx.stores.claims.get(key) else { return Ok(Next::Change) };
+    let users = users(ctx, key);
+    let setting = Setting {
+        class: ctx.stores.storage_classes.get(&Key::cluster(bind::class_of(&claim))),
+        default_class: bind::default_class(&ctx.stores.storage_classes.list()),
+        folders,
+        has_consumer: !users.is_empty(),
+    };
+    let mut plan = bind::reconcile_claim(&claim, &ctx.stores.volumes.list(), &setting);
+    if let Some(folders) = folders.filter(|_| bind::makes_volume(&plan)) {
+        let made = folders.make(&bind::volume_of(&claim)).await;
+        made.map_err(|error| ReconcileError::NotYet(format!("cannot make the folder of a volume: {error}")))?;
+    }
+    plan.then(protect::release_claim(&claim, users.iter().any(|pod| protect::uses(pod))));
+    ctx.execute(plan, None).await
+}
+
+async fn sync_volume(ctx: &Context, key: &Key, folders: Option<&Folders>) -> Result<Next, ReconcileError> {
+    let Some(volume) = ctx.stores.volumes.get(key) else { return Ok(Next::Change) };
+    let claim = bind::claim_key(&volume).and_then(|key| ctx.stores.claims.get(&key));
+    let mut plan = bind::reconcile_volume(&volume, claim.as_deref(), clock::now());
+    if let Some(folders) = folders.filter(|_| bind::is_discarded(&volume, claim.as_deref())) {
+        // Data is not lost to a cache that is behind: what is gone is gone in the API too.
+        let claim = match bind::claim_key(&volume) {
+            Some(key) => {
+                let api = Api::<PersistentVolumeClaim>::namespaced(ctx.client.clone(), &key.namespace);
+                api.get_opt(&key.name).await?
+            }
+            None => None,
         };
-        let mut plan = bind::reconcile_claim(&claim, &ctx.stores.volumes.list(), &setting);
-        plan.then(protect::release_claim(&claim, users.iter().any(|pod| protect::uses(pod))));
-        ctx.execute(plan, None).await
-    });
-    ctx.control("persistentvolume", volumes, 4, |ctx, key| async move {
-        let Some(volume) = ctx.stores.volumes.get(&key) else { return Ok(Next::Change) };
-        let claim = bind::claim_key(&volume).and_then(|key| ctx.stores.claims.get(&key));
-        let mut plan = bind::reconcile_volume(&volume, claim.as_deref(), clock::now());
-        plan.then(protect::release_volume(&volume));
-        ctx.execute(plan, None).await
-    });
+        if !bind::is_discarded(&volume, claim.as_ref()) {
+            return Err(ReconcileError::NotYet(format!("the claim of volume {} is not seen yet", key.name)));
+        }
+        let removed = folders.remove(&key.name).await;
+        removed
+            .map_err(|error| ReconcileError::NotYet(format!("cannot remove a volume's folder: {error}")))?;
+    }
+    plan.then(protect::release_volume(&volume));
+    ctx.execute(plan, None).await
 }
 
 fn watch(ctx: &Context, claims: &Queue<Key>, volumes: &Queue<Key>) {

@@ -36,7 +36,13 @@ fn steps(
     volumes: &[Arc<PersistentVolume>],
     class: Option<Value>,
 ) -> Vec<String> {
-    let setting = Setting { class: class.map(|class| Arc::new(object(class))), has_consumer: false };
+    let folders = Folders::new(std::path::Path::new("/x"));
+    let setting = Setting {
+        class: class.map(|class| Arc::new(object(class))),
+        default_class: None,
+        folders: Some(&folders),
+        has_consumer: false,
+    };
     let plan = reconcile_claim(claim, volumes, &setting);
     let words = plan.actions().map(|action| match action {
         Action::Patch { key, patch, .. } if patch["spec"]["claimRef"].is_object() => {
@@ -89,12 +95,15 @@ fn a_class_says_who_makes_the_volume_and_when() {
     let of_class = claim(&json!({ "storageClassName": "fast" }));
     assert_eq!(steps(&of_class, &[], None), ["ProvisioningFailed"]);
     let class = |provisioner: &str, mode: &str| {
-        Some(
-            json!({ "metadata": { "name": "fast" }, "provisioner": provisioner, "volumeBindingMode": mode, "parameters": { "path": "/x" } }),
-        )
+        Some(json!({ "metadata": { "name": "fast" }, "provisioner": provisioner, "volumeBindingMode": mode }))
     };
     assert_eq!(steps(&of_class, &[], class("else", "Immediate")), ["ExternalProvisioning"]);
-    assert_eq!(steps(&of_class, &[], class(PROVISIONER, "Immediate")), ["make /x/pvc-c"]);
+    assert_eq!(
+        steps(&of_class, &[], class(PROVISIONER, "Immediate")),
+        ["make /x/pvc-c", "ProvisioningSucceeded"]
+    );
+    let block = claim(&json!({ "storageClassName": "fast", "volumeMode": "Block" }));
+    assert_eq!(steps(&block, &[], class(PROVISIONER, "Immediate")), ["ProvisioningFailed"]);
     assert_eq!(steps(&of_class, &[], class(PROVISIONER, "WaitForFirstConsumer")), ["WaitForFirstConsumer"]);
 }
 
@@ -113,4 +122,44 @@ fn a_volume_is_available_bound_then_released() {
     assert_eq!(phase(&held, Some(&claim(&json!({ "volumeName": "v" })))), "Bound");
     assert_eq!(phase(&held, None), "Released");
     assert_eq!(phase(&held, Some(&claim(&json!({ "volumeName": "other" })))), "Released");
+}
+
+#[test]
+fn a_claim_that_names_no_class_gets_the_default_once_there_is_one() {
+    let class = |name: &str, note: &str, since: &str| {
+        let meta = json!({ "name": name, "annotations": { IS_DEFAULT: note }, "creationTimestamp": since });
+        Arc::new(object::<StorageClass>(json!({ "metadata": meta, "provisioner": PROVISIONER })))
+    };
+    let classes = [
+        class("newest", "false", "2026-01-03T00:00:00Z"),
+        class("newer", "true", "2026-01-02T00:00:00Z"),
+        class("old", "true", NOW),
+    ];
+    let default_class = default_class(&classes);
+    assert_eq!(default_class.as_deref(), Some("newer"));
+    let setting = Setting { class: None, default_class, folders: None, has_consumer: false };
+    let named = |claim: &PersistentVolumeClaim| {
+        let plan = reconcile_claim(claim, &[], &setting);
+        plan.actions().find_map(|action| match action {
+            Action::Patch { patch, .. } => patch["spec"]["storageClassName"].as_str().map(str::to_owned),
+            _ => None,
+        })
+    };
+    assert_eq!(named(&claim(&json!({}))).as_deref(), Some("newer"));
+    assert_eq!(named(&claim(&json!({ "storageClassName": "" }))), None, "that claim wants none");
+}
+
+#[test]
+fn only_what_was_made_for_a_claim_that_is_gone_is_discarded() {
+    let held = json!({ "uid": "c", "namespace": "ns", "name": "c" });
+    let discarded = |by: &str, policy: &str, claim: Option<&PersistentVolumeClaim>| {
+        let volume = object(json!({
+            "metadata": { "name": "pvc-c", "annotations": { PROVISIONED_BY: by } },
+            "spec": { "claimRef": held, "persistentVolumeReclaimPolicy": policy },
+        }));
+        is_discarded(&volume, claim)
+    };
+    assert!(discarded(PROVISIONER, "Delete", None));
+    assert!(!discarded(PROVISIONER, "Retain", None) && !discarded("else", "Delete", None));
+    assert!(!discarded(PROVISIONER, "Delete", Some(&claim(&json!({ "volumeName": "pvc-c" })))));
 }
