@@ -198,7 +198,13 @@ impl World {
 
     /// Waits until the log is as wanted: the logger is a process of its own.
     pub async fn logged(&self, uid: &str, name: &str, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
-        eventually(|| Some(self.entries(uid, name)).filter(|entries| wanted(entries))).await
+        let logged = eventually(|| Some(self.entries(uid, name)).filter(|entries| wanted(entries)));
+        match clock::timeout(LIMIT - Duration::from_secs(5), logged).await {
+            Ok(entries) => entries,
+            Err(_) => {
+                panic!("{uid}/{name} has logged {:?}\n{}", self.entries(uid, name), run("ps", &["axf"]))
+            }
+        }
     }
 }
 
