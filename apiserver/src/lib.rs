@@ -14,6 +14,7 @@ pub mod definitions;
 mod endpoints;
 pub mod flowcontrol;
 pub mod http;
+pub mod outbound;
 pub mod reader;
 pub mod registry;
 pub mod request;
@@ -76,7 +77,12 @@ impl Server {
         let authentication =
             Arc::new(Authentication::new(&args.authentication, store.clone(), objects.clone())?);
         let authorization = Arc::new(Authorization::new(store.clone()));
-        let admission = Admission::with_authorization(store.clone(), objects.clone(), authorization.clone());
+        let admission = Admission::with_authorization(
+            store.clone(),
+            objects.clone(),
+            authorization.clone(),
+            tasks.clone(),
+        );
         let range = args.service_cluster_ip_range;
         let ports = args.service_node_port_range.clone();
         let allocator = Allocator::new(store.clone(), range, ports, args.event_ttl);

@@ -7,25 +7,30 @@
 //! Invariant: a dry run changes nothing, quota usage included.
 
 mod certificates;
+mod conditions;
 mod defaults;
 mod limit_range;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_security;
+mod policy;
 mod priority;
 mod quota;
 mod resources;
 mod runtime_class;
+mod select;
 mod service_account;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use crate::authorization::Authorization;
 use crate::reader::{Objects, Reader};
 use crate::request::{RequestInfo, UserInfo};
 use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
+use coracle_daemon::Tasks;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -41,6 +46,8 @@ pub struct Attributes<'a> {
     pub old: Option<&'a Value>,
     /// Whether nothing will be written.
     pub dry_run: bool,
+    /// CreateOptions and the like, as webhooks are shown them.
+    pub options: &'a Value,
 }
 
 const CREATE: &str = "CREATE";
@@ -113,6 +120,8 @@ impl Context {
 pub struct Admission {
     context: Context,
     reservations: quota::Reservations,
+    webhooks: webhook::Webhooks,
+    conditions: conditions::Conditions,
 }
 
 impl Admission {
@@ -120,7 +129,7 @@ impl Admission {
     #[must_use]
     pub fn new(reader: Arc<dyn Reader>, objects: Arc<dyn Objects>) -> Self {
         let authorization = Arc::new(Authorization::new(reader.clone()));
-        Self::with_authorization(reader, objects, authorization)
+        Self::with_authorization(reader, objects, authorization, Tasks::new())
     }
 
     /// The same, sharing the server's authorization and its compiled rules.
@@ -129,20 +138,45 @@ impl Admission {
         reader: Arc<dyn Reader>,
         objects: Arc<dyn Objects>,
         authorization: Arc<Authorization>,
+        tasks: Tasks,
     ) -> Self {
         Self {
             context: Context { reader, objects, authorization },
             reservations: quota::Reservations::default(),
+            webhooks: webhook::Webhooks::new(tasks),
+            conditions: conditions::Conditions::default(),
         }
     }
 
-    /// Mutating plugins: may change `object` (`Null` on delete and connect), before validation.
+    /// Mutating plugins: may change `object` (`Null` on delete and connect), before validation; returns warnings.
     ///
     /// # Errors
     /// The Status that refuses the write.
-    pub async fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
-        let context = &self.context;
+    pub async fn mutate(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &mut Value,
+    ) -> Result<Vec<String>, Status> {
+        let (context, conditions) = (&self.context, &self.conditions);
         namespace_lifecycle::admit(context, attributes, object).await?;
+        self.fill_in(attributes, object).await?;
+        let mut warnings = Vec::new();
+        if select::is_exempt(attributes) {
+            return Ok(warnings);
+        }
+        let webhooks = &self.webhooks;
+        let round = webhooks.mutate(context, conditions, attributes, object, None, &mut warnings).await?;
+        if round.changed {
+            // Whoever came before may want to see what came after, once.
+            self.fill_in(attributes, object).await?;
+            webhooks.mutate(context, conditions, attributes, object, Some(&round), &mut warnings).await?;
+        }
+        Ok(warnings)
+    }
+
+    /// The plugins that are part of this server.
+    async fn fill_in(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
+        let context = &self.context;
         if !object.is_object() {
             return Ok(());
         }
@@ -166,7 +200,7 @@ impl Admission {
         let context = &self.context;
         limit_range::validate(context, attributes, object)?;
         node_restriction::validate(context, attributes, object).await?;
-        let warnings = pod_security::validate(context, attributes, object)?;
+        let mut warnings = pod_security::validate(context, attributes, object)?;
         priority::validate(context, attributes, object)?;
         storage::resize(context, attributes, object)?;
         certificates::validate(context, attributes, object)?;
@@ -177,6 +211,11 @@ impl Admission {
                 object,
                 attributes.old,
             )?;
+        }
+        if !select::is_exempt(attributes) {
+            let conditions = &self.conditions;
+            warnings.extend(policy::validate(context, conditions, attributes, object).await?);
+            warnings.extend(self.webhooks.validate(context, conditions, attributes, object).await?);
         }
         quota::validate(context, &self.reservations, attributes, object).await?;
         Ok(warnings)

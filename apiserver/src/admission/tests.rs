@@ -52,6 +52,7 @@ impl Write {
             operation: self.operation,
             old: self.old.as_ref(),
             dry_run: false,
+            options: &Value::Null,
         };
         admission.mutate(&attributes, &mut object).await?;
         admission.validate(&attributes, &object).await?;
@@ -372,6 +373,7 @@ async fn quotas_count_and_refuse() {
             operation: write.operation,
             old: None,
             dry_run: false,
+            options: &Value::Null,
         };
         admission.validate(&attributes, object).await.map_err(|status| status.message)
     };
@@ -425,6 +427,7 @@ async fn pod_security_follows_the_namespaces_labels() {
             operation: write.operation,
             old: write.old.as_ref(),
             dry_run: false,
+            options: &Value::Null,
         };
         admission.validate(&attributes, &object).await
     };

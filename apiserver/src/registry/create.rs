@@ -103,7 +103,7 @@ impl Registry {
         if !owned {
             own_fields(&mut object, at);
         }
-        self.mutate(at, CREATE, None, &mut object).await?;
+        warnings.extend(self.mutate(at, CREATE, None, &mut object).await?);
         strategy::prepare_create(&mut object, kind);
         let claims = self.allocator.claim(kind, &mut object, None).await?;
         let faults = validate::create(&object, kind);

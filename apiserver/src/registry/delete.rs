@@ -47,6 +47,8 @@ pub(super) struct DeleteOptions {
     pub revision: Option<String>,
     /// `Orphan`, `Background` or `Foreground`; `None` leaves it to the kind.
     pub propagation: Option<String>,
+    /// As admission is shown them.
+    pub sent: Value,
 }
 
 impl DeleteOptions {
@@ -93,6 +95,8 @@ impl DeleteOptions {
         if !faults.is_empty() {
             return Err(Status::invalid(&GroupResource::new("meta.k8s.io", "DeleteOptions"), "", &faults));
         }
+        let mut shown = if sent.is_object() { sent.clone() } else { json!({}) };
+        (shown["kind"], shown["apiVersion"]) = (json!("DeleteOptions"), json!("meta.k8s.io/v1"));
         let by_flag = orphans.map(|orphans| if orphans { "Orphan" } else { "Background" }.to_owned());
         Ok(Self {
             dry_run,
@@ -100,7 +104,14 @@ impl DeleteOptions {
             uid: text(&sent["preconditions"]["uid"]),
             revision: text(&sent["preconditions"]["resourceVersion"]),
             propagation: propagation.or(by_flag),
+            sent: shown,
         })
+    }
+}
+
+impl DeleteOptions {
+    fn as_write(&self) -> WriteOptions {
+        WriteOptions { dry_run: self.dry_run, sent: self.sent.clone(), ..WriteOptions::of_server() }
     }
 }
 
@@ -118,12 +129,13 @@ impl Registry {
     pub(super) async fn delete(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?.clone();
         let options = DeleteOptions::read(call)?;
-        let write = WriteOptions { dry_run: options.dry_run, ..WriteOptions::of_server() };
+        let write = options.as_write();
         let at = At::new(call, self.resource(&kind)?, write)?;
-        let (outcome, gone) = self.delete_object(&at, &options).await?;
+        let mut told = warnings(&at, &options);
+        let (outcome, gone) = self.delete_object(&at, &options, &mut told).await?;
         if !gone || ANSWERED_WITH_OBJECT.contains(&kind.plural.as_str()) {
             let reply = Reply::bytes(200, call.format, outcome.encoded(call.format, &kind)?);
-            return Ok(reply.warned(warnings(&at, &options)));
+            return Ok(reply.warned(told));
         }
         let object = outcome.object(&kind);
         let mut details =
@@ -132,7 +144,7 @@ impl Registry {
             details["group"] = json!(kind.group);
         }
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
-        Ok(Reply::value(200, call.format, &status)?.warned(warnings(&at, &options)))
+        Ok(Reply::value(200, call.format, &status)?.warned(told))
     }
 
     pub(super) async fn delete_collection(&self, call: &Call) -> Result<Reply, Status> {
@@ -142,7 +154,7 @@ impl Registry {
         let (entries, revision) = self.all(&resource, &Selection::read(call, &kind)?).await?;
         let deletions = entries.iter().map(|entry| {
             let (namespace, name) = keys::split(&entry.tail);
-            let write = WriteOptions { dry_run: options.dry_run, ..WriteOptions::of_server() };
+            let write = options.as_write();
             let at = At::new(call, resource.clone(), write).map(|mut at| {
                 at.info.name = name.to_owned();
                 if at.kind.namespaced {
@@ -153,7 +165,7 @@ impl Registry {
             });
             let options = options.clone();
             async move {
-                match self.delete_object(&at?, &options).await {
+                match self.delete_object(&at?, &options, &mut Vec::new()).await {
                     // Somebody else was faster.
                     Err(status) if status.code == 404 => Ok(()),
                     done => done.map(drop),
@@ -172,14 +184,15 @@ impl Registry {
         &self,
         at: &At,
         options: &DeleteOptions,
+        warnings: &mut Vec<String>,
     ) -> Result<(Outcome, bool), Status> {
         let tail = keys::tail(&at.namespace, &at.info.name);
         let mut current = self.store.get(&at.resource, &tail).await?.ok_or_else(|| at.not_found())?;
         for _ in 0..TRIES {
             let old = current.value().clone();
             check(at, options, &old)?;
-            self.mutate(at, DELETE, Some(&old), &mut Value::Null).await?;
-            self.admit(at, DELETE, Some(&old), &Value::Null).await?;
+            warnings.extend(self.mutate(at, DELETE, Some(&old), &mut Value::Null).await?);
+            warnings.extend(self.admit(at, DELETE, Some(&old), &Value::Null).await?);
             let mut told = Value::Null;
             let written = match step(at, options, &old) {
                 Step::Nothing => return Ok((Outcome::Stored(current), false)),

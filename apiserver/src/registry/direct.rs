@@ -89,7 +89,7 @@ impl Registry {
         for entry in entries {
             let (namespace, name) = keys::split(&entry.tail);
             let at = at(self, of, "delete", namespace, name)?;
-            match self.delete_object(&at, &options).await {
+            match self.delete_object(&at, &options, &mut Vec::new()).await {
                 Err(status) if status.code == 404 => {}
                 Err(status) => return Err(status),
                 Ok((_, gone)) => left |= !gone,

@@ -35,6 +35,7 @@ impl Registry {
             uid: text(&sent["preconditions"]["uid"]),
             revision: text(&sent["preconditions"]["resourceVersion"]),
             propagation: text(&sent["propagationPolicy"]),
+            ..DeleteOptions::default()
         };
         at.options.dry_run = options.dry_run;
         let pod = pod.value();
@@ -43,7 +44,7 @@ impl Registry {
         if !free {
             self.ask_budget(call, pod, options.dry_run).await?;
         }
-        self.delete_object(&at, &options).await?;
+        self.delete_object(&at, &options, &mut Vec::new()).await?;
         let done =
             json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
         Reply::value(201, call.format, &done)

@@ -123,7 +123,8 @@ impl At {
     }
 
     fn attributes<'a>(&'a self, operation: &'static str, old: Option<&'a Value>) -> Attributes<'a> {
-        Attributes { request: &self.info, user: &self.user, operation, old, dry_run: self.options.dry_run }
+        let (dry_run, options) = (self.options.dry_run, &self.options.sent);
+        Attributes { request: &self.info, user: &self.user, operation, old, dry_run, options }
     }
 
     fn not_found(&self) -> Status {
@@ -195,15 +196,19 @@ impl Registry {
         self.store.resource(&kind.group, &kind.plural).ok_or_else(missing)
     }
 
-    /// Lets mutating admission change an object.
+    /// Lets mutating admission change an object; returns warnings.
     async fn mutate(
         &self,
         at: &At,
         operation: &'static str,
         old: Option<&Value>,
         object: &mut Value,
-    ) -> Result<(), Status> {
-        if at.own { Ok(()) } else { self.admission.mutate(&at.attributes(operation, old), object).await }
+    ) -> Result<Vec<String>, Status> {
+        if at.own {
+            Ok(Vec::new())
+        } else {
+            self.admission.mutate(&at.attributes(operation, old), object).await
+        }
     }
 
     /// Asks validating admission; returns warnings.

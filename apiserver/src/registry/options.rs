@@ -2,7 +2,7 @@
 
 use super::Call;
 use coracle_api::status::{FieldError, GroupResource, Status};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const META: &str = "meta.k8s.io";
 const MANAGER_MAX: usize = 128;
@@ -29,6 +29,8 @@ pub struct WriteOptions {
     pub validation: FieldValidation,
     /// Apply: take ownership on conflict.
     pub force: bool,
+    /// The options as admission is shown them.
+    pub sent: Value,
 }
 
 impl WriteOptions {
@@ -40,6 +42,7 @@ impl WriteOptions {
             manager: super::direct::MANAGER.to_owned(),
             validation: FieldValidation::Ignore,
             force: false,
+            sent: Value::Null,
         }
     }
 
@@ -87,8 +90,20 @@ impl WriteOptions {
         if !faults.is_empty() {
             return Err(Status::invalid(&GroupResource::new(META, kind), "", &faults));
         }
+        let mut sent = json!({"kind": kind, "apiVersion": format!("{META}/v1")});
+        if dry_run {
+            sent["dryRun"] = json!(["All"]);
+        }
+        for key in ["fieldManager", "fieldValidation"] {
+            if !call.query(key).is_empty() {
+                sent[key] = json!(call.query(key));
+            }
+        }
+        if kind == "PatchOptions" && !call.query("force").is_empty() {
+            sent["force"] = json!(call.flag("force"));
+        }
         let manager = if !manager.is_empty() { manager } else { agent(&call.user_agent) };
-        Ok(Self { dry_run, manager, validation, force: call.flag("force") })
+        Ok(Self { dry_run, manager, validation, force: call.flag("force"), sent })
     }
 }
 

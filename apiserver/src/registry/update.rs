@@ -114,7 +114,7 @@ impl Registry {
                 Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
             apply::update(&mut object, Some(&old), kind, &writer);
         }
-        self.mutate(at, UPDATE, Some(&old), &mut object).await?;
+        warnings.extend(self.mutate(at, UPDATE, Some(&old), &mut object).await?);
         strategy::prepare_update(&mut object, &old, kind, &at.info.subresource);
         let claims = if at.info.subresource.is_empty() {
             self.allocator.claim(kind, &mut object, Some(&old)).await?

@@ -7,8 +7,8 @@
 //! when either end does.
 
 mod options;
-mod proxy;
-mod relay;
+pub mod proxy;
+pub mod relay;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -144,7 +144,7 @@ impl Streaming {
         let tls = self.kubelet.clone().ok_or_else(|| {
             Status::internal("this server has no --kubelet-certificate-authority and cannot reach kubelets")
         })?;
-        Ok(Destination { host, port, tls: Some(tls) })
+        Ok(Destination { host, port, tls: Some(tls), name: None })
     }
 
     /// The object, from the store when the cache has not seen it (yet).

@@ -4,6 +4,7 @@
 
 use super::Streaming;
 use super::relay::{Destination, RelayError};
+use crate::reader::Reader;
 use crate::request::RequestInfo;
 use axum::body::Body;
 use coracle_api::meta;
@@ -54,7 +55,7 @@ pub fn unreachable(error: RelayError) -> Status {
 
 /// Whether an address may be dialled for a client: never this machine itself or its link, which a forged status could name
 /// (Services of this server's own host included).
-fn is_proxyable(host: &str) -> bool {
+pub fn is_proxyable(host: &str) -> bool {
     match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
         Ok(IpAddr::V4(v4)) => {
             !(v4.is_loopback()
@@ -107,6 +108,30 @@ fn addresses(slice: &Value, port_name: &str) -> Vec<(String, u16)> {
     addresses.map(|address| (address.to_owned(), port)).collect()
 }
 
+/// The ready addresses that serve a Service's port, named or numbered as asked.
+///
+/// # Errors
+/// There is no such Service or port.
+pub fn endpoints(
+    reader: &dyn Reader,
+    namespace: &str,
+    name: &str,
+    wanted: &str,
+) -> Result<Vec<(String, u16)>, String> {
+    let service = reader.get(&GroupResource::new("", "services"), namespace, name);
+    let service = service.ok_or_else(|| format!("service {name:?} not found"))?;
+    let Some(port) = service_port(&service, wanted) else {
+        return Err(match wanted.parse::<u16>() {
+            Ok(number) => format!("no service port {number} found for service {name:?}"),
+            Err(_) => format!("no service port {wanted:?} found for service {name:?}"),
+        });
+    };
+    let port_name = port["name"].as_str().unwrap_or_default();
+    let slices = reader.list(&GroupResource::new("discovery.k8s.io", "endpointslices"), namespace);
+    let own = slices.iter().filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == name);
+    Ok(own.flat_map(|slice| addresses(slice, port_name)).collect())
+}
+
 impl Streaming {
     pub(super) async fn pod_proxy(
         &self,
@@ -119,7 +144,8 @@ impl Streaming {
             return Err(Status::bad_request("address not allowed"));
         };
         let port = if port.is_empty() { default_port(&pod) } else { port.parse().ok() };
-        let destination = Destination { host: host.to_owned(), port: port.unwrap_or(80), tls: None };
+        let destination =
+            Destination { host: host.to_owned(), port: port.unwrap_or(80), tls: None, name: None };
         self.pass(&destination, info, request).await
     }
 
@@ -129,25 +155,15 @@ impl Streaming {
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
         let (_, name, wanted) = split_name(&info.name)?;
-        let service = self.find("services", &info.namespace, &name).await?;
-        let Some(port) = service_port(&service, &wanted) else {
-            return Err(Status::unavailable(format!(
-                "no service port {wanted:?} found for service {name:?}"
-            )));
-        };
-        let port_name = port["name"].as_str().unwrap_or_default();
-        let slices =
-            self.reader.list(&GroupResource::new("discovery.k8s.io", "endpointslices"), &info.namespace);
-        let own = slices
-            .iter()
-            .filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == name.as_str());
-        let mut addresses: Vec<_> = own.flat_map(|slice| addresses(slice, port_name)).collect();
+        self.find("services", &info.namespace, &name).await?;
+        let mut addresses =
+            endpoints(self.reader.as_ref(), &info.namespace, &name, &wanted).map_err(Status::unavailable)?;
         if addresses.is_empty() {
             return Err(Status::unavailable(format!("no endpoints available for service {name:?}")));
         }
         let chosen = usize::try_from(random::below(addresses.len() as u64)).unwrap_or(0);
         let (host, port) = addresses.swap_remove(chosen);
-        self.pass(&Destination { host, port, tls: None }, info, request).await
+        self.pass(&Destination { host, port, tls: None, name: None }, info, request).await
     }
 
     async fn pass(

@@ -40,6 +40,8 @@ pub struct Destination {
     pub port: u16,
     /// None for plain HTTP.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// What the server calls itself, where that is not `host`.
+    pub name: Option<String>,
 }
 
 impl Destination {
@@ -113,7 +115,8 @@ impl Relay {
             Request::builder().method(parts.method).uri(path.parse::<Uri>().map_err(http::Error::from)?);
         if let Some(headers) = onward.headers_mut() {
             *headers = carried(&parts.headers, wants_upgrade);
-            let host = to.authority().parse().map_err(http::Error::from)?;
+            let host =
+                to.name.clone().unwrap_or_else(|| to.authority()).parse().map_err(http::Error::from)?;
             headers.insert(header::HOST, host);
         }
         let onward = onward.body(body)?;
@@ -145,7 +148,8 @@ impl Relay {
             // Keystrokes must not wait for more of their kind.
             tcp.set_nodelay(true)?;
             let Some(tls) = &to.tls else { return Ok::<Box<dyn Stream>, io::Error>(Box::new(tcp)) };
-            let name = ServerName::try_from(to.host.clone()).map_err(io::Error::other)?;
+            let name = to.name.clone().unwrap_or_else(|| to.host.clone());
+            let name = ServerName::try_from(name).map_err(io::Error::other)?;
             Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, tcp).await?))
         };
         clock::timeout(CONNECT_WITHIN, connect)

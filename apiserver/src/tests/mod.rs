@@ -3,6 +3,7 @@
 mod answers;
 mod customs;
 mod owners;
+mod webhooks;
 
 use crate::{Args, Server};
 use axum::body::Body;

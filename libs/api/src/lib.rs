@@ -8,6 +8,7 @@ pub mod custom;
 pub mod decode;
 pub mod defaults;
 pub mod discovery;
+pub mod expression;
 pub mod kinds;
 pub mod labels;
 pub mod meta;

@@ -53,6 +53,11 @@ static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
 static TIMESTAMP: LazyLock<Compiled> = LazyLock::new(|| compile("timestamp(text)"));
 static DURATION: LazyLock<Compiled> = LazyLock::new(|| compile("duration(text)"));
 
+/// CEL as Kubernetes has it.
+pub(crate) fn env() -> Arc<Env> {
+    ENV.clone()
+}
+
 /// Compiles a rule.
 pub(crate) fn compile(rule: &str) -> Compiled {
     let told = |errors: &dyn std::fmt::Display| errors.to_string().replace("\n| ", "\n | ");
@@ -194,7 +199,7 @@ fn expression(rule: &Value, context: &Context<'_, '_>, version: &Version) -> Opt
     }
 }
 
-fn faulted(error: &cel::ExecutionError) -> String {
+pub(crate) fn faulted(error: &cel::ExecutionError) -> String {
     match error {
         cel::ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
         other => other.to_string(),
@@ -212,7 +217,8 @@ fn escaped(key: &str) -> String {
         .replace('/', "__slash__")
 }
 
-fn to_cel(value: &Value, schema: &Value) -> cel::Value {
+/// A value by its schema; without one (`Null`) as it is.
+pub(crate) fn to_cel(value: &Value, schema: &Value) -> cel::Value {
     match value {
         Value::Null => cel::Value::Null,
         Value::Bool(value) => cel::Value::Bool(*value),

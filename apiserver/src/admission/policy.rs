@@ -1,0 +1,264 @@
+//! ValidatingAdmissionPolicies with their bindings and parameters.
+//!
+//! In: a write. Out: warnings, or the Status with which the first binding denies it.
+
+use super::conditions::Conditions;
+use super::select::{self, GROUP, Target};
+use super::{Attributes, Context};
+use coracle_api::expression::{Answer, Scope};
+use coracle_api::kinds;
+use coracle_api::meta;
+use coracle_api::selector::LabelSelector;
+use coracle_api::status::{GroupResource, Status};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const NO_PARAMS: &str = "no params found for policy binding with `Deny` parameterNotFoundAction";
+
+/// What one validation says against a write.
+struct Objection {
+    message: String,
+    reason: String,
+}
+
+/// Asks every policy that a binding brings to bear.
+///
+/// # Errors
+/// The Status that refuses the write.
+pub async fn validate(
+    context: &Context,
+    conditions: &Conditions,
+    attributes: &Attributes<'_>,
+    object: &Value,
+) -> Result<Vec<String>, Status> {
+    let mut warnings = Vec::new();
+    let mut policies = context.list(GROUP, "validatingadmissionpolicies", "");
+    if policies.is_empty() {
+        return Ok(warnings);
+    }
+    policies.sort_by(|a, b| meta::name(a).cmp(meta::name(b)));
+    let mut bindings = context.list(GROUP, "validatingadmissionpolicybindings", "");
+    bindings.sort_by(|a, b| meta::name(a).cmp(meta::name(b)));
+    let mut denied = None;
+    for policy in &policies {
+        let own = bindings.iter().filter(|binding| binding["spec"]["policyName"] == meta::name(policy));
+        let Some(target) = matched(context, &policy["spec"]["matchConstraints"], attributes, object).await?
+        else {
+            continue;
+        };
+        for binding in own {
+            let resources = &binding["spec"]["matchResources"];
+            if resources.is_object() && matched(context, resources, attributes, object).await?.is_none() {
+                continue;
+            }
+            let bound = Bound { context, conditions, attributes, object, policy, binding, target: &target };
+            for objection in bound.objections().await? {
+                bound.act(&objection, &mut warnings, &mut denied);
+            }
+        }
+    }
+    match denied {
+        Some(status) => Err(status),
+        None => Ok(warnings),
+    }
+}
+
+/// The version in which constraints speak of a write, if they do. Bindings may leave out the rules.
+async fn matched(
+    context: &Context,
+    constraints: &Value,
+    attributes: &Attributes<'_>,
+    object: &Value,
+) -> Result<Option<Target>, Status> {
+    let policy = &constraints["matchPolicy"];
+    if select::target(context, &constraints["excludeResourceRules"], policy, attributes).is_some()
+        || !select::of_object(&constraints["objectSelector"], attributes, object)?
+        || !select::in_namespace(context, &constraints["namespaceSelector"], attributes, object).await?
+    {
+        return Ok(None);
+    }
+    let every =
+        json!([{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"]}]);
+    let rules = match constraints["resourceRules"].as_array() {
+        Some(rules) if !rules.is_empty() => &constraints["resourceRules"],
+        _ => &every,
+    };
+    Ok(select::target(context, rules, policy, attributes))
+}
+
+/// A policy with one of its bindings, on one write.
+struct Bound<'a> {
+    context: &'a Context,
+    conditions: &'a Conditions,
+    attributes: &'a Attributes<'a>,
+    object: &'a Value,
+    policy: &'a Value,
+    binding: &'a Value,
+    target: &'a Target,
+}
+
+impl Bound<'_> {
+    fn act(&self, objection: &Objection, warnings: &mut Vec<String>, denied: &mut Option<Status>) {
+        let (policy, binding) = (meta::name(self.policy), meta::name(self.binding));
+        for action in meta::strings(&self.binding["spec"]["validationActions"]) {
+            match action {
+                "Warn" => warnings.push(format!(
+                    "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}",
+                    objection.message
+                )),
+                "Deny" if denied.is_none() => *denied = Some(self.denial(objection)),
+                _ => {}
+            }
+        }
+    }
+
+    fn denial(&self, objection: &Objection) -> Status {
+        let message = format!(
+            "ValidatingAdmissionPolicy '{}' with binding '{}' denied request: {}",
+            meta::name(self.policy),
+            meta::name(self.binding),
+            objection.message
+        );
+        let mut status = self.attributes.forbidden(self.object, &message);
+        let reason = if objection.reason.is_empty() { "Invalid" } else { &objection.reason };
+        status.reason = reason.to_owned();
+        status.code = match reason {
+            "Forbidden" => 403,
+            "Unauthorized" => 401,
+            "RequestEntityTooLarge" => 413,
+            _ => 422,
+        };
+        status.details["causes"] = json!([{"message": message}]);
+        status
+    }
+
+    fn ignores_failure(&self) -> bool {
+        self.policy["spec"]["failurePolicy"] == "Ignore"
+    }
+
+    /// What a failure of the policy itself amounts to.
+    fn failed(&self, message: String) -> Vec<Objection> {
+        if self.ignores_failure() {
+            return Vec::new();
+        }
+        vec![Objection { message, reason: String::new() }]
+    }
+
+    async fn objections(&self) -> Result<Vec<Objection>, Status> {
+        let params = match self.params() {
+            Ok(params) => params,
+            Err(error) => return Ok(self.failed(format!("failed to configure binding: {error}"))),
+        };
+        let namespace = select::namespace(self.context, self.attributes).await.unwrap_or_default();
+        let spec = &self.policy["spec"];
+        let mut all = Vec::new();
+        for param in params {
+            let scope = || {
+                let mut scope =
+                    self.conditions.scope(self.attributes, self.object, self.target, namespace.as_deref());
+                scope.set("params", param.as_deref().unwrap_or(&Value::Null));
+                scope
+            };
+            match self.conditions.met(&spec["matchConditions"], self.ignores_failure(), scope) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => {
+                    all.extend(self.failed(error));
+                    continue;
+                }
+            }
+            let mut scope = scope();
+            for variable in spec["variables"].as_array().into_iter().flatten() {
+                let text = |key: &str| variable[key].as_str().unwrap_or_default();
+                scope.define(text("name"), &self.conditions.program(text("expression")));
+            }
+            for validation in spec["validations"].as_array().into_iter().flatten() {
+                all.extend(self.asked(validation, &scope));
+            }
+        }
+        Ok(all)
+    }
+
+    fn asked(&self, validation: &Value, scope: &Scope) -> Vec<Objection> {
+        let text = |key: &str| validation[key].as_str().unwrap_or_default().trim();
+        let expression = text("expression");
+        match self.conditions.program(expression).eval(scope) {
+            Ok(Answer::Bool(true)) => Vec::new(),
+            Ok(Answer::Bool(false)) => {
+                let made = Some(text("messageExpression")).filter(|text| !text.is_empty());
+                let made = made.and_then(|text| self.conditions.program(text).eval(scope).ok());
+                let message = match (made, text("message")) {
+                    (Some(Answer::Text(made)), _) if is_message(&made) => made.trim().to_owned(),
+                    (_, "") => format!("failed expression: {expression}"),
+                    (_, message) => message.to_owned(),
+                };
+                vec![Objection { message, reason: text("reason").to_owned() }]
+            }
+            Ok(_) => self.failed(format!("expression '{expression}' resulted in error: no boolean")),
+            Err(error) => self.failed(format!("expression '{expression}' resulted in error: {error}")),
+        }
+    }
+
+    /// The parameters to ask with; a `None` stands for no parameter.
+    fn params(&self) -> Result<Vec<Option<Arc<Value>>>, String> {
+        let (of, reference) = (&self.policy["spec"]["paramKind"], &self.binding["spec"]["paramRef"]);
+        if !of.is_object() || !reference.is_object() {
+            return Ok(vec![None]);
+        }
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (version, kind) = (text(&of["apiVersion"]), text(&of["kind"]));
+        let Some((of, namespaced)) = self.resource(&version, &kind) else {
+            return Err(format!("failed to find resource referenced by paramKind: '{version}, Kind={kind}'"));
+        };
+        let mut namespace = text(&reference["namespace"]);
+        if !namespaced && !namespace.is_empty() {
+            return Err("paramRef.namespace must not be provided for a cluster-scoped `paramKind`".to_owned());
+        }
+        if namespaced && namespace.is_empty() {
+            namespace.clone_from(&self.attributes.request.namespace);
+            if namespace.is_empty() {
+                return Err(
+                    "cannot use namespaced paramRef in policy binding that matches cluster-scoped resources"
+                        .to_owned(),
+                );
+            }
+        }
+        let name = text(&reference["name"]);
+        let found: Vec<Arc<Value>> = if name.is_empty() {
+            let selector = LabelSelector::from_object(&reference["selector"])?;
+            let all = self.context.reader.list(&of, &namespace);
+            all.into_iter().filter(|param| selector.matches(&param["metadata"]["labels"])).collect()
+        } else {
+            self.context.reader.get(&of, &namespace, &name).into_iter().collect()
+        };
+        if found.is_empty() && reference["parameterNotFoundAction"] == "Deny" {
+            return Err(NO_PARAMS.to_owned());
+        }
+        Ok(found.into_iter().map(Some).collect())
+    }
+
+    /// The resource of a kind, built-in or custom, and whether it lives in namespaces.
+    fn resource(&self, version: &str, kind: &str) -> Option<(GroupResource, bool)> {
+        if let Some(row) = kinds::by_gvk(version, kind) {
+            return Some((row.group_resource(), row.namespaced));
+        }
+        let (group, version) = version.split_once('/')?;
+        let definitions = self.context.list("apiextensions.k8s.io", "customresourcedefinitions", "");
+        let definition = definitions.iter().find(|definition| {
+            let spec = &definition["spec"];
+            let mut versions = spec["versions"].as_array().into_iter().flatten();
+            spec["group"] == group
+                && spec["names"]["kind"] == kind
+                && versions.any(|own| own["name"] == version && own["served"] == true)
+        })?;
+        let spec = &definition["spec"];
+        let plural = spec["names"]["plural"].as_str().unwrap_or_default();
+        Some((GroupResource::new(group, plural), spec["scope"] == "Namespaced"))
+    }
+}
+
+/// Whether a made message can be shown.
+fn is_message(text: &str) -> bool {
+    let text = text.trim();
+    !text.is_empty() && !text.contains('\n') && text.len() <= 5 * 1024
+}

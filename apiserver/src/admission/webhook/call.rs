@@ -1,0 +1,126 @@
+//! One call of a webhook: found by URL or Service, over TLS by its own CA, bounded in time and size.
+
+use super::super::Context;
+use crate::outbound::{self, Trust};
+use axum::body::Body;
+use coracle_daemon::{Tasks, clock};
+use http::Request;
+use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
+use std::time::Duration;
+use url::Url;
+
+const ANSWER_MAX: usize = 8 << 20;
+const SECONDS: u64 = 10;
+
+/// Connects to webhooks.
+pub struct Dialler {
+    trust: Trust,
+    relay: outbound::Relay,
+}
+
+impl Dialler {
+    /// With an owner for connections.
+    pub fn new(tasks: Tasks) -> Self {
+        Self { trust: Trust::default(), relay: outbound::Relay::new(tasks) }
+    }
+
+    /// Sends the question and reads the answer.
+    ///
+    /// # Errors
+    /// Why there is none, in Go's words.
+    pub async fn call(&self, context: &Context, hook: &Value, question: &Value) -> Result<Value, String> {
+        let seconds = hook["timeoutSeconds"].as_u64().unwrap_or(SECONDS);
+        let client = &hook["clientConfig"];
+        let url = url(client, seconds)?;
+        // Go shows a Service's port even where it is the usual one.
+        let shown = if client["service"].is_object() && url.port().is_none() {
+            url.as_str().replacen(".svc/", ".svc:443/", 1)
+        } else {
+            url.to_string()
+        };
+        let posted = format!("Post {shown:?}");
+        let work = self.exchange(context, client, &url, question);
+        match clock::timeout(Duration::from_secs(seconds), work).await {
+            Ok(answer) => answer.map_err(|fault| match fault {
+                Fault::Dial(text) => format!("{posted}: {text}"),
+                Fault::Answer(text) => text,
+            }),
+            Err(_) => Err(format!("{posted}: context deadline exceeded")),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        context: &Context,
+        client: &Value,
+        url: &Url,
+        question: &Value,
+    ) -> Result<Value, Fault> {
+        let authority = outbound::bundle(&client["caBundle"]).map_err(Fault::Dial)?;
+        let tls = self.trust.config(authority.as_deref()).map_err(Fault::Dial)?;
+        let port = url.port_or_known_default().unwrap_or(443);
+        let name = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let service = &client["service"];
+        let (host, at) = if service.is_object() {
+            let text = |key: &str| service[key].as_str().unwrap_or_default();
+            outbound::service(context.reader.as_ref(), text("namespace"), text("name"), port)
+                .map_err(Fault::Dial)?
+        } else {
+            (name.clone(), port)
+        };
+        let destination = outbound::Destination { host, port: at, tls: Some(tls), name: Some(name) };
+        let body = Body::from(question.to_string());
+        let request = Request::post("/")
+            .header("content-type", "application/json")
+            .header("accept", "application/json, */*")
+            .header("user-agent", "kube-apiserver-admission")
+            .body(body)
+            .map_err(|error| Fault::Dial(error.to_string()))?;
+        let path = format!("{}?{}", url.path(), url.query().unwrap_or_default());
+        let response = self
+            .relay
+            .send(&destination, request, &path)
+            .await
+            .map_err(|error| Fault::Dial(outbound::told(&error)))?;
+        let code = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        let body = body.map_err(|error| Fault::Answer(error.to_string()))?.to_bytes();
+        if !code.is_success() {
+            let text = String::from_utf8_lossy(&body[..body.len().min(2048)]).trim().to_owned();
+            return Err(Fault::Answer(match code.as_u16() {
+                404 => "the server could not find the requested resource".to_owned(),
+                400 => "the server rejected our request for an unknown reason".to_owned(),
+                _ => format!("an error on the server ({text:?}) has prevented the request from succeeding"),
+            }));
+        }
+        serde_json::from_slice(&body)
+            .map_err(|error| Fault::Answer(format!("couldn't get version/kind; json parse error: {error}")))
+    }
+}
+
+enum Fault {
+    /// No answer.
+    Dial(String),
+    /// An answer that is of no use.
+    Answer(String),
+}
+
+/// Where a webhook is called: a Service is known by its name in the cluster.
+fn url(client: &Value, seconds: u64) -> Result<Url, String> {
+    let service = &client["service"];
+    let text = if service.is_object() {
+        let part = |key: &str| service[key].as_str().unwrap_or_default();
+        let port = service["port"].as_u64().unwrap_or(443);
+        let path = part("path").trim_start_matches('/');
+        format!("https://{}.{}.svc:{port}/{path}", part("name"), part("namespace"))
+    } else {
+        client["url"].as_str().unwrap_or_default().to_owned()
+    };
+    let mut url = Url::parse(&text).map_err(|error| format!("Unparsable webhook URL: {error}"))?;
+    if url.scheme() != "https" || url.host_str().is_none() {
+        return Err("webhook URL must be https and have a host".to_owned());
+    }
+    url.set_query(Some(&format!("timeout={seconds}s")));
+    Ok(url)
+}

@@ -1,0 +1,254 @@
+//! MutatingWebhookConfigurations and ValidatingWebhookConfigurations.
+//!
+//! In: a write. Out: the object as the webhooks have patched it, what they warn of, or the Status that refuses.
+//!
+//! Invariants: a dry run is only shown to webhooks without side effects; a call takes no longer than its configuration says;
+//! an answer is bounded; what a webhook has patched is decoded and defaulted like a client's object.
+
+mod call;
+mod review;
+
+pub use review::request;
+
+use super::conditions::Conditions;
+use super::select::{self, GROUP, Target};
+use super::{Attributes, Context};
+use call::Dialler;
+use coracle_api::status::Status;
+use coracle_api::{decode, defaults, meta, patch};
+use coracle_daemon::{Tasks, random};
+use futures::future::join_all;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// One webhook of a configuration.
+struct Hook {
+    configuration: Arc<Value>,
+    index: usize,
+}
+
+impl Hook {
+    fn value(&self) -> &Value {
+        &self.configuration["webhooks"][self.index]
+    }
+
+    fn name(&self) -> &str {
+        self.value()["name"].as_str().unwrap_or_default()
+    }
+
+    fn ignores_failure(&self) -> bool {
+        self.value()["failurePolicy"] == "Ignore"
+    }
+
+    fn is_reinvoked(&self) -> bool {
+        self.value()["reinvocationPolicy"] == "IfNeeded"
+    }
+}
+
+/// Calls webhooks.
+pub struct Webhooks {
+    dialler: Dialler,
+}
+
+/// The webhooks of all configurations, in the order of the configurations' names.
+fn hooks(context: &Context, plural: &str) -> Vec<Hook> {
+    let mut all = context.list(GROUP, plural, "");
+    all.sort_by(|a, b| meta::name(a).cmp(meta::name(b)));
+    let of = |configuration: Arc<Value>| {
+        let count = configuration["webhooks"].as_array().map_or(0, Vec::len);
+        (0..count).map(move |index| Hook { configuration: configuration.clone(), index })
+    };
+    all.into_iter().flat_map(of).collect()
+}
+
+/// How the calls of one round went on a mutated object.
+#[derive(Default)]
+pub struct Round {
+    /// Indexes of webhooks that may be called again, in the order in which they were called.
+    reinvocable: Vec<usize>,
+    /// Those after whose call another webhook has changed the object.
+    again: Vec<usize>,
+    /// Whether any has changed the object.
+    pub changed: bool,
+}
+
+impl Webhooks {
+    /// With an owner for connections.
+    pub fn new(tasks: Tasks) -> Self {
+        Self { dialler: Dialler::new(tasks) }
+    }
+
+    /// Lets mutating webhooks patch `object`, one after the other; with an earlier round only those that asked to see what
+    /// was changed after them.
+    ///
+    /// # Errors
+    /// The Status that refuses the write.
+    pub async fn mutate(
+        &self,
+        context: &Context,
+        conditions: &Conditions,
+        attributes: &Attributes<'_>,
+        object: &mut Value,
+        before: Option<&Round>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Round, Status> {
+        let mut round = Round::default();
+        for (index, hook) in hooks(context, "mutatingwebhookconfigurations").iter().enumerate() {
+            if before.is_some_and(|before| !before.again.contains(&index)) {
+                continue;
+            }
+            let Some(target) = self.target(context, conditions, attributes, object, hook).await? else {
+                continue;
+            };
+            let Some(answer) = self.ask(context, attributes, object, hook, &target, true).await? else {
+                continue;
+            };
+            warnings.extend(answer.warnings.iter().cloned());
+            if !answer.allowed {
+                return Err(review::refusal(hook.name(), &answer.status));
+            }
+            if let Some(patched) = patched(attributes, object, hook, &target, &answer)?
+                && patched != *object
+            {
+                *object = patched;
+                round.changed = true;
+                round.again.clone_from(&round.reinvocable);
+            }
+            if hook.is_reinvoked() {
+                round.reinvocable.push(index);
+            }
+        }
+        Ok(round)
+    }
+
+    /// Asks validating webhooks, all at once.
+    ///
+    /// # Errors
+    /// The Status that refuses the write.
+    pub async fn validate(
+        &self,
+        context: &Context,
+        conditions: &Conditions,
+        attributes: &Attributes<'_>,
+        object: &Value,
+    ) -> Result<Vec<String>, Status> {
+        let hooks = hooks(context, "validatingwebhookconfigurations");
+        let asked = hooks.iter().map(|hook| async move {
+            let Some(target) = self.target(context, conditions, attributes, object, hook).await? else {
+                return Ok(Vec::new());
+            };
+            match self.ask(context, attributes, object, hook, &target, false).await? {
+                Some(answer) if !answer.allowed => Err(review::refusal(hook.name(), &answer.status)),
+                Some(answer) => Ok(answer.warnings),
+                None => Ok(Vec::new()),
+            }
+        });
+        let mut warnings = Vec::new();
+        for answer in join_all(asked).await {
+            warnings.extend(answer?);
+        }
+        Ok(warnings)
+    }
+
+    /// In which version a webhook wants to see a write, if it wants to.
+    async fn target(
+        &self,
+        context: &Context,
+        conditions: &Conditions,
+        attributes: &Attributes<'_>,
+        object: &Value,
+        hook: &Hook,
+    ) -> Result<Option<Target>, Status> {
+        let value = hook.value();
+        let Some(target) = select::target(context, &value["rules"], &value["matchPolicy"], attributes) else {
+            return Ok(None);
+        };
+        if !select::of_object(&value["objectSelector"], attributes, object)?
+            || !select::in_namespace(context, &value["namespaceSelector"], attributes, object).await?
+        {
+            return Ok(None);
+        }
+        let scope = || conditions.scope(attributes, object, &target, None);
+        let met = conditions.met(&value["matchConditions"], hook.ignores_failure(), scope);
+        let met = met.map_err(|error| attributes.forbidden(object, &error))?;
+        Ok(met.then_some(target))
+    }
+
+    /// A webhook's answer; `None` where none came and that does not matter.
+    async fn ask(
+        &self,
+        context: &Context,
+        attributes: &Attributes<'_>,
+        object: &Value,
+        hook: &Hook,
+        target: &Target,
+        mutating: bool,
+    ) -> Result<Option<review::Answer>, Status> {
+        let (value, name) = (hook.value(), hook.name());
+        if attributes.dry_run && value["sideEffects"] != "None" && value["sideEffects"] != "NoneOnDryRun" {
+            return Err(Status::bad_request(format!("admission webhook {name:?} does not support dry run")));
+        }
+        let uid = random::uuid();
+        let answered = async {
+            let version =
+                review::version(value).ok_or("webhook does not accept known AdmissionReview versions")?;
+            let question = review::question(version, &uid, attributes, object, target);
+            let reply = self.dialler.call(context, value, &question).await;
+            let reply = reply.map_err(|error| format!("failed to call webhook: {error}"))?;
+            review::answer(version, &uid, mutating, &reply)
+                .map_err(|error| format!("received invalid webhook response: {error}"))
+        };
+        match answered.await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if hook.ignores_failure() => {
+                tracing::warn!(webhook = name, error, "cannot call a webhook; going on without it");
+                Ok(None)
+            }
+            Err(error) => Err(Status::internal(format!("failed calling webhook {name:?}: {error}"))),
+        }
+    }
+}
+
+/// The object with a webhook's patch; `None` without one.
+fn patched(
+    attributes: &Attributes<'_>,
+    object: &Value,
+    hook: &Hook,
+    target: &Target,
+    answer: &review::Answer,
+) -> Result<Option<Value>, Status> {
+    if answer.patch.is_empty() {
+        return Ok(None);
+    }
+    if answer.patch_type != "JSONPatch" {
+        let text = format!(
+            "failed calling webhook {:?}: unsupported patch type {:?}",
+            hook.name(),
+            answer.patch_type
+        );
+        return Err(Status::internal(text));
+    }
+    if !object.is_object() {
+        let text = format!(
+            "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
+            hook.name()
+        );
+        return Err(Status::internal(text));
+    }
+    let shown = select::converted(target, attributes, object);
+    let patched = patch::json_patch(&shown, &answer.patch).map_err(Status::internal)?;
+    let mut patched = select::converted_back(target, attributes, patched);
+    if let Some(kind) = &attributes.request.kind
+        && select::is_of(object, kind)
+    {
+        if !select::is_of(&patched, kind) {
+            return Err(Status::internal(format!(
+                "webhook {:?} has changed the kind of the object",
+                hook.name()
+            )));
+        }
+        patched = decode::canonical(patched, kind).map_err(Status::internal)?.object;
+        defaults::apply(&mut patched, kind);
+    }
+    Ok(Some(patched))
+}

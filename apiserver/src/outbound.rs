@@ -1,0 +1,206 @@
+//! Connections to servers that the cluster's objects name: webhooks and aggregated APIs.
+//!
+//! In: a Service or host, and a CA bundle. Out: where to connect, and how to trust what answers there.
+//!
+//! Invariant: an address that comes from an EndpointSlice is never this machine's own.
+
+pub use crate::streaming::proxy::is_proxyable;
+pub use crate::streaming::relay::{Destination, Relay, RelayError};
+
+use crate::reader::Reader;
+use crate::streaming::proxy::endpoints;
+use base64::Engine;
+use coracle_daemon::random;
+use coracle_daemon::tls::Identity;
+use parking_lot::Mutex;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+/// Configurations that are kept.
+const KEPT_MAX: usize = 100;
+
+/// The bytes of a `caBundle`; `None` for an absent one.
+///
+/// # Errors
+/// It is no base64.
+pub fn bundle(value: &Value) -> Result<Option<Vec<u8>>, String> {
+    let text = value.as_str().filter(|text| !text.is_empty());
+    let decoded = text.map(|text| base64::prelude::BASE64_STANDARD.decode(text));
+    decoded.transpose().map_err(|error| format!("unable to load root certificates: {error}"))
+}
+
+/// Where a Service's port is served now.
+///
+/// # Errors
+/// There is no such Service or port, or nobody serves it.
+pub fn service(reader: &dyn Reader, namespace: &str, name: &str, port: u16) -> Result<(String, u16), String> {
+    let mut found = endpoints(reader, namespace, name, &port.to_string())?;
+    found.retain(|(host, _)| is_proxyable(host));
+    if found.is_empty() {
+        return Err(format!("no endpoints available for service {name:?}"));
+    }
+    let chosen = usize::try_from(random::below(found.len() as u64)).unwrap_or(0);
+    Ok(found.swap_remove(chosen))
+}
+
+/// An error of a connection in Go's words.
+#[must_use]
+pub fn told(error: &RelayError) -> String {
+    match error {
+        RelayError::Connect { to, source } => {
+            let tls = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            match tls {
+                Some(error) => format!("tls: failed to verify certificate: {}", untrusted(error)),
+                None if source.kind() == io::ErrorKind::ConnectionRefused => {
+                    format!("dial tcp {to}: connect: connection refused")
+                }
+                None => format!("dial tcp {to}: {source}"),
+            }
+        }
+        RelayError::Http { .. } => "EOF".to_owned(),
+        RelayError::Form(_) => error.to_string(),
+    }
+}
+
+fn untrusted(error: &rustls::Error) -> String {
+    use rustls::CertificateError as Fault;
+    match error {
+        rustls::Error::InvalidCertificate(Fault::UnknownIssuer | Fault::BadSignature) => {
+            "x509: certificate signed by unknown authority".to_owned()
+        }
+        rustls::Error::InvalidCertificate(Fault::Expired | Fault::ExpiredContext { .. }) => {
+            "x509: certificate has expired or is not yet valid".to_owned()
+        }
+        other => format!("x509: {other}"),
+    }
+}
+
+/// TLS configurations by CA bundle, made once.
+#[derive(Default)]
+pub struct Trust {
+    identity: Option<Identity>,
+    known: Mutex<HashMap<Option<Vec<u8>>, Arc<ClientConfig>>>,
+}
+
+impl Trust {
+    /// That shows `identity` to servers.
+    #[must_use]
+    pub fn with_identity(identity: Option<Identity>) -> Self {
+        Self { identity, known: Mutex::default() }
+    }
+
+    /// Trusting this PEM bundle only; this machine's authorities without one.
+    ///
+    /// # Errors
+    /// The bundle holds no certificate, or the identity cannot be read.
+    pub fn config(&self, bundle: Option<&[u8]>) -> Result<Arc<ClientConfig>, String> {
+        let key = bundle.map(<[u8]>::to_vec);
+        if let Some(config) = self.known.lock().get(&key) {
+            return Ok(config.clone());
+        }
+        let builder = ClientConfig::builder().with_root_certificates(roots(bundle)?);
+        let config = Arc::new(self.finish(builder)?);
+        let mut known = self.known.lock();
+        if known.len() > KEPT_MAX {
+            known.clear();
+        }
+        known.insert(key, config.clone());
+        Ok(config)
+    }
+
+    /// Trusting anybody, as `insecureSkipTLSVerify` asks for.
+    ///
+    /// # Errors
+    /// The identity cannot be read.
+    pub fn insecure(&self) -> Result<Arc<ClientConfig>, String> {
+        let provider = CryptoProvider::get_default().cloned();
+        let provider = provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
+        let builder = ClientConfig::builder().dangerous();
+        let builder = builder.with_custom_certificate_verifier(Arc::new(Anybody(provider)));
+        Ok(Arc::new(self.finish(builder)?))
+    }
+
+    fn finish(
+        &self,
+        builder: rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>,
+    ) -> Result<ClientConfig, String> {
+        let Some(identity) = &self.identity else { return Ok(builder.with_no_client_auth()) };
+        let chain = CertificateDer::pem_file_iter(&identity.cert).and_then(Iterator::collect);
+        let key = PrivateKeyDer::from_pem_file(&identity.key);
+        match (chain, key) {
+            (Ok(chain), Ok(key)) => {
+                builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())
+            }
+            (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
+        }
+    }
+}
+
+fn roots(bundle: Option<&[u8]>) -> Result<RootCertStore, String> {
+    let mut store = RootCertStore::empty();
+    let Some(bundle) = bundle else {
+        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return Ok(store);
+    };
+    let certificates = CertificateDer::pem_slice_iter(bundle).filter_map(Result::ok);
+    if store.add_parsable_certificates(certificates).0 == 0 {
+        return Err("unable to load root certificates: unable to parse bytes as PEM block".to_owned());
+    }
+    Ok(store)
+}
+
+/// Checks signatures, but not whose they are.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
