@@ -34,7 +34,8 @@ const CONTROLLER_ROLES: [&str; 16] = [
     "statefulset-controller",
 ];
 /// These are named apart from the list above, whose entries manage pods or nodes.
-const MORE_ROLES: [&str; 8] = [
+const MORE_ROLES: [&str; 9] = [
+    "ephemeral-volume-controller",
     "ttl-controller",
     "root-ca-cert-publisher",
     "ttl-after-finished-controller",

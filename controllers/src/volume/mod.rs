@@ -4,10 +4,12 @@
 //! our own kind of class, finalizers removed.
 //!
 //!     bind.rs     which volume fits a claim, and the phases of both
+//!     ephemeral.rs claims that are made for a pod
 //!     protect.rs  what is in use is kept until it is not
 //!     folders.rs  the folders of volumes that we make
 
 mod bind;
+mod ephemeral;
 mod folders;
 mod protect;
 
@@ -27,6 +29,7 @@ use std::sync::Arc;
 pub fn start(ctx: &Context, folder: Option<&Path>) {
     let (claims, volumes) = (Queue::new(), Queue::new());
     let folders = folder.map(Folders::new);
+    ephemeral::start(ctx);
     watch(ctx, &claims, &volumes);
     let of_claims = folders.clone();
     ctx.control("persistentvolumeclaim", claims, 4, move |ctx, key| {
@@ -135,11 +138,15 @@ fn is_open(claim: &PersistentVolumeClaim) -> bool {
 
 /// The claims that a pod names, those that are made for it included.
 fn claims_of(pod: &Pod) -> Vec<String> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let claim = |volume: &k8s_openapi::api::core::v1::Volume| {
         let named = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
-        named.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{name}-{}", volume.name)))
+        named.or_else(|| volume.ephemeral.as_ref().map(|_| ephemeral_claim(pod, volume)))
     };
     volumes.filter_map(claim).collect()
+}
+
+/// The claim that is made for an ephemeral volume of a pod.
+fn ephemeral_claim(pod: &Pod, volume: &k8s_openapi::api::core::v1::Volume) -> String {
+    format!("{}-{}", pod.metadata.name.as_deref().unwrap_or_default(), volume.name)
 }
