@@ -10,6 +10,7 @@
 //! by its uid, and only when nothing of it is left.
 
 mod addresses;
+mod admission;
 mod args;
 mod launch;
 pub mod logger;
@@ -64,10 +65,16 @@ async fn simulate(args: Args, client: kube::Client, tasks: Tasks) -> Result<()> 
     let runtime: Arc<dyn Runtime> = Arc::new(Simulated::new(&scope, &store));
     let streaming = Streaming::new(None, store.clone(), args.pod_logs_dir.clone(), tasks.clone());
     server::start(&args, store.clone(), streaming, &tasks).await?;
-    let parts =
-        Parts { client: client.clone(), nodes: nodes.clone(), recorder, store, runtime: runtime.clone() };
-    pods::start(&scope, parts, |_| None);
     let known = Reflector::<Node>::new(Api::all(client.clone())).start(&scope);
+    let parts = Parts {
+        client: client.clone(),
+        nodes: nodes.clone(),
+        known: known.clone(),
+        recorder,
+        store,
+        runtime: runtime.clone(),
+    };
+    pods::start(&scope, parts, |_| None);
     registration::start(&scope, &client, nodes, &known, runtime);
     Ok(())
 }
@@ -95,8 +102,15 @@ async fn be_a_node(args: Args, client: kube::Client, tasks: Tasks) -> Result<()>
         cgroup_root: args.cgroup_root.clone(),
         ..this.surroundings()
     };
-    let parts =
-        Parts { client: client.clone(), nodes: nodes.clone(), recorder, store, runtime: runtime.clone() };
+    let known = Reflector::<Node>::new(Api::all(client.clone())).start(&scope);
+    let parts = Parts {
+        client: client.clone(),
+        nodes: nodes.clone(),
+        known: known.clone(),
+        recorder,
+        store,
+        runtime: runtime.clone(),
+    };
     pods::start(&scope, parts, |wake| {
         Some(Ground {
             files: volumes::Files::new(&args.root_dir, &logs, true),
@@ -105,7 +119,6 @@ async fn be_a_node(args: Args, client: kube::Client, tasks: Tasks) -> Result<()>
             around: Arc::new(around),
         })
     });
-    let known = Reflector::<Node>::new(Api::all(client.clone())).start(&scope);
     registration::start(&scope, &client, nodes, &known, runtime);
     let network = runtime::network::Network::here(&tasks).context("cannot reach the kernel's network")?;
     routes::start(&scope, &known, &this.name, Arc::new(network));

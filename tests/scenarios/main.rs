@@ -53,6 +53,7 @@ fn simulated() -> Group {
             ("a_job_completes_and_a_cron_job_makes_jobs", workloads::jobs),
             ("a_quota_and_a_limit_range_bound_a_namespace", workloads::quota),
             ("an_unschedulable_pod_says_why", nodes::unschedulable),
+            ("a_pod_that_does_not_fit_its_node_is_turned_away", nodes::turned_away),
             ("drain_heeds_budgets_and_moves_pods", nodes::drain),
             ("down_leaves_nothing_behind", lifecycle::down_leaves_nothing),
         ],

@@ -30,6 +30,22 @@ pub fn unschedulable(cluster: &Cluster) -> Result<()> {
     cluster.expect("delete pod picky", "deleted")
 }
 
+pub fn turned_away(cluster: &Cluster) -> Result<()> {
+    let node = cluster.tells("get nodes -o jsonpath={.items[0].metadata.name}")?;
+    for (name, spec, reason) in [
+        ("whale", "containers: [{name: a, image: a, resources: {requests: {cpu: 10k}}}]", "OutOfcpu"),
+        ("stray", "nodeSelector: {berth: none}, containers: [{name: a, image: a}]", "NodeAffinity"),
+    ] {
+        cluster.apply(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{nodeName: {node}, {spec}}}\n"
+        ))?;
+        cluster.tells(&format!("wait pod {name} --for=jsonpath={{.status.phase}}=Failed --timeout=30s"))?;
+        cluster.expect(&format!("get pod {name}"), reason)?;
+        cluster.expect(&format!("delete pod {name}"), "deleted")?;
+    }
+    Ok(())
+}
+
 pub fn drain(cluster: &Cluster) -> Result<()> {
     cluster.tells("create deployment crew --image=a --replicas=6")?;
     cluster.tells("rollout status deployment crew --timeout=60s")?;

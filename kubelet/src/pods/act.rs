@@ -254,6 +254,7 @@ impl Pods {
         drop(memory);
         if super::report::is_over(pod) {
             self.addresses.release(&entry.uid);
+            self.admission.release(&entry.uid);
         }
     }
 

@@ -19,6 +19,7 @@ mod start;
 mod teardown;
 
 use crate::addresses::Addresses;
+use crate::admission::Admission;
 use crate::launch::{Surroundings, text};
 use crate::node::{Node, Nodes};
 use crate::objects::Objects;
@@ -30,7 +31,7 @@ use coracle_client::{Key, Queue, Recorder, Reflector, Scope, Store};
 use coracle_daemon::clock;
 use entry::{Entries, Entry};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{self as core, Pod, Service};
 use kube::api::Api;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -48,7 +49,10 @@ pub struct Pods {
     store: Store<Pod>,
     queue: Queue<Key>,
     nodes: Arc<Nodes>,
+    /// Our nodes as the API shows them.
+    known: Store<core::Node>,
     addresses: Addresses,
+    admission: Admission,
     recorder: Recorder,
     runtime: Arc<dyn Runtime>,
     /// Scheme of container ids.
@@ -76,6 +80,8 @@ pub struct Parts {
     pub client: kube::Client,
     /// The nodes that this process is.
     pub nodes: Arc<Nodes>,
+    /// Those nodes as the API shows them.
+    pub known: Store<core::Node>,
     /// For events.
     pub recorder: Recorder,
     /// The nodes' pods.
@@ -118,7 +124,9 @@ pub fn start(
             store: parts.store,
             queue: queue.clone(),
             nodes: parts.nodes,
+            known: parts.known,
             addresses: Addresses::default(),
+            admission: Admission::default(),
             recorder: parts.recorder,
             scheme: version.split("://").next().unwrap_or_default().to_owned(),
             runtime: parts.runtime,
@@ -193,6 +201,13 @@ impl Pods {
         node: &Node,
     ) -> Result<Option<Next>, ReconcileError> {
         let now = clock::now();
+        let settled = step::is_over(pod) || pod.metadata.deletion_timestamp.is_some();
+        if !settled {
+            let shown = self.known.get(&Key::cluster(&*node.name));
+            if let Err(refusal) = self.admission.admit(&entry.uid, pod, node, shown.as_deref()) {
+                return self.reject(entry, pod, refusal).await.map(|()| None);
+            }
+        }
         if pod.metadata.deletion_timestamp.is_some() {
             entry.memory.lock().terminating_since.get_or_insert(now);
         }

@@ -1,10 +1,12 @@
 //! Tells the API what a step found: the status when it changed, and at the very end that the object may go.
 
 use super::{Entry, Pods, node_of};
+use crate::admission::Refusal;
 use crate::launch::text;
 use crate::step;
 use coracle_client::controller::ReconcileError;
 use coracle_client::{EventType, ObjectId, errors};
+use coracle_daemon::clock;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Map, Value, json};
@@ -57,6 +59,27 @@ impl Pods {
         }
     }
 
+    /// Fails a pod that may not run on its node.
+    pub(super) async fn reject(
+        &self,
+        entry: &Entry,
+        pod: &Arc<Pod>,
+        refusal: Refusal,
+    ) -> Result<(), ReconcileError> {
+        let known = pod.status.clone().unwrap_or_default();
+        let status = PodStatus {
+            phase: Some("Failed".to_owned()),
+            message: Some(format!("Pod was rejected: {}", refusal.message)),
+            reason: Some(refusal.reason.clone()),
+            start_time: Some(step::seconds(clock::now())),
+            observed_generation: pod.metadata.generation,
+            ..known
+        };
+        self.report(entry, pod, &status).await?;
+        self.warn(pod, "", &refusal.reason, refusal.message);
+        Ok(())
+    }
+
     /// Events that follow from a change of the status.
     fn tell(&self, pod: &Pod, known: &PodStatus, status: &PodStatus) {
         for (old, new) in pairs(known, status) {
@@ -93,6 +116,7 @@ impl Pods {
     pub(super) async fn finish(&self, entry: &Arc<Entry>, pod: &Pod) -> Result<(), ReconcileError> {
         self.clean(entry, true).await?;
         self.addresses.release(&entry.uid);
+        self.admission.release(&entry.uid);
         if std::mem::replace(&mut entry.work.lock().deleted, true) {
             return Ok(());
         }

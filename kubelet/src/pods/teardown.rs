@@ -37,6 +37,18 @@ impl Pods {
             }
             self.queue.add(key);
         }
+        // What runs holds what it asked for before anything new is let in.
+        for pod in self.store.list() {
+            let started = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
+            if let (Some(uid), Some(node)) =
+                (&pod.metadata.uid, node_of(&pod).and_then(|node| self.nodes.get(node)))
+                && started
+                && !crate::step::is_over(&pod)
+                && let Err(refusal) = self.admission.admit(uid, &pod, node, None)
+            {
+                tracing::warn!(pod = uid, reason = refusal.reason, "a running pod is not counted");
+            }
+        }
         // Addresses in statuses count too: their pods may be about to start anew.
         for pod in self.store.list() {
             if let Some(node) = node_of(&pod).and_then(|node| self.nodes.get(node))
@@ -106,6 +118,7 @@ impl Pods {
         }
         self.clean(entry, true).await?;
         self.addresses.release(&entry.uid);
+        self.admission.release(&entry.uid);
         self.entries.forget(entry);
         Ok(())
     }

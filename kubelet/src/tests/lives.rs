@@ -8,7 +8,7 @@ use crate::{machine, node, objects, volumes};
 use coracle_client::fake::FakeApi;
 use coracle_client::{Recorder, Reflector, Scope};
 use coracle_daemon::{Tasks, clock};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use kube::Api;
 use serde_json::{Value, json};
 use std::fs;
@@ -46,7 +46,8 @@ impl World {
         let store = pods::watch(scope, &client, &nodes);
         let services = Reflector::<Service>::new(Api::all(client.clone())).start(scope);
         let runtime = Arc::new(self.runtime.clone());
-        let parts = Parts { client: client.clone(), nodes, recorder, store, runtime };
+        let known = Reflector::<Node>::new(Api::all(client.clone())).start(scope);
+        let parts = Parts { client: client.clone(), nodes, known, recorder, store, runtime };
         pods::start(scope, parts, |wake| {
             Some(Ground {
                 files: volumes::Files::new(self.folder.path(), &self.folder.path().join("logs"), false),

@@ -37,10 +37,16 @@ fn start(api: &FakeApi, nodes: &str) -> Scope {
     let recorder = Recorder::new(client.clone(), "kubelet", None, &scope);
     let store = pods::watch(&scope, &client, &nodes);
     let runtime: Arc<dyn Runtime> = Arc::new(Simulated::new(&scope, &store));
-    let parts =
-        Parts { client: client.clone(), nodes: nodes.clone(), recorder, store, runtime: runtime.clone() };
-    pods::start(&scope, parts, |_| None);
     let known = Reflector::<Node>::new(Api::all(client.clone())).start(&scope);
+    let parts = Parts {
+        client: client.clone(),
+        nodes: nodes.clone(),
+        known: known.clone(),
+        recorder,
+        store,
+        runtime: runtime.clone(),
+    };
+    pods::start(&scope, parts, |_| None);
     registration::start(&scope, &client, nodes, &known, runtime);
     scope
 }
@@ -137,5 +143,25 @@ async fn a_deleted_pod_takes_a_moment_to_stop() {
     api.patch(&format!("{PODS}/a"), &json!({ "metadata": going }));
     api.until("the pod has ended", |api| phase(api, "a") == "Succeeded").await;
     assert!(since.elapsed() >= STOP_TAKES, "it ended after {:?}", since.elapsed());
+    scope.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_does_not_fit_its_node_fails_and_says_why() {
+    let api = FakeApi::default();
+    let scope = start(&api, "1");
+    let mut large = pod("a", "s-0", "ReplicaSet");
+    large["spec"]["containers"][0]["resources"] = json!({ "requests": { "cpu": "1" } });
+    api.create(PODS, large);
+    api.until("the pod is turned away", |api| phase(api, "a") == "Failed").await;
+    let status = api.get(&format!("{PODS}/a"))["status"].clone();
+    assert_eq!(status["reason"], "OutOfcpu");
+    let words = "Node didn't have enough resource: cpu, requested: 1000, used: 0, capacity: 0";
+    assert_eq!(status["message"], format!("Pod was rejected: {words}"));
+    let told = |api: &FakeApi| {
+        let events = api.list("/api/v1/namespaces/ns/events");
+        events.iter().any(|event| event["reason"] == "OutOfcpu" && event["message"] == words)
+    };
+    api.until("an event tells of it", told).await;
     scope.stop().await;
 }
