@@ -36,7 +36,7 @@ enum Command {
     #[command(subcommand)]
     Image(ImageCommand),
     /// Run a member of the store
-    Store(store::Args),
+    Store(store::tool::Program),
     /// Run an apiserver
     Apiserver(apiserver::Args),
     /// Run a scheduler
@@ -73,7 +73,10 @@ fn main() -> ExitCode {
         Command::Status(args) => command(cluster::status::run(args)),
         Command::Kubeconfig(args) => command(async move { cluster::kubeconfig::print(&args) }),
         Command::Image(args) => command(cluster::image::run(args)),
-        Command::Store(args) => component("store", |tasks| store::run(args, tasks)),
+        Command::Store(store::tool::Program { tool: Some(tool), .. }) => command(store::tool::run(tool)),
+        Command::Store(store::tool::Program { member, .. }) => {
+            component("store", |tasks| store::run(*member, tasks))
+        }
         Command::Apiserver(args) => component("apiserver", |tasks| apiserver::run(args, tasks)),
         Command::Scheduler(args) => component("scheduler", |tasks| scheduler::run(args, tasks)),
         Command::Controllers(args) => component("controllers", |tasks| controllers::run(args, tasks)),

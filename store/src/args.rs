@@ -58,7 +58,7 @@ pub struct Args {
     /// Tells clusters with the same members apart
     #[arg(long, env = "ETCD_INITIAL_CLUSTER_TOKEN", default_value = "etcd-cluster")]
     pub initial_cluster_token: String,
-    /// Start a cluster of this member alone from its data, after the others are lost for good
+    /// Start a cluster of this member alone from its data, after the others are lost for good; never start those again
     #[arg(long, env = "ETCD_FORCE_NEW_CLUSTER", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub force_new_cluster: bool,
     /// URLs to answer /health and /metrics on, besides the client URLs

@@ -16,6 +16,7 @@ pub mod lessor;
 pub mod machine;
 pub mod raft;
 pub mod shared;
+pub mod tool;
 pub mod wal;
 pub mod watch;
 

@@ -60,7 +60,7 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
 }
 
 /// Returns the addresses that clients are served on.
-async fn start(args: Args, tasks: &Tasks) -> anyhow::Result<Vec<SocketAddr>> {
+pub(crate) async fn start(args: Args, tasks: &Tasks) -> anyhow::Result<Vec<SocketAddr>> {
     // Bad addresses and certificates are told before the data is touched.
     let clients =
         Listener::bind_all(&args.listen_client_urls, &args).await.context("--listen-client-urls")?;

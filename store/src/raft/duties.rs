@@ -5,6 +5,8 @@ use super::forward;
 use super::identity::Identity;
 use super::log::Log;
 use super::node::Node;
+use super::open::silence;
+use super::pulse;
 use super::reads;
 use super::types::{Peer, StoredMembership};
 use super::wire::ask_request::What;
@@ -51,6 +53,14 @@ pub fn spawn(node: &Arc<Node>, config: &NodeConfig, inputs: Inputs) {
     let Inputs { reads, changes, growth, log, room } = inputs;
     let (this, stop, data) = (node.clone(), tasks.stopping(), config.data.clone());
     tasks.spawn("raft", async move { follow(&this, &data, stop).await });
+    let (this, stop) = (node.clone(), tasks.stopping());
+    let (heartbeat, silence) = (Duration::from_millis(config.heartbeat_millis), silence(config));
+    tasks.spawn("pulse", async move {
+        pulse::run(&this, heartbeat, silence, stop.clone()).await;
+        // Why replication ended is told by whoever follows it.
+        stop.cancelled().await;
+        Ok(())
+    });
     let (this, stop) = (node.clone(), tasks.stopping());
     tasks.spawn("read rounds", async move {
         let rounds = reads::run(reads, || this.ask_read_index());

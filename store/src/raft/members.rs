@@ -81,6 +81,13 @@ impl Node {
         let nodes = BTreeMap::from([(id, peer)]);
         if is_learner {
             self.change(Change::AddNodes(nodes), true).await?;
+            // The next change is checked against the list.
+            let mut known = self.watch_members();
+            let listed = async {
+                known.wait_for(|members| members.iter().any(|member| member.id == id)).await.map(drop)
+            };
+            let listed = tokio::time::timeout(REQUEST_MAX, listed).await;
+            listed.map_err(|_| StoreError::TimedOut)?.map_err(|_| StoreError::Stopped)?;
         } else {
             check_started(&members, None)?;
             self.add_voter(id, nodes).await?;

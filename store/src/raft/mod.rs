@@ -13,6 +13,7 @@
 mod apply;
 mod duties;
 mod forward;
+mod found;
 mod identity;
 mod log;
 mod members;
@@ -20,6 +21,7 @@ mod metrics;
 mod node;
 mod open;
 mod peers;
+mod pulse;
 mod reads;
 mod serve;
 mod snapshot;
@@ -29,6 +31,7 @@ mod tests;
 mod types;
 mod wire;
 
+pub use found::restore;
 pub use metrics::Metrics;
 pub use node::Node;
 pub use start::start;
@@ -70,6 +73,8 @@ pub struct NodeConfig {
     pub election_millis: u64,
     /// Entries between snapshots.
     pub snapshot_entries: u64,
+    /// Whether this member goes on alone with what it has, as the others are lost for good.
+    pub alone: bool,
 }
 
 /// Why a member cannot start.
@@ -178,14 +183,13 @@ impl NodeConfig {
     /// # Errors
     /// They contradict each other.
     pub fn from_args(args: &Args) -> Result<Self, StartError> {
-        let data = args.data_dir();
-        let mut peer_urls: Vec<String> =
-            args.initial_advertise_peer_urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
-        peer_urls.sort();
-        let mut cluster = identity::parse_cluster(&args.initial_cluster)?;
-        if cluster.is_empty() {
-            cluster.insert(args.name.clone(), peer_urls.clone());
-        }
+        let this = Self::of_flags(
+            &args.name,
+            args.data_dir(),
+            &args.initial_cluster,
+            &args.initial_cluster_token,
+            &args.initial_advertise_peer_urls,
+        )?;
         if args.election_timeout < 3 * args.heartbeat_interval {
             return Err(StartError::Flags(format!(
                 "--election-timeout ({}) must be at least three times --heartbeat-interval ({})",
@@ -193,17 +197,48 @@ impl NodeConfig {
             )));
         }
         Ok(Self {
-            name: args.name.clone(),
-            wal: args.wal_dir.clone().unwrap_or_else(|| data.join("wal")),
-            data,
-            cluster,
-            token: args.initial_cluster_token.clone(),
+            wal: args.wal_dir.clone().unwrap_or(this.wal),
             joins: args.initial_cluster_state == crate::args::ClusterState::Existing,
-            peer_urls,
             client_urls: args.advertise_client_urls.clone(),
             heartbeat_millis: args.heartbeat_interval,
             election_millis: args.election_timeout,
             snapshot_entries: args.snapshot_count,
+            alone: args.force_new_cluster,
+            ..this
+        })
+    }
+
+    /// A member of a new cluster; the rest as by default.
+    ///
+    /// # Errors
+    /// `--initial-cluster` cannot be read.
+    pub fn of_flags(
+        name: &str,
+        data: PathBuf,
+        initial_cluster: &[String],
+        token: &str,
+        peer_urls: &[String],
+    ) -> Result<Self, StartError> {
+        let mut peer_urls: Vec<String> =
+            peer_urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
+        peer_urls.sort();
+        let mut cluster = identity::parse_cluster(initial_cluster)?;
+        if cluster.is_empty() {
+            cluster.insert(name.to_owned(), peer_urls.clone());
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            wal: data.join("wal"),
+            data,
+            cluster,
+            token: token.to_owned(),
+            joins: false,
+            peer_urls,
+            client_urls: Vec::new(),
+            heartbeat_millis: 50,
+            election_millis: 150,
+            snapshot_entries: 10_000,
+            alone: false,
         })
     }
 

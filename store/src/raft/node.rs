@@ -3,6 +3,7 @@
 use super::forward::{Forward, ForwardError};
 use super::metrics::Metrics;
 use super::peers::{Client, Peers, lost_call, never_sent, within};
+use super::pulse::Pulse;
 use super::reads::Rounds;
 use super::snapshot::Snapshots;
 use super::types::{Applied, Proposal, Types};
@@ -42,6 +43,7 @@ pub struct Node {
     pub(super) raft: RaftHandle,
     pub(super) shared: Arc<Shared>,
     pub(super) peers: Peers,
+    pub(super) pulse: Pulse,
     pub(super) snapshots: Snapshots,
     pub(super) rounds: Rounds,
     pub(super) forward: Forward,

@@ -3,11 +3,13 @@
 use super::apply::{Applier, Growth, Position};
 use super::duties;
 use super::forward::Forward;
+use super::found::stand_alone;
 use super::identity::{Identity, join, member_id, new_cluster};
 use super::log::Log;
 use super::metrics::Metrics;
 use super::node::{Node, RaftHandle};
 use super::peers::Peers;
+use super::pulse::Pulse;
 use super::reads::Rounds;
 use super::snapshot::Snapshots;
 use super::{LOG_BYTES, NodeConfig, StartError};
@@ -41,6 +43,11 @@ pub(super) async fn open(
     shared: Arc<Shared>,
     tasks: &Tasks,
 ) -> Result<Arc<Node>, StartError> {
+    if config.alone {
+        let lost = config.clone();
+        let made = tokio::task::spawn_blocking(move || stand_alone(&lost)).await;
+        made.map_err(|error| StartError::Raft(error.to_string()))??;
+    }
     let metrics = Metrics::default();
     let room = watch::Sender::new(true);
     let Data { log, snapshots, remembered, machine, position, image } =
@@ -71,6 +78,7 @@ pub(super) async fn open(
         raft: raft.clone(),
         shared,
         peers,
+        pulse: Pulse::default(),
         snapshots,
         rounds,
         forward,
@@ -172,21 +180,33 @@ async fn open_data(
     opened.await.map_err(|error| StartError::Raft(error.to_string()))?
 }
 
-fn make_private(folder: &Path) -> Result<(), StartError> {
+pub(super) fn make_private(folder: &Path) -> Result<(), StartError> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|source| StartError::Folder { path: folder.to_owned(), source })
 }
 
+/// What openraft calls the least and the greatest election timeout.
+fn election_millis(config: &NodeConfig) -> (u64, u64) {
+    (config.election_millis * 2 / 3, config.election_millis)
+}
+
+/// How long after a leader's last call no election can begin: its lease and the least timeout.
+pub(super) fn silence(config: &NodeConfig) -> Duration {
+    let (shortest, longest) = election_millis(config);
+    Duration::from_millis(longest + shortest)
+}
+
 fn raft_config(config: &NodeConfig, identity: &Identity) -> Result<openraft::Config, StartError> {
+    let (shortest, longest) = election_millis(config);
     let kept = LOG_ENTRIES_KEPT.min(config.snapshot_entries);
     let raft = openraft::Config {
         cluster_name: format!("{:x}", identity.cluster),
         heartbeat_interval: config.heartbeat_millis,
         // A follower stands for election once the leader's lease (the greatest timeout) and its own timeout are both
         // over: after 5/3 to 2 times the timeout that was asked for.
-        election_timeout_min: config.election_millis * 2 / 3,
-        election_timeout_max: config.election_millis,
+        election_timeout_min: shortest,
+        election_timeout_max: longest,
         enable_pre_vote: Some(true),
         // A leader that restarts may have lost entries that it sent but did not store yet. Would it go on leading in
         // the same term, it could put others in their place, under the same id.

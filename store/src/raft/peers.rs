@@ -3,7 +3,7 @@
 use super::serve::REMOVED;
 use super::types::{Peer, Types, Vote};
 use super::wire::peer_client::PeerClient;
-use super::wire::{self, SnapshotPart};
+use super::wire::{self, AppendReply, AppendRequest, SnapshotPart};
 use super::{MESSAGE_MAX, apply::SnapshotData, apply::SnapshotOf};
 use bytes::Bytes;
 use openraft::OptionalSend;
@@ -18,12 +18,13 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Metadata of every call: the cluster, who calls, and who is called, in hexadecimal.
 pub const CLUSTER: &str = "coracle-cluster";
@@ -184,7 +185,7 @@ impl RaftNetworkFactory<Types> for Peers {
     type Network = To;
 
     async fn new_client(&mut self, target: u64, node: &Peer) -> To {
-        To { peers: self.clone(), id: target, peer: node.clone() }
+        To { peers: self.clone(), id: target, peer: node.clone(), beats: None }
     }
 }
 
@@ -193,6 +194,14 @@ pub struct To {
     peers: Peers,
     id: u64,
     peer: Peer,
+    /// Open once a heartbeat was sent, and none is unanswered.
+    beats: Option<Beats>,
+}
+
+/// A stream of heartbeats.
+struct Beats {
+    beats: mpsc::Sender<AppendRequest>,
+    replies: Streaming<AppendReply>,
 }
 
 fn failed(status: &Status) -> RPCError<Types> {
@@ -210,6 +219,28 @@ impl To {
 
     fn client(&self, bulk: bool) -> Result<Client, RPCError<Types>> {
         self.peers.client(self.id, &self.peer, bulk).map_err(|status| self.unreachable(&status))
+    }
+
+    /// Sends a heartbeat. Should nobody wait for its answer any more, its stream goes with it: another beat would get
+    /// the wrong answer.
+    async fn beat(&mut self, beat: AppendRequest) -> Result<AppendReply, Status> {
+        let silent = || Status::unavailable("the stream of heartbeats ended");
+        let mut open = match self.beats.take() {
+            Some(open) => {
+                open.beats.send(beat).await.map_err(|_| silent())?;
+                open
+            }
+            None => {
+                let (beats, stream) = mpsc::channel(1);
+                beats.send(beat).await.map_err(|_| silent())?;
+                let mut client = self.peers.client(self.id, &self.peer, false)?;
+                let replies = client.beat(ReceiverStream::new(stream)).await?.into_inner();
+                Beats { beats, replies }
+            }
+        };
+        let reply = open.replies.message().await?.ok_or_else(silent)?;
+        self.beats = Some(open);
+        Ok(reply)
     }
 
     async fn ask_vote(
@@ -232,13 +263,16 @@ impl RaftNetworkV2<Types> for To {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        // A heartbeat must not wait behind entries, and its answer is worth nothing once the next one is due.
-        let beat = rpc.entries.is_empty();
-        let limit = if beat { option.hard_ttl() } else { APPEND_MAX };
-        let mut client = self.client(!beat)?;
         let request =
             wire::put_append(&rpc).map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
-        let reply = within(limit, client.append(request)).await;
+        let reply = if rpc.entries.is_empty() {
+            // A heartbeat must not wait behind entries, and its answer is worth nothing once the next one is due.
+            let limit = option.hard_ttl();
+            let beaten = tokio::time::timeout(limit, self.beat(request)).await;
+            beaten.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))))
+        } else {
+            within(APPEND_MAX, self.client(true)?.append(request)).await
+        };
         reply.and_then(|reply| wire::take_appended(&reply)).map_err(|status| self.unreachable(&status))
     }
 
@@ -270,7 +304,7 @@ impl RaftNetworkV2<Types> for To {
             return Err(StreamingError::Unreachable(Unreachable::from_string(what)));
         };
         let mut client = self.client(true)?;
-        let (parts, stream) = tokio::sync::mpsc::channel(SNAPSHOT_PARTS_WAITING);
+        let (parts, stream) = mpsc::channel(SNAPSHOT_PARTS_WAITING);
         let first = SnapshotPart { vote: wire::put_vote(&vote), data: Bytes::new() };
         let reader = tokio::task::spawn_blocking(move || {
             let mut next = Some(first);
@@ -288,7 +322,7 @@ impl RaftNetworkV2<Types> for To {
             }
             std::io::Result::Ok(())
         });
-        let sent = within(SNAPSHOT_MAX, client.snapshot(tokio_stream::wrappers::ReceiverStream::new(stream)));
+        let sent = within(SNAPSHOT_MAX, client.snapshot(ReceiverStream::new(stream)));
         let reply = tokio::select! {
             sent = sent => sent,
             closed = cancel => return Err(StreamingError::Closed(closed)),

@@ -12,7 +12,10 @@ use super::wire::{
 use super::{MESSAGE_MAX, apply::SnapshotData};
 use crate::command::{Command, encode_reply};
 use crate::consensus::Consensus;
+use futures::Stream;
 use openraft::Snapshot;
+use openraft::raft::AppendEntriesResponse;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
@@ -62,6 +65,18 @@ impl Served {
     }
 }
 
+/// Answers to heartbeats.
+type Beats = Pin<Box<dyn Stream<Item = Result<AppendReply, Status>> + Send>>;
+
+async fn append(node: &Node, request: AppendRequest) -> Result<AppendReply, Status> {
+    let rpc = wire::take_append(request)?;
+    let appended = node.raft().append_entries(rpc).await.map_err(stopped)?;
+    if !matches!(appended, AppendEntriesResponse::HigherVote(_)) {
+        node.pulse.heard();
+    }
+    Ok(wire::put_appended(&appended))
+}
+
 /// Tells a member that it is not one any more.
 pub const REMOVED: &str = "the member has been permanently removed from the cluster";
 
@@ -69,9 +84,30 @@ pub const REMOVED: &str = "the member has been permanently removed from the clus
 impl Peer for Served {
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendReply>, Status> {
         self.check(&request)?;
-        let rpc = wire::take_append(request.into_inner())?;
-        let appended = self.node.raft().append_entries(rpc).await.map_err(stopped)?;
-        Ok(Response::new(wire::put_appended(&appended)))
+        Ok(Response::new(append(&self.node, request.into_inner()).await?))
+    }
+
+    type BeatStream = Beats;
+
+    async fn beat(&self, request: Request<Streaming<AppendRequest>>) -> Result<Response<Beats>, Status> {
+        self.check(&request)?;
+        let from = id_in(request.metadata(), FROM);
+        let (node, stop) = (self.node.clone(), self.node.tasks().stopping());
+        let beats = request.into_inner();
+        let replies =
+            futures::stream::try_unfold((node, beats, stop), move |(node, mut beats, stop)| async move {
+                let beat = tokio::select! {
+                    beat = beats.message() => beat?,
+                    () = stop.cancelled() => return Err(Status::unavailable("this member stops")),
+                };
+                let Some(beat) = beat else { return Ok(None) };
+                if from.is_some_and(|from| node.was_removed(from)) {
+                    return Err(Status::permission_denied(REMOVED));
+                }
+                let reply = append(&node, beat).await?;
+                Ok(Some((reply, (node, beats, stop))))
+            });
+        Ok(Response::new(Box::pin(replies)))
     }
 
     async fn vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteReply>, Status> {

@@ -51,6 +51,14 @@ pub enum SnapshotError {
         /// Where.
         at: u64,
     },
+    /// The log begins after it, and no snapshot has what is before.
+    #[error("{} has no snapshot of what was before log entry {index}", path.display())]
+    Gone {
+        /// The data folder.
+        path: PathBuf,
+        /// The first entry that is missing.
+        index: u64,
+    },
     /// Checksums fit, but the rows make no state.
     #[error("snapshot {} cannot be read", path.display())]
     Rows {

@@ -56,6 +56,7 @@
 //! Invariants: a call back with `Ok` means stable; after one failed write or sync nothing is ever written again.
 
 mod disk;
+mod inspect;
 mod open;
 mod record;
 mod segment;
@@ -65,6 +66,7 @@ mod tests;
 mod writer;
 
 pub use disk::{Disk, DiskFile, Folder};
+pub use inspect::{Damage, Inspection, inspect};
 pub use record::{Entry, EntryId, Head, Record, Vote};
 pub use state::LogState;
 pub use writer::{Done, Durability, Observer, Wal};

@@ -131,22 +131,24 @@ fn drop_unborn(disk: &dyn Disk, numbers: &mut Vec<u64>) -> Result<(), WalError> 
     Ok(())
 }
 
+/// The segments of a log, one after the other.
 #[derive(Default)]
-struct Replay {
-    state: LogState,
+pub(super) struct Replay {
+    pub(super) state: LogState,
     sealed: VecDeque<Sealed>,
     previous_end: Option<(u64, u64)>,
     /// Index of the last entry before the oldest segment.
     before: Option<u64>,
 }
 
-struct End {
-    end: u64,
-    torn: bool,
+/// Where the records of a segment end, and whether an unfinished batch follows.
+pub(super) struct End {
+    pub(super) end: u64,
+    pub(super) torn: bool,
 }
 
 impl Replay {
-    fn segment(&mut self, number: u64, bytes: &[u8], last: bool) -> Result<End, WalError> {
+    pub(super) fn segment(&mut self, number: u64, bytes: &[u8], last: bool) -> Result<End, WalError> {
         let previous_end = match read_header(bytes, number) {
             HeaderRead::Good { previous_end } => previous_end,
             HeaderRead::Bad => return Err(WalError::Damaged { segment: number, at: 0 }),

@@ -156,6 +156,22 @@ pub(super) fn later_batch(bytes: &[u8], broken: usize, number: u64) -> bool {
     false
 }
 
+/// Every readable record from `from` on, with its place, whatever is unreadable between.
+pub(super) fn readable(bytes: &[u8], from: usize, number: u64) -> impl Iterator<Item = (usize, Record)> {
+    let mut at = from.next_multiple_of(8);
+    std::iter::from_fn(move || {
+        while at + FRAME <= bytes.len() {
+            let place = at;
+            let framed = frame(bytes, at, number);
+            at = framed.as_ref().map_or(at + 8, |framed| framed.next);
+            if let Some(record) = framed.and_then(|framed| Record::from_body(framed.kind, framed.body)) {
+                return Some((place, record));
+            }
+        }
+        None
+    })
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |chunk| u32::from_le_bytes(*chunk))
 }

@@ -75,6 +75,7 @@ async fn alone(
         heartbeat_millis: 50,
         election_millis: 150,
         snapshot_entries: 10_000,
+        alone: false,
     };
     let shared = Shared::new(Machine::new());
     let node = open(config, Some(disk), None, shared.clone(), tasks).await.expect("opens");

@@ -30,6 +30,7 @@ fn member_process() {
         heartbeat_millis: 100,
         election_millis: 300,
         snapshot_entries: 100,
+        alone: false,
     };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async move {

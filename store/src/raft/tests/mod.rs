@@ -3,6 +3,7 @@
 mod clusters;
 mod disk;
 mod flags;
+mod found;
 mod kill;
 mod membership;
 
@@ -162,6 +163,7 @@ impl Cluster {
             heartbeat_millis: self.heartbeat_millis,
             election_millis: self.heartbeat_millis * 3,
             snapshot_entries: self.snapshot_entries,
+            alone: false,
         }
     }
 

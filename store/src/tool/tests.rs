@@ -1,0 +1,196 @@
+//! Backups of a running member, restored and started; and logs that are whole or not.
+
+use super::backup::{self, BackupArgs};
+use super::{file, repair, restore};
+use crate::Args;
+use crate::wal::{Disk, Durability, Entry, EntryId, Folder, Observer, Options, Record, Wal};
+use clap::Parser;
+use coracle_daemon::Tasks;
+use coracle_etcd::proto::kv_client::KvClient;
+use coracle_etcd::proto::{PutRequest, RangeRequest};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    program: super::Program,
+}
+
+fn member_args(data: &Path) -> Args {
+    let data = format!("--data-dir={}", data.display());
+    let own =
+        ["store", &data, "--listen-client-urls=http://127.0.0.1:0", "--listen-peer-urls=http://127.0.0.1:0"];
+    *Line::try_parse_from(own).expect("flags").program.member
+}
+
+async fn member(data: &Path) -> (Tasks, String, KvClient<Channel>) {
+    let tasks = Tasks::new();
+    let address = crate::api::start(member_args(data), &tasks).await.expect("starts")[0];
+    let url = format!("http://{address}");
+    let channel = Endpoint::from_shared(url.clone()).expect("an address").connect_lazy();
+    (tasks, url, KvClient::new(channel))
+}
+
+async fn stop(tasks: Tasks) {
+    tasks.stop_within(Duration::from_secs(10)).await.expect("stops");
+}
+
+fn backup_args(url: &str, file: PathBuf) -> BackupArgs {
+    // The first is nobody: the next one is asked.
+    let endpoints = vec!["http://127.0.0.1:1".to_owned(), url.to_owned()];
+    BackupArgs { file, endpoints, cacert: None, cert: None, key: None }
+}
+
+fn restore_args(file: PathBuf, data: PathBuf) -> restore::RestoreArgs {
+    restore::RestoreArgs {
+        file,
+        name: "default".to_owned(),
+        data_dir: Some(data),
+        initial_cluster: Vec::new(),
+        initial_cluster_token: "restored".to_owned(),
+        initial_advertise_peer_urls: vec!["http://localhost:2380".to_owned()],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_a_running_member_starts_another_with_the_same_state() {
+    let folder = tempfile::tempdir().expect("folder");
+    let saved = folder.path().join("saved");
+    let (tasks, url, mut kv) = member(&folder.path().join("old")).await;
+    for n in 0..40 {
+        let put =
+            PutRequest { key: format!("k{n}").into(), value: vec![1; 5_000].into(), ..Default::default() };
+        kv.put(put).await.expect("puts");
+    }
+    let told = backup::run(backup_args(&url, saved.clone())).await.expect("saves");
+    assert!(told.ends_with("revision 41, 40 keys"), "{told}");
+    let before = std::fs::read(&saved).expect("reads");
+    let again = backup::run(backup_args(&url, saved.clone())).await.expect_err("never twice").to_string();
+    assert!(again.contains("overwrites nothing"), "{again}");
+    assert_eq!(std::fs::read(&saved).expect("reads"), before);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("lists").count(), 2, "nothing half-made is left");
+    stop(tasks).await;
+
+    let data = folder.path().join("new");
+    restore::run(&restore_args(saved.clone(), data.clone())).expect("restores");
+    let taken = restore::run(&restore_args(saved, data.clone())).expect_err("once").to_string();
+    assert!(taken.contains("is there already"), "{taken}");
+    let (tasks, _, mut kv) = member(&data).await;
+    let all = RangeRequest { key: "k".into(), range_end: "l".into(), ..RangeRequest::default() };
+    let found = kv.range(all).await.expect("reads").into_inner();
+    assert_eq!((found.count, found.header.expect("a header").revision), (40, 41));
+    assert_eq!(found.kvs[0].value, vec![1; 5_000]);
+    let put = PutRequest { key: "k".into(), ..Default::default() };
+    let answer = kv.put(put).await.expect("puts").into_inner();
+    assert_eq!(answer.header.expect("a header").revision, 42);
+    stop(tasks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_store_is_saved_too() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (tasks, url, _) = member(&folder.path().join("old")).await;
+    let told = backup::run(backup_args(&url, folder.path().join("saved"))).await.expect("saves");
+    assert!(told.ends_with("revision 1, 0 keys"), "{told}");
+    stop(tasks).await;
+}
+
+#[test]
+fn a_file_that_is_no_whole_backup_is_refused_and_nothing_is_made_of_it() {
+    use sha2::{Digest, Sha256};
+    let folder = tempfile::tempdir().expect("folder");
+    let with_hash =
+        |state: Vec<u8>| [Sha256::digest(&state).to_vec(), state].into_iter().rev().flatten().collect();
+    let sector: Vec<u8> = with_hash(vec![7; 512]);
+    let mut flipped: Vec<u8> = with_hash(vec![0; 1024]);
+    flipped[3] ^= 1;
+    for (bytes, wanted) in [
+        (Vec::new(), "cut off"),
+        (vec![0; 512], "cut off"),
+        (flipped, "SHA-256"),
+        (sector, "is no backup of this store"),
+        (with_hash(vec![0; 1024]), "is no backup of this store"),
+        (with_hash([vec![0, 0, 0, 9], vec![0; 508]].concat()), "is no backup of this store"),
+    ] {
+        let path = folder.path().join("file");
+        std::fs::write(&path, &bytes).expect("writes");
+        let error = file::read(&path).expect_err(wanted).to_string();
+        assert!(error.contains(wanted), "{error}");
+        let data = folder.path().join("data");
+        restore::run(&restore_args(path, data.clone())).expect_err(wanted);
+        assert!(!data.exists());
+    }
+}
+
+struct Ignore;
+
+impl Observer for Ignore {
+    fn synced(&self, _: Duration) {}
+    fn has_room(&self, _: bool) {}
+}
+
+/// A log of several segments, with entries 1 to `count`.
+fn log(folder: &Path, count: u64) {
+    let disk = Arc::new(Folder::open(folder).expect("opens"));
+    let options = Options { segment_bytes: 4096, ..Options::default() };
+    let (wal, _) = Wal::open(disk, options, Ignore).expect("opens");
+    for index in 1..=count {
+        let id = EntryId { term: 1, leader: 1, index };
+        let entry = Record::Entry(Entry { id, kind: 1, payload: vec![9; 300].into() });
+        let (done, wait) = std::sync::mpsc::channel();
+        wal.write(vec![entry], Durability::Now, Some(Box::new(move |written| drop(done.send(written)))));
+        wait.recv().expect("answers").expect("writes");
+    }
+}
+
+/// What is told of the log of 40 entries after somebody meddled with its segment `number`.
+fn told(number: u64, meddle: impl Fn(&mut Vec<u8>)) -> Result<String, String> {
+    let folder = tempfile::tempdir().expect("folder");
+    log(folder.path(), 40);
+    let path = folder.path().join(format!("{number:020}.wal"));
+    let mut bytes = std::fs::read(&path).expect("reads");
+    meddle(&mut bytes);
+    std::fs::write(&path, &bytes).expect("writes");
+    let before: Vec<_> = Folder::open(folder.path()).expect("opens").list().expect("lists");
+    let told =
+        repair::report(&Folder::open(folder.path()).expect("opens")).map_err(|error| error.to_string());
+    let after: Vec<_> = Folder::open(folder.path()).expect("opens").list().expect("lists");
+    assert_eq!((before.len(), std::fs::read(&path).expect("reads")), (after.len(), bytes), "nothing changes");
+    told
+}
+
+#[test]
+fn a_log_is_looked_at_without_a_change_and_its_damage_told() {
+    let whole = told(1, |_| {}).expect("is whole");
+    assert!(whole.starts_with("the log is whole: segments 1 to ") && whole.contains("entry 40"), "{whole}");
+    let damaged = told(2, |bytes| bytes[1000] ^= 1).expect_err("is damaged");
+    assert!(damaged.contains("log segment 2 is damaged at byte"), "{damaged}");
+    assert!(damaged.contains("readable entries behind it") && damaged.contains("to 40"), "{damaged}");
+    let headless = told(2, |bytes| bytes[..32].fill(0)).expect_err("is damaged");
+    assert!(headless.contains("log segment 2 is damaged at byte 0"), "{headless}");
+}
+
+#[test]
+fn the_last_batch_of_a_log_may_be_unfinished() {
+    let folder = tempfile::tempdir().expect("folder");
+    log(folder.path(), 3);
+    let path = folder.path().join(format!("{:020}.wal", 1));
+    let mut bytes = std::fs::read(&path).expect("reads");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("records");
+    bytes[end] ^= 1;
+    std::fs::write(&path, &bytes).expect("writes");
+    let told = repair::report(&Folder::open(folder.path()).expect("opens")).expect("is no damage");
+    assert!(told.contains("up to entry 2") && told.contains("unfinished batch"), "{told}");
+}
+
+#[test]
+fn commands_stand_beside_the_members_own_flags() {
+    let parsed = |words: &[&str]| Line::try_parse_from([&["store"], words].concat());
+    assert!(parsed(&["--name=m"]).expect("parses").program.tool.is_none());
+    assert!(parsed(&["backup", "file"]).expect("parses").program.tool.is_some());
+    assert!(parsed(&["repair", "--data-dir=d", "--dry-run"]).is_ok());
+    assert!(parsed(&["repair", "--data-dir=d"]).is_err(), "a log is never cut off in place");
+}
