@@ -67,6 +67,7 @@ impl DeleteOptions {
                     .map_err(|error| Status::bad_request(format!("error decoding DeleteOptions: {error}")))?,
             }
         };
+        check_types(&sent)?;
         let mut faults = Vec::new();
         let in_query = call.query.iter().filter(|(key, _)| key == "dryRun").map(|(_, value)| value.as_str());
         let dry_run = dry_run(meta::strings(&sent["dryRun"]).chain(in_query), &mut faults);
@@ -112,6 +113,34 @@ impl DeleteOptions {
 impl DeleteOptions {
     fn as_write(&self) -> WriteOptions {
         WriteOptions { dry_run: self.dry_run, sent: self.sent.clone(), ..WriteOptions::of_server() }
+    }
+}
+
+/// Refuses options of the wrong types: what was meant cannot be known, and a deletion cannot be taken back.
+fn check_types(sent: &Value) -> Result<(), Status> {
+    let conditions = &sent["preconditions"];
+    let rows: [(&str, &Value, &str, bool); 7] = [
+        ("gracePeriodSeconds", &sent["gracePeriodSeconds"], "int64", sent["gracePeriodSeconds"].is_i64()),
+        ("orphanDependents", &sent["orphanDependents"], "bool", sent["orphanDependents"].is_boolean()),
+        ("propagationPolicy", &sent["propagationPolicy"], "string", sent["propagationPolicy"].is_string()),
+        ("dryRun", &sent["dryRun"], "[]string", sent["dryRun"].is_array()),
+        ("preconditions", conditions, "v1.Preconditions", conditions.is_object()),
+        ("preconditions.uid", &conditions["uid"], "types.UID", conditions["uid"].is_string()),
+        (
+            "preconditions.resourceVersion",
+            &conditions["resourceVersion"],
+            "string",
+            conditions["resourceVersion"].is_string(),
+        ),
+    ];
+    let whole = sent.is_object() || sent.is_null();
+    let wrong = rows.into_iter().find(|(_, value, _, fits)| !value.is_null() && !fits);
+    match wrong {
+        None if whole => Ok(()),
+        None => Err(Status::bad_request("error decoding DeleteOptions: json: not an object")),
+        Some((field, _, of, _)) => Err(Status::bad_request(format!(
+            "error decoding DeleteOptions: json: cannot unmarshal into Go struct field DeleteOptions.{field} of type {of}"
+        ))),
     }
 }
 

@@ -179,3 +179,23 @@ async fn a_watch_that_begins_too_early_is_told_in_its_stream() {
     assert_eq!((&told["type"], &told["object"]["code"]), (&json!("ERROR"), &json!(410)), "{told}");
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn options_of_the_wrong_type_delete_nothing() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    assert_eq!(fixture.call("POST", super::MAPS, super::map("kept", "1")).await.0, 201);
+    let path = format!("{}/kept", super::MAPS);
+    for options in [
+        json!({"gracePeriodSeconds": "x"}),
+        json!({"propagationPolicy": 5}),
+        json!({"dryRun": "All"}),
+        json!({"preconditions": []}),
+        json!({"preconditions": {"uid": 7}}),
+        json!([]),
+    ] {
+        let (code, refused) = fixture.call("DELETE", &path, options.clone()).await;
+        assert_eq!(code, 400, "{options} {refused}");
+        assert_eq!(fixture.call("GET", &path, Value::Null).await.0, 200, "{options}");
+    }
+    fixture.stop().await;
+}
