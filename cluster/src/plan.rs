@@ -214,11 +214,6 @@ impl Ground<'_> {
         let (name, address) = (spec.node_name(i), spec.node_address(i));
         let files = layout.node(&name);
         let id = |component: &str| format!("{name}/{component}");
-        let mut containerd = self.process(&id("containerd"), "containerd", "", &[]);
-        containerd.command =
-            vec!["containerd".to_owned(), format!("--config={}", text(files.join("containerd.toml")))];
-        containerd.endpoint = "unix:///run/containerd/containerd.sock".to_owned();
-        containerd.stage = stage::STORES;
         let kubelet = self.process(
             &id("kubelet"),
             "kubelet",
@@ -278,7 +273,17 @@ impl Ground<'_> {
             probe: Probe::Http { address: dns_healthz, path: "/healthz".into() },
             ..dns
         };
-        vec![containerd, kubelet, proxy, dns]
+        vec![self.containerd(&name), kubelet, proxy, dns]
+    }
+
+    fn containerd(&self, node: &str) -> Process {
+        let config = self.layout.node(node).join("containerd.toml");
+        Process {
+            command: vec!["containerd".to_owned(), format!("--config={}", text(config))],
+            endpoint: "unix:///run/containerd/containerd.sock".to_owned(),
+            stage: stage::STORES,
+            ..self.process(&format!("{node}/containerd"), "containerd", "", &[])
+        }
     }
 }
 

@@ -123,6 +123,23 @@ fn patch(operations: Value) -> Value {
     json!({"allowed": true, "patchType": "JSONPatch", "patch": BASE64_STANDARD.encode(operations.to_string())})
 }
 
+/// As Kubernetes asks about the creation of the config map `a`.
+fn is_a_review_of_the_creation(request: &Value) {
+    for (key, want) in [
+        ("operation", json!("CREATE")),
+        ("kind", json!({"group": "", "version": "v1", "kind": "ConfigMap"})),
+        ("resource", json!({"group": "", "version": "v1", "resource": "configmaps"})),
+        ("name", json!("a")),
+        ("namespace", json!("default")),
+        ("dryRun", json!(false)),
+        ("oldObject", Value::Null),
+        ("options", json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1", "fieldManager": "me"})),
+    ] {
+        assert_eq!(request[key], want, "{key}");
+    }
+    assert_eq!(request["userInfo"]["username"], "admin");
+}
+
 #[tokio::test]
 async fn webhooks_patch_warn_and_deny_as_their_configurations_say() {
     let fixture = Fixture::over(&MemoryKv::default()).await;
@@ -166,20 +183,7 @@ async fn webhooks_patch_warn_and_deny_as_their_configurations_say() {
         (&json!("yes"), &json!("2"))
     );
     let asked = hooks.asked_at("/label");
-    let request = &asked[0];
-    for (key, want) in [
-        ("operation", json!("CREATE")),
-        ("kind", json!({"group": "", "version": "v1", "kind": "ConfigMap"})),
-        ("resource", json!({"group": "", "version": "v1", "resource": "configmaps"})),
-        ("name", json!("a")),
-        ("namespace", json!("default")),
-        ("dryRun", json!(false)),
-        ("oldObject", Value::Null),
-        ("options", json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1", "fieldManager": "me"})),
-    ] {
-        assert_eq!(request[key], want, "{key}");
-    }
-    assert_eq!(request["userInfo"]["username"], "admin");
+    is_a_review_of_the_creation(&asked[0]);
     assert_eq!(hooks.asked_at("/count").len(), 2);
 
     let (_, plain) = fixture.call("POST", MAPS, map("b", "plain")).await;

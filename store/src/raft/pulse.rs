@@ -5,13 +5,13 @@
 //! often while nobody writes: a beat is then only a sign of life.
 
 use super::node::Node;
+use coracle_daemon::clock::{self, Instant};
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Beats without a new entry after which nobody counts as writing.
@@ -120,7 +120,7 @@ pub async fn run(node: &Node, heartbeat: Duration, silence: Duration, stop: Canc
         let due = async {
             match turn {
                 Turn::Rest => std::future::pending().await,
-                Turn::Beat(at) | Turn::Trust(at) => tokio::time::sleep_until(at).await,
+                Turn::Beat(at) | Turn::Trust(at) => clock::sleep_until(at).await,
                 Turn::Doubt => node.pulse.heard_again(heard).await,
             }
         };
