@@ -7,6 +7,7 @@ use coracle_daemon::clock;
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, DeleteParams, PostParams, WatchEvent, WatchParams};
+use kube::runtime::wait::{await_condition, conditions::is_deleted};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -81,7 +82,15 @@ async fn pods(client: &kube::Client, args: &Args) -> Result<Vec<f64>> {
     namespaces.create(&PostParams::default(), &new).await.context("cannot make a namespace")?;
     let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let measured = measure_pods(&api, args).await;
-    namespaces.delete(&namespace, &DeleteParams::default()).await.context("cannot delete the namespace")?;
+    let how = DeleteParams::default();
+    let leaving = namespaces.delete(&namespace, &how).await.context("cannot delete the namespace")?.left();
+    // What is measured next is a cluster with nothing left to do.
+    if let Some(uid) = leaving.and_then(|namespace| namespace.metadata.uid) {
+        clock::timeout(POD_MAX, await_condition(namespaces, &namespace, is_deleted(&uid)))
+            .await
+            .context("the namespace does not go")?
+            .context("cannot watch the namespace")?;
+    }
     measured
 }
 
