@@ -93,8 +93,8 @@ pub struct Args {
     /// Milliseconds between a leader's heartbeats
     #[arg(long, env = "ETCD_HEARTBEAT_INTERVAL", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub heartbeat_interval: u64,
-    /// Milliseconds without a heartbeat after which a follower stands for election (up to twice as long, drawn at random)
-    #[arg(long, env = "ETCD_ELECTION_TIMEOUT", default_value_t = 150, value_parser = clap::value_parser!(u64).range(10..=50_000))]
+    /// Milliseconds for which a member that heard the leader votes for no other; it stands for election itself when the connection is lost, or nothing comes for twice as long
+    #[arg(long, env = "ETCD_ELECTION_TIMEOUT", default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=50_000))]
     pub election_timeout: u64,
     /// Log entries between snapshots
     #[arg(long, env = "ETCD_SNAPSHOT_COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]

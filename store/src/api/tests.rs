@@ -15,11 +15,11 @@ use coracle_etcd::proto::response_op::Response as Done;
 use coracle_etcd::proto::watch_client::WatchClient;
 use coracle_etcd::proto::watch_request::RequestUnion;
 use coracle_etcd::proto::{
-    AlarmRequest, CompactionRequest, Compare, DeleteRangeRequest, HashKvRequest, LeaseGrantRequest,
-    LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberAddRequest,
-    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest, PutRequest,
-    RangeRequest, RangeResponse, RequestOp, SnapshotRequest, StatusRequest, TxnRequest, WatchCancelRequest,
-    WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+    AlarmRequest, CompactionRequest, Compare, DeleteRangeRequest, EventType, HashKvRequest,
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
+    MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest,
+    PutRequest, RangeRequest, RangeResponse, RequestOp, SnapshotRequest, StatusRequest, TxnRequest,
+    WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
 use sha2::{Digest, Sha256};
 use std::future::Future;
@@ -260,8 +260,12 @@ async fn leases_are_granted_prolonged_listed_and_refused_as_in_etcd() {
     refused(again, Code::FailedPrecondition, "etcdserver: lease already exists").await;
     let eternal = lease.lease_grant(LeaseGrantRequest { id: 0, ttl: 9_000_000_001 });
     refused(eternal, Code::OutOfRange, "etcdserver: too large lease TTL").await;
+    let mut watches = Watches::open(&member).await;
+    watches.ask(RequestUnion::CreateRequest(watch(0))).await;
     let drawn = member.grant(0, 1).await;
     assert!(drawn > 0 && drawn != 5);
+    member.kv().put(PutRequest { lease: drawn, ..put("w", "x") }).await.expect("puts");
+    assert_eq!(watches.next().await.events.len(), 1, "what the short lease holds");
 
     member.kv().put(PutRequest { lease: 5, ..put("leased", "x") }).await.expect("puts");
     let ask = LeaseTimeToLiveRequest { id: 5, keys: true };
@@ -280,13 +284,10 @@ async fn leases_are_granted_prolonged_listed_and_refused_as_in_etcd() {
     }
     lease.lease_revoke(LeaseRevokeRequest { id: 5 }).await.expect("revokes");
     assert!(member.keys(get("leased", "")).await.is_empty(), "keys go with their lease");
-    let gone = async {
-        while !lease.lease_leases(LeaseLeasesRequest {}).await.expect("lists").into_inner().leases.is_empty()
-        {
-            clock::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    clock::timeout(WAIT_MAX, gone).await.expect("a lease of one second ends by itself");
+    let event = watches.next().await.events.remove(0);
+    assert_eq!(event.r#type(), EventType::Delete, "a lease of one second ends by itself");
+    let left = lease.lease_leases(LeaseLeasesRequest {}).await.expect("lists").into_inner().leases;
+    assert!(left.is_empty(), "{left:?}");
     member.stop().await;
 }
 

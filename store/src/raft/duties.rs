@@ -5,7 +5,6 @@ use super::forward;
 use super::identity::Identity;
 use super::log::Log;
 use super::node::Node;
-use super::open::silence;
 use super::pulse;
 use super::reads;
 use super::types::{Peer, StoredMembership};
@@ -54,9 +53,8 @@ pub fn spawn(node: &Arc<Node>, config: &NodeConfig, inputs: Inputs) {
     let (this, stop, data) = (node.clone(), tasks.stopping(), config.data.clone());
     tasks.spawn("raft", async move { follow(&this, &data, stop).await });
     let (this, stop) = (node.clone(), tasks.stopping());
-    let (heartbeat, silence) = (Duration::from_millis(config.heartbeat_millis), silence(config));
     tasks.spawn("pulse", async move {
-        pulse::run(&this, heartbeat, silence, stop.clone()).await;
+        pulse::run(&this, stop.clone()).await;
         // Why replication ended is told by whoever follows it.
         stop.cancelled().await;
         Ok(())

@@ -67,9 +67,9 @@ pub struct NodeConfig {
     pub peer_urls: Vec<String>,
     /// Where clients reach this one.
     pub client_urls: Vec<String>,
-    /// Milliseconds between heartbeats.
+    /// Milliseconds between heartbeats while somebody writes.
     pub heartbeat_millis: u64,
-    /// Milliseconds without a heartbeat before an election, at least; at most twice as many.
+    /// Milliseconds after a leader's call in which no other is elected.
     pub election_millis: u64,
     /// Entries between snapshots.
     pub snapshot_entries: u64,
@@ -236,7 +236,7 @@ impl NodeConfig {
             peer_urls,
             client_urls: Vec::new(),
             heartbeat_millis: 50,
-            election_millis: 150,
+            election_millis: 200,
             snapshot_entries: 10_000,
             alone: false,
         })

@@ -19,7 +19,7 @@ use futures::TryStreamExt;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
 use openraft::raft::WriteResult;
-use openraft::{Raft, ReadPolicy};
+use openraft::{Instant as _, Raft, ReadPolicy, ServerState};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ pub struct Node {
     pub(super) raft: RaftHandle,
     pub(super) shared: Arc<Shared>,
     pub(super) peers: Peers,
-    pub(super) pulse: Pulse,
+    pub(super) pulse: Arc<Pulse>,
     pub(super) snapshots: Snapshots,
     pub(super) rounds: Rounds,
     pub(super) forward: Forward,
@@ -81,6 +81,17 @@ impl Node {
     #[must_use]
     pub fn member_id(&self) -> u64 {
         self.identity.member
+    }
+
+    /// Whether an election now would only disturb: this member follows a leader that is not missing, or leads a majority
+    /// that answers.
+    #[must_use]
+    pub(super) fn has_leader(&self) -> bool {
+        if self.raft.server_metrics().borrow_watched().state != ServerState::Leader {
+            return self.pulse.trusts();
+        }
+        let answered = self.raft.metrics().borrow_watched().last_quorum_acked;
+        answered.is_some_and(|answered| answered.elapsed() < self.pulse.answered_within())
     }
 
     /// What monitoring may know.

@@ -9,7 +9,7 @@ use super::log::Log;
 use super::metrics::Metrics;
 use super::node::{Node, RaftHandle};
 use super::peers::Peers;
-use super::pulse::Pulse;
+use super::pulse::{Pulse, Timing};
 use super::reads::Rounds;
 use super::snapshot::Snapshots;
 use super::{LOG_BYTES, NodeConfig, StartError};
@@ -62,7 +62,12 @@ pub(super) async fn open(
         None if !log.is_pristine() => return Err(StartError::Anonymous { path: config.data }),
         None => introduce(&config, cluster, tls.as_ref()).await?,
     };
-    let peers = Peers::new(identity.cluster, identity.member, tls);
+    let timing = Timing {
+        heartbeat: Duration::from_millis(config.heartbeat_millis),
+        lease: Duration::from_millis(config.election_millis),
+    };
+    let pulse = Arc::new(Pulse::new(timing));
+    let peers = Peers::new(identity.cluster, identity.member, tls, pulse.clone());
     let growth = Arc::new(Growth::new(LOG_BYTES as u64));
     let applier = Applier::new(shared.clone(), position, snapshots.clone(), growth.clone(), Some(image));
     let applied = applier.applied();
@@ -78,7 +83,7 @@ pub(super) async fn open(
         raft: raft.clone(),
         shared,
         peers,
-        pulse: Pulse::default(),
+        pulse,
         snapshots,
         rounds,
         forward,
@@ -186,27 +191,16 @@ pub(super) fn make_private(folder: &Path) -> Result<(), StartError> {
     made.map_err(|source| StartError::Folder { path: folder.to_owned(), source })
 }
 
-/// What openraft calls the least and the greatest election timeout.
-fn election_millis(config: &NodeConfig) -> (u64, u64) {
-    (config.election_millis * 2 / 3, config.election_millis)
-}
-
-/// How long after a leader's last call no election can begin: its lease and the least timeout.
-pub(super) fn silence(config: &NodeConfig) -> Duration {
-    let (shortest, longest) = election_millis(config);
-    Duration::from_millis(longest + shortest)
-}
-
 fn raft_config(config: &NodeConfig, identity: &Identity) -> Result<openraft::Config, StartError> {
-    let (shortest, longest) = election_millis(config);
     let kept = LOG_ENTRIES_KEPT.min(config.snapshot_entries);
     let raft = openraft::Config {
         cluster_name: format!("{:x}", identity.cluster),
-        heartbeat_interval: config.heartbeat_millis,
-        // A follower stands for election once the leader's lease (the greatest timeout) and its own timeout are both
-        // over: after 5/3 to 2 times the timeout that was asked for.
-        election_timeout_min: shortest,
-        election_timeout_max: longest,
+        // The pulse beats and calls elections. What is left of these times: how long the answers to a beat and to a
+        // request for a vote may take, and the lease.
+        enable_tick: false,
+        heartbeat_interval: config.election_millis - 2,
+        election_timeout_min: config.election_millis - 1,
+        election_timeout_max: config.election_millis,
         enable_pre_vote: Some(true),
         // A leader that restarts may have lost entries that it sent but did not store yet. Would it go on leading in
         // the same term, it could put others in their place, under the same id.

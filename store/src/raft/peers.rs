@@ -1,5 +1,6 @@
 //! Calls to other members: two connections to each, one for what must not wait and one for bulk, both kept open.
 
+use super::pulse::Pulse;
 use super::serve::REMOVED;
 use super::types::{Peer, Types, Vote};
 use super::wire::peer_client::PeerClient;
@@ -32,13 +33,15 @@ pub const FROM: &str = "coracle-from";
 pub const TO: &str = "coracle-to";
 
 const CONNECT_MAX: Duration = Duration::from_millis(500);
-/// A silent peer is dead after interval + timeout.
+/// A peer that owes an answer and is silent is dead after interval + timeout. The stream of beats is always owed one.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_MAX: Duration = Duration::from_secs(1);
 /// How long a follower may take to store a batch.
 const APPEND_MAX: Duration = Duration::from_secs(5);
 /// How long a snapshot may take to be sent and installed.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
+/// Late answers to beats that are waited for before the stream is given up.
+const BEATS_OWED_MAX: u32 = 16;
 const SNAPSHOT_PART: usize = 256 << 10;
 const SNAPSHOT_PARTS_WAITING: usize = 4;
 
@@ -78,6 +81,7 @@ struct Shared {
     cluster: u64,
     me: u64,
     tls: Option<ClientTlsConfig>,
+    pulse: Arc<Pulse>,
     /// By URL and whether it is for bulk.
     channels: Mutex<HashMap<(String, bool), Channel>>,
     /// Another member told that this one was removed.
@@ -93,7 +97,6 @@ pub fn channel(url: &str, tls: Option<&ClientTlsConfig>) -> Result<Channel, toni
         .connect_timeout(CONNECT_MAX)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_MAX)
-        .keep_alive_while_idle(true)
         .tcp_nodelay(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20);
@@ -107,12 +110,13 @@ pub fn channel(url: &str, tls: Option<&ClientTlsConfig>) -> Result<Channel, toni
 impl Peers {
     /// No connections yet.
     #[must_use]
-    pub fn new(cluster: u64, me: u64, tls: Option<ClientTlsConfig>) -> Self {
+    pub fn new(cluster: u64, me: u64, tls: Option<ClientTlsConfig>, pulse: Arc<Pulse>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 cluster,
                 me,
                 tls,
+                pulse,
                 channels: Mutex::default(),
                 removed: watch::Sender::new(false),
             }),
@@ -194,7 +198,7 @@ pub struct To {
     peers: Peers,
     id: u64,
     peer: Peer,
-    /// Open once a heartbeat was sent, and none is unanswered.
+    /// Open once a heartbeat was sent.
     beats: Option<Beats>,
 }
 
@@ -202,6 +206,26 @@ pub struct To {
 struct Beats {
     beats: mpsc::Sender<AppendRequest>,
     replies: Streaming<AppendReply>,
+    /// Answers that are still to come.
+    owed: u32,
+}
+
+impl Beats {
+    /// `None` when the stream has ended. Dropped before that, it owes one answer more.
+    async fn ask(&mut self, beat: AppendRequest) -> Result<Option<AppendReply>, Status> {
+        if self.beats.send(beat).await.is_err() {
+            // The reason, should there be one.
+            return self.replies.message().await.map(|_| None);
+        }
+        self.owed += 1;
+        while let Some(reply) = self.replies.message().await? {
+            self.owed -= 1;
+            if self.owed == 0 {
+                return Ok(Some(reply));
+            }
+        }
+        Ok(None)
+    }
 }
 
 fn failed(status: &Status) -> RPCError<Types> {
@@ -221,26 +245,27 @@ impl To {
         self.peers.client(self.id, &self.peer, bulk).map_err(|status| self.unreachable(&status))
     }
 
-    /// Sends a heartbeat. Should nobody wait for its answer any more, its stream goes with it: another beat would get
-    /// the wrong answer.
+    /// Sends a heartbeat and waits for its own answer: earlier ones may come late, to nobody. The follower takes the end
+    /// of the stream for the end of its leader.
     async fn beat(&mut self, beat: AppendRequest) -> Result<AppendReply, Status> {
         let silent = || Status::unavailable("the stream of heartbeats ended");
-        let mut open = match self.beats.take() {
-            Some(open) => {
-                open.beats.send(beat).await.map_err(|_| silent())?;
-                open
-            }
-            None => {
+        if self.beats.as_ref().is_some_and(|open| open.owed >= BEATS_OWED_MAX) {
+            self.beats = None;
+        }
+        let open = match &mut self.beats {
+            Some(open) => open,
+            closed => {
                 let (beats, stream) = mpsc::channel(1);
-                beats.send(beat).await.map_err(|_| silent())?;
                 let mut client = self.peers.client(self.id, &self.peer, false)?;
                 let replies = client.beat(ReceiverStream::new(stream)).await?.into_inner();
-                Beats { beats, replies }
+                closed.insert(Beats { beats, replies, owed: 0 })
             }
         };
-        let reply = open.replies.message().await?.ok_or_else(silent)?;
-        self.beats = Some(open);
-        Ok(reply)
+        let answered = open.ask(beat).await;
+        if !matches!(answered, Ok(Some(_))) {
+            self.beats = None;
+        }
+        answered?.ok_or_else(silent)
     }
 
     async fn ask_vote(
@@ -263,10 +288,11 @@ impl RaftNetworkV2<Types> for To {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let request =
+        let mut request =
             wire::put_append(&rpc).map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
         let reply = if rpc.entries.is_empty() {
-            // A heartbeat must not wait behind entries, and its answer is worth nothing once the next one is due.
+            // A heartbeat must not wait behind entries.
+            request.next_millis = self.peers.shared.pulse.next_beat();
             let limit = option.hard_ttl();
             let beaten = tokio::time::timeout(limit, self.beat(request)).await;
             beaten.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))))

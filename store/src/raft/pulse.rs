@@ -1,143 +1,270 @@
-//! The member's pulse: a leader's heartbeats, and a follower's watch over them, from one timer that mostly sleeps.
+//! The member's pulse: a leader's beats, and when a member that hears none stands for election; from one timer that mostly
+//! sleeps.
 //!
-//! openraft's own tick wakes every few milliseconds to find that nothing is due. Here it runs only while it is needed: on
-//! a member that has not heard from a leader for as long as no election can begin before. A leader beats by itself, half as
-//! often while nobody writes: a beat is then only a sign of life.
+//! openraft's own tick, which wakes every few milliseconds to find that nothing is due, is off. Every beat announces when
+//! the next one comes, so a leader may beat rarely while nobody writes. A leader that dies closes its connections, which
+//! its followers see at once; one that falls silent is missed after [`Timing::patience`]. Members stand for election one
+//! after the other, in the order of their ids, so that they do not take each other's votes.
 
 use super::node::Node;
 use coracle_daemon::clock::{self, Instant};
+use coracle_daemon::random;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Beats without a new entry after which nobody counts as writing.
 const QUIET_BEATS: u32 = 10;
+/// How much rarer beats are then.
+const QUIET_FACTOR: u32 = 10;
+/// The rarest beats that are believed.
+const ANNOUNCED_MAX: Duration = Duration::from_secs(60);
 
-/// When a leader was last heard of.
-#[derive(Debug, Default)]
+/// How often a leader beats, and for how long members believe in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Between beats while somebody writes.
+    pub heartbeat: Duration,
+    /// How long after a leader's last call no member votes for another.
+    pub lease: Duration,
+}
+
+impl Timing {
+    /// How late a beat may be.
+    fn patience(self) -> Duration {
+        2 * self.lease
+    }
+
+    /// How long after the lease the member of this rank stands for election. It takes a few milliseconds to see that a
+    /// leader is gone, and an election should be over before the next one begins.
+    fn turn_of(self, rank: u32) -> Duration {
+        self.lease / 16 + rank * (self.lease / 3)
+    }
+
+    /// After an election without a winner.
+    fn pause(self) -> Duration {
+        self.lease.mul_f64(1.0 + random::fraction())
+    }
+
+    fn quiet_heartbeat(self) -> Duration {
+        QUIET_FACTOR * self.heartbeat
+    }
+}
+
+/// Who leads, as far as a member knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Trust {
+    leader: u64,
+    /// Its last call.
+    last: Instant,
+    /// Its next call must come before.
+    until: Instant,
+}
+
+/// What a member heard, and what it says to others.
+#[derive(Debug)]
 pub struct Pulse {
-    heard: Mutex<Option<Instant>>,
-    /// Somebody waits to hear of a leader again.
-    missed: AtomicBool,
-    again: Notify,
+    timing: Timing,
+    trust: Mutex<Option<Trust>>,
+    /// The leader is gone.
+    gone: Notify,
+    /// Milliseconds until this member's next beat, should it lead.
+    next_beat: AtomicU32,
 }
 
 impl Pulse {
-    /// A leader called, and is one still.
-    pub fn heard(&self) {
-        *self.heard.lock() = Some(Instant::now());
-        if self.missed.swap(false, Ordering::AcqRel) {
-            self.again.notify_one();
+    /// Nothing was heard yet.
+    #[must_use]
+    pub fn new(timing: Timing) -> Self {
+        Self { timing, trust: Mutex::default(), gone: Notify::new(), next_beat: AtomicU32::new(0) }
+    }
+
+    /// `leader` called, leads indeed, and will call again within this time, should it have told one.
+    pub fn heard(&self, leader: u64, next_millis: u32) {
+        let now = Instant::now();
+        let announced = Duration::from_millis(next_millis.into()).min(ANNOUNCED_MAX);
+        let mut trust = self.trust.lock();
+        let promised = trust.filter(|known| known.leader == leader).map(|known| known.until);
+        let until = now + announced + self.timing.patience();
+        *trust =
+            Some(Trust { leader, last: now, until: promised.map_or(until, |promised| promised.max(until)) });
+    }
+
+    /// The connection over which `leader` beat is closed.
+    pub fn lost(&self, leader: u64) {
+        if let Some(known) = self.trust.lock().as_mut().filter(|known| known.leader == leader) {
+            known.until = known.last + self.timing.lease;
+            self.gone.notify_one();
         }
     }
 
-    async fn heard_again(&self, since: Option<Instant>) {
-        self.missed.store(true, Ordering::Release);
-        // It may have called in between.
-        if *self.heard.lock() == since {
-            self.again.notified().await;
-        }
+    /// Whether this member follows a leader that is not missing.
+    #[must_use]
+    pub fn trusts(&self) -> bool {
+        self.trust.lock().is_some_and(|known| known.until > Instant::now())
+    }
+
+    /// How old a leader's last answers from a majority may be for it to count as one.
+    #[must_use]
+    pub fn answered_within(&self) -> Duration {
+        self.timing.quiet_heartbeat() + self.timing.patience()
+    }
+
+    /// Milliseconds until this member's next beat.
+    #[must_use]
+    pub fn next_beat(&self) -> u32 {
+        self.next_beat.load(Ordering::Relaxed)
+    }
+}
+
+/// Part that a member has in elections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// It votes not, or leads alone.
+    None,
+    Leads,
+    /// The only one that votes.
+    Alone,
+    /// How many others stand for election first.
+    Votes {
+        rank: u32,
+    },
+}
+
+fn part(leads: bool, me: u64, leader: Option<u64>, voters: impl Iterator<Item = u64>) -> Part {
+    let (mut count, mut before, mut votes) = (0, 0, false);
+    for voter in voters {
+        count += 1;
+        votes |= voter == me;
+        before += u32::from(voter < me && Some(voter) != leader);
+    }
+    match (leads, votes, count) {
+        (true, _, 1) | (false, false, _) => Part::None,
+        (true, ..) => Part::Leads,
+        (_, _, 1) => Part::Alone,
+        _ => Part::Votes { rank: before },
     }
 }
 
 /// What a member has to do next.
 #[derive(Debug, PartialEq, Eq)]
 enum Turn {
-    /// Nothing, until its role changes.
+    /// Nothing, until its part changes.
     Rest,
     /// Beat at this time.
     Beat(Instant),
-    /// Nothing, until this time, when the leader may be lost.
-    Trust(Instant),
-    /// Stand for election when openraft says so.
-    Doubt,
+    /// Nothing, until this time.
+    Wait(Instant),
+    Stand,
+}
+
+/// `not_before`: when the next election may be tried.
+fn turn(
+    part: Part,
+    next_beat: Instant,
+    trust: Option<Trust>,
+    not_before: Instant,
+    timing: Timing,
+    now: Instant,
+) -> Turn {
+    let rank = match part {
+        Part::None => return Turn::Rest,
+        Part::Leads => return Turn::Beat(next_beat),
+        Part::Alone => 0,
+        Part::Votes { rank } => rank,
+    };
+    let missed = trust.map(|known| known.until + timing.turn_of(rank));
+    let due = missed.map_or(not_before, |missed| missed.max(not_before));
+    if due > now { Turn::Wait(due) } else { Turn::Stand }
 }
 
 /// How often a leader beats.
 #[derive(Debug)]
 struct Rhythm {
-    interval: Duration,
-    last: Instant,
+    timing: Timing,
+    next: Instant,
     /// The newest entry's index at the last beat, and since how many beats it is the newest.
     newest: Option<u64>,
     quiet: u32,
 }
 
 impl Rhythm {
-    fn new(interval: Duration, now: Instant) -> Self {
-        Self { interval, last: now, newest: None, quiet: 0 }
+    fn new(timing: Timing, now: Instant) -> Self {
+        Self { timing, next: now + timing.heartbeat, newest: None, quiet: 0 }
     }
 
-    fn next(&self) -> Instant {
-        self.last + if self.quiet >= QUIET_BEATS { 2 * self.interval } else { self.interval }
-    }
-
-    fn beaten(&mut self, now: Instant, newest: Option<u64>) {
+    /// A beat is sent; how long until the next one.
+    fn beat(&mut self, now: Instant, newest: Option<u64>) -> Duration {
         self.quiet = if newest == self.newest { self.quiet.saturating_add(1) } else { 0 };
-        (self.last, self.newest) = (now, newest);
+        self.newest = newest;
+        let quiet = self.quiet >= QUIET_BEATS;
+        let pause = if quiet { self.timing.quiet_heartbeat() } else { self.timing.heartbeat };
+        self.next = now + pause;
+        pause
     }
 }
 
-/// `silence` is how long after a leader's last call no election can begin.
-fn turn(
-    leads: bool,
-    alone: bool,
-    next_beat: Instant,
-    heard: Option<Instant>,
-    silence: Duration,
-    now: Instant,
-) -> Turn {
-    match heard.map(|heard| heard + silence) {
-        _ if leads && alone => Turn::Rest,
-        _ if leads => Turn::Beat(next_beat),
-        Some(until) if until > now => Turn::Trust(until),
-        _ => Turn::Doubt,
-    }
-}
-
-/// Beats and watches until the member stops or replication ends.
-pub async fn run(node: &Node, heartbeat: Duration, silence: Duration, stop: CancellationToken) {
+/// Beats, watches and stands for election, until the member stops or replication ends.
+pub async fn run(node: &Node, stop: CancellationToken) {
+    let (pulse, timing, me) = (&node.pulse, node.pulse.timing, node.member_id());
     let mut server = node.raft.server_metrics();
-    let mut rhythm = Rhythm::new(heartbeat, Instant::now());
+    let mut rhythm = Rhythm::new(timing, Instant::now());
+    // A leader that lives calls before.
+    let mut not_before: Option<Instant> = None;
     let mut led = false;
     loop {
-        let (leads, alone) = {
+        let trust = *pulse.trust.lock();
+        let part = {
             let now = server.borrow_and_update();
-            (now.state == ServerState::Leader, now.membership_config.nodes().count() == 1)
+            let leads = now.state == ServerState::Leader;
+            part(leads, me, trust.map(|known| known.leader), now.membership_config.voter_ids())
         };
-        if leads && !led {
+        if part == Part::Leads && !led {
             // Its first entry tells the others.
-            rhythm = Rhythm::new(heartbeat, Instant::now());
+            rhythm = Rhythm::new(timing, Instant::now());
         }
-        led = leads;
-        let heard = *node.pulse.heard.lock();
-        let turn = turn(leads, alone, rhythm.next(), heard, silence, Instant::now());
-        node.raft.runtime_config().tick(turn == Turn::Doubt);
+        led = part == Part::Leads;
+        let first = *not_before.get_or_insert_with(|| match part {
+            Part::Votes { rank } => Instant::now() + timing.turn_of(rank),
+            _ => Instant::now(),
+        });
+        let turn = turn(part, rhythm.next, trust, first, timing, Instant::now());
         let due = async {
             match turn {
                 Turn::Rest => std::future::pending().await,
-                Turn::Beat(at) | Turn::Trust(at) => clock::sleep_until(at).await,
-                Turn::Doubt => node.pulse.heard_again(heard).await,
+                Turn::Beat(at) | Turn::Wait(at) => clock::sleep_until(at).await,
+                Turn::Stand => {}
             }
         };
         tokio::select! {
             () = due => {}
+            () = pulse.gone.notified() => continue,
             changed = server.changed() => match changed {
                 Ok(()) => continue,
                 Err(_) => return,
             },
             () = stop.cancelled() => return,
         }
-        if matches!(turn, Turn::Beat(_)) {
-            if node.raft.trigger().heartbeat().await.is_err() {
-                return;
+        let trigger = node.raft.trigger();
+        let done = match turn {
+            Turn::Beat(_) => {
+                let newest = node.raft.metrics().borrow_watched().last_log_index;
+                let pause = rhythm.beat(Instant::now(), newest);
+                pulse.next_beat.store(pause.as_millis().try_into().unwrap_or(u32::MAX), Ordering::Relaxed);
+                trigger.heartbeat().await
             }
-            let newest = node.raft.metrics().borrow_watched().last_log_index;
-            rhythm.beaten(Instant::now(), newest);
+            Turn::Stand => {
+                not_before = Some(Instant::now() + timing.pause());
+                trigger.elect(part != Part::Alone).await
+            }
+            Turn::Rest | Turn::Wait(_) => Ok(()),
+        };
+        if done.is_err() {
+            return;
         }
     }
 }
@@ -146,47 +273,86 @@ pub async fn run(node: &Node, heartbeat: Duration, silence: Duration, stop: Canc
 mod tests {
     use super::*;
 
+    const TIMING: Timing = Timing { heartbeat: Duration::from_millis(50), lease: Duration::from_millis(200) };
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
     #[test]
-    fn a_follower_doubts_its_leader_only_once_an_election_may_begin() {
-        let now = Instant::now();
-        let silence = Duration::from_millis(250);
-        let (beat, recent) = (now + Duration::from_millis(50), now - Duration::from_millis(100));
-        for (leads, alone, heard, wanted) in [
-            (false, false, None, Turn::Doubt),
-            (false, false, Some(recent), Turn::Trust(recent + silence)),
-            (false, false, Some(now - silence), Turn::Doubt),
-            (true, false, Some(recent), Turn::Beat(beat)),
-            (true, true, None, Turn::Rest),
-            (false, true, None, Turn::Doubt),
+    fn members_stand_one_after_the_other_and_the_lost_leader_does_not_count() {
+        for (leads, me, leader, voters, wanted) in [
+            (false, 1, Some(3), &[1, 2, 3][..], Part::Votes { rank: 0 }),
+            (false, 2, Some(3), &[1, 2, 3], Part::Votes { rank: 1 }),
+            (false, 2, Some(1), &[1, 2, 3], Part::Votes { rank: 0 }),
+            (false, 3, Some(1), &[1, 2, 3], Part::Votes { rank: 1 }),
+            (false, 3, None, &[1, 2, 3], Part::Votes { rank: 2 }),
+            (true, 3, None, &[1, 2, 3], Part::Leads),
+            (true, 1, None, &[1], Part::None),
+            (false, 1, None, &[1], Part::Alone),
+            (false, 4, Some(1), &[1, 2, 3], Part::None),
         ] {
-            let got = turn(leads, alone, beat, heard, silence, now);
-            assert_eq!(got, wanted, "leads {leads}, alone {alone}, heard {heard:?}");
+            let got = part(leads, me, leader, voters.iter().copied());
+            assert_eq!(got, wanted, "leads {leads}, member {me} of {voters:?}, {leader:?} is lost");
         }
     }
 
     #[test]
-    fn a_leader_beats_half_as_often_while_nobody_writes() {
-        let (now, interval) = (Instant::now(), Duration::from_millis(50));
-        let mut rhythm = Rhythm::new(interval, now);
-        for _ in 0..=QUIET_BEATS {
-            assert_eq!(rhythm.next(), now + interval);
-            rhythm.beaten(now, Some(7));
+    fn a_member_stands_once_its_leader_is_missed_and_its_turn_has_come() {
+        let now = Instant::now() + Duration::from_secs(1);
+        let votes = |rank| Part::Votes { rank };
+        let trust = |until| Some(Trust { leader: 9, last: now - millis(200), until });
+        let (beat, before) = (now + millis(50), now - millis(1));
+        let first = TIMING.turn_of(0);
+        for (part, trust, not_before, wanted) in [
+            (Part::None, None, before, Turn::Rest),
+            (Part::Leads, trust(now), before, Turn::Beat(beat)),
+            (Part::Alone, None, before, Turn::Stand),
+            (votes(0), None, before, Turn::Stand),
+            (votes(0), trust(now + millis(100)), before, Turn::Wait(now + millis(100) + first)),
+            (votes(0), trust(now), before, Turn::Wait(now + first)),
+            (votes(0), trust(now - first), before, Turn::Stand),
+            (votes(1), trust(now - first), before, Turn::Wait(now + TIMING.lease / 3)),
+            (votes(0), trust(now - first), now + millis(70), Turn::Wait(now + millis(70))),
+        ] {
+            let got = turn(part, beat, trust, not_before, TIMING, now);
+            assert_eq!(got, wanted, "{part:?}, {trust:?}");
         }
-        assert_eq!(rhythm.next(), now + 2 * interval);
-        rhythm.beaten(now, Some(8));
-        assert_eq!(rhythm.next(), now + interval, "somebody wrote");
     }
 
-    #[tokio::test]
-    async fn a_call_that_comes_before_the_wait_for_it_is_not_missed() {
-        let pulse = Pulse::default();
-        pulse.heard();
-        pulse.heard_again(None).await;
-        let since = *pulse.heard.lock();
-        let call = async {
-            tokio::task::yield_now().await;
-            pulse.heard();
-        };
-        tokio::join!(pulse.heard_again(since), call);
+    #[test]
+    fn a_leader_beats_rarely_while_nobody_writes() {
+        let now = Instant::now();
+        let mut rhythm = Rhythm::new(TIMING, now);
+        for _ in 0..QUIET_BEATS {
+            assert_eq!(rhythm.beat(now, Some(7)), TIMING.heartbeat);
+        }
+        assert_eq!(rhythm.beat(now, Some(7)), TIMING.quiet_heartbeat());
+        assert_eq!(rhythm.next, now + TIMING.quiet_heartbeat());
+        assert_eq!(rhythm.beat(now, Some(8)), TIMING.heartbeat, "somebody wrote");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_is_trusted_for_as_long_as_it_announced_unless_its_connection_is_lost() {
+        let pulse = Pulse::new(TIMING);
+        assert!(!pulse.trusts(), "nobody called");
+        pulse.heard(1, 500);
+        clock::sleep(millis(400)).await;
+        // An entry announces nothing, and takes nothing back.
+        pulse.heard(1, 0);
+        clock::sleep(millis(499)).await;
+        assert!(pulse.trusts());
+        clock::sleep(millis(2)).await;
+        assert!(!pulse.trusts(), "the beat is missed");
+        pulse.heard(1, 500);
+        pulse.lost(2);
+        clock::sleep(TIMING.lease).await;
+        assert!(pulse.trusts(), "another's connection closed");
+        pulse.lost(1);
+        assert!(!pulse.trusts(), "its lease is over too");
+        pulse.heard(2, 0);
+        assert!(pulse.trusts(), "the next leader");
+        pulse.lost(2);
+        assert!(pulse.trusts(), "as long as its lease");
     }
 }

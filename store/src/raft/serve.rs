@@ -14,7 +14,8 @@ use crate::command::{Command, encode_reply};
 use crate::consensus::Consensus;
 use futures::Stream;
 use openraft::Snapshot;
-use openraft::raft::AppendEntriesResponse;
+use openraft::async_runtime::WatchReceiver;
+use openraft::raft::{AppendEntriesResponse, VoteResponse};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,13 +69,30 @@ impl Served {
 /// Answers to heartbeats.
 type Beats = Pin<Box<dyn Stream<Item = Result<AppendReply, Status>> + Send>>;
 
-async fn append(node: &Node, request: AppendRequest) -> Result<AppendReply, Status> {
+async fn append(node: &Node, from: Option<u64>, request: AppendRequest) -> Result<AppendReply, Status> {
+    let next_millis = request.next_millis;
     let rpc = wire::take_append(request)?;
     let appended = node.raft().append_entries(rpc).await.map_err(stopped)?;
-    if !matches!(appended, AppendEntriesResponse::HigherVote(_)) {
-        node.pulse.heard();
+    if let Some(from) = from
+        && !matches!(appended, AppendEntriesResponse::HigherVote(_))
+    {
+        node.pulse.heard(from, next_millis);
     }
     Ok(wire::put_appended(&appended))
+}
+
+/// Tells when a leader's stream of beats has ended, however that came about.
+struct Followed {
+    node: Arc<Node>,
+    leader: Option<u64>,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        if let Some(leader) = self.leader {
+            self.node.pulse.lost(leader);
+        }
+    }
 }
 
 /// Tells a member that it is not one any more.
@@ -84,7 +102,8 @@ pub const REMOVED: &str = "the member has been permanently removed from the clus
 impl Peer for Served {
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendReply>, Status> {
         self.check(&request)?;
-        Ok(Response::new(append(&self.node, request.into_inner()).await?))
+        let from = id_in(request.metadata(), FROM);
+        Ok(Response::new(append(&self.node, from, request.into_inner()).await?))
     }
 
     type BeatStream = Beats;
@@ -92,10 +111,13 @@ impl Peer for Served {
     async fn beat(&self, request: Request<Streaming<AppendRequest>>) -> Result<Response<Beats>, Status> {
         self.check(&request)?;
         let from = id_in(request.metadata(), FROM);
-        let (node, stop) = (self.node.clone(), self.node.tasks().stopping());
+        let followed = Followed { node: self.node.clone(), leader: from };
+        let stop = self.node.tasks().stopping();
         let beats = request.into_inner();
-        let replies =
-            futures::stream::try_unfold((node, beats, stop), move |(node, mut beats, stop)| async move {
+        let replies = futures::stream::try_unfold(
+            (followed, beats, stop),
+            move |(followed, mut beats, stop)| async move {
+                let node = &followed.node;
                 let beat = tokio::select! {
                     beat = beats.message() => beat?,
                     () = stop.cancelled() => return Err(Status::unavailable("this member stops")),
@@ -104,9 +126,10 @@ impl Peer for Served {
                 if from.is_some_and(|from| node.was_removed(from)) {
                     return Err(Status::permission_denied(REMOVED));
                 }
-                let reply = append(&node, beat).await?;
-                Ok(Some((reply, (node, beats, stop))))
-            });
+                let reply = append(node, from, beat).await?;
+                Ok(Some((reply, (followed, beats, stop))))
+            },
+        );
         Ok(Response::new(Box::pin(replies)))
     }
 
@@ -115,6 +138,13 @@ impl Peer for Served {
         let request = request.into_inner();
         let rpc = wire::take_vote_request(&request)?;
         let raft = self.node.raft();
+        if request.before && self.node.has_leader() {
+            // Beats may be rarer than openraft's lease is long.
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let refused = VoteResponse::new(metrics.vote, None, false);
+            return Ok(Response::new(wire::put_voted(&refused)));
+        }
         let voted = if request.before { raft.pre_vote(rpc).await } else { raft.vote(rpc).await };
         Ok(Response::new(wire::put_voted(&voted.map_err(stopped)?)))
     }

@@ -66,6 +66,7 @@ pub fn put_append(rpc: &AppendEntriesRequest<Types>) -> std::io::Result<AppendRe
         previous: rpc.prev_log_id.as_ref().map(put_id),
         entries: rpc.entries.iter().map(put).collect::<Result<_, _>>()?,
         committed: rpc.leader_commit.as_ref().map(put_id),
+        next_millis: 0,
     })
 }
 

@@ -222,3 +222,19 @@ fn a_restart_begins_where_the_image_is() {
     cluster.start(0);
     assert_eq!(cluster.member(0).hash(), hash);
 }
+
+#[test]
+fn a_member_that_comes_back_does_not_depose_a_leader_that_beats_rarely() {
+    let mut cluster = Cluster::beating(3, 10_000, 50);
+    let leader = cluster.leader();
+    cluster.member(leader).put("k", "v").expect("commits");
+    let term = cluster.member(leader).node.status().term;
+    eventually("nobody writes", || (cluster.member(leader).node.pulse.next_beat() >= 500).then_some(()));
+    let follower = cluster.follower();
+    for _ in 0..3 {
+        cluster.kill(follower);
+        cluster.start(follower);
+        assert_eq!(cluster.leader(), leader);
+    }
+    assert_eq!(cluster.member(leader).node.status().term, term);
+}

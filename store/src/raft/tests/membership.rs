@@ -1,6 +1,7 @@
 //! Members that come and go, and strangers.
 
 use super::*;
+use crate::raft::pulse::{Pulse, Timing};
 
 #[test]
 fn members_are_added_promoted_and_removed() {
@@ -78,7 +79,8 @@ fn leadership_is_handed_over_when_asked() {
 fn members_of_another_cluster_are_refused() {
     let cluster = Cluster::new(1, 10_000);
     cluster.member(0).put("k", "v").expect("commits");
-    let peers = crate::raft::peers::Peers::new(1, 2, None);
+    let timing = Timing { heartbeat: Duration::from_millis(50), lease: Duration::from_millis(150) };
+    let peers = crate::raft::peers::Peers::new(1, 2, None, Arc::new(Pulse::new(timing)));
     let peer = crate::raft::types::Peer {
         peer_urls: vec![url(cluster.ports[0])],
         ..crate::raft::types::Peer::default()
