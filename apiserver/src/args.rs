@@ -51,6 +51,9 @@ pub struct Args {
     /// How long Events are kept, e.g. 1h0m0s.
     #[arg(long, default_value = "1h0m0s", value_parser = duration)]
     pub event_ttl: Duration,
+    /// A JSON List of objects that the cluster's maker wants in it; applied before this server says that it is ready.
+    #[arg(long)]
+    pub addons_file: Option<PathBuf>,
     /// How requests are authenticated.
     #[command(flatten)]
     pub authentication: AuthenticationArgs,

@@ -1,9 +1,11 @@
-//! What a cluster has from its first second, and what apiservers keep up together: system namespaces, roles, the
-//! `kubernetes` Service with the addresses of the apiservers that live, and the compaction of the store.
+//! What a cluster has from its first second, and what apiservers keep up together: system namespaces, roles, its maker's
+//! addons, the `kubernetes` Service with the addresses of the apiservers that live, and the compaction of the store.
 //!
-//! Invariant: all of it is safe while several apiservers do it at once.
+//! Invariants: all of it is safe while several apiservers do it at once; a server that says it is ready authorizes by it.
 
-use crate::reader::Reader;
+mod addons;
+
+use crate::reader::{Reader, SERVER};
 use crate::storage::Store;
 use crate::{Args, Server, authorization, flowcontrol};
 use bytes::Bytes;
@@ -58,14 +60,18 @@ pub async fn run(server: Arc<Server>, args: Args, tasks: Tasks) -> anyhow::Resul
 
 async fn first_objects(server: &Server, args: &Args) -> Result<(), Status> {
     authorization::bootstrap(server.objects.as_ref()).await?;
-    let (flows, configured, service) = tokio::join!(
+    let (flows, configured, service, added) = tokio::join!(
         flowcontrol::bootstrap(server.objects.as_ref()),
         authentication_config(server, args),
-        kubernetes_service(server, args)
+        kubernetes_service(server, args),
+        addons::apply(server.objects.as_ref(), args.addons_file.as_deref())
     );
     flows?;
     configured?;
-    service
+    service?;
+    added?;
+    // Authorization reads from the caches.
+    server.store.fresh().await
 }
 
 /// Tells FlowSchemas of their priority levels whenever one of either changes.
@@ -113,7 +119,7 @@ async fn ensure(
     if Reader::get(server.store.as_ref(), &of, namespace, meta::name(&object)).is_some() {
         return Ok(());
     }
-    match server.objects.create(&of, namespace, object).await {
+    match server.objects.create(&of, namespace, object, SERVER).await {
         Err(status) if status.code == 409 => Ok(()),
         done => done.map(drop),
     }
@@ -268,7 +274,7 @@ async fn keep(
     match Reader::get(server.store.as_ref(), &of, NAMESPACE, &name) {
         Some(known) if change(&known).is_none() => return Ok(()),
         Some(_) => {}
-        None => match server.objects.create(&of, NAMESPACE, wanted.clone()).await {
+        None => match server.objects.create(&of, NAMESPACE, wanted.clone(), SERVER).await {
             Err(status) if status.code == 409 => {}
             done => return done.map(drop),
         },

@@ -62,7 +62,7 @@ async fn ensure(objects: &dyn Objects, plural: &str, object: &Value) -> Result<(
     let of = GroupResource::new(GROUP, plural);
     match objects.get_fresh(&of, "", meta::name(object)).await? {
         Some(_) => Ok(()),
-        None => match objects.create_as(&of, "", object.clone(), PRODUCER).await {
+        None => match objects.create(&of, "", object.clone(), PRODUCER).await {
             Err(status) if status.code == 409 => Ok(()),
             done => done.map(drop),
         },
@@ -90,7 +90,7 @@ pub async fn tell_dangling(reader: &dyn Reader, objects: &dyn Objects) -> Result
         let level = schema["spec"]["priorityLevelConfiguration"]["name"].as_str().unwrap_or_default();
         let exists = reader.get(&levels, "", level).is_some();
         let Some(config) = dangling(&schema, exists) else { continue };
-        match objects.apply_status(&schemas, config, CONSUMER).await {
+        match objects.apply(&schemas, "status", config, CONSUMER).await {
             Err(status) if status.code != 404 => return Err(status),
             _ => {}
         }

@@ -4,6 +4,9 @@ use coracle_api::status::GroupResource;
 use serde_json::Value;
 use std::sync::Arc;
 
+/// Who owns the fields of what the server itself writes.
+pub const SERVER: &str = "kube-apiserver";
+
 /// The objects that this server knows now. May lag the store by a watch event.
 pub trait Reader: Send + Sync {
     /// One object; `namespace` empty for cluster scope.
@@ -24,25 +27,20 @@ pub trait Objects: Send + Sync {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Value>, coracle_api::status::Status>;
-    /// Creates through the registry as the server itself (no admission); AlreadyExists comes back as 409.
+    /// Creates through the registry (no admission) in the name of `manager`, a part of the control plane that is noted as the
+    /// owner of the fields; AlreadyExists comes back as 409.
     async fn create(
-        &self,
-        of: &GroupResource,
-        namespace: &str,
-        object: Value,
-    ) -> Result<Value, coracle_api::status::Status>;
-    /// The same, in the name of another part of the control plane, which is noted as the owner of the fields.
-    async fn create_as(
         &self,
         of: &GroupResource,
         namespace: &str,
         object: Value,
         manager: &str,
     ) -> Result<Value, coracle_api::status::Status>;
-    /// Applies a configuration to the status of an object, taking over what it sets.
-    async fn apply_status(
+    /// Applies a configuration to an object or its subresource, taking over what it sets.
+    async fn apply(
         &self,
         of: &GroupResource,
+        subresource: &str,
         config: Value,
         manager: &str,
     ) -> Result<Value, coracle_api::status::Status>;

@@ -1,13 +1,10 @@
-//! The few objects that a cluster needs before its first workload: name service, storage class, and roles of our own components.
+//! The few objects that a cluster needs before its first workload: name service, storage class, and roles of our own
+//! components. Its apiservers make them before they are ready, so no component ever starts without its role.
 
 use crate::spec::Spec;
 use anyhow::{Context, Result};
-use coracle_daemon::clock;
-use futures::future::try_join_all;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use kube::core::{ApiResource, GroupVersionKind};
 use serde::Deserialize;
-use std::time::Duration;
+use serde_json::{Value, json};
 
 const DNS: &str = include_str!("../addons/dns.yaml");
 const STORAGE: &str = include_str!("../addons/storage.yaml");
@@ -46,11 +43,11 @@ const MORE_ROLES: [&str; 9] = [
     "endpointslicemirroring-controller",
 ];
 
-/// Makes or renews them all, in parallel. Safe to repeat.
+/// The objects of a cluster with that spec, as a JSON List for its apiservers.
 ///
 /// # Errors
-/// The apiserver refuses one.
-pub async fn apply(client: &kube::Client, spec: &Spec) -> Result<()> {
+/// One of them is no YAML.
+pub fn list(spec: &Spec) -> Result<Vec<u8>> {
     let mut texts: Vec<String> = CONTROLLER_ROLES
         .iter()
         .chain(&MORE_ROLES)
@@ -63,36 +60,12 @@ pub async fn apply(client: &kube::Client, spec: &Spec) -> Result<()> {
     if spec.simulated_nodes > 0 {
         texts.push(SIMULATOR.to_owned());
     }
-    let mut objects = Vec::new();
+    let mut items = Vec::new();
     for text in &texts {
         for document in serde_yaml_ng::Deserializer::from_str(text) {
-            objects.push(DynamicObject::deserialize(document).context("an addon is no Kubernetes object")?);
+            items.push(Value::deserialize(document).context("an addon is no YAML")?);
         }
     }
-    try_join_all(objects.iter().map(|object| apply_one(client, object))).await.map(drop)
-}
-
-async fn apply_one(client: &kube::Client, object: &DynamicObject) -> Result<()> {
-    let types = object.types.as_ref().context("an addon has no kind")?;
-    let gvk = GroupVersionKind::try_from(types).context("an addon has a bad apiVersion")?;
-    let resource = ApiResource::from_gvk(&gvk);
-    let name = object.metadata.name.clone().context("an addon has no name")?;
-    let api: Api<DynamicObject> = match &object.metadata.namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
-    };
-    let params = PatchParams::apply("coracle").force();
-    // Namespaces are made by the apiservers at the same time: a first answer may still be 404.
-    for pause in [50, 100, 200, 400, 800] {
-        match api.patch(&name, &params, &Patch::Apply(object)).await {
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code >= 500 => {
-                clock::sleep(Duration::from_millis(pause)).await;
-            }
-            done => return done.map(drop).with_context(|| format!("cannot make {} {name}", types.kind)),
-        }
-    }
-    api.patch(&name, &params, &Patch::Apply(object))
-        .await
-        .map(drop)
-        .with_context(|| format!("cannot make {} {name}", types.kind))
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    serde_json::to_vec_pretty(&list).context("cannot encode the addons")
 }

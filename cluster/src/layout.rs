@@ -40,6 +40,11 @@ impl Layout {
     pub fn spec(&self) -> PathBuf {
         self.dir.join("spec.json")
     }
+    /// Objects that its apiservers make first.
+    #[must_use]
+    pub fn addons(&self) -> PathBuf {
+        self.dir.join("addons.json")
+    }
     /// Certificates and keys.
     #[must_use]
     pub fn pki(&self) -> PathBuf {

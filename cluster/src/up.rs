@@ -93,6 +93,7 @@ async fn bring_up(args: &UpArgs, layout: &Layout, spec: &Spec, progress: &mut Pr
     pki::ensure(layout, spec)?;
     kubeconfig::write_all(layout, spec)?;
     pki::write_private(&layout.spec(), &serde_json::to_vec_pretty(spec).context("cannot encode the spec")?)?;
+    pki::write_private(&layout.addons(), &addons::list(spec)?)?;
     progress.done("certificates and kubeconfigs", step);
 
     let step = Instant::now();
@@ -132,10 +133,6 @@ async fn api_ready(layout: &Layout, spec: &Spec, progress: &mut Progress) -> Res
     let client = coracle_client::connect(&layout.kubeconfig("admin"), "coracle-up")
         .await
         .context("cannot use the admin's kubeconfig")?;
-    addons::apply(&client, spec).await?;
-    progress.done("addons applied", step);
-
-    let step = Instant::now();
     let names = (0..spec.nodes)
         .map(|i| spec.node_name(i))
         .chain((0..spec.simulated_nodes).map(|i| format!("{}-simulated-{i}", spec.name)));

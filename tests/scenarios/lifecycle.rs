@@ -27,6 +27,15 @@ pub fn up_tells_its_steps(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// Components that start before their roles are bound would be.
+pub fn nothing_was_forbidden(cluster: &Cluster) -> Result<()> {
+    for (log, text) in cluster.logs() {
+        let refused = text.lines().find(|line| line.contains("orbidden"));
+        ensure!(refused.is_none(), "{}: {}", log.display(), refused.unwrap_or_default());
+    }
+    Ok(())
+}
+
 pub fn up_again_says_already_up(cluster: &Cluster) -> Result<()> {
     let answer = cluster.up_again()?;
     let told = format!("{}{}", answer.out, answer.err);

@@ -27,6 +27,7 @@ fn simulated() -> Group {
         shape: Shape { flags: "--nodes 0 --simulated-nodes 3", etcd: false },
         steps: &[
             ("up_tells_its_steps_and_every_process_is_well", lifecycle::up_tells_its_steps),
+            ("no_component_was_forbidden_anything_at_the_first_start", lifecycle::nothing_was_forbidden),
             ("up_on_a_cluster_that_is_up_says_so", lifecycle::up_again_says_already_up),
             ("keys_are_readable_by_their_owner_alone", lifecycle::keys_are_private),
             ("the_first_objects_are_there", objects::first_objects),
@@ -84,6 +85,7 @@ fn containers() -> Group {
         shape: Shape { flags: "--nodes 2", etcd: false },
         steps: &[
             ("nodes_and_name_service_are_ready", containers::ready),
+            ("no_component_was_forbidden_anything_at_the_first_start", lifecycle::nothing_was_forbidden),
             ("a_deployment_serves_under_its_services_name", containers::service_by_name),
             ("a_rollout_replaces_containers_without_a_gap", containers::rollout),
             ("logs_exec_and_port_forward_reach_containers", containers::streams),

@@ -320,7 +320,9 @@ impl Cluster {
         told
     }
 
-    fn logs(&self) -> BTreeMap<PathBuf, String> {
+    /// What every process has told so far.
+    #[must_use]
+    pub fn logs(&self) -> BTreeMap<PathBuf, String> {
         let Ok(logs) = fs::read_dir(self.folder().join("logs")) else { return BTreeMap::new() };
         let text = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
         let mut texts = BTreeMap::new();

@@ -6,7 +6,7 @@
 
 use super::rbac::GROUP;
 use super::rule::{self, Rule};
-use crate::reader::Objects;
+use crate::reader::{Objects, SERVER};
 use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
 use futures::{StreamExt, TryStreamExt};
@@ -153,7 +153,7 @@ async fn ensure_exists(objects: &dyn Objects, of: &GroupResource, wanted: &Value
     if objects.get_fresh(of, "", meta::name(wanted)).await?.is_some() {
         return Ok(());
     }
-    match objects.create(of, "", wanted.clone()).await {
+    match objects.create(of, "", wanted.clone(), SERVER).await {
         Err(status) if status.code == 409 => Ok(()),
         other => other.map(drop),
     }
@@ -167,7 +167,7 @@ async fn ensure(objects: &dyn Objects, plural: &str, wanted: &Value) -> Result<(
         Err(status) if status.code == 404 => {}
         other => return other.map(drop),
     }
-    match objects.create(&of, namespace, wanted.clone()).await {
+    match objects.create(&of, namespace, wanted.clone(), SERVER).await {
         // Another apiserver was faster, and it makes the same objects.
         Err(status) if status.code == 409 => objects.modify(&of, namespace, name, &change).await.map(drop),
         other => other.map(drop),

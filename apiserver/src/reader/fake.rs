@@ -83,11 +83,17 @@ impl Objects for Fake {
         Ok(self.get(of, namespace, name).map(|object| object.as_ref().clone()))
     }
 
-    async fn create(&self, of: &GroupResource, namespace: &str, object: Value) -> Result<Value, Status> {
-        self.create_as(of, namespace, object, "").await
-    }
-
-    async fn apply_status(&self, of: &GroupResource, config: Value, _: &str) -> Result<Value, Status> {
+    async fn apply(
+        &self,
+        of: &GroupResource,
+        subresource: &str,
+        config: Value,
+        _: &str,
+    ) -> Result<Value, Status> {
+        if subresource.is_empty() {
+            self.put(&of.group, &of.resource, config.clone());
+            return Ok(config);
+        }
         let status = config["status"].clone();
         let change = |current: &Value| {
             let mut current = current.clone();
@@ -97,7 +103,7 @@ impl Objects for Fake {
         self.modify(of, meta::namespace(&config), meta::name(&config), &change).await
     }
 
-    async fn create_as(
+    async fn create(
         &self,
         of: &GroupResource,
         namespace: &str,

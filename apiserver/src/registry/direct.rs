@@ -13,9 +13,6 @@ use coracle_api::status::{GroupResource, Status};
 use serde_json::Value;
 use std::sync::{Arc, OnceLock, Weak};
 
-/// Who owns what the server itself writes.
-pub const MANAGER: &str = "kube-apiserver";
-
 /// Reads from the store at once; writes through the registry, once there is one.
 pub struct Direct {
     store: Arc<Store>,
@@ -112,27 +109,24 @@ impl Objects for Direct {
         Ok(entry.map(|entry| entry.value().as_ref().clone()))
     }
 
-    async fn create(&self, of: &GroupResource, namespace: &str, object: Value) -> Result<Value, Status> {
-        self.create_as(of, namespace, object, MANAGER).await
-    }
-
-    async fn apply_status(
+    async fn apply(
         &self,
         of: &GroupResource,
+        subresource: &str,
         mut config: Value,
         manager: &str,
     ) -> Result<Value, Status> {
         let registry = self.registry()?;
         let (namespace, name) = (meta::namespace(&config).to_owned(), meta::name(&config).to_owned());
         let mut at = at(&registry, of, "patch", &namespace, &name)?;
-        at.info.subresource = "status".to_owned();
+        at.info.subresource = subresource.to_owned();
         at.options.manager = manager.to_owned();
         at.options.force = true;
         let (_, outcome, _) = registry.apply_config(&at, &mut config, Vec::new()).await?;
         Ok(outcome.object(&at.kind).as_ref().clone())
     }
 
-    async fn create_as(
+    async fn create(
         &self,
         of: &GroupResource,
         namespace: &str,

@@ -39,7 +39,7 @@ impl WriteOptions {
     pub fn of_server() -> Self {
         Self {
             dry_run: false,
-            manager: super::direct::MANAGER.to_owned(),
+            manager: crate::reader::SERVER.to_owned(),
             validation: FieldValidation::Ignore,
             force: false,
             sent: Value::Null,

@@ -2,6 +2,7 @@
 
 mod answers;
 mod customs;
+mod first;
 mod owners;
 mod webhooks;
 
@@ -30,22 +31,29 @@ struct Fixture {
     tasks: Tasks,
 }
 
-fn admin() -> Arc<[u8]> {
+/// The certificate of a user in one group.
+fn certificate(name: &str, group: &str) -> Arc<[u8]> {
     let mut of = rcgen::CertificateParams::default();
-    of.distinguished_name.push(rcgen::DnType::CommonName, "admin");
-    of.distinguished_name.push(rcgen::DnType::OrganizationName, "system:masters");
+    of.distinguished_name.push(rcgen::DnType::CommonName, name);
+    of.distinguished_name.push(rcgen::DnType::OrganizationName, group);
     let key = rcgen::KeyPair::generate().expect("key");
     Arc::from(of.self_signed(&key).expect("certificate").der().as_ref())
 }
 
 impl Fixture {
     async fn over(kv: &MemoryKv) -> Self {
+        Self::flagged(kv, &[]).await
+    }
+
+    /// With more flags.
+    async fn flagged(kv: &MemoryKv, more: &[String]) -> Self {
         let flags = ["x", "--etcd-servers=http://x", "--tls-cert-file=x", "--tls-private-key-file=x"];
-        let args = Cli::parse_from(flags).args;
+        let args =
+            Cli::parse_from(flags.iter().map(|flag| (*flag).to_owned()).chain(more.iter().cloned())).args;
         let tasks = Tasks::new();
         let server = Server::new(&args, Arc::new(kv.clone()), &tasks).expect("server");
         server.start(&args, &tasks);
-        let fixture = Self { server, admin: admin(), tasks };
+        let fixture = Self { server, admin: certificate("admin", "system:masters"), tasks };
         let ready = async {
             while fixture.call("GET", "/readyz", Value::Null).await.0 != 200 {
                 tokio::task::yield_now().await;

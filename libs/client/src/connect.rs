@@ -2,8 +2,9 @@
 //!
 //! In: a kubeconfig file. Out: a [`kube::Client`] without client-side throttling. kube's own stack speaks HTTP/1.1
 //! only, which costs a socket and a TLS session for each watch; this one offers `h2` first and falls back.
-//! Pings while requests are open notice an apiserver that died without closing its connection.
+//! Its first request waits until the server is ready. Pings while requests are open notice an apiserver that died without closing its connection.
 
+use crate::ready::WhenReady;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -57,7 +58,7 @@ pub enum ConnectError {
     UserAgent(String),
 }
 
-/// A client for the kubeconfig's current context. Nothing is sent yet.
+/// A client for the kubeconfig's current context. Nothing is sent yet; the first request waits for a server that is ready.
 ///
 /// # Errors
 /// The kubeconfig is unreadable, incomplete, or its certificates are unusable.
@@ -91,7 +92,7 @@ fn build(config: &kube::Config) -> Result<kube::Client, kube::Error> {
         .layer(config.extra_headers_layer()?)
         .map_err(tower::BoxError::from)
         .service(http);
-    Ok(kube::Client::new(service, config.default_namespace.clone()))
+    Ok(kube::Client::new(WhenReady::new(service), config.default_namespace.clone()))
 }
 
 /// Opens TCP, and TLS for `https`.

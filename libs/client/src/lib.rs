@@ -17,6 +17,7 @@ mod key;
 pub mod leader;
 pub mod placement;
 pub mod queue;
+mod ready;
 pub mod reflector;
 mod scope;
 pub mod store;
