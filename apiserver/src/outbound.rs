@@ -11,13 +11,11 @@ use crate::reader::Reader;
 use crate::streaming::proxy::endpoints;
 use base64::Engine;
 use coracle_daemon::random;
-use coracle_daemon::tls::Identity;
+use coracle_daemon::tls::{self, Identity};
 use parking_lot::Mutex;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io;
@@ -120,10 +118,7 @@ impl Trust {
     /// # Errors
     /// The identity cannot be read.
     pub fn insecure(&self) -> Result<Arc<ClientConfig>, String> {
-        let provider = CryptoProvider::get_default().cloned();
-        let provider = provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
-        let builder = ClientConfig::builder().dangerous();
-        let builder = builder.with_custom_certificate_verifier(Arc::new(Anybody(provider)));
+        let builder = ClientConfig::builder().dangerous().with_custom_certificate_verifier(tls::any_server());
         Ok(Arc::new(self.finish(builder)?))
     }
 
@@ -154,53 +149,4 @@ fn roots(bundle: Option<&[u8]>) -> Result<RootCertStore, String> {
         return Err("unable to load root certificates: unable to parse bytes as PEM block".to_owned());
     }
     Ok(store)
-}
-
-/// Checks signatures, but not whose they are.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

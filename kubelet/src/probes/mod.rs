@@ -9,7 +9,6 @@
 
 pub mod check;
 mod grpc;
-mod trusting;
 
 use check::{Check, Place};
 use coracle_daemon::clock;

@@ -1,9 +1,11 @@
 //! TLS from PEM files, the same for every listener and client: our CA, TLS 1.2 or later, files re-read when they change.
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -136,4 +138,80 @@ pub fn client(ca: &Path, identity: Option<&Identity>, alpn: &[&[u8]]) -> Result<
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
+}
+
+/// Takes any server's certificate: for those who ask whether a server answers, not who it is, and where a user asks for it.
+#[must_use]
+pub fn any_server() -> Arc<dyn ServerCertVerifier> {
+    let provider = CryptoProvider::get_default().cloned();
+    Arc::new(AnyServer(provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()))))
+}
+
+/// Checks signatures, but not whose they are.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    /// Whether a client with that configuration comes to terms with a server whose certificate nobody has signed.
+    async fn agrees(client: ClientConfig) -> bool {
+        let dir = tempfile::tempdir().expect("a folder");
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let identity = Identity { cert: dir.path().join("crt"), key: dir.path().join("key") };
+        std::fs::write(&identity.cert, own.cert.pem()).expect("written");
+        std::fs::write(&identity.key, own.signing_key.serialize_pem()).expect("written");
+        let acceptor = TlsAcceptor::from(server(&identity, None, &[]).expect("a server"));
+        let (here, there) = tokio::io::duplex(1 << 16);
+        let name = ServerName::try_from("elsewhere").expect("a name");
+        let (asked, _) =
+            tokio::join!(TlsConnector::from(Arc::new(client)).connect(name, here), acceptor.accept(there));
+        asked.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_stranger_is_trusted_only_by_those_who_trust_anybody() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let trusting = ClientConfig::builder().dangerous().with_custom_certificate_verifier(any_server());
+        assert!(agrees(trusting.with_no_client_auth()).await);
+        let wary = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+        assert!(!agrees(wary.with_no_client_auth()).await);
+    }
 }
