@@ -1,5 +1,6 @@
 //! kube-apiserver's flags, as far as this server knows them.
 
+use crate::aggregator::AggregatorArgs;
 use crate::authentication::AuthenticationArgs;
 use crate::streaming::StreamingArgs;
 use anyhow::{Context, bail};
@@ -60,6 +61,9 @@ pub struct Args {
     /// How kubelets are reached.
     #[command(flatten)]
     pub streaming: StreamingArgs,
+    /// How aggregated servers are reached.
+    #[command(flatten)]
+    pub aggregator: AggregatorArgs,
 }
 
 fn port_range(text: &str) -> anyhow::Result<RangeInclusive<u16>> {

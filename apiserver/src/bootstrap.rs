@@ -5,6 +5,7 @@
 
 mod addons;
 
+use crate::aggregator::trust;
 use crate::reader::{Reader, SERVER};
 use crate::storage::Store;
 use crate::{Args, Server, authorization, flowcontrol};
@@ -62,7 +63,7 @@ async fn first_objects(server: &Server, args: &Args) -> Result<(), Status> {
     authorization::bootstrap(server.objects.as_ref()).await?;
     let (flows, configured, service, added) = tokio::join!(
         flowcontrol::bootstrap(server.objects.as_ref()),
-        authentication_config(server, args),
+        trust::publish(server.store.as_ref(), server.objects.as_ref(), args),
         kubernetes_service(server, args),
         addons::apply(server.objects.as_ref(), args.addons_file.as_deref())
     );
@@ -123,16 +124,6 @@ async fn ensure(
         Err(status) if status.code == 409 => Ok(()),
         done => done.map(drop),
     }
-}
-
-/// How extension servers verify whom this server has authenticated.
-async fn authentication_config(server: &Server, args: &Args) -> Result<(), Status> {
-    let Some(path) = &args.authentication.client_ca_file else { return Ok(()) };
-    let authority = tokio::fs::read_to_string(path).await.map_err(Status::internal)?;
-    let object = json!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
-        "data": {"client-ca-file": authority}});
-    ensure(server, "", "configmaps", "kube-system", object).await
 }
 
 async fn kubernetes_service(server: &Server, args: &Args) -> Result<(), Status> {

@@ -1,11 +1,12 @@
 //! The apiserver: HTTP in, store out. decode → authenticate → authorize → admit → registry → encode.
 //!
 //!     serve ─► http::pipeline ─► registry ─► storage ─► Kv
-//!                    └─► endpoints, streaming
+//!                    └─► endpoints, streaming, aggregator
 //!
 //! Stateless but for its watch cache; any number run side by side.
 
 pub mod admission;
+pub mod aggregator;
 mod args;
 pub mod authentication;
 pub mod authorization;
@@ -28,6 +29,7 @@ pub use args::Args;
 
 use ::http::{Request, Response};
 use admission::Admission;
+use aggregator::Aggregator;
 use anyhow::Context;
 use authentication::Authentication;
 use authorization::Authorization;
@@ -56,6 +58,7 @@ pub struct Server {
     authentication: Arc<Authentication>,
     authorization: Arc<Authorization>,
     streaming: Streaming,
+    aggregator: Arc<Aggregator>,
     /// What the server itself reads and writes through.
     objects: Arc<dyn Objects>,
     health: Health,
@@ -96,6 +99,7 @@ impl Server {
         );
         direct.bind(&registry);
         let streaming = Streaming::new(&args.streaming, store.clone(), objects.clone(), tasks.clone())?;
+        let aggregator = Aggregator::new(&args.aggregator, store.clone(), objects.clone(), tasks.clone())?;
         let external = SocketAddr::new(args.advertised(), args.secure_port).to_string();
         Ok(Arc::new(Self {
             store,
@@ -103,6 +107,7 @@ impl Server {
             authentication,
             authorization,
             streaming,
+            aggregator,
             objects,
             health: Health::default(),
             metrics: Metrics::default(),
@@ -117,6 +122,8 @@ impl Server {
         tasks.spawn("bootstrap", bootstrap::run(self.clone(), args.clone(), tasks.clone()));
         tasks.spawn("priority levels", bootstrap::priority_levels(self.clone(), tasks.clone()));
         tasks.spawn("custom kinds", definitions::run(self.clone(), tasks.clone()));
+        tasks.spawn("API registration", aggregator::registration(self.clone(), tasks.clone()));
+        tasks.spawn("availability of APIs", aggregator::availability(self.aggregator.clone(), tasks.clone()));
         tasks.spawn("compaction", bootstrap::compact(self.store.clone(), tasks.clone()));
     }
 

@@ -2,7 +2,8 @@
 //!
 //! In: a Service or host, and a CA bundle. Out: where to connect, and how to trust what answers there.
 //!
-//! Invariant: an address that comes from an EndpointSlice is never this machine's own.
+//! Invariant: an address that comes from an EndpointSlice is never this machine's own. A Service of type ExternalName names
+//! any host: whoever may make those is trusted with it, as in Kubernetes.
 
 pub use crate::streaming::proxy::is_proxyable;
 pub use crate::streaming::relay::{Destination, Relay, RelayError};
@@ -10,6 +11,7 @@ pub use crate::streaming::relay::{Destination, Relay, RelayError};
 use crate::reader::Reader;
 use crate::streaming::proxy::endpoints;
 use base64::Engine;
+use coracle_api::status::GroupResource;
 use coracle_daemon::random;
 use coracle_daemon::tls::{self, Identity};
 use parking_lot::Mutex;
@@ -34,13 +36,33 @@ pub fn bundle(value: &Value) -> Result<Option<Vec<u8>>, String> {
     decoded.transpose().map_err(|error| format!("unable to load root certificates: {error}"))
 }
 
-/// Where a Service's port is served now.
+/// Everywhere that a Service's port is served now.
+///
+/// # Errors
+/// There is no such Service or port.
+pub fn addresses(
+    reader: &dyn Reader,
+    namespace: &str,
+    name: &str,
+    port: u16,
+) -> Result<Vec<(String, u16)>, String> {
+    let service = reader.get(&GroupResource::new("", "services"), namespace, name);
+    if let Some(spec) = service.as_ref().map(|service| &service["spec"])
+        && spec["type"] == "ExternalName"
+    {
+        return Ok(vec![(spec["externalName"].as_str().unwrap_or_default().to_owned(), port)]);
+    }
+    let mut found = endpoints(reader, namespace, name, &port.to_string())?;
+    found.retain(|(host, _)| is_proxyable(host));
+    Ok(found)
+}
+
+/// One of them.
 ///
 /// # Errors
 /// There is no such Service or port, or nobody serves it.
 pub fn service(reader: &dyn Reader, namespace: &str, name: &str, port: u16) -> Result<(String, u16), String> {
-    let mut found = endpoints(reader, namespace, name, &port.to_string())?;
-    found.retain(|(host, _)| is_proxyable(host));
+    let mut found = addresses(reader, namespace, name, port)?;
     if found.is_empty() {
         return Err(format!("no endpoints available for service {name:?}"));
     }
@@ -85,13 +107,14 @@ fn untrusted(error: &rustls::Error) -> String {
 pub struct Trust {
     identity: Option<Identity>,
     known: Mutex<HashMap<Option<Vec<u8>>, Arc<ClientConfig>>>,
+    anybody: Mutex<Option<Arc<ClientConfig>>>,
 }
 
 impl Trust {
     /// That shows `identity` to servers.
     #[must_use]
     pub fn with_identity(identity: Option<Identity>) -> Self {
-        Self { identity, known: Mutex::default() }
+        Self { identity, ..Self::default() }
     }
 
     /// Trusting this PEM bundle only; this machine's authorities without one.
@@ -118,8 +141,13 @@ impl Trust {
     /// # Errors
     /// The identity cannot be read.
     pub fn insecure(&self) -> Result<Arc<ClientConfig>, String> {
+        if let Some(config) = self.anybody.lock().as_ref() {
+            return Ok(config.clone());
+        }
         let builder = ClientConfig::builder().dangerous().with_custom_certificate_verifier(tls::any_server());
-        Ok(Arc::new(self.finish(builder)?))
+        let config = Arc::new(self.finish(builder)?);
+        *self.anybody.lock() = Some(config.clone());
+        Ok(config)
     }
 
     fn finish(

@@ -1,4 +1,4 @@
-//! Certificates: one CA, an identity for each component, made once and kept.
+//! Certificates: one CA with an identity for each component, and one for the front proxy; made once and kept.
 
 use crate::layout::Layout;
 use crate::spec::Spec;
@@ -32,7 +32,13 @@ pub struct Leaf {
     pub ips: Vec<IpAddr>,
 }
 
-/// All certificates of a cluster.
+/// The CA of the certificate that apiservers show to aggregated servers. It signs nothing else: whoever has a certificate of
+/// it may say who asks.
+pub const FRONT_PROXY_CA: &str = "front-proxy-ca";
+/// File name and common name of that certificate.
+pub const FRONT_PROXY: &str = "front-proxy-client";
+
+/// All certificates of a cluster that its CA signs.
 #[must_use]
 pub fn leaves(spec: &Spec) -> Vec<Leaf> {
     let leaf = |file: &str, common_name: &str, organization: Option<&str>| Leaf {
@@ -91,18 +97,18 @@ pub fn leaves(spec: &Spec) -> Vec<Leaf> {
 /// The folder cannot be written, or an existing CA cannot be read.
 pub fn ensure(layout: &Layout, spec: &Spec) -> Result<()> {
     private_dir(&layout.pki())?;
-    let issuer = certificate_authority(layout)?;
+    let issuer = certificate_authority(layout, "ca", "coracle-ca")?;
     for leaf in leaves(spec) {
-        if layout.cert(&leaf.file).exists() && layout.key(&leaf.file).exists() {
-            continue;
-        }
-        let key = KeyPair::generate().context("cannot make a key")?;
-        let certificate = params(&leaf)?
-            .signed_by(&key, &issuer)
-            .with_context(|| format!("cannot sign the certificate {}", leaf.file))?;
-        write_private(&layout.key(&leaf.file), key.serialize_pem().as_bytes())?;
-        write_private(&layout.cert(&leaf.file), certificate.pem().as_bytes())?;
+        issue(layout, &leaf, &issuer)?;
     }
+    let front_proxy = Leaf {
+        file: FRONT_PROXY.to_owned(),
+        common_name: FRONT_PROXY.to_owned(),
+        organization: None,
+        dns: Vec::new(),
+        ips: Vec::new(),
+    };
+    issue(layout, &front_proxy, &certificate_authority(layout, FRONT_PROXY_CA, FRONT_PROXY_CA)?)?;
     if !layout.key("service-account").exists() {
         let key = KeyPair::generate().context("cannot make the ServiceAccount key")?;
         write_private(&layout.pki().join("service-account.pub"), key.public_key_pem().as_bytes())?;
@@ -111,8 +117,21 @@ pub fn ensure(layout: &Layout, spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-fn certificate_authority(layout: &Layout) -> Result<Issuer<'static, KeyPair>> {
-    let (cert, key) = (layout.cert("ca"), layout.key("ca"));
+/// Makes a certificate unless it is there.
+fn issue(layout: &Layout, leaf: &Leaf, issuer: &Issuer<'static, KeyPair>) -> Result<()> {
+    if layout.cert(&leaf.file).exists() && layout.key(&leaf.file).exists() {
+        return Ok(());
+    }
+    let key = KeyPair::generate().context("cannot make a key")?;
+    let certificate = params(leaf)?
+        .signed_by(&key, issuer)
+        .with_context(|| format!("cannot sign the certificate {}", leaf.file))?;
+    write_private(&layout.key(&leaf.file), key.serialize_pem().as_bytes())?;
+    write_private(&layout.cert(&leaf.file), certificate.pem().as_bytes())
+}
+
+fn certificate_authority(layout: &Layout, file: &str, common_name: &str) -> Result<Issuer<'static, KeyPair>> {
+    let (cert, key) = (layout.cert(file), layout.key(file));
     if cert.exists() && key.exists() {
         let key = KeyPair::from_pem(
             &fs::read_to_string(&key).with_context(|| format!("cannot read {}", key.display()))?,
@@ -124,7 +143,7 @@ fn certificate_authority(layout: &Layout) -> Result<Issuer<'static, KeyPair>> {
     let mut params = CertificateParams::new(Vec::new()).context("cannot describe the CA")?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "coracle-ca");
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params.key_usages =
         vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
     valid_for(&mut params, CA_YEARS);
@@ -223,6 +242,17 @@ mod tests {
         assert_eq!(fs::metadata(layout.key("admin")).expect("key").permissions().mode() & 0o777, 0o600);
         ensure(&layout, &spec()).expect("kept");
         assert_eq!(before, fs::read(layout.cert("admin")).expect("cert"));
+    }
+
+    #[test]
+    fn the_front_proxys_certificate_is_of_a_ca_that_nobody_else_is_of() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let layout = Layout::at(dir.path());
+        ensure(&layout, &spec()).expect("made");
+        let text = |path: std::path::PathBuf| fs::read_to_string(path).expect("pem");
+        assert_ne!(text(layout.cert("ca")), text(layout.cert(FRONT_PROXY_CA)));
+        assert!(layout.key(FRONT_PROXY).exists());
+        assert!(leaves(&spec()).iter().all(|leaf| leaf.file != FRONT_PROXY));
     }
 
     #[test]

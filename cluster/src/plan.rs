@@ -1,6 +1,7 @@
 //! The processes of a cluster, as a pure function of its spec: on the host, and inside each node.
 
 use crate::layout::Layout;
+use crate::pki;
 use crate::process::{Probe, Process};
 use crate::spec::{STANDBYS, Spec};
 use std::path::Path;
@@ -126,6 +127,10 @@ impl Ground<'_> {
             ("kubelet-certificate-authority", text(layout.cert("ca"))),
             ("kubelet-client-certificate", text(layout.cert("apiserver-kubelet-client"))),
             ("kubelet-client-key", text(layout.key("apiserver-kubelet-client"))),
+            ("proxy-client-cert-file", text(layout.cert(pki::FRONT_PROXY))),
+            ("proxy-client-key-file", text(layout.key(pki::FRONT_PROXY))),
+            ("requestheader-client-ca-file", text(layout.cert(pki::FRONT_PROXY_CA))),
+            ("requestheader-allowed-names", pki::FRONT_PROXY.to_owned()),
         ];
         if spec.has_network() {
             flags.push(("bind-address", spec.bridge_address().to_string()));

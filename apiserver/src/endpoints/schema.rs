@@ -31,7 +31,11 @@ pub fn answer(
     let document = match parts.as_slice() {
         ["api"] | ["apis"] => {
             if let Some(version) = aggregated(accept) {
-                let document = discovery::aggregated(version, parts == ["api"], custom);
+                let document = if parts == ["api"] {
+                    discovery::aggregated_core(version)
+                } else {
+                    discovery::aggregated(version, &server.aggregator.groups(custom), custom)
+                };
                 let told =
                     format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
                 return Some(tagged(headers, &document, &told));
@@ -39,11 +43,11 @@ pub fn answer(
             if parts == ["api"] {
                 discovery::api_versions(&server.external)
             } else {
-                discovery::group_list(custom)
+                discovery::group_list(&server.aggregator.groups(custom))
             }
         }
         ["api", version] => discovery::resource_list("", version, custom)?,
-        ["apis", group] => discovery::group(group, custom)?,
+        ["apis", group] => discovery::group(group, &server.aggregator.groups(custom))?,
         ["apis", group, version] => discovery::resource_list(group, version, custom)?,
         ["openapi", "v2"] => {
             let document = openapi::v2_document(custom);
@@ -52,7 +56,11 @@ pub fn answer(
             }
             return Some(tagged(headers, &document, "application/json"));
         }
-        ["openapi", "v3"] => return Some(tagged(headers, &openapi::v3_index(custom), "application/json")),
+        ["openapi", "v3"] => {
+            let mut index = openapi::v3_index(custom);
+            server.aggregator.describe(&mut index);
+            return Some(tagged(headers, &index, "application/json"));
+        }
         ["openapi", "v3", rest @ ..] => {
             let document = openapi::v3_document(&rest.join("/"), custom)?;
             return Some(tagged(headers, &document, "application/json"));

@@ -3,6 +3,7 @@
 use super::request_info::{self, Pairs};
 use super::{negotiate, respond};
 use crate::Server;
+use crate::aggregator::Route;
 use crate::endpoints;
 use crate::registry::Call;
 use crate::request::{RequestInfo, UserInfo};
@@ -13,11 +14,12 @@ use coracle_api::status::Status;
 use coracle_daemon::random;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, UPGRADE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 /// Largest body.
@@ -89,6 +91,9 @@ async fn handle(
     let user = server.authentication.authenticate(request.headers(), peer.as_deref()).await?;
     let user = server.authorization.impersonated(user, request.headers())?;
     server.authorization.authorize(&user, &info)?;
+    if let Some(route) = server.aggregator.route(&info.path) {
+        return remote(server, &route, &info, &user, request).await;
+    }
     if !info.is_resource {
         return Ok(endpoints::answer(server, &info, &query, request.headers()).await);
     }
@@ -100,11 +105,33 @@ async fn handle(
     if info.kind.is_none() {
         return Ok(respond::no_such_path(&info.path));
     }
-    let streams = matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
-    if streams {
+    if streams(&info) {
         return server.streaming.proxy(&info, request).await;
     }
     resource(server, info, user, query, request).await
+}
+
+/// Whether a request lives as long as its connection.
+fn streams(info: &RequestInfo) -> bool {
+    matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+}
+
+/// A request for a group version of another server.
+async fn remote(
+    server: &Arc<Server>,
+    route: &Route,
+    info: &RequestInfo,
+    user: &UserInfo,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    let long = info.verb == "watch" || streams(info) || request.headers().contains_key(UPGRADE);
+    let _place = if long { None } else { Some(place(server, &info.verb)?) };
+    server.aggregator.pass(route, &info.path, user, long, request).await
+}
+
+fn place<'a>(server: &'a Server, verb: &str) -> Result<SemaphorePermit<'a>, Status> {
+    let full = || Status::too_many_requests("Too many requests, please try again later.", 1);
+    server.limits.place(verb).ok_or_else(full)
 }
 
 async fn resource(
@@ -120,12 +147,7 @@ async fn resource(
     let custom = info.kind.as_ref().is_some_and(|kind| kind.custom.is_some());
     let accept = text(&parts.headers, ACCEPT);
     let format = negotiate::format(accept, &query, &user_agent, watches, custom)?;
-    let _place = if watches {
-        None
-    } else {
-        let full = || Status::too_many_requests("Too many requests, please try again later.", 1);
-        Some(server.limits.place(&info.verb).ok_or_else(full)?)
-    };
+    let _place = if watches { None } else { Some(place(server, &info.verb)?) };
     let content_type =
         text(&parts.headers, CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_owned();
     let call = Call { info, user, query, content_type, body: whole(body).await?, format, user_agent };

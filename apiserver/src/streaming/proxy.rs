@@ -32,7 +32,11 @@ pub fn split_name(text: &str) -> Result<(String, String, String), Status> {
 /// The path and query to ask the other side for.
 pub fn path(info: &RequestInfo, query: Option<&str>) -> String {
     let path = if info.rest.starts_with('/') { info.rest.clone() } else { format!("/{}", info.rest) };
-    // `rest` is decoded: what cannot stand in a path is encoded again.
+    encoded(&path, query)
+}
+
+/// A decoded path, what cannot stand in one encoded again, with a query as it was sent.
+pub fn encoded(path: &str, query: Option<&str>) -> String {
     let mut out = String::with_capacity(path.len());
     for byte in path.bytes() {
         if byte.is_ascii_alphanumeric() || b"/-_.~!$&'()*+,;=:@".contains(&byte) {

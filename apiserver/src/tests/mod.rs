@@ -1,5 +1,6 @@
 //! The whole way of a request, over a store in memory.
 
+mod aggregation;
 mod answers;
 mod customs;
 mod first;

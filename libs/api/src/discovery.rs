@@ -7,23 +7,49 @@ use serde_json::{Value, json};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+/// A group with its versions, the preferred one first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// Never the core group's.
+    pub name: String,
+    /// In order of preference.
+    pub versions: Vec<Version>,
+}
+
+/// A version of a group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Version {
+    /// Such as `v1`.
+    pub name: String,
+    /// What another server told of it; `None` for what this one serves.
+    pub remote: Option<Remote>,
+}
+
+/// A group version of another server.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Remote {
+    /// Its resources in the aggregated form, as last told.
+    pub resources: Vec<Value>,
+    /// Whether it could be asked the last time.
+    pub fresh: bool,
+}
+
 /// All kinds, built-in ones first.
 fn all(custom: &[Arc<Kind>]) -> impl Iterator<Item = &Arc<Kind>> {
     builtin().iter().chain(custom)
 }
 
-/// Groups but the core one with their versions, the preferred one first.
-fn groups(custom: &[Arc<Kind>]) -> Vec<(&str, Vec<&str>)> {
-    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-    for kind in all(custom).filter(|kind| !kind.group.is_empty()) {
-        let (group, version) = (kind.group.as_str(), kind.version.as_str());
-        match groups.iter_mut().find(|(known, _)| *known == group) {
-            Some((_, versions)) if versions.contains(&version) => {}
-            Some((_, versions)) => versions.push(version),
-            None => groups.push((group, vec![version])),
+/// Every group version that this server itself serves.
+#[must_use]
+pub fn served(custom: &[Arc<Kind>]) -> Vec<(&str, &str)> {
+    let mut served: Vec<(&str, &str)> = Vec::new();
+    for kind in all(custom) {
+        let known = (kind.group.as_str(), kind.version.as_str());
+        if !served.contains(&known) {
+            served.push(known);
         }
     }
-    groups
+    served
 }
 
 /// `APIVersions` for `/api`; `server` is `host:port` for `serverAddressByClientCIDRs`.
@@ -33,29 +59,27 @@ pub fn api_versions(server: &str) -> Value {
         "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server}]})
 }
 
-fn api_group(group: &str, versions: &[&str]) -> Value {
+fn api_group(group: &Group) -> Value {
+    let Group { name, versions } = group;
     let told: Vec<Value> = versions
         .iter()
-        .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
+        .map(|version| json!({"groupVersion": format!("{name}/{}", version.name), "version": version.name}))
         .collect();
     let preferred = told.first().cloned().unwrap_or_default();
-    json!({"name": group, "versions": told, "preferredVersion": preferred})
+    json!({"name": name, "versions": told, "preferredVersion": preferred})
 }
 
 /// `APIGroupList` for `/apis`.
 #[must_use]
-pub fn group_list(custom: &[Arc<Kind>]) -> Value {
-    let groups: Vec<Value> =
-        groups(custom).iter().map(|(group, versions)| api_group(group, versions)).collect();
+pub fn group_list(groups: &[Group]) -> Value {
+    let groups: Vec<Value> = groups.iter().map(api_group).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `APIGroup` for `/apis/G`.
 #[must_use]
-pub fn group(name: &str, custom: &[Arc<Kind>]) -> Option<Value> {
-    let groups = groups(custom);
-    let (group, versions) = groups.iter().find(|(group, _)| *group == name)?;
-    let mut told = api_group(group, versions);
+pub fn group(name: &str, groups: &[Group]) -> Option<Value> {
+    let mut told = api_group(groups.iter().find(|group| group.name == name)?);
     told["kind"] = json!("APIGroup");
     told["apiVersion"] = json!("v1");
     Some(told)
@@ -129,28 +153,80 @@ fn aggregated_kind(kind: &Kind) -> Value {
     row
 }
 
-fn aggregated_group(group: &str, versions: &[&str], custom: &[Arc<Kind>]) -> Value {
-    let versions: Vec<Value> = versions
-        .iter()
-        .map(|version| {
-            let kinds = all(custom).filter(|kind| kind.group == group && kind.version == *version);
-            let resources: Vec<Value> = kinds.map(|kind| aggregated_kind(kind)).collect();
-            json!({"version": version, "freshness": "Current", "resources": resources})
-        })
-        .collect();
-    let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
+/// An `APIResourceList`'s resources in the aggregated form.
+#[must_use]
+pub fn of_resource_list(list: &Value) -> Vec<Value> {
+    let mut resources: Vec<Value> = Vec::new();
+    let kind = |row: &Value| {
+        let text = |key: &str| row[key].as_str().unwrap_or_default();
+        json!({"group": text("group"), "version": text("version"), "kind": text("kind")})
+    };
+    for row in list["resources"].as_array().into_iter().flatten() {
+        let name = row["name"].as_str().unwrap_or_default();
+        let (plural, sub) = name.split_once('/').unwrap_or((name, ""));
+        let scope = if row["namespaced"] == true { "Namespaced" } else { "Cluster" };
+        let mut told = json!({"resource": plural, "responseKind": kind(row), "scope": scope,
+            "singularResource": row["singularName"].as_str().unwrap_or_default(), "verbs": row["verbs"]});
+        if sub.is_empty() {
+            for key in ["shortNames", "categories"] {
+                if row[key].is_array() {
+                    told[key] = row[key].clone();
+                }
+            }
+            resources.push(told);
+            continue;
+        }
+        let parent = resources.iter().position(|parent| parent["resource"] == plural);
+        let at = parent.unwrap_or_else(|| {
+            // A subresource of nothing: its resource cannot be used, but is named.
+            told["verbs"] = json!([]);
+            told["responseKind"] = json!({"group": "", "version": "", "kind": ""});
+            resources.push(told);
+            resources.len() - 1
+        });
+        let told = json!({"subresource": sub, "responseKind": kind(row), "verbs": row["verbs"]});
+        match resources[at]["subresources"].as_array_mut() {
+            Some(subresources) => subresources.push(told),
+            None => resources[at]["subresources"] = json!([told]),
+        }
+    }
+    resources
+}
+
+fn aggregated_version(group: &str, version: &Version, custom: &[Arc<Kind>]) -> Value {
+    if let Some(Remote { resources, fresh }) = &version.remote {
+        let freshness = if *fresh { "Current" } else { "Stale" };
+        let mut told = json!({"version": version.name, "freshness": freshness});
+        if !resources.is_empty() {
+            told["resources"] = json!(resources);
+        }
+        return told;
+    }
+    let kinds = all(custom).filter(|kind| kind.group == group && kind.version == version.name);
+    let resources: Vec<Value> = kinds.map(|kind| aggregated_kind(kind)).collect();
+    json!({"version": version.name, "freshness": "Current", "resources": resources})
+}
+
+fn aggregated_group(group: &Group, custom: &[Arc<Kind>]) -> Value {
+    let Group { name, versions } = group;
+    let versions: Vec<Value> =
+        versions.iter().map(|version| aggregated_version(name, version, custom)).collect();
+    let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
     json!({"metadata": metadata, "versions": versions})
 }
 
-/// `APIGroupDiscoveryList` in `version` (`v2` or `v2beta1`), for `/api` (`core`) or `/apis`.
+/// `APIGroupDiscoveryList` in `version` (`v2` or `v2beta1`), for `/apis`.
 #[must_use]
-pub fn aggregated(version: &str, core: bool, custom: &[Arc<Kind>]) -> Value {
-    let items: Vec<Value> = if core {
-        vec![aggregated_group("", &["v1"], custom)]
-    } else {
-        groups(custom).iter().map(|(group, versions)| aggregated_group(group, versions, custom)).collect()
-    };
+pub fn aggregated(version: &str, groups: &[Group], custom: &[Arc<Kind>]) -> Value {
+    let items: Vec<Value> = groups.iter().map(|group| aggregated_group(group, custom)).collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {}, "items": items})
+}
+
+/// The same for `/api`.
+#[must_use]
+pub fn aggregated_core(version: &str) -> Value {
+    let core = Version { name: "v1".to_owned(), remote: None };
+    aggregated(version, &[Group { name: String::new(), versions: vec![core] }], &[])
 }
 
 #[cfg(test)]
@@ -168,8 +244,39 @@ mod tests {
             .collect();
         assert!(names.contains(&"pods/exec") && names.contains(&"namespaces"));
         assert!(resource_list("no.such", "v1", &[]).is_none());
-        let apis = aggregated("v2", false, &[]);
-        assert!(apis["items"].as_array().expect("items").len() > 10);
-        assert_eq!(group("autoscaling", &[]).expect("group")["preferredVersion"]["version"], "v2");
+        let served = served(&[]);
+        assert!(served.contains(&("autoscaling", "v1")) && served.contains(&("", "v1")));
+        let group_of = |remote| Group {
+            name: "apps".to_owned(),
+            versions: vec![Version { name: "v1".to_owned(), remote }],
+        };
+        let apps = aggregated("v2", &[group_of(None)], &[]);
+        assert_eq!(apps["items"][0]["versions"][0]["resources"].as_array().map(Vec::len), Some(5));
+        assert_eq!(
+            group("apps", &[group_of(None)]).expect("group")["preferredVersion"]["groupVersion"],
+            "apps/v1"
+        );
+        let stale = aggregated("v2", &[group_of(Some(Remote::default()))], &[]);
+        assert_eq!(stale["items"][0]["versions"], json!([{"version": "v1", "freshness": "Stale"}]));
+    }
+
+    #[test]
+    fn the_old_form_of_another_server_becomes_the_new_one() {
+        let list = json!({"resources": [
+            {"name": "widgets", "singularName": "widget", "namespaced": true, "kind": "Widget", "verbs": ["get"], "shortNames": ["w"]},
+            {"name": "widgets/scale", "namespaced": true, "group": "autoscaling", "version": "v1", "kind": "Scale", "verbs": ["get"]},
+            {"name": "lonely/status", "kind": "Lonely", "verbs": ["get"]}]});
+        assert_eq!(
+            json!(of_resource_list(&list)),
+            json!([
+                {"resource": "widgets", "singularResource": "widget", "scope": "Namespaced", "verbs": ["get"], "shortNames": ["w"],
+                    "responseKind": {"group": "", "version": "", "kind": "Widget"},
+                    "subresources": [{"subresource": "scale", "verbs": ["get"],
+                        "responseKind": {"group": "autoscaling", "version": "v1", "kind": "Scale"}}]},
+                {"resource": "lonely", "singularResource": "", "scope": "Cluster", "verbs": [],
+                    "responseKind": {"group": "", "version": "", "kind": ""},
+                    "subresources": [{"subresource": "status", "verbs": ["get"], "responseKind": {"group": "", "version": "", "kind": "Lonely"}}]}
+            ])
+        );
     }
 }

@@ -161,7 +161,8 @@ fn kind(definition: &Value, version: &Value, storage: &str) -> Kind {
 }
 
 /// Kubernetes' order of versions: GA before beta before alpha before others, the newest first.
-fn priority(version: &str) -> (u8, u64, u64, std::cmp::Reverse<String>) {
+#[must_use]
+pub fn priority(version: &str) -> (u8, u64, u64, std::cmp::Reverse<String>) {
     let other = || (0, 0, 0, std::cmp::Reverse(version.to_owned()));
     let Some(rest) = version.strip_prefix('v') else { return other() };
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());

@@ -80,6 +80,7 @@ pub fn prepare_create(object: &mut Value, kind: &Kind) {
         "PersistentVolumeClaim" => special::claim_data_source(object),
         "ServiceAccount" => special::secret_names_only(object),
         "CustomResourceDefinition" => special::stored_versions(object),
+        "APIService" => special::local_api_service(object),
         "Endpoints" => special::pack_endpoints(object),
         _ => {}
     }

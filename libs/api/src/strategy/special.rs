@@ -105,6 +105,16 @@ pub(super) fn stored_versions(definition: &mut Value) {
     put(&mut definition["status"], "storedVersions", Some(json!(storage)));
 }
 
+/// Local ones are available from the start.
+pub(super) fn local_api_service(service: &mut Value) {
+    if service["spec"]["service"].is_null() {
+        let condition = json!({"type": "Available", "status": "True", "reason": "Local",
+            "lastTransitionTime": service["metadata"]["creationTimestamp"],
+            "message": "Local APIServices are always available"});
+        put(&mut service["status"], "conditions", Some(json!([condition])));
+    }
+}
+
 /// Once decided, a request stays decided: Approved and Denied conditions come from the stored object.
 pub(super) fn keep_decisions(request: &mut Value, old: &Value) {
     let decision = |condition: &&Value| matches!(condition["type"].as_str(), Some("Approved" | "Denied"));

@@ -5,6 +5,7 @@
 //! `node`. A kind without a row is judged by its metadata alone, and so are custom resources: their schema is not here.
 
 mod admission;
+mod aggregation;
 mod autoscale;
 mod cluster;
 mod config;
@@ -93,6 +94,7 @@ const RULES: &[(&str, Create, Update)] = &[
     ("FlowSchema", flow::schema, flow::schema_update),
     ("PriorityLevelConfiguration", flow::level, flow::level_update),
     ("CustomResourceDefinition", crd::create, crd::update),
+    ("APIService", aggregation::service, aggregation::service_update),
 ];
 
 fn rules(kind: &Kind) -> (Create, Update) {

@@ -5,8 +5,15 @@ use crate::{defaults, strategy};
 use serde_json::{Value, json};
 
 fn kind(name: &str) -> Kind {
-    let cluster_scoped =
-        ["Node", "Namespace", "PersistentVolume", "StorageClass", "PriorityClass", "ClusterRole"];
+    let cluster_scoped = [
+        "Node",
+        "Namespace",
+        "PersistentVolume",
+        "StorageClass",
+        "PriorityClass",
+        "ClusterRole",
+        "APIService",
+    ];
     let text = |text: &str| text.to_owned();
     let status = Subresource {
         name: text("status"),
@@ -301,4 +308,36 @@ fn doubtful_fields_are_warned_of() {
             "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead"
         ]
     );
+}
+
+#[test]
+fn api_services_are_named_after_their_group_version() {
+    let service = |spec: Value| json!({"metadata": {"name": "v1.a.io"}, "spec": spec});
+    let rows = [
+        (
+            json!({"group": "b.io", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1}),
+            vec![
+                r#"metadata.name: Invalid value: "v1.a.io": must be `spec.version+"."+spec.group`: "v1.b.io""#,
+            ],
+        ),
+        (
+            json!({"group": "a.io", "version": "v1", "groupPriorityMinimum": 20001, "caBundle": "YWFh"}),
+            vec![
+                "spec.groupPriorityMinimum: Invalid value: 20001: must be positive and less than 20000",
+                "spec.versionPriority: Invalid value: 0: must be positive and less than 1000",
+                r#"spec.caBundle: Invalid value: "3 bytes": local APIServices may not have a caBundle"#,
+            ],
+        ),
+        (
+            json!({"group": "a.io", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1,
+                "service": {"name": "s"}, "caBundle": "YWFh", "insecureSkipTLSVerify": true}),
+            vec![
+                "spec.service.namespace: Required value",
+                "spec.insecureSkipTLSVerify: Invalid value: true: may not be true if caBundle is present",
+            ],
+        ),
+    ];
+    for (spec, want) in rows {
+        refuses("APIService", service(spec), &want);
+    }
 }
