@@ -2,7 +2,7 @@
 //! sleeps.
 //!
 //! openraft's own tick, which wakes every few milliseconds to find that nothing is due, is off. Every beat announces when
-//! the next one comes, so a leader may beat rarely while nobody writes. A leader that dies closes its connections, which
+//! the next one comes, so a leader may beat rarely while little is written. A leader that dies closes its connections, which
 //! its followers see at once; one that falls silent is missed after [`Timing::patience`]. Members stand for election one
 //! after the other, in the order of their ids, so that they do not take each other's votes.
 
@@ -17,9 +17,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Beats without a new entry after which nobody counts as writing.
-const QUIET_BEATS: u32 = 10;
-/// How much rarer beats are then.
+/// Over how long entries are counted, and how many make a busy cluster: components that renew their leases do not.
+const COUNTED_OVER: Duration = Duration::from_secs(1);
+const BUSY_ENTRIES: u64 = 10;
+/// How much rarer beats are in a quiet cluster.
 const QUIET_FACTOR: u32 = 10;
 /// The rarest beats that are believed.
 const ANNOUNCED_MAX: Duration = Duration::from_secs(60);
@@ -187,22 +188,24 @@ fn turn(
 struct Rhythm {
     timing: Timing,
     next: Instant,
-    /// The newest entry's index at the last beat, and since how many beats it is the newest.
-    newest: Option<u64>,
-    quiet: u32,
+    /// Since when entries are counted, and the newest one then.
+    since: Instant,
+    newest: u64,
+    busy: bool,
 }
 
 impl Rhythm {
     fn new(timing: Timing, now: Instant) -> Self {
-        Self { timing, next: now + timing.heartbeat, newest: None, quiet: 0 }
+        Self { timing, next: now + timing.heartbeat, since: now, newest: 0, busy: true }
     }
 
     /// A beat is sent; how long until the next one.
-    fn beat(&mut self, now: Instant, newest: Option<u64>) -> Duration {
-        self.quiet = if newest == self.newest { self.quiet.saturating_add(1) } else { 0 };
-        self.newest = newest;
-        let quiet = self.quiet >= QUIET_BEATS;
-        let pause = if quiet { self.timing.quiet_heartbeat() } else { self.timing.heartbeat };
+    fn beat(&mut self, now: Instant, newest: u64) -> Duration {
+        if now >= self.since + COUNTED_OVER {
+            self.busy = newest >= self.newest + BUSY_ENTRIES;
+            (self.since, self.newest) = (now, newest);
+        }
+        let pause = if self.busy { self.timing.heartbeat } else { self.timing.quiet_heartbeat() };
         self.next = now + pause;
         pause
     }
@@ -253,7 +256,7 @@ pub async fn run(node: &Node, stop: CancellationToken) {
         let done = match turn {
             Turn::Beat(_) => {
                 let newest = node.raft.metrics().borrow_watched().last_log_index;
-                let pause = rhythm.beat(Instant::now(), newest);
+                let pause = rhythm.beat(Instant::now(), newest.unwrap_or(0));
                 pulse.next_beat.store(pause.as_millis().try_into().unwrap_or(u32::MAX), Ordering::Relaxed);
                 trigger.heartbeat().await
             }
@@ -321,15 +324,25 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_beats_rarely_while_nobody_writes() {
-        let now = Instant::now();
-        let mut rhythm = Rhythm::new(TIMING, now);
-        for _ in 0..QUIET_BEATS {
-            assert_eq!(rhythm.beat(now, Some(7)), TIMING.heartbeat);
+    fn a_leader_beats_rarely_while_little_is_written() {
+        let start = Instant::now();
+        let (often, rarely) = (TIMING.heartbeat, TIMING.quiet_heartbeat());
+        let mut rhythm = Rhythm::new(TIMING, start);
+        for (at, newest, wanted) in [
+            (50, 100, often),
+            (950, 100, often),
+            (1000, 100, often),
+            (1050, 109, often),
+            (2000, 109, rarely),
+            (2500, 119, rarely),
+            (3000, 119, often),
+            (3050, 119, often),
+            (4000, 119, rarely),
+        ] {
+            let now = start + millis(at);
+            assert_eq!(rhythm.beat(now, newest), wanted, "at {at} ms");
+            assert_eq!(rhythm.next, now + wanted);
         }
-        assert_eq!(rhythm.beat(now, Some(7)), TIMING.quiet_heartbeat());
-        assert_eq!(rhythm.next, now + TIMING.quiet_heartbeat());
-        assert_eq!(rhythm.beat(now, Some(8)), TIMING.heartbeat, "somebody wrote");
     }
 
     #[tokio::test(start_paused = true)]
