@@ -9,7 +9,7 @@ use coracle_api::decode;
 use coracle_api::kinds::Kind;
 use coracle_api::meta;
 use coracle_api::patch::{self, PatchError};
-use coracle_api::status::{FieldError, GroupResource, Status};
+use coracle_api::status::{FieldError, GroupResource, Status, go_printed};
 use coracle_daemon::clock;
 use serde_json::Value;
 
@@ -154,13 +154,14 @@ pub(super) fn patched(
     let object = patched.map_err(|error| match error {
         PatchError::Malformed(text) => Status::bad_request(text),
         PatchError::Unprocessable(text) => Status::new(422, "Invalid", text),
+        PatchError::Failed(text) => Status::new(500, "", text),
     })?;
     let unfit = |shown: String, text: String| {
         let fault = FieldError::invalid("patch", &Value::String(shown), text);
         Status::invalid(&GroupResource::default(), "", &[fault])
     };
     let shown = |object: &Value| match content_type {
-        STRATEGIC => shown::go_map(&decode::any(body).unwrap_or_default()),
+        STRATEGIC => go_printed(&decode::any(body).unwrap_or_default()),
         _ => shown::patched(object, old, kind),
     };
     let decoded = decode::canonical(object.clone(), kind).map_err(|text| unfit(shown(&object), text))?;

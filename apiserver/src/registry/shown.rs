@@ -30,21 +30,6 @@ fn in_go_order(object: &Value, order: &[String]) -> String {
     format!("{{{}}}", texts.join(","))
 }
 
-/// Go's `%+v` of a decoded document: `map[a:1 b:map[c:d]]`.
-pub(super) fn go_map(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go_map).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => {
-            let fields: Vec<String> =
-                map.iter().map(|(key, value)| format!("{key}:{}", go_map(value))).collect();
-            format!("map[{}]", fields.join(" "))
-        }
-        other => other.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +46,5 @@ mod tests {
             patched(&new, &old, maps),
             r#"{"data":{"x":1},"kind":"ConfigMap","metadata":{"name":"c","namespace":"n","uid":"u","creationTimestamp":"t"}}"#
         );
-        assert_eq!(go_map(&json!({"b": {"c": "d"}, "a": [1, null]})), "map[a:[1 <nil>] b:map[c:d]]");
     }
 }

@@ -8,7 +8,7 @@ mod merge;
 mod strategic;
 
 use crate::kinds::Kind;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub use merge::merge_values;
 
@@ -21,6 +21,9 @@ pub enum PatchError {
     /// It does not apply to this object: 422 with this message.
     #[error("{0}")]
     Unprocessable(String),
+    /// Upstream has no code for it: 500 with this message.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// Applies a JSON patch document. Bounded: at most 10,000 operations.
@@ -37,7 +40,8 @@ pub fn json_patch(object: &Value, patch: &[u8]) -> Result<Value, PatchError> {
 /// See [`PatchError`].
 pub fn merge_patch(object: &Value, patch: &[u8]) -> Result<Value, PatchError> {
     let mut patched = object.clone();
-    merge::merge_values(&mut patched, document(patch)?);
+    let document = document(patch)?.ok_or_else(|| PatchError::Malformed("Invalid JSON Patch".to_owned()))?;
+    merge::merge_values(&mut patched, document);
     Ok(patched)
 }
 
@@ -47,20 +51,20 @@ pub fn merge_patch(object: &Value, patch: &[u8]) -> Result<Value, PatchError> {
 /// # Errors
 /// See [`PatchError`].
 pub fn strategic(object: &Value, patch: &[u8], kind: &Kind) -> Result<Value, PatchError> {
-    strategic::apply(&crate::shape::of(kind), object, document(patch)?)
+    strategic::apply(&crate::shape::of(kind), object, document(patch)?.unwrap_or_else(|| json!({})))
 }
 
-/// A patch that must be a JSON object.
-fn document(patch: &[u8]) -> Result<Value, PatchError> {
+/// A patch that must be a JSON object; `null` is none.
+fn document(patch: &[u8]) -> Result<Option<Value>, PatchError> {
     let document =
         parse(patch).map_err(|fault| PatchError::Malformed(format!("error decoding patch: {fault}")))?;
     let found = match &document {
-        Value::Object(_) => return Ok(document),
+        Value::Object(_) => return Ok(Some(document)),
         Value::Array(_) => "array",
         Value::String(_) => "string",
         Value::Number(_) => "number",
         Value::Bool(_) => "bool",
-        Value::Null => return Ok(Value::Object(serde_json::Map::new())),
+        Value::Null => return Ok(None),
     };
     let fault = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
     Err(PatchError::Malformed(format!("error decoding patch: {fault}")))

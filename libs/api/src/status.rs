@@ -78,6 +78,23 @@ pub fn shown(value: &Value) -> String {
     }
 }
 
+/// `value` as Go's `%v` prints what it has decoded: `map[a:1 b:map[c:d]]`.
+#[must_use]
+pub fn go_printed(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_printed).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let mut fields: Vec<_> = map.iter().collect();
+            fields.sort_by_key(|(key, _)| key.as_str());
+            let fields = fields.iter().map(|(key, value)| format!("{key}:{}", go_printed(value)));
+            format!("map[{}]", fields.collect::<Vec<_>>().join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
 /// Go's `%q`.
 #[must_use]
 pub fn go_quoted(text: &str) -> String {

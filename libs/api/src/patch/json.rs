@@ -16,10 +16,14 @@ struct Misfit;
 
 pub(super) fn apply(object: &Value, patch: &[u8]) -> Result<Value, PatchError> {
     let malformed = |fault: String| PatchError::Malformed(fault);
-    let Value::Array(operations) = parse(patch).map_err(malformed)? else {
-        return Err(malformed(
-            "json: cannot unmarshal object into Go value of type jsonpatch.Patch".to_owned(),
-        ));
+    let operations = match parse(patch).map_err(malformed)? {
+        Value::Array(operations) => operations,
+        Value::Null => Vec::new(),
+        _ => {
+            return Err(malformed(
+                "json: cannot unmarshal object into Go value of type jsonpatch.Patch".to_owned(),
+            ));
+        }
     };
     if operations.len() > OPERATIONS_MAX {
         let count = operations.len();

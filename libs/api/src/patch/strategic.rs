@@ -5,68 +5,107 @@
 
 use super::PatchError;
 use crate::shape::{Field, Shape};
-use serde_json::{Map, Value};
+use crate::status::go_printed;
+use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
 const PATCH: &str = "$patch";
 const RETAIN: &str = "$retainKeys";
-const ORDER: &str = "$setElementOrder/";
-const DELETE: &str = "$deleteFromPrimitiveList/";
+const ORDER: &str = "$setElementOrder";
+const DELETE: &str = "$deleteFromPrimitiveList";
 
 type Object = Map<String, Value>;
 
 pub(super) fn apply(shape: &Shape, object: &Value, patch: Value) -> Result<Value, PatchError> {
     let (Value::Object(object), Value::Object(patch)) = (object, patch) else { return Ok(object.clone()) };
-    merge_maps(shape, object.clone(), patch, false).map(Value::Object)
+    merge_maps(shape, object.clone(), patch).map(Value::Object)
 }
 
 fn malformed(text: impl Into<String>) -> PatchError {
     PatchError::Malformed(text.into())
 }
 
-/// `retain` says that the field's strategy is `retainKeys`, without which the directive is not known.
-fn merge_maps(
-    shape: &Shape,
-    mut target: Object,
-    mut patch: Object,
-    retain: bool,
-) -> Result<Object, PatchError> {
-    if let Some(directive) = patch.remove(PATCH) {
-        match directive.as_str() {
-            Some("replace") => return Ok(without_directives(patch)),
-            Some("delete") => return Ok(Object::new()),
-            Some("merge") => {}
+/// What upstream has no code of its own for.
+fn failed(text: impl Into<String>) -> PatchError {
+    PatchError::Failed(text.into())
+}
+
+fn bad_type(wanted: &str, value: &Value) -> PatchError {
+    let found = match value {
+        // Go has no type for it.
+        Value::Null => "%!s(<nil>)",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    };
+    failed(format!("expected a {wanted}, but received a {found}"))
+}
+
+fn list(value: &Value) -> Result<&Vec<Value>, PatchError> {
+    value.as_array().ok_or_else(|| bad_type("[]interface {}", value))
+}
+
+/// The list that a directive such as `$setElementOrder/LIST` is about; `None` for other keys.
+fn about<'a>(key: &'a str, directive: &str, form: &str) -> Result<Option<&'a str>, PatchError> {
+    if !key.starts_with(directive) {
+        return Ok(None);
+    }
+    match key.split_once('/') {
+        Some((start, list)) if start == directive => Ok(Some(list)),
+        _ => Err(malformed(format!("invalid patch format of {form}"))),
+    }
+}
+
+/// Drops what `$retainKeys` does not name.
+fn retain(target: &mut Object, patch: &mut Object) -> Result<(), PatchError> {
+    let Some(keys) = patch.remove(RETAIN) else { return Ok(()) };
+    let named = |key: &str| keys.as_array().is_some_and(|keys| keys.iter().any(|kept| kept == key));
+    let directive = |key: &str| key.starts_with(ORDER) || key.starts_with(DELETE);
+    let fits = patch.iter().all(|(key, value)| value.is_null() || directive(key) || named(key));
+    if !keys.is_array() || !fits {
+        return Err(malformed("invalid patch format of retainKeys"));
+    }
+    target.retain(|key, _| named(key));
+    Ok(())
+}
+
+fn merge_maps(shape: &Shape, mut target: Object, mut patch: Object) -> Result<Object, PatchError> {
+    if let Some(directive) = patch.get(PATCH) {
+        return match directive.as_str() {
+            Some("replace") => Ok(without_directives(patch)),
+            Some("delete") => Ok(Object::new()),
             _ => {
-                return Err(malformed(format!(
-                    "unknown patch type found: {}",
-                    crate::status::shown(&directive)
-                )));
+                let directive = go_printed(directive);
+                let shown = go_printed(&Value::Object(patch));
+                Err(failed(format!("unknown patch type: {directive} in map: {shown}")))
             }
-        }
-    }
-    if let Some(keys) = patch.remove(RETAIN) {
-        let Some(keys) = keys.as_array().filter(|_| retain) else {
-            return Err(malformed(format!("{RETAIN} directive is invalid here")));
         };
-        if let Some(odd) =
-            patch.keys().find(|key| !key.starts_with('$') && !keys.iter().any(|kept| kept == *key))
-        {
-            return Err(malformed(format!("key {odd:?} of the patch is missing in the {RETAIN} list")));
-        }
-        target.retain(|key, _| keys.iter().any(|kept| kept == key));
     }
+    retain(&mut target, &mut patch)?;
     let mut orders = HashMap::new();
     for (key, value) in std::mem::take(&mut patch) {
-        if let Some(list) = key.strip_prefix(ORDER) {
-            let original = target.get(list).cloned().unwrap_or_default();
-            orders.insert(list.to_owned(), (original, value));
-        } else if let Some(list) = key.strip_prefix(DELETE) {
-            if let (Some(Value::Array(items)), Some(gone)) = (target.get_mut(list), value.as_array()) {
-                items.retain(|item| !gone.contains(item));
+        if let Some(of) = about(&key, ORDER, "setElementOrder list")? {
+            let order = list(&value)?.clone();
+            let original = target.get(of).map(list).transpose()?.cloned().unwrap_or_default();
+            orders.insert(of.to_owned(), (original, order));
+        } else if let Some(of) = about(&key, DELETE, "primitive list")? {
+            match (target.get_mut(of), &value) {
+                (Some(Value::Array(items)), Value::Array(gone)) => items.retain(|item| !gone.contains(item)),
+                (Some(_), Value::Null) => {
+                    target.remove(of);
+                }
+                // As upstream: what is no list deletes nothing.
+                _ => {}
             }
         } else {
             patch.insert(key, value);
         }
+    }
+    for of in orders.keys() {
+        patch.get(of).map(list).transpose()?;
     }
     for (key, value) in patch {
         if value.is_null() {
@@ -80,9 +119,9 @@ fn merge_maps(
         target.insert(key, merged);
     }
     for (key, (original, order)) in orders {
-        if let (Some(Value::Array(items)), Value::Array(order)) = (target.get_mut(&key), order) {
+        if let Some(Value::Array(items)) = target.get_mut(&key) {
             let merge_key = shape.field(&key).map_or("", |field| field.merge_key.as_str());
-            arrange(items, &order, original.as_array().map_or(&[], Vec::as_slice), merge_key);
+            arrange(items, &order, &original, merge_key);
         }
     }
     Ok(target)
@@ -99,7 +138,7 @@ fn merge_field(shape: &Shape, key: &str, current: Value, value: Value) -> Result
             Ok(Value::Object(without_directives(patch)))
         }
         (Value::Object(current), Value::Object(patch)) => {
-            merge_maps(shape.at(key), current, patch, has(field, "retainKeys")).map(Value::Object)
+            merge_maps(shape.at(key), current, patch).map(Value::Object)
         }
         (Value::Array(current), Value::Array(patch)) if has(field, "merge") => {
             merge_lists(shape, key, current, patch)
@@ -139,29 +178,28 @@ fn merge_lists(
         arrange(&mut items, &order, &original, merge_key);
         return Ok(Value::Array(items));
     }
-    let retain = has(shape.field(key), "retainKeys");
+    if items.iter().chain(&patch).any(Value::is_object) && !items.iter().chain(&patch).all(Value::is_object) {
+        let shown = go_printed(&json!([items, patch]));
+        return Err(failed(format!("list element types are not identical: {shown}")));
+    }
     let replace = |item: &Value| item[PATCH] == "replace";
     if patch.iter().any(replace) {
         let kept = patch.into_iter().filter(|item| !replace(item) || item.get(merge_key).is_some());
         return Ok(Value::Array(kept.map(plain).collect()));
     }
     for value in patch {
-        let Value::Object(value) = value else {
-            return Err(malformed("delete patch type with no merge key defined"));
-        };
+        let Value::Object(value) = value else { return Err(bad_type("map[string]interface {}", &value)) };
         let Some(id) = value.get(merge_key).cloned() else {
-            return Err(malformed(format!(
-                "map: {} does not contain declared merge key: {merge_key}",
-                Value::Object(value)
-            )));
+            let shown = go_printed(&Value::Object(value));
+            return Err(failed(format!("map: {shown} does not contain declared merge key: {merge_key}")));
         };
         if value.get(PATCH).is_some_and(|directive| directive == "delete") {
             items.retain(|item| item[merge_key] != id);
             continue;
         }
         match items.iter_mut().find(|item| item[merge_key] == id) {
-            Some(Value::Object(found)) => *found = merge_maps(item, std::mem::take(found), value, retain)?,
-            _ => items.push(Value::Object(merge_maps(item, Object::new(), value, retain)?)),
+            Some(Value::Object(found)) => *found = merge_maps(item, std::mem::take(found), value)?,
+            _ => items.push(Value::Object(merge_maps(item, Object::new(), value)?)),
         }
     }
     arrange(&mut items, &order, &original, merge_key);
@@ -210,6 +248,7 @@ fn plain(value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::super::{PatchError, strategic};
+    use super::{failed, malformed};
     use crate::shape::tests::kind;
     use serde_json::{Value, json};
 
@@ -289,12 +328,49 @@ mod tests {
     }
 
     #[test]
-    fn malformed() {
-        let list = json!({"containers": [{"name": "a"}]});
-        for patch in
-            [json!({"containers": [{"image": "x"}]}), json!({"containers": ["x"]}), json!({"$patch": "what"})]
+    fn directives_of_the_wrong_type_are_told_as_upstream_tells_them() {
+        let spec = json!({"containers": [{"name": "a"}], "nodeSelector": {"a": "1"}, "hostname": "h"});
+        let odd = "expected a []interface {}, but received a";
+        let rows = [
+            (json!({"$setElementOrder/containers": "a"}), failed(format!("{odd} string"))),
+            (json!({"$setElementOrder/containers": 1}), failed(format!("{odd} int64"))),
+            (json!({"$setElementOrder/containers": null}), failed(format!("{odd} %!s(<nil>)"))),
+            (
+                json!({"$setElementOrder/nodeSelector": []}),
+                failed(format!("{odd} map[string]interface {{}}")),
+            ),
+            (json!({"$setElementOrder/x": [], "x": true}), failed(format!("{odd} bool"))),
+            (json!({"$setElementOrder": []}), malformed("invalid patch format of setElementOrder list")),
+            (json!({"$deleteFromPrimitiveList": []}), malformed("invalid patch format of primitive list")),
+            (json!({"nodeSelector": {"$retainKeys": "a"}}), malformed("invalid patch format of retainKeys")),
+            (
+                json!({"nodeSelector": {"$retainKeys": ["a"], "b": ""}}),
+                malformed("invalid patch format of retainKeys"),
+            ),
+            (
+                json!({"$patch": "what", "a": 1}),
+                failed("unknown patch type: what in map: map[$patch:what a:1]"),
+            ),
+            (
+                json!({"containers": [{"image": "x"}]}),
+                failed("map: map[image:x] does not contain declared merge key: name"),
+            ),
+            (
+                json!({"containers": ["x"]}),
+                failed("list element types are not identical: [[map[name:a]] [x]]"),
+            ),
+        ];
+        for (patch, want) in rows {
+            assert_eq!(patched(&spec, &patch), Err(want), "{patch}");
+        }
+        let kind = kind("v1", "Pod", "io.k8s.api.core.v1.Pod");
+        let object = json!({"metadata": {"finalizers": ["a", "b"]}});
+        for (gone, left) in
+            [(json!("a"), json!(["a", "b"])), (json!(["a"]), json!(["b"])), (json!(null), json!(null))]
         {
-            assert!(matches!(patched(&list, &patch), Err(PatchError::Malformed(_))), "{patch}");
+            let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": gone}}).to_string();
+            let patched = strategic(&object, patch.as_bytes(), &kind).expect("applies");
+            assert_eq!(patched["metadata"]["finalizers"], left, "{patch}");
         }
     }
 }
