@@ -34,6 +34,12 @@ impl Call {
         self.query.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
+    /// Whether the query says anything of it; an empty value is one.
+    #[must_use]
+    pub fn says(&self, name: &str) -> bool {
+        self.query.iter().any(|(key, _)| key == name)
+    }
+
     /// A boolean of the query as Kubernetes reads it: there, and neither `false` nor `0`.
     #[must_use]
     pub fn flag(&self, name: &str) -> bool {

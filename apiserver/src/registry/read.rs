@@ -82,6 +82,10 @@ impl Page {
                 ));
             }
         }
+        if call.says("sendInitialEvents") {
+            let why = "sendInitialEvents is forbidden for list";
+            faults.push(FieldError::forbidden("sendInitialEvents", why));
+        }
         if !faults.is_empty() {
             return Err(Status::invalid(&GroupResource::new("meta.k8s.io", "ListOptions"), "", &faults));
         }

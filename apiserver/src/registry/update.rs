@@ -36,6 +36,12 @@ impl Registry {
         let read = body::read(&call.content_type, &call.body, &kind, options.validation)?;
         let at = At::new(call, self.resource(&kind)?, options)?;
         let mut object = read.object;
+        if meta::name(&object).is_empty() {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({} based on URL) was undeterminable: name must be provided",
+                at.info.name
+            )));
+        }
         fits_url(&mut object, &at)?;
         let make =
             |_: &Value| Ok(Made { object: object.clone(), warnings: read.warnings.clone(), owned: false });

@@ -52,28 +52,28 @@ struct Start {
 
 impl Start {
     fn read(call: &Call) -> Result<Self, Status> {
-        let (send, rule) = (call.query("sendInitialEvents"), call.query("resourceVersionMatch"));
+        let (send, rule) = (call.says("sendInitialEvents"), call.query("resourceVersionMatch"));
         let mut faults = Vec::new();
-        if send.is_empty() && !rule.is_empty() {
-            faults.push(FieldError::forbidden(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            ));
+        let mut forbidden = |why: &str| faults.push(FieldError::forbidden("resourceVersionMatch", why));
+        if send && rule != "NotOlderThan" {
+            forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
         }
-        if !send.is_empty() && rule != "NotOlderThan" {
-            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-            faults.push(if rule.is_empty() {
-                FieldError::forbidden("resourceVersionMatch", why)
-            } else {
-                FieldError::not_supported("resourceVersionMatch", &json!(rule), &["NotOlderThan"])
-            });
+        if !send && !rule.is_empty() {
+            forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+        }
+        if !matches!(rule, "" | "NotOlderThan") {
+            faults.push(FieldError::not_supported("resourceVersionMatch", &json!(rule), &["NotOlderThan"]));
+        }
+        if !rule.is_empty() && !call.query("continue").is_empty() {
+            let why = "resourceVersionMatch is forbidden when continue is provided";
+            faults.push(FieldError::forbidden("resourceVersionMatch", why));
         }
         if !faults.is_empty() {
             return Err(Status::invalid(&GroupResource::new("meta.k8s.io", "ListOptions"), "", &faults));
         }
         let at = revision(call.query("resourceVersion"))?;
         let asked = call.flag("sendInitialEvents");
-        let initial_events = if send.is_empty() { at.is_none_or(|at| at == 0) } else { asked };
+        let initial_events = if send { asked } else { at.is_none_or(|at| at == 0) };
         Ok(Self { at, initial_events, marks_end: asked && call.flag("allowWatchBookmarks") })
     }
 }

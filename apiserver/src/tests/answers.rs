@@ -1,6 +1,6 @@
 //! What single requests are answered, as Kubernetes' own answers were recorded.
 
-use super::Fixture;
+use super::{Fixture, event};
 use coracle_etcd::memory::MemoryKv;
 use serde_json::{Value, json};
 
@@ -20,8 +20,7 @@ async fn refusals_have_kubernetes_words() {
     let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "c"}});
     assert_eq!(fixture.call("POST", maps, map).await.0, 201);
     let nope = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\nnope: 1\n";
-    let rows: &[(&str, &str, &str, &str, u16, &str)] = &[
-        // method, path, content type, body, code, end of the message
+    let rows: &[Row<'_>] = &[
         ("GET", "/apis/apps/v9", "", "", 404, "the server could not find the requested resource"),
         ("GET", "/api/v1/nope", "", "", 404, "the server could not find the requested resource"),
         ("PATCH", MAP, JSON, "{}", 415, "415: Unsupported Media Type"),
@@ -74,11 +73,94 @@ async fn refusals_have_kubernetes_words() {
             "continue key is not valid: invalid character 'm' looking for beginning of value",
         ),
     ];
+    answers(&fixture, rows).await;
+    fixture.stop().await;
+}
+
+/// Method, path, content type and body of a request; its code and the end of the message.
+type Row<'a> = (&'a str, &'a str, &'a str, &'a str, u16, &'a str);
+
+async fn answers(fixture: &Fixture, rows: &[Row<'_>]) {
     for (method, path, kind, body, code, end) in rows {
         let (got, status) = fixture.text(method, path, kind, body).await;
         let message = status["message"].as_str().unwrap_or_default();
         assert!(got == *code && message.ends_with(end), "{method} {path} {body}: {got} {status}");
     }
+}
+
+#[tokio::test]
+async fn null_odd_directives_and_odd_options_are_answered_as_upstream_does() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let maps = MAP.trim_end_matches("/c");
+    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "c"}});
+    assert_eq!(fixture.call("POST", maps, map).await.0, 201);
+    let rows: &[Row<'_>] = &[
+        // `null` is an object without fields.
+        (
+            "POST",
+            maps,
+            JSON,
+            "null",
+            422,
+            "is invalid: metadata.name: Required value: name or generateName is required",
+        ),
+        (
+            "PUT",
+            MAP,
+            JSON,
+            "null",
+            400,
+            "the name of the object (c based on URL) was undeterminable: name must be provided",
+        ),
+        ("PATCH", MAP, MERGE, "null", 400, "Invalid JSON Patch"),
+        ("PATCH", MAP, STRATEGIC, "null", 200, ""),
+        ("PATCH", MAP, "application/json-patch+json", "null", 200, ""),
+        (
+            "PATCH",
+            MAP,
+            STRATEGIC,
+            r#"{"metadata":{"$setElementOrder/finalizers":"x"}}"#,
+            500,
+            "expected a []interface {}, but received a string",
+        ),
+        (
+            "GET",
+            &format!("{maps}?sendInitialEvents=maybe"),
+            "",
+            "",
+            422,
+            "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list",
+        ),
+        (
+            "GET",
+            &format!("{maps}?watch=1&sendInitialEvents="),
+            "",
+            "",
+            422,
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ),
+        (
+            "GET",
+            &format!("{maps}?watch=1&sendInitialEvents=maybe&resourceVersionMatch=Exact"),
+            "",
+            "",
+            422,
+            "is invalid: [resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan, resourceVersionMatch: Unsupported value: \"Exact\": supported values: \"NotOlderThan\"]",
+        ),
+    ];
+    answers(&fixture, rows).await;
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn whatever_is_not_false_is_true_in_a_query() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let query = "watch=maybe&sendInitialEvents=maybe&allowWatchBookmarks=&resourceVersionMatch=NotOlderThan";
+    let watch = fixture.send("GET", &format!("{maps}?{query}"), "", Value::Null).await;
+    assert_eq!(watch.status(), 200);
+    let end = event(&mut watch.into_body()).await;
+    assert_eq!(end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true", "{end}");
     fixture.stop().await;
 }
 
