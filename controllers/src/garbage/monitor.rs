@@ -4,7 +4,7 @@ use super::Garbage;
 use super::collect::uid_of;
 use super::graph::Node;
 use crate::counts::full_name;
-use crate::discovery::{self, Discovered};
+use crate::discovery::{self, Discovered, Served};
 use coracle_client::backoff::Backoff;
 use coracle_client::{Reflector, Scope, Store};
 use coracle_daemon::clock;
@@ -20,7 +20,13 @@ type Metadata = PartialObjectMeta<DynamicObject>;
 /// Resources that own nothing, are owned by nothing, and change all the time.
 const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
 
+/// How long the collector's start waits for a server that does not answer.
+const SYNCED_WITHIN: Duration = Duration::from_secs(30);
+/// After how long servers that did not answer are looked for again.
+const SILENT_AGAIN: Duration = Duration::from_secs(30);
+
 struct Monitor {
+    namespaced: bool,
     scope: Scope,
     store: Store<Metadata>,
 }
@@ -33,28 +39,44 @@ pub async fn follow(garbage: Garbage, scope: Scope, synced: watch::Sender<bool>)
     );
     // Custom resources come and go with their definitions; a definition's status tells when they are served.
     let definitions = Reflector::metadata(garbage.client.clone(), &definitions).start(&scope).changes();
+    // And what other servers serve, with their APIServices' conditions.
+    let services = ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("apiregistration.k8s.io", "v1", "APIService"),
+        "apiservices",
+    );
+    let services = Reflector::metadata(garbage.client.clone(), &services).start(&scope).changes();
     let mut monitors: HashMap<ApiResource, Monitor> = HashMap::new();
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     loop {
-        match discovery::discover(&garbage.client).await {
-            Ok(resources) => {
+        let silent = match discovery::discover(&garbage.client).await {
+            Ok(mut served) => {
                 backoff.reset();
-                let collected: Vec<_> = resources.into_iter().filter(is_collected).collect();
-                adjust(&garbage, &scope, &mut monitors, &collected);
+                served.resources.retain(is_collected);
+                adjust(&garbage, &scope, &mut monitors, &served);
+                !served.silent.is_empty()
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot discover what to collect");
                 clock::sleep(backoff.next_delay()).await;
                 continue;
             }
-        }
+        };
         if !*synced.borrow() {
-            for monitor in monitors.values() {
-                monitor.store.synced().await;
+            let all = async {
+                for monitor in monitors.values() {
+                    monitor.store.synced().await;
+                }
+            };
+            if clock::timeout(SYNCED_WITHIN, all).await.is_err() {
+                tracing::warn!("some resources cannot be listed; collecting without them");
             }
             synced.send_replace(true);
         }
-        definitions.next().await;
+        tokio::select! {
+            _ = definitions.next() => {}
+            _ = services.next() => {}
+            () = clock::sleep(SILENT_AGAIN), if silent => {}
+        }
     }
 }
 
@@ -63,14 +85,11 @@ fn is_collected(resource: &Discovered) -> bool {
     !ignored && ["list", "watch", "delete"].iter().all(|verb| resource.can(verb))
 }
 
-fn adjust(
-    garbage: &Garbage,
-    scope: &Scope,
-    monitors: &mut HashMap<ApiResource, Monitor>,
-    served: &[Discovered],
-) {
+fn adjust(garbage: &Garbage, scope: &Scope, monitors: &mut HashMap<ApiResource, Monitor>, served: &Served) {
     monitors.retain(|resource, monitor| {
-        let kept = served.iter().any(|served| served.resource == *resource);
+        // What a server that is silent had is not gone.
+        let kept = served.resources.iter().any(|served| served.resource == *resource)
+            || served.silent.contains(&resource.api_version);
         if !kept {
             monitor.scope.cancel();
             garbage.graph.lock().forget_resource(resource);
@@ -78,18 +97,15 @@ fn adjust(
         }
         kept
     });
-    garbage
-        .graph
-        .lock()
-        .serve(served.iter().map(|served| (served.resource.clone(), served.namespaced)).collect());
-    for served in served {
-        monitors
-            .entry(served.resource.clone())
-            .or_insert_with(|| monitor(garbage, &scope.child(), &served.resource));
+    for served in &served.resources {
+        monitors.entry(served.resource.clone()).or_insert_with(|| monitor(garbage, &scope.child(), served));
     }
+    let all = monitors.iter().map(|(resource, monitor)| (resource.clone(), monitor.namespaced)).collect();
+    garbage.graph.lock().serve(all);
 }
 
-fn monitor(garbage: &Garbage, scope: &Scope, resource: &ApiResource) -> Monitor {
+fn monitor(garbage: &Garbage, scope: &Scope, served: &Discovered) -> Monitor {
+    let (resource, namespaced) = (&served.resource, served.namespaced);
     let store = Reflector::metadata(garbage.client.clone(), resource).trim(keep_owners).start(scope);
     let (garbage, resource) = (garbage.clone(), Arc::new(resource.clone()));
     let name = full_name(&resource.group, &resource.plural);
@@ -113,7 +129,7 @@ fn monitor(garbage: &Garbage, scope: &Scope, resource: &ApiResource) -> Monitor 
             garbage.queue.add(uid);
         }
     });
-    Monitor { scope: scope.clone(), store }
+    Monitor { namespaced, scope: scope.clone(), store }
 }
 
 fn keep_owners(object: &mut Metadata) {

@@ -71,14 +71,15 @@ async fn sync(ctx: &Context, key: &Key) -> Result<Next, ReconcileError> {
 /// Empties a namespace: pods first, for what they are kept from (network policies, say) must not go before them.
 async fn empty_all(ctx: &Context, namespace: &str) -> Emptied {
     let mut emptied = Emptied::default();
-    let resources = match discovery::discover(&ctx.client).await {
-        Ok(resources) => resources,
+    let served = match discovery::discover(&ctx.client).await {
+        Ok(served) => served,
         Err(error) => {
             emptied.discovery = Some(text_of(&error));
             return emptied;
         }
     };
-    let in_namespaces = resources
+    let in_namespaces = served
+        .resources
         .into_iter()
         .filter(|resource| resource.namespaced && resource.can("list") && resource.can("delete"));
     let (pods, others): (Vec<_>, Vec<_>) = in_namespaces.partition(|resource| full_name(resource) == PODS);
@@ -91,6 +92,7 @@ async fn empty_all(ctx: &Context, namespace: &str) -> Emptied {
             break;
         }
     }
+    emptied.discovery = remains::unknown(&served.silent);
     emptied
 }
 

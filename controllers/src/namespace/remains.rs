@@ -6,6 +6,14 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use std::collections::BTreeMap;
 
+/// Why it is not known what there is, when some group versions' servers do not answer.
+pub fn unknown(silent: &[String]) -> Option<String> {
+    let fault = |version: &String| format!("{version}: stale GroupVersion discovery: {version}");
+    let faults: Vec<String> = silent.iter().map(fault).collect();
+    let told = || format!("unable to retrieve the complete list of server APIs: {}", faults.join(", "));
+    (!silent.is_empty()).then(told)
+}
+
 /// What became of an attempt to empty a namespace.
 #[derive(Debug, Default)]
 pub struct Emptied {
@@ -162,6 +170,9 @@ mod tests {
 
     #[test]
     fn a_discovery_that_fails_lets_nothing_go() {
+        assert_eq!(unknown(&[]), None);
+        let why = unknown(&["a.io/v1".to_owned()]).expect("why");
+        assert!(why.ends_with("APIs: a.io/v1: stale GroupVersion discovery: a.io/v1"), "{why}");
         let emptied = Emptied { discovery: Some("no route".into()), ..Emptied::default() };
         assert!(!emptied.is_empty());
         assert_eq!(told(&emptied), ["no route"]);
