@@ -10,6 +10,9 @@ use kube::core::Selector;
 use serde_json::json;
 use std::sync::Arc;
 
+/// Who owns the rules, as upstream.
+const MANAGER: &str = "clusterrole-aggregation-controller";
+
 pub fn start(ctx: &Context) {
     let queue = Queue::new();
     let (wake, roles) = (queue.clone(), ctx.stores.cluster_roles.clone());
@@ -27,31 +30,41 @@ pub fn start(ctx: &Context) {
     });
 }
 
-fn is_part(role: &ClusterRole, other: &ClusterRole) -> bool {
+fn selectors(role: &ClusterRole) -> impl Iterator<Item = Selector> {
     let selectors =
         role.aggregation_rule.iter().flat_map(|rule| rule.cluster_role_selectors.iter().flatten());
-    let mut selectors = selectors.filter_map(|selector| Selector::try_from(selector.clone()).ok());
-    other.metadata.name != role.metadata.name
-        && selectors.any(|selector| selects(Some(&selector), &other.metadata))
+    selectors.filter_map(|selector| Selector::try_from(selector.clone()).ok())
 }
 
+fn is_chosen(role: &ClusterRole, other: &ClusterRole, selector: &Selector) -> bool {
+    other.metadata.name != role.metadata.name && selects(Some(selector), &other.metadata)
+}
+
+fn is_part(role: &ClusterRole, other: &ClusterRole) -> bool {
+    selectors(role).any(|selector| is_chosen(role, other, &selector))
+}
+
+/// `all` are ordered by name, and so are the rules of the parts that one selector chooses.
 pub fn reconcile(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Plan {
     let mut plan = Plan::default();
     let mut rules: Vec<PolicyRule> = Vec::new();
-    for rule in all.iter().filter(|other| is_part(role, other)).flat_map(|other| other.rules.iter().flatten())
-    {
-        if !rules.contains(rule) {
-            rules.push(rule.clone());
+    for selector in selectors(role) {
+        let parts = all.iter().filter(|other| is_chosen(role, other, &selector));
+        for rule in parts.flat_map(|part| part.rules.iter().flatten()) {
+            if !rules.contains(rule) {
+                rules.push(rule.clone());
+            }
         }
     }
     if role.aggregation_rule.is_some() && role.rules.clone().unwrap_or_default() != rules {
-        let patch =
-            json!({ "metadata": { "resourceVersion": role.metadata.resource_version }, "rules": rules });
-        plan.then([Action::Patch {
+        let meta = &role.metadata;
+        plan.then([Action::Apply {
             resource: &CLUSTER_ROLE,
-            key: Key::of(&role.metadata),
-            subresource: "",
-            patch,
+            key: Key::of(meta),
+            manager: MANAGER,
+            // The uid keeps a role that has just been deleted from coming back.
+            config: json!({ "metadata": { "name": meta.name, "uid": meta.uid }, "rules": rules }),
+            otherwise: json!({ "metadata": { "resourceVersion": meta.resource_version }, "rules": rules }),
         }]);
     }
     plan
@@ -63,20 +76,34 @@ mod tests {
     use crate::testing::object;
 
     #[test]
-    fn rules_are_gathered_by_label_once_each() {
-        let rule = json!({ "apiGroups": [""], "resources": ["pods"], "verbs": ["get"] });
-        let part = |name: &str| {
-            object::<ClusterRole>(
-                json!({ "metadata": { "name": name, "labels": { "to": "view" } }, "rules": [rule] }),
-            )
+    fn rules_are_gathered_by_label_once_each_and_applied() {
+        let rule = |verb: &str| json!({ "apiGroups": [""], "resources": ["pods"], "verbs": [verb] });
+        let part = |name: &str, to: &str, verb: &str| {
+            let labels = json!({ to: "view" });
+            Arc::new(object::<ClusterRole>(
+                json!({ "metadata": { "name": name, "labels": labels }, "rules": [rule(verb)] }),
+            ))
         };
-        let other =
-            object::<ClusterRole>(json!({ "metadata": { "name": "other" }, "rules": [{ "verbs": ["*"] }] }));
-        let view = object::<ClusterRole>(
-            json!({ "metadata": { "name": "view" }, "aggregationRule": { "clusterRoleSelectors": [{ "matchLabels": { "to": "view" } }] } }),
-        );
-        let plan = reconcile(&view, &[Arc::new(part("a")), Arc::new(part("b")), Arc::new(other)]);
-        let Some(Action::Patch { patch, .. }) = plan.actions().next() else { panic!("rules are written") };
-        assert_eq!(patch["rules"], json!([rule]));
+        let of = |label: &str| json!({ "matchLabels": { label: "view" } });
+        let view = object::<ClusterRole>(json!({
+            "metadata": { "name": "view", "uid": "u", "resourceVersion": "7" },
+            "aggregationRule": { "clusterRoleSelectors": [of("first"), of("second")] },
+        }));
+        let all = [
+            part("a", "second", "list"),
+            part("b", "first", "get"),
+            part("c", "first", "get"),
+            part("d", "other", "delete"),
+        ];
+        let plan = reconcile(&view, &all);
+        let Some(Action::Apply { manager, config, otherwise, .. }) = plan.actions().next() else {
+            panic!("rules are applied")
+        };
+        let rules = json!([rule("get"), rule("list")]);
+        assert_eq!(*manager, "clusterrole-aggregation-controller");
+        assert_eq!(*config, json!({ "metadata": { "name": "view", "uid": "u" }, "rules": rules }));
+        assert_eq!(*otherwise, json!({ "metadata": { "resourceVersion": "7" }, "rules": rules }));
+        let done = ClusterRole { rules: serde_json::from_value(rules).expect("rules"), ..view };
+        assert!(reconcile(&done, &all).steps.is_empty());
     }
 }

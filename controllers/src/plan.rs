@@ -95,6 +95,9 @@ pub enum Action {
     Ensure { resource: &'static Resource, body: Value },
     /// Merges `patch`, into a subresource unless that is empty.
     Patch { resource: &'static Resource, key: Key, subresource: &'static str, patch: Value },
+    /// Applies `config` in the name of `manager`, taking over what it sets; a server that knows no applies gets the merge
+    /// patch `otherwise`.
+    Apply { resource: &'static Resource, key: Key, manager: &'static str, config: Value, otherwise: Value },
     /// Deletes the object with this uid.
     Delete {
         resource: &'static Resource,
@@ -210,7 +213,9 @@ impl Executor {
         self.announce(&action, &result);
         match (action, result) {
             // Gone is what a deletion wants, and makes a change pointless.
-            (Action::Delete { .. } | Action::Patch { .. }, Err(error)) if errors::is_not_found(&error) => {
+            (Action::Delete { .. } | Action::Patch { .. } | Action::Apply { .. }, Err(error))
+                if errors::is_not_found(&error) =>
+            {
                 Ok(())
             }
             (Action::Ensure { .. }, Err(error)) if errors::is_already_exists(&error) => Ok(()),
@@ -238,6 +243,20 @@ impl Executor {
                     "" => api.patch(&key.name, &params, &patch).await?,
                     "status" => api.patch_status(&key.name, &params, &patch).await?,
                     other => api.patch_subresource(other, &key.name, &params, &patch).await?,
+                };
+                Ok(key.name.clone())
+            }
+            Action::Apply { resource, key, manager, config, otherwise } => {
+                let api = resource.api(&self.client, &key.namespace);
+                let mut config = config.clone();
+                config["apiVersion"] = json!(resource.api_version());
+                config["kind"] = json!(resource.kind);
+                let params = PatchParams::apply(manager).force();
+                match api.patch(&key.name, &params, &Patch::Apply(&config)).await {
+                    Err(kube::Error::Api(status)) if status.code == 415 => {
+                        api.patch(&key.name, &PatchParams::default(), &Patch::Merge(otherwise)).await?
+                    }
+                    done => done?,
                 };
                 Ok(key.name.clone())
             }

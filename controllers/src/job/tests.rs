@@ -72,7 +72,7 @@ fn in_order(job: &Job, pods: &[&str]) -> Vec<String> {
             }
             (!told.is_empty()).then(|| told.join(" "))
         }
-        Action::Event { .. } | Action::Ensure { .. } => None,
+        Action::Event { .. } | Action::Ensure { .. } | Action::Apply { .. } => None,
     });
     words.collect()
 }

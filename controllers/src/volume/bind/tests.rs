@@ -54,7 +54,7 @@ fn steps(
         Action::Patch { patch, .. } => format!("{}", patch["status"]["phase"]),
         Action::Ensure { body, .. } => format!("make {}", body["spec"]["hostPath"]["path"]),
         Action::Event { reason, .. } => (*reason).to_owned(),
-        Action::Create { .. } | Action::Delete { .. } => "?".into(),
+        Action::Create { .. } | Action::Delete { .. } | Action::Apply { .. } => "?".into(),
     });
     words.map(|word| word.replace('"', "")).collect()
 }
