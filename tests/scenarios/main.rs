@@ -1,6 +1,7 @@
 //! End-to-end tests: stock kubectl against whole clusters.
 
 mod access;
+mod aggregation;
 mod bad_input;
 mod containers;
 mod etcd;
@@ -47,6 +48,7 @@ fn simulated() -> Group {
             ("nobody_may_do_what_no_rule_grants", access::deny_by_default),
             ("a_role_grants_what_it_says_and_no_more", access::roles),
             ("a_service_account_token_is_an_identity", access::tokens),
+            ("an_api_that_nobody_serves_says_so_and_harms_nothing", aggregation::unavailable),
             ("a_deployment_rolls_out_scales_and_rolls_back", workloads::deployment),
             ("a_service_follows_the_pods_it_selects", workloads::service),
             ("a_stateful_set_keeps_names_and_order", workloads::stateful_set),
@@ -92,6 +94,7 @@ fn containers() -> Group {
             ("probes_and_restarts_follow_the_containers_health", containers::probes),
             ("configuration_and_secrets_are_files_and_variables", containers::configuration),
             ("a_claim_gets_a_folder_that_goes_with_it", containers::claims),
+            ("an_aggregated_server_answers_in_the_callers_name", aggregation::extension),
             ("an_init_container_goes_first_and_a_job_ends", containers::job),
             ("the_guestbook_keeps_what_it_is_told", guestbook::guestbook),
             ("down_leaves_no_mount_namespace_or_rule", containers::down_leaves_nothing),
