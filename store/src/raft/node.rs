@@ -17,7 +17,7 @@ use crate::shared::Shared;
 use coracle_daemon::{Tasks, clock};
 use futures::TryStreamExt;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
+use openraft::errors::{ClientWriteError, Fatal, ForwardReason, LinearizableReadError, RaftError};
 use openraft::raft::WriteResult;
 use openraft::{Instant as _, Raft, ReadPolicy, ServerState};
 use parking_lot::Mutex;
@@ -174,13 +174,21 @@ impl Node {
         let (began, count) = (Instant::now(), ops.len());
         let proposed_at_millis = clock::now().as_millisecond();
         let proposals = ops.into_iter().map(|op| Proposal(Command { proposed_at_millis, op }.encode()));
+        let proposals: Vec<Proposal> = proposals.collect();
         let mut results = Vec::with_capacity(count);
         let written = async {
-            let mut written = self.raft.client_write_many(proposals).await?;
-            while let Some(one) = written.try_next().await? {
-                results.push(committed(one));
+            'again: loop {
+                let mut written = self.raft.client_write_many(proposals.iter().cloned()).await?;
+                while let Some(one) = written.try_next().await? {
+                    // Beats are rarer than the lease is long while little is written. Once a majority answers, it is
+                    // a leader's again.
+                    if results.is_empty() && lease_expired(&one) && self.rounds.index().await.is_ok() {
+                        continue 'again;
+                    }
+                    results.push(committed(one));
+                }
+                return Ok::<_, Fatal<Types>>(());
             }
-            Ok::<_, Fatal<Types>>(())
         };
         // Whatever has no result by then was proposed, and may be done or not.
         let unknown = match tokio::time::timeout_at(began + REQUEST_MAX, written).await {
@@ -420,6 +428,11 @@ impl Consensus for Node {
     async fn defragment(&self) -> Result<(), StoreError> {
         self.raft.trigger().snapshot().await.map_err(|_| StoreError::Stopped)
     }
+}
+
+/// Whether nothing was proposed, only because no majority answered the leader of late.
+fn lease_expired(written: &WriteResult<Types>) -> bool {
+    matches!(written, Err(ClientWriteError::ForwardToLeader(to)) if to.reason == ForwardReason::LeaseExpired)
 }
 
 /// What became of a proposal.

@@ -238,3 +238,20 @@ fn a_member_that_comes_back_does_not_depose_a_leader_that_beats_rarely() {
     }
     assert_eq!(cluster.member(leader).node.status().term, term);
 }
+
+#[test]
+fn a_leader_whose_lease_ran_out_between_rare_beats_still_takes_a_write_at_once() {
+    use openraft::Instant as _;
+    use openraft::async_runtime::WatchReceiver;
+    let cluster = Cluster::beating(3, 10_000, 50);
+    let leader = cluster.member(cluster.leader());
+    leader.put("k", "v").expect("commits");
+    eventually("the lease runs out", || {
+        let answered = leader.node.raft().metrics().borrow_watched().last_quorum_acked?;
+        (answered.elapsed() > Duration::from_millis(200)).then_some(())
+    });
+    let node = leader.node.clone();
+    let put = Op::Put(PutRequest { key: "k".into(), value: "w".into(), ..PutRequest::default() });
+    let proposed = leader.run(async move { node.propose_here(vec![put]).await });
+    assert!(proposed[0].is_ok(), "{proposed:?}");
+}
