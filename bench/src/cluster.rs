@@ -8,13 +8,12 @@ use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, DeleteParams, PostParams, WatchEvent, WatchParams};
 use kube::runtime::wait::{await_condition, conditions::is_deleted};
+use nix::time::{clock_getcpuclockid, clock_gettime};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const POD_MAX: Duration = Duration::from_secs(60);
-/// The kernel's clock ticks in a second, the same on every Linux that Rust runs on.
-const TICKS: f64 = 100.0;
 
 /// `bench cluster`
 #[derive(clap::Args, Clone, Debug)]
@@ -175,11 +174,12 @@ fn parent(pid: u32) -> Option<u32> {
     stat(pid)?.get(1)?.parse().ok().filter(|parent| *parent > 1)
 }
 
-/// Seconds that a process has been busy, in its own code and in the kernel's.
+/// Seconds that a process has been busy, in its own code and in the kernel's, to the nanosecond. `/proc/PID/stat` counts
+/// whole ticks of the timer, which is also what wakes most idle processes: it charges them for far more than they ran.
 fn busy_seconds(pid: u32) -> Option<f64> {
-    let fields = stat(pid)?;
-    let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<f64>().ok());
-    Some((ticks(11)? + ticks(12)?) / TICKS)
+    let pid = nix::unistd::Pid::from_raw(pid.try_into().ok()?);
+    let ran = clock_gettime(clock_getcpuclockid(pid).ok()?).ok()?;
+    Some(Duration::from(ran).as_secs_f64())
 }
 
 #[cfg(test)]

@@ -16,7 +16,9 @@ use tonic::transport::Channel;
 /// Members of each cluster.
 pub const MEMBERS: usize = 3;
 /// How long a cluster may take until it has a leader.
-const START_MAX: Duration = Duration::from_secs(30);
+const START_MAX: Duration = Duration::from_secs(120);
+/// Bytes that members may keep, as a flag.
+const QUOTA: u64 = 8 << 30;
 
 /// Whose members.
 #[derive(Clone, Debug)]
@@ -31,8 +33,30 @@ pub struct System {
 pub struct Members {
     /// Client URLs.
     pub endpoints: Vec<String>,
+    starts: Vec<Start>,
     children: Vec<Child>,
     dir: TempDir,
+}
+
+/// How a member is started, the first time and again.
+struct Start {
+    program: PathBuf,
+    words: Vec<std::ffi::OsString>,
+    log: PathBuf,
+}
+
+impl Start {
+    fn spawn(&self) -> Result<Child> {
+        let log = File::options().create(true).append(true).open(&self.log).context("cannot make a log")?;
+        Command::new(&self.program)
+            .args(&self.words)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("cannot share the log")?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot run {}", self.program.display()))
+    }
 }
 
 impl Members {
@@ -47,7 +71,7 @@ impl Members {
         let client = |i: usize| format!("http://127.0.0.1:{}", ports[2 * i]);
         let peer = |i: usize| format!("http://127.0.0.1:{}", ports[2 * i + 1]);
         let all: Vec<String> = (0..MEMBERS).map(|i| format!("m{i}={}", peer(i))).collect();
-        let mut children = Vec::new();
+        let mut starts = Vec::new();
         for i in 0..MEMBERS {
             let (name, data) = (format!("m{i}"), dir.path().join(format!("m{i}")));
             let flags = [
@@ -59,25 +83,37 @@ impl Members {
                 ("initial-advertise-peer-urls", peer(i)),
                 ("initial-cluster", all.join(",")),
                 ("initial-cluster-state", "new".to_owned()),
+                // The default differs between the two, and the data is meant to stay.
+                ("quota-backend-bytes", QUOTA.to_string()),
             ];
-            let log = File::create(dir.path().join(format!("{name}.log"))).context("cannot make a log")?;
-            let words = system.command.iter().skip(1);
-            let program = system.command.first().context("no program")?;
-            let child = Command::new(program)
-                .args(words)
-                .args(flags.map(|(flag, value)| format!("--{flag}={value}")))
-                .stdin(Stdio::null())
-                .stdout(log.try_clone().context("cannot share the log")?)
-                .stderr(log)
-                .kill_on_drop(true)
-                .spawn()
-                .with_context(|| format!("cannot run {}", program.display()))?;
-            children.push(child);
+            let flags = flags.iter().map(|(flag, value)| format!("--{flag}={value}").into());
+            let words = system.command.iter().skip(1).map(Into::into).chain(flags).collect();
+            let program = system.command.first().context("no program")?.clone();
+            starts.push(Start { program, words, log: dir.path().join(format!("{name}.log")) });
         }
-        let members = Self { endpoints: (0..MEMBERS).map(client).collect(), children, dir };
-        let led = clock::timeout(START_MAX, members.led()).await;
-        led.with_context(|| format!("{} has no leader in time: {}", system.name, members.last_words()))?;
+        let children = starts.iter().map(Start::spawn).collect::<Result<_>>()?;
+        let members = Self { endpoints: (0..MEMBERS).map(client).collect(), starts, children, dir };
+        members.until_led().await?;
         Ok(members)
+    }
+
+    /// Waits until all members know the same leader, which is given.
+    ///
+    /// # Errors
+    /// They do not in time.
+    pub async fn until_led(&self) -> Result<usize> {
+        let led = clock::timeout(START_MAX, self.led()).await;
+        led.with_context(|| format!("no leader in time: {}", self.last_words()))?;
+        self.leader().await.context("the leader is lost again")
+    }
+
+    /// Starts a member that was killed.
+    ///
+    /// # Errors
+    /// Its program cannot be started.
+    pub fn start_again(&mut self, member: usize) -> Result<()> {
+        self.children[member] = self.starts[member].spawn()?;
+        Ok(())
     }
 
     /// Waits until all members know the same leader.

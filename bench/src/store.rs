@@ -2,14 +2,18 @@
 
 use crate::members::{Members, System};
 use crate::report::{Output, Report, Unit, median};
-use crate::workload::{Call, calls_per_second, events_per_second, sequential_puts, until_a_put};
+use crate::workload::{Call, calls_per_second, events_per_second, fill, sequential_puts, until_a_put};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Clients that put at once.
-const CLIENTS: [usize; 2] = [16, 128];
-const WATCHERS: usize = 100;
+const CLIENTS: [usize; 3] = [16, 128, 1000];
+/// Clients that read at once.
+const READERS: usize = 128;
+/// Clients that put while others watch, and how many watch.
+const WRITERS: usize = 16;
+const WATCHERS: [usize; 2] = [100, 1000];
 /// How long a cluster may be without a leader.
 const LEADERLESS_MAX: Duration = Duration::from_secs(30);
 
@@ -28,6 +32,15 @@ pub struct Args {
     /// The peer's program
     #[arg(long, default_value = "etcd")]
     etcd: PathBuf,
+    /// Times that the leader is killed in each round
+    #[arg(long, default_value_t = 7)]
+    kills: usize,
+    /// Keys of 1 KiB whose memory is measured
+    #[arg(long, default_value_t = 100_000)]
+    kept: u64,
+    /// Keys of 1 KiB with which all members are restarted; 0: leave it out, as filling them takes minutes
+    #[arg(long, default_value_t = 0)]
+    restart: u64,
     /// Measure only this system: `coracle` or `etcd`
     #[arg(long)]
     only: Option<String>,
@@ -75,22 +88,57 @@ async fn measure(system: &System, args: &Args, report: &mut Report) -> Result<()
         let puts = calls_per_second(&members.endpoints, clients, Call::Put, time).await?;
         add(&format!("puts, {clients} clients"), Unit::PerSecond, puts);
     }
-    let gets = calls_per_second(&members.endpoints, CLIENTS[0], Call::Get, time).await?;
-    add(&format!("linearizable gets, {} clients", CLIENTS[0]), Unit::PerSecond, gets);
-    let events = events_per_second(&members.endpoints, WATCHERS, CLIENTS[0], time).await?;
-    add(&format!("watch events, {WATCHERS} streams"), Unit::PerSecond, events);
-    add("memory of all members", Unit::Megabytes, members.resident_bytes() as f64 / 1e6);
+    let gets = calls_per_second(&members.endpoints, READERS, Call::Get, time).await?;
+    add(&format!("linearizable gets, {READERS} clients"), Unit::PerSecond, gets);
+    for watchers in WATCHERS {
+        let events = events_per_second(&members.endpoints, watchers, WRITERS, time).await?;
+        add(&format!("watch events, {watchers} streams"), Unit::PerSecond, events);
+    }
+    for _ in 0..args.kills {
+        let gap = kill_leader(&mut members).await?;
+        add("leader killed, until the next put", Unit::Milliseconds, gap);
+    }
+    drop(members);
+    keep(system, args, report).await
+}
 
-    let leader = members.leader().await.context("no leader")?;
+/// Milliseconds from a leader's end to the next put; then it is back.
+async fn kill_leader(members: &mut Members) -> Result<f64> {
+    let leader = members.until_led().await?;
+    let others = members.endpoints.iter().enumerate().filter(|(i, _)| *i != leader);
+    let others: Vec<String> = others.map(|(_, url)| url.clone()).collect();
     members.kill(leader).await?;
-    let others: Vec<String> = members
-        .endpoints
-        .iter()
-        .enumerate()
-        .filter(|(i, _)| *i != leader)
-        .map(|(_, url)| url.clone())
-        .collect();
     let gap = until_a_put(&others, LEADERLESS_MAX).await?;
-    add("leader killed, until the next put", Unit::Milliseconds, gap);
+    members.start_again(leader)?;
+    members.until_led().await?;
+    Ok(gap)
+}
+
+/// What a new cluster holds in memory, how fast it answers ranges, and how fast it is back when all members died.
+async fn keep(system: &System, args: &Args, report: &mut Report) -> Result<()> {
+    let mut members = Members::start(system, &args.scratch).await?;
+    let leader = members.until_led().await?;
+    let mut add = |what: &str, unit: Unit, figure: f64| report.add(what, unit, system.name, figure);
+    fill(&members.endpoints[leader], args.kept).await?;
+    let megabytes = members.resident_bytes() as f64 / 1e6;
+    add(&format!("memory, {} keys of 1 KiB", args.kept), Unit::Megabytes, megabytes);
+    let time = Duration::from_secs(args.seconds);
+    let ranges = calls_per_second(&members.endpoints, WRITERS, Call::Range, time).await?;
+    add("ranges of 1,000 × 1 KiB, 16 clients", Unit::PerSecond, ranges);
+    if args.restart > 0 {
+        fill(&members.endpoints[leader], args.restart).await?;
+        let all = 0..members.endpoints.len();
+        for member in all.clone() {
+            members.kill(member).await?;
+        }
+        let began = Instant::now();
+        for member in all {
+            members.start_again(member)?;
+        }
+        members.until_led().await?;
+        until_a_put(&members.endpoints, LEADERLESS_MAX).await?;
+        let took = began.elapsed().as_secs_f64() * 1e3;
+        add(&format!("restart with {} keys", args.restart), Unit::Milliseconds, took);
+    }
     Ok(())
 }

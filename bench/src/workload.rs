@@ -4,8 +4,10 @@ use crate::members::channel;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use coracle_etcd::proto::kv_client::KvClient;
-use coracle_etcd::proto::{PutRequest, RangeRequest};
+use coracle_etcd::proto::request_op::Request;
+use coracle_etcd::proto::{PutRequest, RangeRequest, RequestOp, TxnRequest};
 use coracle_etcd::{Client, Kv, WatchBatch};
+use futures::{StreamExt, TryStreamExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,9 +18,18 @@ use tonic::transport::Channel;
 pub const VALUE_BYTES: usize = 512;
 /// Keys that gets and puts go round.
 const KEYS: u64 = 10_000;
+/// Bytes of a value that is only kept, and how many a request of [`fill`] puts.
+pub const KEPT_BYTES: usize = 1024;
+const FILL_BATCH: u64 = 100;
+/// Keys that a range answers.
+const RANGE_KEYS: i64 = 1000;
 
 fn key(n: u64) -> Bytes {
     Bytes::from(format!("/bench/{:05}", n % KEYS))
+}
+
+fn kept(n: u64) -> Bytes {
+    Bytes::from(format!("/kept/{n:08}"))
 }
 
 fn put(n: u64) -> PutRequest {
@@ -47,6 +58,8 @@ pub enum Call {
     Put,
     /// Linearizable.
     Get,
+    /// Of 1,000 keys that [`fill`] put.
+    Range,
 }
 
 /// Calls in a second, of so many clients at once, spread over all members.
@@ -88,7 +101,38 @@ async fn one(kv: &mut KvClient<Channel>, call: Call, n: u64) -> Result<()> {
             let request = RangeRequest { key: key(n), ..RangeRequest::default() };
             kv.range(request).await.map(|_| ()).context("a get failed")
         }
+        Call::Range => {
+            let (key, range_end) = (kept(0), kept(RANGE_KEYS.unsigned_abs()));
+            let request = RangeRequest { key, range_end, ..RangeRequest::default() };
+            let found = kv.range(request).await.context("a range failed")?.into_inner().count;
+            anyhow::ensure!(found == RANGE_KEYS, "a range of {RANGE_KEYS} keys found {found}");
+            Ok(())
+        }
     }
+}
+
+/// Puts keys `0..keys` of [`KEPT_BYTES`] each, as fast as it goes.
+///
+/// # Errors
+/// A transaction failed.
+pub async fn fill(endpoint: &str, keys: u64) -> Result<()> {
+    let client = KvClient::new(channel(endpoint)?);
+    let batches = futures::stream::iter((0..keys).step_by(usize::try_from(FILL_BATCH)?));
+    batches
+        .map(Ok)
+        .try_for_each_concurrent(8, |first| {
+            let mut client = client.clone();
+            async move {
+                let success = (first..keys.min(first + FILL_BATCH)).map(|n| {
+                    let value = Bytes::from(vec![b'k'; KEPT_BYTES]);
+                    let put = PutRequest { key: kept(n), value, ..PutRequest::default() };
+                    RequestOp { request: Some(Request::RequestPut(put)) }
+                });
+                let txn = TxnRequest { success: success.collect(), ..TxnRequest::default() };
+                client.txn(txn).await.map(drop).context("a transaction of puts failed")
+            }
+        })
+        .await
 }
 
 /// Events in a second that `watchers` of the same prefix are told, all together, while `clients` put.
