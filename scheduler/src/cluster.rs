@@ -1,23 +1,26 @@
 //! The shell around the decision: keeps the core up to date, tries one pod after the other, carries out what was decided.
 
+mod bind;
+
 use crate::decide::{Budget, Placement, Preemption, Refusal, decide};
 use crate::filter::Cure;
 use crate::pod::PodInfo;
 use crate::queue::Queue;
 use crate::snapshot::Snapshot;
-use coracle_client::placement::NodeTerms;
-use coracle_client::{Change, EventType, Key, Recorder, Reflector, Scope, Store, errors};
+use crate::volumes::{self, Known};
+use coracle_client::{Change, EventType, Key, Recorder, Reflector, Scope, Store};
 use coracle_daemon::clock::{self, Instant, rfc3339_seconds};
 use coracle_daemon::random;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::{Selector, SelectorExt};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// Bindings and status updates under way at a time.
 const PARALLEL: usize = 64;
@@ -42,6 +45,9 @@ struct Cluster {
     permits: Arc<Semaphore>,
     claims: Store<PersistentVolumeClaim>,
     volumes: Store<PersistentVolume>,
+    classes: Store<StorageClass>,
+    /// Ticks whenever a claim changes.
+    claims_moved: Arc<watch::Sender<()>>,
     budgets: Store<PodDisruptionBudget>,
 }
 
@@ -61,6 +67,8 @@ pub fn start(client: &kube::Client, scope: &Scope, name: &str) {
         permits: Arc::new(Semaphore::new(PARALLEL)),
         claims: Reflector::new(Api::all(api())).start(scope),
         volumes: Reflector::new(Api::all(api())).start(scope),
+        classes: Reflector::new(Api::all(api())).start(scope),
+        claims_moved: Arc::new(watch::Sender::new(())),
         budgets: Reflector::new(Api::all(api())).start(scope),
     };
     scope.spawn("scheduling", async move {
@@ -70,6 +78,7 @@ pub fn start(client: &kube::Client, scope: &Scope, name: &str) {
         pods.synced().await;
         cluster.claims.synced().await;
         cluster.volumes.synced().await;
+        cluster.classes.synced().await;
         cluster.follow(&nodes, &pods, &namespaces);
         cluster.schedule_all().await;
     });
@@ -92,7 +101,12 @@ impl Cluster {
         let this = self.clone();
         pods.on_change(move |change| this.pod_changed(change));
         let this = self.clone();
-        self.claims.on_change(move |_| this.wake(&[Cure::Volume]));
+        self.claims.on_change(move |_| {
+            this.claims_moved.send_replace(());
+            this.wake(&[Cure::Volume]);
+        });
+        let this = self.clone();
+        self.classes.on_change(move |_| this.wake(&[Cure::Volume]));
         let this = self.clone();
         self.volumes.on_change(move |_| this.wake(&[Cure::Volume]));
     }
@@ -192,70 +206,53 @@ impl Cluster {
 
     /// Decides about one pod and starts what follows from it.
     fn schedule(&self, core: &mut Core, pod: &Arc<PodInfo>) {
-        let placement = match self.volume_trouble(pod) {
-            Some(message) => {
+        let (pod, placement) = match self.with_volumes(pod) {
+            Err(message) => {
                 let nodes = core.snapshot.nodes().count();
                 let message = format!(
                     "0/{nodes} nodes are available: {message}. preemption: 0/{nodes} nodes are available: {nodes} Preemption is not helpful for scheduling."
                 );
-                Placement::Refused(Refusal { message, cures: [Cure::Volume].into(), preemption: None })
+                let refusal = Refusal { message, cures: [Cure::Volume].into(), preemption: None };
+                (pod.clone(), Placement::Refused(refusal))
             }
-            None => {
-                let pod = self.with_volumes(pod);
-                decide(&core.snapshot, &pod, &self.disruption_budgets(core, &pod), random::u64())
+            Ok(pod) => {
+                let budgets = self.disruption_budgets(core, &pod);
+                let placement = decide(&core.snapshot, &pod, &budgets, random::u64());
+                (pod, placement)
             }
         };
         match placement {
             Placement::Bind(node) => {
+                let labels = core.snapshot.node(&node).map(|node| node.labels.clone()).unwrap_or_default();
+                // The node has just been found to fit.
+                let writes = pod.volumes.on(&node, &labels).unwrap_or_default();
                 core.snapshot.place(pod.clone(), &node);
-                let (this, pod) = (self.clone(), pod.clone());
-                self.scope.spawn("binding", async move { this.bind(&pod, &node).await });
+                let this = self.clone();
+                self.scope.spawn("binding", async move { this.bind(&pod, writes, &node).await });
             }
             Placement::Refused(refusal) => {
                 core.queue.park(&pod.key, refusal.cures.clone());
                 let nominated = refusal.preemption.as_ref().map(|preemption| preemption.node.clone());
                 if let Some(node) = &nominated {
-                    let mut nominee = PodInfo::clone(pod);
+                    let mut nominee = PodInfo::clone(&pod);
                     nominee.nominated.clone_from(node);
                     core.snapshot.nominate(Arc::new(nominee));
                 }
-                let (this, pod) = (self.clone(), pod.clone());
+                let this = self.clone();
                 self.scope.spawn("refusal", async move { this.refuse(&pod, refusal).await });
             }
         }
     }
 
-    /// What is wrong with the pod's claims, if anything.
-    fn volume_trouble(&self, pod: &PodInfo) -> Option<String> {
-        pod.claims.iter().find_map(|name| {
-            match self.claims.get(&Key::new(pod.key.namespace.clone(), name.clone())) {
-                None => Some(format!("persistentvolumeclaim \"{name}\" not found")),
-                Some(claim) if claim.metadata.deletion_timestamp.is_some() => {
-                    Some(format!("persistentvolumeclaim \"{name}\" is being deleted"))
-                }
-                Some(claim) => {
-                    let bound = claim.spec.as_ref().is_some_and(|spec| {
-                        spec.volume_name.as_ref().is_some_and(|volume| !volume.is_empty())
-                    });
-                    (!bound).then(|| "pod has unbound immediate PersistentVolumeClaims".to_owned())
-                }
-            }
-        })
-    }
-
-    /// The pod, with what its volumes say of nodes.
-    fn with_volumes(&self, pod: &Arc<PodInfo>) -> Arc<PodInfo> {
-        let terms = |name: &String| {
-            let claim = self.claims.get(&Key::new(pod.key.namespace.clone(), name.clone()))?;
-            let volume = self.volumes.get(&Key::cluster(claim.spec.as_ref()?.volume_name.clone()?))?;
-            let required = volume.spec.as_ref()?.node_affinity.as_ref()?.required.clone()?;
-            Some(NodeTerms { required: Some(required.node_selector_terms), ..NodeTerms::default() })
-        };
-        let found: Vec<_> = pod.claims.iter().filter_map(terms).collect();
-        if found.is_empty() {
-            return pod.clone();
+    /// The pod, with what its claims say of nodes.
+    fn with_volumes(&self, pod: &Arc<PodInfo>) -> Result<Arc<PodInfo>, String> {
+        if pod.claims.is_empty() {
+            return Ok(pod.clone());
         }
-        Arc::new(PodInfo { volume_terms: found, ..PodInfo::clone(pod) })
+        let known = Known { claims: &self.claims, volumes: &self.volumes, classes: &self.classes };
+        let own = |name: &str| pod.own_claims.contains(name);
+        let volumes = volumes::look(&known, &pod.key.namespace, &pod.claims, own)?;
+        Ok(Arc::new(PodInfo { volumes, ..PodInfo::clone(pod) }))
     }
 
     /// Budgets matter to those who may send others away only.
@@ -273,45 +270,6 @@ impl Cluster {
             Some(Budget { pods: covered.map(|pod| pod.key.clone()).collect(), allowed })
         };
         self.budgets.list().iter().filter_map(budget).collect()
-    }
-
-    async fn bind(&self, pod: &PodInfo, node: &str) {
-        let Ok(_permit) = self.permits.acquire().await else { return };
-        let body = json!({
-            "apiVersion": "v1", "kind": "Binding", "metadata": { "name": pod.key.name, "namespace": pod.key.namespace, "uid": pod.id.uid },
-            "target": { "apiVersion": "v1", "kind": "Node", "name": node },
-        });
-        match self.post_binding(&pod.key, &body).await {
-            Ok(()) => {
-                self.recorder.event(
-                    &pod.id,
-                    EventType::Normal,
-                    "Scheduled",
-                    format!("Successfully assigned {} to {node}", pod.key),
-                );
-            }
-            Err(error) => {
-                tracing::debug!(pod = %pod.key, node, %error, "binding failed");
-                let mut core = self.core.lock();
-                // If the pod turned out to be bound elsewhere, the watch has said or will say so.
-                if core.snapshot.place_of(&pod.key) == Some(node) {
-                    core.snapshot.remove_pod(&pod.key);
-                }
-                if !errors::is_not_found(&error) {
-                    core.queue.retry(&pod.key, Instant::now());
-                }
-                drop(core);
-                self.wake(&[Cure::Room]);
-            }
-        }
-    }
-
-    async fn post_binding(&self, key: &Key, body: &Value) -> kube::Result<()> {
-        let path = format!("/api/v1/namespaces/{}/pods/{}/binding", key.namespace, key.name);
-        let bytes = serde_json::to_vec(body).map_err(kube::Error::SerdeError)?;
-        let request =
-            http::Request::post(path).header(http::header::CONTENT_TYPE, "application/json").body(bytes);
-        self.client.request::<Value>(request.map_err(kube::Error::HttpError)?).await.map(|_| ())
     }
 
     async fn refuse(&self, pod: &PodInfo, refusal: Refusal) {

@@ -163,11 +163,8 @@ impl<'a> Filter<'a> {
     }
 
     fn check_volumes(&self, node: &NodeInfo) -> Result<(), Refused> {
-        if self.pod.volume_terms.iter().all(|terms| terms.allow(&node.name, &node.labels)) {
-            return Ok(());
-        }
-        let reason = "node(s) had volume node affinity conflict";
-        Err(Refused::because(reason, &[Cure::Node, Cure::Volume], false))
+        let fits = self.pod.volumes.on(&node.name, &node.labels);
+        fits.map(drop).map_err(|reason| Refused::because(reason, &[Cure::Node, Cure::Volume], false))
     }
 
     fn check_spread(&self, node: &NodeInfo) -> Result<(), Refused> {

@@ -7,6 +7,7 @@
 //!
 //!     pod.rs, terms.rs, resources.rs   what pods and nodes say, parsed once
 //!     filter.rs, score.rs              which nodes can, which is best
+//!     volumes.rs                       what claims say of nodes, and which volumes they get
 //!     queue.rs                         who is tried next, and what wakes whom
 //!
 //! Invariants: a decision and its place in the snapshot are one step under the lock, so two pods never get the same
@@ -23,6 +24,7 @@ mod snapshot;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use clap::Args as ClapArgs;
 use coracle_client::{Scope, leader};

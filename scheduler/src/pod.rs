@@ -2,6 +2,7 @@
 
 use crate::resources::Requests;
 use crate::terms::{PodTerm, SpreadConstraint, parse_pod_terms, parse_weighted_terms};
+use crate::volumes::Volumes;
 use coracle_client::placement::NodeTerms;
 use coracle_client::{Key, ObjectId, controller_of};
 use k8s_openapi::api::core::v1::{Pod, PodCondition, Toleration};
@@ -35,8 +36,10 @@ pub struct PodInfo {
     pub preferred: Vec<(i64, PodTerm)>,
     pub spread: Vec<SpreadConstraint>,
     pub claims: Vec<String>,
-    /// Where each of its volumes can be reached from; known once its claims are bound.
-    pub volume_terms: Vec<NodeTerms>,
+    /// Those of them that are made for it.
+    pub own_claims: BTreeSet<String>,
+    /// What its claims say of nodes; found out whenever it is tried.
+    pub volumes: Volumes,
     pub conditions: Vec<PodCondition>,
 }
 
@@ -91,7 +94,8 @@ impl PodInfo {
                 .map(|constraint| SpreadConstraint::parse(constraint, &labels))
                 .collect(),
             claims: claims(&key.name, spec.volumes.as_deref().unwrap_or_default()),
-            volume_terms: Vec::new(),
+            own_claims: own_claims(&key.name, spec.volumes.as_deref().unwrap_or_default()),
+            volumes: Volumes::default(),
             conditions: status.conditions.unwrap_or_default(),
             labels,
             key,
@@ -117,9 +121,18 @@ fn host_ports(containers: &[k8s_openapi::api::core::v1::Container]) -> BTreeSet<
 fn claims(pod: &str, volumes: &[k8s_openapi::api::core::v1::Volume]) -> Vec<String> {
     let claim = |volume: &k8s_openapi::api::core::v1::Volume| {
         let named = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
-        named.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{pod}-{}", volume.name)))
+        named.or_else(|| own_claim(pod, volume))
     };
     volumes.iter().filter_map(claim).collect()
+}
+
+fn own_claims(pod: &str, volumes: &[k8s_openapi::api::core::v1::Volume]) -> BTreeSet<String> {
+    volumes.iter().filter_map(|volume| own_claim(pod, volume)).collect()
+}
+
+/// The claim that is made for an ephemeral volume.
+fn own_claim(pod: &str, volume: &k8s_openapi::api::core::v1::Volume) -> Option<String> {
+    volume.ephemeral.as_ref().map(|_| format!("{pod}-{}", volume.name))
 }
 
 /// Whether two pods want the same port of one node.

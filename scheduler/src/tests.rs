@@ -104,3 +104,31 @@ async fn an_important_pod_makes_room_for_itself() {
     api.until("it is told", |api| events(api, "Preempted").len() == 1).await;
     scope.stop().await;
 }
+
+#[tokio::test]
+async fn a_pod_with_a_new_claim_that_waits_for_it_is_bound_without_a_complaint() {
+    let (api, scope) = (FakeApi::default(), Scope::new(&Tasks::new()));
+    let class = json!({ "metadata": { "name": "standard" }, "provisioner": "x", "volumeBindingMode": "WaitForFirstConsumer" });
+    api.create("/apis/storage.k8s.io/v1/storageclasses", class);
+    let claims = "/api/v1/namespaces/ns/persistentvolumeclaims";
+    api.create(claims, json!({ "metadata": { "name": "c" }, "spec": { "storageClassName": "standard" } }));
+    add_node(&api, "a", "4");
+    let volumes = json!([{ "name": "v", "persistentVolumeClaim": { "claimName": "c" } }]);
+    api.create(PODS, json!({ "metadata": { "name": "p" }, "spec": { "volumes": volumes, "containers": [{ "name": "c" }], "schedulerName": "default-scheduler" } }));
+    start(&api.client(), &scope, "default-scheduler");
+    let selected = |api: &FakeApi| {
+        api.get(&format!("{claims}/c"))["metadata"]["annotations"]["volume.kubernetes.io/selected-node"]
+            .clone()
+    };
+    api.until("a node is selected", |api| selected(api) == "a").await;
+    api.settled(Duration::from_millis(300)).await;
+    assert_eq!(node_of(&api, "p"), "", "its volume is not there yet");
+    let notes = json!({ "pv.kubernetes.io/bind-completed": "yes" });
+    api.patch(
+        &format!("{claims}/c"),
+        &json!({ "metadata": { "annotations": notes }, "spec": { "volumeName": "v" } }),
+    );
+    api.until("it is bound", |api| node_of(api, "p") == "a").await;
+    assert_eq!(events(&api, "FailedScheduling"), Vec::<Value>::new());
+    scope.stop().await;
+}

@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+/// The scheduler's word for where the volume of a claim that waits for its consumer is to be.
+const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// Storage classes of this provisioner get folders of this machine.
 const PROVISIONER: &str = "coracle.dev/folder";
@@ -32,8 +34,8 @@ pub struct Setting<'a> {
     pub default_class: Option<String>,
     /// Where volumes of our own are made; `None` where none are.
     pub folders: Option<&'a Folders>,
-    /// Whether a pod names the claim.
-    pub has_consumer: bool,
+    /// Pods that name the claim and have no node yet.
+    pub unscheduled: Vec<String>,
 }
 
 pub fn class_of(claim: &PersistentVolumeClaim) -> String {
@@ -80,16 +82,17 @@ pub fn reconcile_claim(
         plan.then([Action::Patch { resource: &PERSISTENT_VOLUME_CLAIM, key, subresource: "", patch }]);
         return plan;
     }
-    let waits = setting.class.as_ref().is_some_and(|class| {
-        class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer") && !setting.has_consumer
-    });
+    let waits = setting
+        .class
+        .as_ref()
+        .is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"));
     let reserved = volumes.iter().find(|volume| names(volume, claim));
-    if waits && reserved.is_none() {
-        let message = "waiting for first consumer to be created before binding";
-        plan.then([tell(claim, EventType::Normal, "WaitForFirstConsumer", message.into())]);
+    if waits && reserved.is_none() && !is_noted(&claim.metadata, SELECTED_NODE) {
+        plan.then([tell_waiting(claim, &setting.unscheduled)]);
         return plan;
     }
-    match reserved.or_else(|| fitting(claim, spec, volumes)) {
+    // The scheduler has seen that no volume fits and can be reached from the node that it selected.
+    match reserved.or_else(|| if waits { None } else { fitting(claim, spec, volumes) }) {
         Some(volume) => {
             plan.then(take(volume, claim));
             plan.then([name_volume(claim, volume)]);
@@ -99,6 +102,15 @@ pub fn reconcile_claim(
         }
     }
     plan
+}
+
+fn tell_waiting(claim: &PersistentVolumeClaim, pods: &[String]) -> Action {
+    let (reason, message) = match pods {
+        [] => ("WaitForFirstConsumer", "waiting for first consumer to be created before binding".to_owned()),
+        [pod] => ("WaitForPodScheduled", format!("waiting for pod {pod} to be scheduled")),
+        pods => ("WaitForPodScheduled", format!("waiting for pods {} to be scheduled", pods.join(","))),
+    };
+    tell(claim, EventType::Normal, reason, message)
 }
 
 /// The smallest free volume that is what the claim asks for.

@@ -49,7 +49,7 @@ async fn sync_claim(ctx: &Context, key: &Key, folders: Option<&Folders>) -> Resu
         class: ctx.stores.storage_classes.get(&Key::cluster(bind::class_of(&claim))),
         default_class: bind::default_class(&ctx.stores.storage_classes.list()),
         folders,
-        has_consumer: !users.is_empty(),
+        unscheduled: unscheduled(&users),
     };
     let mut plan = bind::reconcile_claim(&claim, &ctx.stores.volumes.list(), &setting);
     if let Some(folders) = folders.filter(|_| bind::makes_volume(&plan)) {
@@ -129,6 +129,12 @@ fn watch(ctx: &Context, claims: &Queue<Key>, volumes: &Queue<Key>) {
 fn users(ctx: &Context, claim: &Key) -> Vec<Arc<Pod>> {
     let pods = ctx.stores.pods.list_in(&claim.namespace).into_iter();
     pods.filter(|pod| claims_of(pod).contains(&claim.name)).collect()
+}
+
+/// The names of those that wait for a node.
+fn unscheduled(users: &[Arc<Pod>]) -> Vec<String> {
+    let waiting = users.iter().filter(|pod| !pods::is_finished(pod) && pods::node_name(pod).is_empty());
+    waiting.filter_map(|pod| pod.metadata.name.clone()).collect()
 }
 
 /// Waits for a volume.

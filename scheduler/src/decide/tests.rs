@@ -221,8 +221,8 @@ fn a_pod_goes_where_its_volumes_are() {
     let mut pod = pod("a");
     let required = json!([{ "matchExpressions": [{ "key": "kubernetes.io/hostname", "operator": "In", "values": ["n2"] }] }]);
     let required = serde_json::from_value(required).expect("terms");
-    pod.volume_terms =
-        vec![coracle_client::placement::NodeTerms { required: Some(required), ..Default::default() }];
+    let terms = coracle_client::placement::NodeTerms { required: Some(required), ..Default::default() };
+    pod.volumes = crate::volumes::Volumes::bound_to(vec![terms]);
     let nodes = ["n1", "n2", "n3"];
     assert_eq!(decide(&snapshot(&nodes, &[]), &pod, &[], 0), Placement::Bind("n2".into()));
     let Placement::Refused(refusal) = decide(&snapshot(&nodes[..1], &[]), &pod, &[], 0) else {

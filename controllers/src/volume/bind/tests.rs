@@ -41,7 +41,7 @@ fn steps(
         class: class.map(|class| Arc::new(object(class))),
         default_class: None,
         folders: Some(&folders),
-        has_consumer: false,
+        unscheduled: Vec::new(),
     };
     let plan = reconcile_claim(claim, volumes, &setting);
     let words = plan.actions().map(|action| match action {
@@ -104,7 +104,33 @@ fn a_class_says_who_makes_the_volume_and_when() {
     );
     let block = claim(&json!({ "storageClassName": "fast", "volumeMode": "Block" }));
     assert_eq!(steps(&block, &[], class(PROVISIONER, "Immediate")), ["ProvisioningFailed"]);
-    assert_eq!(steps(&of_class, &[], class(PROVISIONER, "WaitForFirstConsumer")), ["WaitForFirstConsumer"]);
+    let waits = || class(PROVISIONER, "WaitForFirstConsumer");
+    let free = [volume("free 2Gi", &json!({ "storageClassName": "fast" }))];
+    assert_eq!(steps(&of_class, &free, waits()), ["WaitForFirstConsumer"], "the scheduler chooses");
+    let mut selected = of_class.clone();
+    selected.metadata.annotations.get_or_insert_default().insert(SELECTED_NODE.into(), "n".into());
+    assert_eq!(
+        steps(&selected, &free, waits()),
+        ["make /x/pvc-c", "ProvisioningSucceeded"],
+        "it has passed the free one over"
+    );
+    let reserved =
+        json!({ "storageClassName": "fast", "claimRef": { "namespace": "ns", "name": "c", "uid": "c" } });
+    assert_eq!(steps(&of_class, &[volume("mine 2Gi", &reserved)], waits()), ["name mine"]);
+}
+
+#[test]
+fn a_claim_that_waits_says_for_whom() {
+    let message = |pods: &[&str]| match tell_waiting(
+        &claim(&json!({})),
+        &pods.iter().map(|pod| (*pod).to_owned()).collect::<Vec<_>>(),
+    ) {
+        Action::Event { message, .. } => message,
+        _ => String::new(),
+    };
+    assert_eq!(message(&[]), "waiting for first consumer to be created before binding");
+    assert_eq!(message(&["a"]), "waiting for pod a to be scheduled");
+    assert_eq!(message(&["a", "b"]), "waiting for pods a,b to be scheduled");
 }
 
 #[test]
@@ -137,7 +163,7 @@ fn a_claim_that_names_no_class_gets_the_default_once_there_is_one() {
     ];
     let default_class = default_class(&classes);
     assert_eq!(default_class.as_deref(), Some("newer"));
-    let setting = Setting { class: None, default_class, folders: None, has_consumer: false };
+    let setting = Setting { class: None, default_class, folders: None, unscheduled: Vec::new() };
     let named = |claim: &PersistentVolumeClaim| {
         let plan = reconcile_claim(claim, &[], &setting);
         plan.actions().find_map(|action| match action {

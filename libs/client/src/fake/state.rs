@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// (group, version, plural, kind, in namespaces)
-const SERVED: [(&str, &str, &str, &str, bool); 25] = [
+const SERVED: [(&str, &str, &str, &str, bool); 26] = [
     ("", "v1", "pods", "Pod", true),
     ("", "v1", "nodes", "Node", false),
     ("", "v1", "namespaces", "Namespace", false),
@@ -31,6 +31,7 @@ const SERVED: [(&str, &str, &str, &str, bool); 25] = [
     ("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", false),
     ("", "v1", "secrets", "Secret", true),
     ("", "v1", "persistentvolumes", "PersistentVolume", false),
+    ("storage.k8s.io", "v1", "storageclasses", "StorageClass", false),
 ];
 
 /// A refused request.
