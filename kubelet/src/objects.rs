@@ -59,7 +59,8 @@ pub fn references(spec: &PodSpec) -> References {
             all.secrets.extend(source.secret.as_ref().map(|source| source.name.clone()));
         }
     }
-    for container in crate::step::containers_of(spec) {
+    let ephemeral: Vec<_> = crate::step::ephemeral_of(spec).collect();
+    for container in crate::step::containers_of(spec).chain(&ephemeral) {
         for from in container.env_from.iter().flatten() {
             all.config_maps.extend(from.config_map_ref.as_ref().map(|source| source.name.clone()));
             all.secrets.extend(from.secret_ref.as_ref().map(|source| source.name.clone()));

@@ -54,6 +54,40 @@ pub fn streams(cluster: &Cluster) -> Result<()> {
     cluster.expect("delete pod parrot --grace-period=1", "deleted")
 }
 
+/// `kubectl debug`: a container more in a pod that runs.
+pub fn debug(cluster: &Cluster) -> Result<()> {
+    cluster.tells("run ship --image=busybox -- sleep 3600")?;
+    cluster.tells("wait pod ship --for=condition=Ready --timeout=60s")?;
+    let looks = "debug ship --image=busybox -c doctor --target=ship -- sh -c 'ps; sleep 3600'";
+    cluster.expect(looks, "Targeting container \"ship\"")?;
+    let status = |at: usize, path: &str| {
+        format!("get pod ship -o jsonpath={{.status.ephemeralContainerStatuses[{at}].state.{path}}}")
+    };
+    cluster.until("that the doctor is there", Deadline::seconds(30), |cluster| {
+        Ok(!cluster.tells(&status(0, "running.startedAt"))?.is_empty())
+    })?;
+    cluster.until("that the doctor sees the patient", Deadline::seconds(20), |cluster| {
+        Ok(cluster.tells("logs ship -c doctor")?.contains("sleep 3600"))
+    })?;
+    cluster.expect("exec ship -c doctor -- echo aye", "aye")?;
+    let talk = "debug ship -it --image=busybox -c mate -- sh -c 'read word; echo got $word; exit 3'";
+    let told = cluster.kubectl_reading("port\n", talk)?;
+    let told = format!("{}{}", told.out, told.err);
+    ensure!(told.contains("got port"), "{told}");
+    cluster.until("that the mate is gone", Deadline::seconds(20), |cluster| {
+        Ok(cluster.tells(&status(1, "terminated.exitCode"))? == "3")
+    })?;
+    cluster.expect(
+        "get pod ship -o jsonpath={.status.phase}{.status.containerStatuses[0].restartCount}",
+        "Running0",
+    )?;
+    cluster.refuses(
+        r#"patch pod ship --subresource=ephemeralcontainers --type=json -p '[{"op":"remove","path":"/spec/ephemeralContainers/0"}]'"#,
+        "existing ephemeral containers \"doctor\" may not be removed",
+    )?;
+    cluster.expect("delete pod ship --grace-period=1", "deleted")
+}
+
 pub fn probes(cluster: &Cluster) -> Result<()> {
     cluster.apply(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: patient}\nspec:\n  containers:\n  - name: a\n    image: busybox\n    \
@@ -123,6 +157,8 @@ pub fn claims(cluster: &Cluster) -> Result<()> {
             .tells(&format!("wait pod {name} --for=jsonpath={{.status.phase}}=Succeeded --timeout=60s"))?;
     }
     cluster.expect("logs land", "tea")?;
+    let complaints = "get events --field-selector reason=FailedScheduling,involvedObject.name=load -o name";
+    ensure!(cluster.tells(complaints)?.is_empty(), "nothing was wrong with the first pod");
     cluster.expect("get pvc hold", "Bound")?;
     let folder = cluster.tells("get pv -o jsonpath={.items[0].spec.hostPath.path}")?;
     ensure!(

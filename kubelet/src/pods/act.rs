@@ -333,11 +333,8 @@ impl Pods {
             if entry.memory.lock().messages.contains_key(&container.id) {
                 continue;
             }
-            let spec = pod
-                .spec
-                .as_ref()
-                .and_then(|spec| step::containers_of(spec).find(|one| one.name == container.name));
-            let policy = spec.and_then(|spec| spec.termination_message_policy.as_deref());
+            let spec = pod.spec.as_ref().and_then(|spec| step::container_named(spec, &container.name));
+            let policy = spec.as_ref().and_then(|spec| spec.termination_message_policy.as_deref());
             let words = super::hooks::last_words(
                 &ground.files.last_words(&entry.uid, &container.name, container.attempt),
                 &ground.files.log(pod, &container.name, container.attempt),

@@ -5,7 +5,7 @@ use super::{Entry, Pods, chain};
 use crate::launch::{Found, Lookup, text};
 use crate::runtime::reference::Reference;
 use crate::runtime::{RegistryAuth, RuntimeError};
-use crate::step::{BACK_OFF_FIRST, BACK_OFF_MOST, Image, containers_of};
+use crate::step::{BACK_OFF_FIRST, BACK_OFF_MOST, Image, container_named};
 use coracle_daemon::clock;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl Pods {
         attempt: u32,
     ) {
         let ready = |image| entry.memory.lock().images.insert(name.to_owned(), image);
-        let container = pod.spec.as_ref().and_then(|spec| containers_of(spec).find(|one| one.name == name));
+        let container = pod.spec.as_ref().and_then(|spec| container_named(spec, name));
         let Some(container) = container else { return };
         if self.ground.is_none() {
             ready(Image::Ready { attempt });

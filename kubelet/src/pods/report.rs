@@ -151,9 +151,17 @@ impl Pods {
 }
 
 fn field_path(pod: &Pod, container: &str) -> String {
-    let inits = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_ref());
-    let init = inits.into_iter().flatten().any(|init| init.name == container);
-    format!("spec.{}{{{container}}}", if init { "initContainers" } else { "containers" })
+    let spec = pod.spec.as_ref();
+    let inits = spec.and_then(|spec| spec.init_containers.as_ref());
+    let ephemeral = spec.and_then(|spec| spec.ephemeral_containers.as_ref());
+    let list = if inits.into_iter().flatten().any(|one| one.name == container) {
+        "initContainers"
+    } else if ephemeral.into_iter().flatten().any(|one| one.name == container) {
+        "ephemeralContainers"
+    } else {
+        "containers"
+    };
+    format!("spec.{list}{{{container}}}")
 }
 
 fn pairs<'a>(
@@ -161,7 +169,11 @@ fn pairs<'a>(
     status: &'a PodStatus,
 ) -> impl Iterator<Item = (Option<&'a ContainerStatus>, &'a ContainerStatus)> {
     let all = |status: &'a PodStatus| {
-        let lists = [&status.init_container_statuses, &status.container_statuses];
+        let lists = [
+            &status.init_container_statuses,
+            &status.container_statuses,
+            &status.ephemeral_container_statuses,
+        ];
         lists.into_iter().flatten().flatten()
     };
     all(status).map(move |new| (all(known).find(|old| old.name == new.name), new))

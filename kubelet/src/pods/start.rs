@@ -5,7 +5,7 @@ use super::{Entry, Ground, Pods, chain};
 use crate::launch::{ConfigError, env, expand, limits, names, security, services, text};
 use crate::node::Node;
 use crate::runtime::{ContainerSpec, Resources, RuntimeError, Security};
-use crate::step::{Blocked, Crashes, FailedStart, containers_of};
+use crate::step::{Blocked, Crashes, FailedStart, container_named};
 use crate::volumes;
 use coracle_daemon::clock;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
@@ -24,11 +24,18 @@ impl Pods {
         node: &Node,
         (name, attempt, crashes): (&str, u32, Option<Crashes>),
     ) {
-        let container = pod.spec.as_ref().and_then(|spec| containers_of(spec).find(|one| one.name == name));
+        let container = pod.spec.as_ref().and_then(|spec| container_named(spec, name));
         let (Some(spec), Some(container)) = (pod.spec.as_ref(), container) else { return };
-        let made = match &self.ground {
-            None => Ok(bare(pod, container, attempt)),
-            Some(ground) => self.container_spec(ground, entry, pod, spec, container, attempt, node).await,
+        let container = &container;
+        let made = match (&self.ground, self.target(entry, spec, name).await) {
+            (_, Err(error)) => Err(error),
+            (None, Ok(target)) => Ok(ContainerSpec { target, ..bare(pod, container, attempt) }),
+            (Some(ground), Ok(target)) => {
+                // An ephemeral container may refer to what nobody did before.
+                ground.objects.hold(&entry.key, &crate::objects::references(spec));
+                let made = self.container_spec(ground, entry, pod, spec, container, attempt, node).await;
+                made.map(|made| ContainerSpec { target, ..made })
+            }
         };
         let made = match made {
             Ok(made) => made,
@@ -38,6 +45,19 @@ impl Pods {
             Ok(id) => self.started(entry, pod, node, container, (id, crashes)),
             Err(error) => self.not_started(entry, pod, name, (attempt, crashes), &error),
         }
+    }
+
+    /// The runtime's id of the container whose processes an ephemeral container wants to see.
+    async fn target(&self, entry: &Entry, spec: &PodSpec, name: &str) -> Result<Option<String>, ConfigError> {
+        let own = spec.ephemeral_containers.iter().flatten().find(|one| one.name == name);
+        let target = own.and_then(|own| own.target_container_name.clone()).filter(|name| !name.is_empty());
+        let Some(target) = target else { return Ok(None) };
+        let sandbox = self.runtime.sandbox(&entry.uid).await;
+        let sandbox = sandbox.map_err(|error| ConfigError::Impossible(chain(&error)))?;
+        let runs = sandbox.into_iter().flat_map(|sandbox| sandbox.containers);
+        let latest = runs.filter(|run| run.name == target).max_by_key(|run| run.attempt);
+        let none = || ConfigError::Impossible(format!("unable to find target container {target}"));
+        latest.map(|run| Some(run.id)).ok_or_else(none)
     }
 
     fn misconfigured(&self, entry: &Entry, pod: &Pod, name: &str, error: &ConfigError) {
@@ -188,6 +208,7 @@ fn bare(pod: &Pod, container: &Container, attempt: u32) -> ContainerSpec {
         stdin_once: container.stdin_once == Some(true),
         security: Security::default(),
         resources: Resources::default(),
+        target: None,
         log: PathBuf::new(),
         termination_log: PathBuf::new(),
     }

@@ -117,6 +117,8 @@ pub struct ContainerSpec {
     pub security: Security,
     /// What it may use.
     pub resources: Resources,
+    /// The runtime's id of a running container of the pod whose processes it sees and may trace.
+    pub target: Option<String>,
     /// Where its output goes, in CRI's log format.
     pub log: PathBuf,
     /// Where the container's last words go (`terminationMessagePath` is bound to this file).

@@ -138,7 +138,8 @@ fn recalled(pod: &Pod) -> Option<Sandbox> {
             state,
         })
     };
-    let all = [&status.init_container_statuses, &status.container_statuses];
+    let all =
+        [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
     let containers: Vec<Container> = all.into_iter().flatten().flatten().filter_map(container).collect();
     let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
     (!containers.is_empty()).then(|| Sandbox {

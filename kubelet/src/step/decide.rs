@@ -58,6 +58,7 @@ fn end(view: &View<'_>, decision: &mut Decision) {
         .inits()
         .filter(|one| !is_sidecar(one))
         .chain(&view.spec.containers)
+        .chain(&view.ephemeral)
         .filter(|one| view.is_running(&one.name))
         .collect();
     let last_sidecar = || view.inits().filter(|one| is_sidecar(one) && view.is_running(&one.name)).last();
@@ -132,6 +133,12 @@ fn run(view: &View<'_>, decision: &mut Decision) {
                 _ => decision.actions.push(Action::StartSandbox),
             }
             return;
+        }
+    }
+    // Before the others, so that they can help to find out why those do not start.
+    for container in &view.ephemeral {
+        if let Past::Never = view.past(&container.name) {
+            start(view, decision, container, None);
         }
     }
     if inits(view, decision) {

@@ -16,7 +16,7 @@ mod status;
 mod tests;
 mod view;
 
-pub use view::{View, containers_of, is_sidecar, phase_of};
+pub use view::{View, container_named, containers_of, ephemeral_of, is_sidecar, phase_of};
 
 use crate::runtime::Sandbox;
 use jiff::Timestamp;

@@ -23,6 +23,8 @@ pub fn of_pod(view: &View<'_>, decision: &Decision) -> PodStatus {
         view.inits().map(|one| of_container(view, decision, one, true)).collect();
     let main: Vec<ContainerStatus> =
         view.spec.containers.iter().map(|one| of_container(view, decision, one, false)).collect();
+    let ephemeral: Vec<ContainerStatus> =
+        view.ephemeral.iter().map(|one| of_ephemeral(view, decision, one)).collect();
     let phase = phase(view, &inits, &main);
     let exceeded = view.deadline_exceeded() && phase == "Failed";
     let host = view.observed.host.to_string();
@@ -39,6 +41,7 @@ pub fn of_pod(view: &View<'_>, decision: &Decision) -> PodStatus {
         observed_generation: generation,
         init_container_statuses: view.spec.init_containers.as_ref().map(|_| inits),
         container_statuses: Some(main),
+        ephemeral_container_statuses: view.spec.ephemeral_containers.as_ref().map(|_| ephemeral),
         reason: if exceeded { Some("DeadlineExceeded".to_owned()) } else { known.reason.clone() },
         message: if exceeded {
             Some("Pod was active on the node longer than the specified deadline".to_owned())
@@ -132,6 +135,12 @@ fn of_container(view: &View<'_>, decision: &Decision, container: &Container, ini
     }
 }
 
+/// As upstream, it is never ready, and nothing is said of what it may use.
+fn of_ephemeral(view: &View<'_>, decision: &Decision, container: &Container) -> ContainerStatus {
+    let status = of_container(view, decision, container, false);
+    ContainerStatus { ready: false, started: None, resources: None, allocated_resources: None, ..status }
+}
+
 fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
     let mounts = container.volume_mounts.as_ref()?;
     let status = |mount: &k8s_openapi::api::core::v1::VolumeMount| VolumeMountStatus {
@@ -200,6 +209,7 @@ fn without_run(
     let stays = view.terminating()
         || view.deadline_exceeded()
         || view.is_done(&container.name)
+        || view.is_ephemeral(&container.name)
         || (init && view.initialized());
     match was {
         Some(was) if stays => (was, last),

@@ -113,7 +113,11 @@ impl Case {
         };
         let actions = plan.actions.iter().map(words).collect::<Vec<_>>().join(", ");
         let status = &plan.status;
-        let all = [&status.init_container_statuses, &status.container_statuses];
+        let all = [
+            &status.init_container_statuses,
+            &status.container_statuses,
+            &status.ephemeral_container_statuses,
+        ];
         let states = all.into_iter().flatten().flatten().map(|container| {
             let state = container.state.clone().unwrap_or_default();
             let text = match (state.running, state.waiting, state.terminated) {
@@ -435,4 +439,61 @@ fn durations_are_written_as_go_writes_them() {
     for (seconds, expected) in [(10, "10s"), (80, "1m20s"), (300, "5m0s"), (3600, "1h0m0s")] {
         assert_eq!(go_duration(Duration::from_secs(seconds)), expected);
     }
+}
+
+#[test]
+fn an_ephemeral_container_starts_once_whatever_the_others_do_and_ends_with_its_pod() {
+    let debugged = |policy: &str| {
+        let ephemeral = json!([{ "name": "e", "image": "x", "targetContainerName": "a" }]);
+        let mut spec = one(policy);
+        spec["ephemeralContainers"] = ephemeral;
+        let ready = |memory: &mut Memory| {
+            memory.images.insert("e".to_owned(), Image::Ready { attempt: 0 });
+        };
+        case(spec).with(ready)
+    };
+    let rows = [
+        (debugged("Always").running("a", 0), "start e0", "Running: a0 runs, e0 ContainerCreating"),
+        (debugged("Always").running("a", 0).running("e", 0), "", "Running: a0 runs, e0 runs"),
+        // Neither its end nor its failure is followed by anything.
+        (debugged("Always").running("a", 0).exited("e", 0, 1, 950), "", "Running: a0 runs, e0 Error"),
+        // It does not keep its pod from ending, and ends with it.
+        (
+            debugged("Never").exited("a", 0, 0, 950).running("e", 0),
+            "stop e0 by 1030",
+            "Running: a0 Completed, e0 runs",
+        ),
+        (
+            debugged("Never").exited("a", 0, 0, 950).exited("e", 0, 137, 960),
+            "",
+            "Succeeded: a0 Completed, e0 Error",
+        ),
+        (
+            debugged("Always").running("a", 0).running("e", 0).deleting(5),
+            "stop a0 by 1005, stop e0 by 1005",
+            "Running: a0 runs, e0 runs",
+        ),
+    ];
+    for (case, actions, states) in rows {
+        assert_eq!(case.told(), (actions.to_owned(), states.to_owned()));
+    }
+    let before_inits = case(
+        json!({ "initContainers": [{ "name": "i", "image": "x" }], "containers": [{ "name": "a", "image": "x" }],
+        "ephemeralContainers": [{ "name": "e", "image": "x" }] }),
+    );
+    assert_eq!(before_inits.running("i", 0).told().0, "image e");
+}
+
+#[test]
+fn an_ephemeral_container_that_the_runtime_has_lost_is_not_started_again() {
+    let running = json!({ "name": "e", "image": "x", "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "running": { "startedAt": "1970-01-01T00:15:00Z" } } });
+    let mut spec = one("Always");
+    spec["ephemeralContainers"] = json!([{ "name": "e", "image": "x" }]);
+    let case = case(spec)
+        .running("a", 0)
+        .pod(|pod| pod["status"] = json!({ "ephemeralContainerStatuses": [running] }));
+    assert_eq!(case.told(), (String::new(), "Running: a0 runs, e0 ContainerStatusUnknown".to_owned()));
+    let status = case.plan().status.ephemeral_container_statuses.unwrap().remove(0);
+    assert_eq!((status.ready, status.started), (false, None));
 }

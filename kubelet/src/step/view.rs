@@ -16,6 +16,37 @@ pub fn containers_of(spec: &PodSpec) -> impl Iterator<Item = &Container> {
     spec.init_containers.iter().flatten().chain(&spec.containers)
 }
 
+/// Containers that were added to the pod while it ran. They start once, have no probes and no hooks, and are of no
+/// consequence to the pod; apart from that they are like any other.
+pub fn ephemeral_of(spec: &PodSpec) -> impl Iterator<Item = Container> + '_ {
+    spec.ephemeral_containers.iter().flatten().map(|own| Container {
+        name: own.name.clone(),
+        image: own.image.clone(),
+        image_pull_policy: own.image_pull_policy.clone(),
+        command: own.command.clone(),
+        args: own.args.clone(),
+        working_dir: own.working_dir.clone(),
+        env: own.env.clone(),
+        env_from: own.env_from.clone(),
+        resources: own.resources.clone(),
+        security_context: own.security_context.clone(),
+        volume_mounts: own.volume_mounts.clone(),
+        volume_devices: own.volume_devices.clone(),
+        stdin: own.stdin,
+        stdin_once: own.stdin_once,
+        tty: own.tty,
+        termination_message_path: own.termination_message_path.clone(),
+        termination_message_policy: own.termination_message_policy.clone(),
+        ..Container::default()
+    })
+}
+
+/// The container of that name, of whichever kind.
+pub fn container_named(spec: &PodSpec, name: &str) -> Option<Container> {
+    let own = containers_of(spec).find(|one| one.name == name).cloned();
+    own.or_else(|| ephemeral_of(spec).find(|one| one.name == name))
+}
+
 /// Whether an init container is one that runs as long as its pod.
 pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
@@ -55,6 +86,8 @@ pub struct View<'a> {
     pub spec: &'a PodSpec,
     pub memory: &'a Memory,
     pub now: Timestamp,
+    /// See [`ephemeral_of`].
+    pub ephemeral: Vec<Container>,
     runs: BTreeMap<&'a str, Vec<Run>>,
 }
 
@@ -92,7 +125,8 @@ impl<'a> View<'a> {
         for all in runs.values_mut() {
             all.sort_by_key(|run| run.attempt);
         }
-        Self { observed, spec, memory, now: observed.now, runs }
+        let ephemeral = ephemeral_of(spec).collect();
+        Self { observed, spec, memory, now: observed.now, ephemeral, runs }
     }
 
     pub fn pod(&self) -> &'a Pod {
@@ -131,7 +165,11 @@ impl<'a> View<'a> {
     /// What was last reported of a container.
     pub fn reported(&self, name: &str) -> Option<&'a ContainerStatus> {
         let status = self.known()?;
-        let all = [&status.init_container_statuses, &status.container_statuses];
+        let all = [
+            &status.init_container_statuses,
+            &status.container_statuses,
+            &status.ephemeral_container_statuses,
+        ];
         all.into_iter().flatten().flatten().find(|status| status.name == name)
     }
 
@@ -231,7 +269,11 @@ impl<'a> View<'a> {
     }
 
     pub fn any_running(&self) -> bool {
-        containers_of(self.spec).any(|container| self.is_running(&container.name))
+        containers_of(self.spec).chain(&self.ephemeral).any(|container| self.is_running(&container.name))
+    }
+
+    pub fn is_ephemeral(&self, name: &str) -> bool {
+        self.ephemeral.iter().any(|container| container.name == name)
     }
 
     /// What probes say of a running container; what was last reported of it, until they have spoken.

@@ -278,14 +278,7 @@ async fn running(runtime: &dyn Runtime, uid: &str, container: &str) -> Result<St
 
 /// A container of a pod, of whichever kind.
 fn spec_of(pod: &Pod, container: &str) -> Option<Container> {
-    let spec = pod.spec.as_ref()?;
-    let mut plain = spec.init_containers.iter().flatten().chain(&spec.containers);
-    let plain = plain.find(|known| known.name == container).cloned();
-    plain.or_else(|| {
-        let ephemeral = spec.ephemeral_containers.iter().flatten().find(|known| known.name == container)?;
-        let (name, tty) = (ephemeral.name.clone(), ephemeral.tty);
-        Some(Container { name, tty, ..Container::default() })
-    })
+    crate::step::container_named(pod.spec.as_ref()?, container)
 }
 
 /// The ports that a WebSocket client names in its query, alone or as lists.

@@ -137,6 +137,7 @@ impl World {
             stdin_once: false,
             security: Security::default(),
             resources: Resources::default(),
+            target: None,
             log: self.log(uid, name),
             termination_log: self.dir.join("last-words"),
         }

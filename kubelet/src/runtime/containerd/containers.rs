@@ -114,6 +114,7 @@ async fn create(
         user: &user,
         sandbox: held,
         host: &runtime.shared.host,
+        target: target(runtime, spec).await?,
         devices: &devices,
     };
     let runtime_spec = ground.spec().map_err(RuntimeError::Config)?;
@@ -131,6 +132,14 @@ async fn create(
     let request = CreateContainerRequest { container: Some(record) };
     let created = runtime.link().containers().create(request).await;
     created.map(drop).map_err(failed(format!("make the container {id}")))
+}
+
+/// The first process of the container whose processes are to be seen.
+async fn target(runtime: &Containerd, spec: &ContainerSpec) -> Result<Option<u32>, RuntimeError> {
+    let Some(target) = &spec.target else { return Ok(None) };
+    let task = records::task(runtime, target).await?.filter(running);
+    let ended = || RuntimeError::Config(format!("the target container {target} does not run"));
+    task.map(|task| Some(task.pid)).ok_or_else(ended)
 }
 
 /// The container's own writable layer over the image's.

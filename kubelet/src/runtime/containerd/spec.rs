@@ -45,6 +45,8 @@ pub struct Ground<'a> {
     pub sandbox: &'a Held,
     /// The machine.
     pub host: &'a Host,
+    /// The first process of the container whose processes it sees.
+    pub target: Option<u32>,
     /// The machine's device files; looked at for privileged containers.
     pub devices: &'a [Value],
 }
@@ -185,10 +187,13 @@ impl Ground<'_> {
         if !spec.host_ipc {
             join("ipc", "ipc");
         }
-        match (spec.host_pid, spec.share_pids) {
-            (true, _) => {}
-            (false, true) => join("pid", "pid"),
-            (false, false) => namespaces.push(json!({"type": "pid"})),
+        match (spec.host_pid, spec.share_pids, self.target) {
+            (true, ..) => {}
+            (false, true, _) => join("pid", "pid"),
+            (false, false, Some(target)) => {
+                namespaces.push(json!({"type": "pid", "path": format!("/proc/{target}/ns/pid")}));
+            }
+            (false, false, None) => namespaces.push(json!({"type": "pid"})),
         }
         if self.host.unified {
             namespaces.push(json!({"type": "cgroup"}));

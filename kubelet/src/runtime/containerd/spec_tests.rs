@@ -23,6 +23,7 @@ fn container() -> ContainerSpec {
         stdin_once: false,
         security: Security::default(),
         resources: Resources::default(),
+        target: None,
         log: PathBuf::from("/log"),
         termination_log: PathBuf::from("/last"),
     }
@@ -67,6 +68,7 @@ fn made(container: &ContainerSpec, sandbox: SandboxSpec) -> Result<Value, String
         user: &user,
         sandbox: &held,
         host: &host,
+        target: container.target.as_ref().map(|_| 7),
         devices: &[json!({"path": "/dev/x", "type": "c", "major": 1, "minor": 2})],
     };
     let spec = ground.spec()?;
@@ -187,4 +189,19 @@ fn a_further_process_differs_in_command_and_terminal_only() {
     assert_eq!(process["terminal"], true);
     assert_eq!(process["user"], spec["process"]["user"]);
     assert!(process["env"].as_array().unwrap().contains(&json!("TERM=xterm")));
+}
+
+#[test]
+fn a_target_shows_its_processes_unless_the_pod_shares_them_anyway() {
+    let container = ContainerSpec { target: Some("t".into()), ..container() };
+    let pids = |sandbox: SandboxSpec| {
+        let spec = made(&container, sandbox).unwrap();
+        let all = spec["linux"]["namespaces"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|one| one["type"] == "pid")
+    };
+    assert_eq!(pids(sandbox()).unwrap()["path"], "/proc/7/ns/pid");
+    let shared = pids(SandboxSpec { share_pids: true, ..sandbox() }).unwrap();
+    assert!(shared["path"].as_str().unwrap().ends_with("/pid"), "{shared}");
+    assert_ne!(shared["path"], "/proc/7/ns/pid");
+    assert_eq!(pids(SandboxSpec { host_pid: true, ..sandbox() }), None);
 }
