@@ -31,12 +31,12 @@ use ::http::{Request, Response};
 use admission::Admission;
 use aggregator::Aggregator;
 use anyhow::Context;
-use authentication::Authentication;
+use authentication::{Authentication, Peer};
 use authorization::Authorization;
 use axum::body::Body;
 use coracle_api::kinds;
 use coracle_daemon::Tasks;
-use coracle_daemon::tls::{self, ClientAuth, Identity};
+use coracle_daemon::tls::{self, Identity};
 use coracle_etcd::{Client, ClientTls, Kv};
 use endpoints::health::Health;
 use endpoints::metrics::Metrics;
@@ -129,7 +129,7 @@ impl Server {
 
     /// Answers one request of a client with that verified certificate (DER leaf).
     pub async fn answer(self: &Arc<Self>, peer: Option<Arc<[u8]>>, request: Request<Body>) -> Response<Body> {
-        http::pipeline::answer(self, &peer, request).await
+        http::pipeline::answer(self, &peer.map(Peer::client).unwrap_or_default(), request).await
     }
 }
 
@@ -147,8 +147,9 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     };
     let kv = Client::connect(&args.etcd_servers, files).await.context("cannot use --etcd-servers")?;
     let identity = Identity { cert: args.tls_cert_file.clone(), key: args.tls_private_key_file.clone() };
-    let clients = args.authentication.client_ca_file.as_deref().map(|ca| (ca, ClientAuth::Optional));
-    let config = tls::server(&identity, clients, &[b"h2", b"http/1.1"]).context("cannot set up TLS")?;
+    let clients = args.authentication.verifier().context("cannot verify clients")?;
+    let alpn: &[&[u8]] = &[b"h2", b"http/1.1"];
+    let config = tls::server_that_verifies(&identity, clients, alpn).context("cannot set up TLS")?;
     let server = Server::new(&args, Arc::new(kv), &tasks)?;
     for address in &args.bind_address {
         let at = SocketAddr::new(*address, args.secure_port);

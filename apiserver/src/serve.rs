@@ -2,7 +2,7 @@
 
 use crate::Server;
 use crate::http::lenient::Lenient;
-use crate::http::pipeline::{self, Peer};
+use crate::http::pipeline;
 use axum::body::Body;
 use coracle_daemon::Tasks;
 use http::Request;
@@ -56,7 +56,7 @@ async fn connection(server: Arc<Server>, stream: TcpStream, acceptor: TlsAccepto
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
     let certificates = stream.get_ref().1.peer_certificates();
-    let peer: Peer = certificates.and_then(|chain| chain.first()).map(|leaf| Arc::from(leaf.as_ref()));
+    let peer = server.authentication.peer(certificates.unwrap_or_default());
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let stream = Lenient::new(stream, http2);
     let service = service_fn(move |request: Request<Incoming>| {

@@ -10,7 +10,7 @@
 
 mod availability;
 mod groups;
-mod identity;
+pub mod identity;
 mod priorities;
 mod probe;
 mod proxy;
@@ -46,7 +46,7 @@ fn api_services() -> GroupResource {
     GroupResource::new(GROUP, PLURAL)
 }
 
-/// How this server shows itself to aggregated servers, and what they must know to believe it; kube-apiserver's flags.
+/// How this server shows itself to aggregated servers, named as kube-apiserver's flags.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct AggregatorArgs {
     /// PEM client certificate shown to aggregated servers.
@@ -55,12 +55,6 @@ pub struct AggregatorArgs {
     /// Its PEM private key.
     #[arg(long, requires = "proxy_client_cert_file")]
     pub proxy_client_key_file: Option<PathBuf>,
-    /// CA that signs it.
-    #[arg(long)]
-    pub requestheader_client_ca_file: Option<PathBuf>,
-    /// Common names of its certificates; any when empty.
-    #[arg(long, value_delimiter = ',')]
-    pub requestheader_allowed_names: Vec<String>,
 }
 
 /// What a remote server has told of its group version.

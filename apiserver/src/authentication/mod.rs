@@ -1,6 +1,7 @@
 //! Authentication: client certificate or bearer token in, a user out; the issuer of ServiceAccount tokens.
 //!
-//!     leaf certificate ─► certificate ─┐
+//!     front proxy's ────► front_proxy ─┐ (its headers say who)
+//!     leaf certificate ─► certificate ─┤
 //!     Bearer JWT ───────► service_account ├─► UserInfo (+ system:authenticated)
 //!     Bearer id.secret ─► bootstrap_token ┘
 //!     nothing ──────────► system:anonymous, where allowed
@@ -10,6 +11,7 @@
 
 mod bootstrap_token;
 mod certificate;
+mod front_proxy;
 mod jwt;
 mod keys;
 mod review;
@@ -18,12 +20,15 @@ mod service_account;
 mod tests;
 mod token_request;
 
+pub use front_proxy::Peer;
 pub use review::user_info;
 
 use crate::reader::{Objects, Reader};
 use crate::request::UserInfo;
 use coracle_api::status::Status;
+use front_proxy::FrontProxies;
 use keys::{SigningKey, VerifyingKey};
+use rustls::pki_types::CertificateDer;
 use service_account::{Refused, Verifier};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +39,12 @@ pub struct AuthenticationArgs {
     /// CA that signs client certificates.
     #[arg(long)]
     pub client_ca_file: Option<PathBuf>,
+    /// CA that signs front proxies' certificates: who shows one says in headers (X-Remote-User …) who asks.
+    #[arg(long)]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// Common names of those certificates; any when empty.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_allowed_names: Vec<String>,
     /// PEM public or private keys that verify ServiceAccount tokens.
     #[arg(long)]
     pub service_account_key_file: Vec<PathBuf>,
@@ -56,6 +67,7 @@ pub struct Authentication {
     reader: Arc<dyn Reader>,
     objects: Arc<dyn Objects>,
     anonymous: bool,
+    front_proxies: Option<FrontProxies>,
     issuer: String,
     /// What tokens for this server are meant for; never empty.
     audiences: Vec<String>,
@@ -91,6 +103,7 @@ impl Authentication {
             verifier: Verifier::new(public_keys.clone(), issuer.clone(), reader.clone(), objects.clone()),
             audiences: if given.is_empty() { vec![issuer.clone()] } else { given },
             anonymous: args.anonymous_auth,
+            front_proxies: FrontProxies::new(args)?,
             reader,
             objects,
             issuer,
@@ -99,17 +112,30 @@ impl Authentication {
         })
     }
 
-    /// The user behind a request: its verified peer certificate (DER leaf) or its headers (bearer token, impersonation
-    /// is handled after by [`crate::authorization`]).
+    /// Whose certificate a connection has shown, which TLS has verified.
+    #[must_use]
+    pub fn peer(&self, chain: &[CertificateDer<'_>]) -> Peer {
+        let Some(leaf) = chain.first().map(|leaf| Arc::from(leaf.as_ref())) else { return Peer::default() };
+        match &self.front_proxies {
+            None => Peer::client(leaf),
+            Some(proxies) => proxies.tell(leaf, chain),
+        }
+    }
+
+    /// The user behind a request: what a front proxy says, the peer's certificate, or its headers (bearer token;
+    /// impersonation is handled after by [`crate::authorization`]).
     ///
     /// # Errors
     /// 401 for bad credentials, or for none where anonymous is off.
-    pub async fn authenticate(
-        &self,
-        headers: &http::HeaderMap,
-        peer: Option<&[u8]>,
-    ) -> Result<UserInfo, Status> {
-        if let Some(user) = peer.and_then(certificate::user) {
+    pub async fn authenticate(&self, headers: &http::HeaderMap, peer: &Peer) -> Result<UserInfo, Status> {
+        let shown = peer.leaf.as_deref().and_then(certificate::user);
+        if let (Some(proxies), Some(proxy), true) = (&self.front_proxies, &shown, peer.is_front_proxy)
+            && proxies.allow(&proxy.name)
+            && let Some(user) = front_proxy::user(headers)
+        {
+            return Ok(authenticated(user));
+        }
+        if let Some(user) = shown.filter(|_| peer.is_client) {
             return Ok(authenticated(user));
         }
         if let Some(token) = bearer_token(headers) {
@@ -122,7 +148,7 @@ impl Authentication {
                 }
             };
         }
-        if peer.is_some() || !self.anonymous {
+        if peer.leaf.is_some() || !self.anonymous {
             return Err(Status::unauthorized());
         }
         Ok(UserInfo {

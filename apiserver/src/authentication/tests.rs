@@ -10,6 +10,8 @@ fn args(pem: &str) -> (AuthenticationArgs, tempfile::NamedTempFile) {
     file.write_all(pem.as_bytes()).expect("written");
     let args = AuthenticationArgs {
         client_ca_file: None,
+        requestheader_client_ca_file: None,
+        requestheader_allowed_names: Vec::new(),
         service_account_key_file: vec![file.path().to_owned()],
         service_account_signing_key_file: Some(file.path().to_owned()),
         service_account_issuer: "https://issuer".to_owned(),
@@ -66,7 +68,7 @@ async fn a_pods_token_names_its_account_pod_and_node() {
     )
     .await;
     assert_eq!(answer["spec"]["audiences"], json!(["https://issuer"]));
-    let user = authentication.authenticate(&headers(token(&answer)), None).await.expect("user");
+    let user = authentication.authenticate(&headers(token(&answer)), &Peer::default()).await.expect("user");
     assert_eq!(user.name, "system:serviceaccount:a:robot");
     assert_eq!(user.uid, "u1");
     assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"]);
@@ -82,10 +84,14 @@ async fn a_token_dies_with_what_it_is_bound_to() {
         let authentication = authentication(&fake);
         let answer = issue(&authentication, bound.clone()).await;
         fake.remove("", plural, "a", name);
-        let refused = authentication.authenticate(&headers(token(&answer)), None).await.expect_err(plural);
+        let refused =
+            authentication.authenticate(&headers(token(&answer)), &Peer::default()).await.expect_err(plural);
         assert_eq!(refused, Status::unauthorized());
         fake.put("", plural, json!({"metadata": {"namespace": "a", "name": name, "uid": "made again"}}));
-        assert!(authentication.authenticate(&headers(token(&answer)), None).await.is_err(), "{plural}");
+        assert!(
+            authentication.authenticate(&headers(token(&answer)), &Peer::default()).await.is_err(),
+            "{plural}"
+        );
     }
 }
 
@@ -94,15 +100,18 @@ async fn forged_and_foreign_tokens_are_refused() {
     let fake = world();
     let (ours, theirs) = (authentication(&fake), authentication(&fake));
     let answer = issue(&theirs, json!({})).await;
-    assert!(ours.authenticate(&headers(token(&answer)), None).await.is_err(), "another key");
+    assert!(ours.authenticate(&headers(token(&answer)), &Peer::default()).await.is_err(), "another key");
     let answer = issue(&ours, json!({"audiences": ["vault"]})).await;
-    assert!(ours.authenticate(&headers(token(&answer)), None).await.is_err(), "another audience");
+    assert!(ours.authenticate(&headers(token(&answer)), &Peer::default()).await.is_err(), "another audience");
     let answer = issue(&ours, json!({})).await;
     let parts: Vec<&str> = token(&answer).split('.').collect();
     let none = format!("eyJhbGciOiJub25lIn0.{}.", parts[1]);
     for bad in [none.as_str(), "", "a.b.c", "a.b", &format!("{}.{}.{}", parts[0], parts[1], "AAAA")] {
         if !bad.is_empty() {
-            assert_eq!(ours.authenticate(&headers(bad), None).await.expect_err(bad), Status::unauthorized());
+            assert_eq!(
+                ours.authenticate(&headers(bad), &Peer::default()).await.expect_err(bad),
+                Status::unauthorized()
+            );
         }
     }
 }
@@ -150,12 +159,18 @@ async fn a_request_is_checked_before_a_token_is_issued() {
 async fn nobody_is_anonymous_and_bad_credentials_are_not() {
     let fake = world();
     let authentication = authentication(&fake);
-    let user = authentication.authenticate(&http::HeaderMap::new(), None).await.expect("anonymous");
+    let user =
+        authentication.authenticate(&http::HeaderMap::new(), &Peer::default()).await.expect("anonymous");
     assert_eq!(
         (user.name.as_str(), user.groups),
         ("system:anonymous", vec!["system:unauthenticated".to_owned()])
     );
-    assert!(authentication.authenticate(&http::HeaderMap::new(), Some(b"junk")).await.is_err());
+    assert!(
+        authentication
+            .authenticate(&http::HeaderMap::new(), &Peer::client(Arc::from(*b"junk")))
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -232,6 +247,10 @@ async fn times_and_issuer_are_checked_on_every_use() {
     ];
     for (at, (change, allowed)) in cases.into_iter().enumerate() {
         let token = claims(change);
-        assert_eq!(authentication.authenticate(&headers(&token), None).await.is_ok(), allowed, "case {at}");
+        assert_eq!(
+            authentication.authenticate(&headers(&token), &Peer::default()).await.is_ok(),
+            allowed,
+            "case {at}"
+        );
     }
 }

@@ -4,6 +4,7 @@ use super::request_info::{self, Pairs};
 use super::{negotiate, respond};
 use crate::Server;
 use crate::aggregator::Route;
+use crate::authentication::Peer;
 use crate::endpoints;
 use crate::registry::Call;
 use crate::request::{RequestInfo, UserInfo};
@@ -29,9 +30,6 @@ const TIME_MAX: Duration = Duration::from_secs(60);
 /// How long the first requests wait for the caches.
 const LOAD_MAX: Duration = Duration::from_secs(10);
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
-
-/// A connection's verified client certificate (DER leaf).
-pub type Peer = Option<Arc<[u8]>>;
 
 fn text(headers: &HeaderMap, name: HeaderName) -> &str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
@@ -88,7 +86,7 @@ async fn handle(
     if tokio::time::timeout(LOAD_MAX, server.store.loaded()).await.is_err() {
         return Err(Status::unavailable("the server has not read its store yet; please try again"));
     }
-    let user = server.authentication.authenticate(request.headers(), peer.as_deref()).await?;
+    let user = server.authentication.authenticate(request.headers(), peer).await?;
     let user = server.authorization.impersonated(user, request.headers())?;
     server.authorization.authorize(&user, &info)?;
     if let Some(route) = server.aggregator.route(&info.path) {

@@ -20,7 +20,8 @@ fn first<'a>(query: &'a Pairs, name: &str) -> &'a str {
 }
 
 /// `%xx` decoded; as sent where that is no text.
-fn unescaped(path: &str) -> String {
+#[must_use]
+pub fn unescaped(path: &str) -> String {
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let [byte, tail @ ..] = rest {

@@ -4,6 +4,7 @@ mod aggregation;
 mod answers;
 mod customs;
 mod first;
+mod front_proxy;
 mod owners;
 mod webhooks;
 

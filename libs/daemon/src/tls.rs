@@ -5,6 +5,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,18 +102,42 @@ pub fn server(
     clients: Option<(&Path, ClientAuth)>,
     alpn: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, TlsError> {
+    let clients = clients.map(|(ca, auth)| client_verifier(&[ca], auth)).transpose()?;
+    server_that_verifies(identity, clients, alpn)
+}
+
+/// What tells clients' certificates of any of these CAs from others.
+///
+/// # Errors
+/// A file cannot be read, or there is no CA.
+pub fn client_verifier(
+    authorities: &[&Path],
+    auth: ClientAuth,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut store = RootCertStore::empty();
+    for path in authorities {
+        store.extend(roots(path)?.roots);
+    }
+    let verifier = WebPkiClientVerifier::builder(Arc::new(store));
+    let verifier = if auth == ClientAuth::Optional { verifier.allow_unauthenticated() } else { verifier };
+    let path = authorities.first().map(|path| (*path).to_owned()).unwrap_or_default();
+    verifier.build().map_err(|source| TlsError::Verifier { path, source })
+}
+
+/// A server's configuration with clients verified by `clients`; see [`server`].
+///
+/// # Errors
+/// A file cannot be read, or certificate and key do not fit.
+pub fn server_that_verifies(
+    identity: &Identity,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, TlsError> {
     let (chain, key) = identity.read()?;
     let builder = ServerConfig::builder();
     let builder = match clients {
         None => builder.with_no_client_auth(),
-        Some((ca, auth)) => {
-            let verifier = WebPkiClientVerifier::builder(Arc::new(roots(ca)?));
-            let verifier =
-                if auth == ClientAuth::Optional { verifier.allow_unauthenticated() } else { verifier };
-            let verifier =
-                verifier.build().map_err(|source| TlsError::Verifier { path: ca.to_owned(), source })?;
-            builder.with_client_cert_verifier(verifier)
-        }
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
     };
     let mut config = builder
         .with_single_cert(chain, key)

@@ -1,0 +1,124 @@
+//! Front proxies: servers whose certificate is of a CA of its own, and who say in headers for whom they ask.
+//!
+//! Invariants: the headers of anybody else say nothing; a certificate of that CA alone makes nobody a user.
+
+use super::AuthenticationArgs;
+use crate::aggregator::identity;
+use crate::request::UserInfo;
+use anyhow::Context;
+use coracle_daemon::clock;
+use coracle_daemon::tls::{ClientAuth, TlsError, client_verifier};
+use http::HeaderMap;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a connection's other end has shown.
+#[derive(Clone, Default)]
+pub struct Peer {
+    /// Its certificate (DER).
+    pub(super) leaf: Option<Arc<[u8]>>,
+    /// It is of the clients' CA.
+    pub(super) is_client: bool,
+    /// It is of the front proxies' CA.
+    pub(super) is_front_proxy: bool,
+}
+
+impl Peer {
+    /// A client with this verified certificate.
+    #[must_use]
+    pub fn client(leaf: Arc<[u8]>) -> Self {
+        Self { leaf: Some(leaf), is_client: true, is_front_proxy: false }
+    }
+}
+
+impl AuthenticationArgs {
+    /// What verifies the certificates of connections; `None` where none is asked for.
+    ///
+    /// # Errors
+    /// A file is missing or unusable.
+    pub fn verifier(&self) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+        let files = [&self.client_ca_file, &self.requestheader_client_ca_file];
+        let authorities: Vec<&Path> = files.into_iter().flatten().map(AsRef::as_ref).collect();
+        if authorities.is_empty() {
+            return Ok(None);
+        }
+        client_verifier(&authorities, ClientAuth::Optional).map(Some)
+    }
+}
+
+/// Tells front proxies from clients.
+pub(super) struct FrontProxies {
+    own: Arc<dyn ClientCertVerifier>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+    /// Common names; any when empty.
+    names: Vec<String>,
+}
+
+impl FrontProxies {
+    /// `None` where there is no CA of front proxies.
+    pub fn new(args: &AuthenticationArgs) -> anyhow::Result<Option<Self>> {
+        let Some(own) = &args.requestheader_client_ca_file else { return Ok(None) };
+        let of = |path: &Path| client_verifier(&[path], ClientAuth::Required);
+        let own = of(own).context("cannot use --requestheader-client-ca-file")?;
+        let clients = args.client_ca_file.as_deref().map(of).transpose();
+        let clients = clients.context("cannot use --client-ca-file")?;
+        Ok(Some(Self { own, clients, names: args.requestheader_allowed_names.clone() }))
+    }
+
+    /// Whose certificate it is; it is of one of both CAs, or of both.
+    pub fn tell(&self, leaf: Arc<[u8]>, chain: &[CertificateDer<'_>]) -> Peer {
+        let seconds = u64::try_from(clock::now().as_second()).unwrap_or(0);
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let signed = |by: &Arc<dyn ClientCertVerifier>| match chain {
+            [leaf, rest @ ..] => by.verify_client_cert(leaf, rest, now).is_ok(),
+            [] => false,
+        };
+        let is_client = self.clients.as_ref().is_some_and(signed);
+        Peer { leaf: Some(leaf), is_client, is_front_proxy: signed(&self.own) }
+    }
+
+    /// Whether the front proxy of that common name is believed.
+    pub fn allow(&self, name: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|allowed| allowed == name)
+    }
+}
+
+/// For whom a front proxy asks; `None` when it does not say.
+pub(super) fn user(headers: &HeaderMap) -> Option<UserInfo> {
+    let all = |name: &str| -> Vec<String> {
+        let values = headers.get_all(name).iter();
+        values.filter_map(|value| String::from_utf8(value.as_bytes().to_vec()).ok()).collect()
+    };
+    let name = all(identity::USER).into_iter().find(|name| !name.is_empty())?;
+    let uid = all(identity::UID).into_iter().next().unwrap_or_default();
+    let mut user = UserInfo { name, uid, groups: all(identity::GROUP), ..UserInfo::default() };
+    for name in headers.keys() {
+        if let Some(key) = identity::extra(name) {
+            user.extra.entry(key).or_default().extend(all(name.as_str()));
+        }
+    }
+    Some(user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_read_as_they_are_written() {
+        let user = UserInfo {
+            name: "jané".to_owned(),
+            uid: "7".to_owned(),
+            groups: vec!["a".to_owned(), "b".to_owned()],
+            extra: [("example.org/a%b".to_owned(), vec!["1".to_owned(), "2".to_owned()])].into(),
+        };
+        let mut headers = HeaderMap::new();
+        identity::set(&mut headers, &user).expect("set");
+        assert_eq!(super::user(&headers), Some(user));
+        headers.remove(identity::USER);
+        assert_eq!(super::user(&headers), None);
+    }
+}
