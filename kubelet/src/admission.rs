@@ -9,7 +9,7 @@ use coracle_client::placement::{NodeTerms, tolerates};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Why a pod is turned away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ struct Held {
     pods: HashMap<String, (String, Requests)>,
     /// Sums and numbers of pods, by node.
     nodes: HashMap<String, (Requests, i64)>,
+    /// Pods that would hold more than there is now.
+    deferred: BTreeSet<String>,
 }
 
 /// Millicores and bytes.
@@ -71,9 +73,43 @@ impl Admission {
         Ok(())
     }
 
+    /// Lets a pod that is in hold what its spec asks for now, or tells whether it ever can, and why not.
+    pub fn resize(&self, uid: &str, pod: &Pod, node: &Node) -> Result<(), (&'static str, String)> {
+        let mut held = self.held.lock();
+        let asked = pod.spec.as_ref().map(requests).unwrap_or_default();
+        let around = node.surroundings();
+        for (name, asked, capacity) in
+            [("memory", asked.memory, around.memory_bytes), ("cpu", asked.cpu, around.cpu_millis)]
+        {
+            if asked > capacity {
+                let message = format!(
+                    "Node didn't have enough capacity: {name}, requested: {asked}, capacity: {capacity}"
+                );
+                return Err(("Infeasible", message));
+            }
+        }
+        let own = held.pods.get(uid).map(|(_, own)| *own).unwrap_or_default();
+        let (used, pods) = held.nodes.get(&node.name).copied().unwrap_or_default();
+        let used = used.each(own, i64::saturating_sub);
+        if let Err(refusal) = fits(asked, used, pods - 1, node) {
+            held.deferred.insert(uid.to_owned());
+            return Err(("Deferred", refusal.message));
+        }
+        let (sum, _) = held.nodes.entry(node.name.clone()).or_default();
+        *sum = used.each(asked, i64::saturating_add);
+        held.pods.insert(uid.to_owned(), (node.name.clone(), asked));
+        Ok(())
+    }
+
+    /// Those who wait for room, who should ask again now.
+    pub fn deferred(&self) -> Vec<String> {
+        std::mem::take(&mut self.held.lock().deferred).into_iter().collect()
+    }
+
     /// The pod holds nothing any more.
     pub fn release(&self, uid: &str) {
         let mut held = self.held.lock();
+        held.deferred.remove(uid);
         let Some((node, asked)) = held.pods.remove(uid) else { return };
         if let Some((sum, pods)) = held.nodes.get_mut(&node) {
             *sum = sum.each(asked, i64::saturating_sub);
@@ -237,5 +273,23 @@ mod tests {
             let found = wanted(&pod(&spec).spec.unwrap(), &shown);
             assert_eq!(reason(found), expected);
         }
+    }
+
+    #[test]
+    fn a_resize_waits_for_room_or_can_never_be() {
+        let (admission, node) = (Admission::default(), node(2, 9));
+        for uid in ["a", "b"] {
+            assert_eq!(admission.admit(uid, &asking("1"), &node, None), Ok(()));
+        }
+        let refused = |cpu: &str| admission.resize("a", &asking(cpu), &node);
+        let words = "Node didn't have enough capacity: cpu, requested: 3000, capacity: 2000";
+        assert_eq!(refused("3"), Err(("Infeasible", words.to_owned())));
+        let words = "Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000";
+        assert_eq!(refused("1500m"), Err(("Deferred", words.to_owned())));
+        admission.release("b");
+        assert_eq!(admission.deferred(), ["a"]);
+        assert_eq!(refused("1500m"), Ok(()));
+        assert!(admission.deferred().is_empty());
+        assert!(admission.admit("c", &asking("600m"), &node, None).is_err(), "it holds more now");
     }
 }

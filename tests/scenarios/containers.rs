@@ -88,6 +88,44 @@ pub fn debug(cluster: &Cluster) -> Result<()> {
     cluster.expect("delete pod ship --grace-period=1", "deleted")
 }
 
+/// `kubectl patch --subresource resize`: other limits for a container that runs.
+pub fn resize(cluster: &Cluster) -> Result<()> {
+    cluster.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: sail}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  - name: a\n    \
+         image: busybox\n    command: [sleep, '3600']\n    \
+         resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}]\n    \
+         resources: {requests: {cpu: 50m, memory: 16Mi}, limits: {cpu: 200m, memory: 64Mi}}\n",
+    )?;
+    cluster.tells("wait pod sail --for=condition=Ready --timeout=60s")?;
+    let patch = |kind: &str, name: &str, amount: &str| {
+        let resources = format!(r#"{{"{kind}":{{"{name}":"{amount}"}}}}"#);
+        let spec = format!(r#"{{"spec":{{"containers":[{{"name":"a","resources":{resources}}}]}}}}"#);
+        cluster.tells(&format!("patch pod sail --subresource resize --patch '{spec}'"))
+    };
+    let shows = |what: &str, path: &str, wanted: &str| {
+        cluster.until(what, Deadline::seconds(30), |cluster| {
+            Ok(cluster.tells(&format!("get pod sail -o jsonpath={{.status.{path}}}"))? == wanted)
+        })
+    };
+    patch("limits", "cpu", "400m")?;
+    shows("that it runs with more", "containerStatuses[0].resources.limits.cpu", "400m")?;
+    let quota = "exec sail -- sh -c 'cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us || cat /sys/fs/cgroup/cpu.max'";
+    cluster.expect(quota, "40000")?;
+    shows("that nothing was restarted", "containerStatuses[0].restartCount", "0")?;
+    patch("limits", "memory", "96Mi")?;
+    shows("that it starts anew", "containerStatuses[0].restartCount", "1")?;
+    shows("that it runs with more memory", "containerStatuses[0].resources.limits.memory", "96Mi")?;
+    patch("limits", "cpu", "9k")?;
+    patch("requests", "cpu", "9k")?;
+    let reason = "conditions[?(@.type==\"PodResizePending\")].reason";
+    shows("that this is too much", reason, "Infeasible")?;
+    shows("that it holds what it held", "containerStatuses[0].allocatedResources.cpu", "50m")?;
+    patch("requests", "cpu", "50m")?;
+    patch("limits", "cpu", "400m")?;
+    shows("that nothing is pending", reason, "")?;
+    cluster.expect("delete pod sail", "deleted")
+}
+
 pub fn probes(cluster: &Cluster) -> Result<()> {
     cluster.apply(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: patient}\nspec:\n  containers:\n  - name: a\n    image: busybox\n    \

@@ -92,6 +92,7 @@ fn containers() -> Group {
             ("a_rollout_replaces_containers_without_a_gap", containers::rollout),
             ("logs_exec_and_port_forward_reach_containers", containers::streams),
             ("kubectl_debug_adds_a_container_to_a_pod_that_runs", containers::debug),
+            ("a_pod_is_resized_in_place", containers::resize),
             ("probes_and_restarts_follow_the_containers_health", containers::probes),
             ("configuration_and_secrets_are_files_and_variables", containers::configuration),
             ("a_claim_gets_a_folder_that_goes_with_it", containers::claims),

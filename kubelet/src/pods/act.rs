@@ -46,6 +46,7 @@ impl Pods {
             Action::Stop { name, id, deadline, why } => {
                 self.stop(entry, pod, node, (name, id), deadline, why).await;
             }
+            Action::Resize { changes } => self.resize(entry, pod, node, changes).await,
             Action::RemoveContainer { name, attempt, id } => {
                 if let Err(error) = self.runtime.remove_container(&id).await {
                     tracing::warn!(id, error = chain(&error), "container not removed");
@@ -69,6 +70,7 @@ impl Pods {
         memory.health.remove(id);
         memory.stopping.remove(id);
         memory.restarting.remove(id);
+        memory.resources.remove(id);
         drop(memory);
         if let Some(ground) = &self.ground {
             for file in
@@ -251,10 +253,11 @@ impl Pods {
         memory.hooks.clear();
         memory.health.clear();
         memory.restarting.clear();
+        memory.resources.clear();
+        memory.resize = None;
         drop(memory);
         if super::report::is_over(pod) {
-            self.addresses.release(&entry.uid);
-            self.admission.release(&entry.uid);
+            self.release(&entry.uid);
         }
     }
 

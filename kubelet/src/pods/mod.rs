@@ -15,6 +15,7 @@ mod hooks;
 mod images;
 mod probing;
 mod report;
+mod resize;
 mod start;
 mod teardown;
 

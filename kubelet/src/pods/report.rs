@@ -115,8 +115,7 @@ impl Pods {
     /// The last word: the object goes, if it is still this one.
     pub(super) async fn finish(&self, entry: &Arc<Entry>, pod: &Pod) -> Result<(), ReconcileError> {
         self.clean(entry, true).await?;
-        self.addresses.release(&entry.uid);
-        self.admission.release(&entry.uid);
+        self.release(&entry.uid);
         if std::mem::replace(&mut entry.work.lock().deleted, true) {
             return Ok(());
         }
@@ -190,10 +189,26 @@ fn difference(known: &PodStatus, status: &PodStatus) -> Result<Value, kube::Erro
     }
     for (key, value) in std::mem::take(new) {
         if old.get(&key) != Some(&value) {
-            patch.insert(key, with_nulls(value));
+            let gone = dropped(old.get(&key), &value);
+            let mut value = with_nulls(value);
+            if let Value::Array(items) = &mut value {
+                items.extend(gone);
+            }
+            patch.insert(key, value);
         }
     }
     Ok(Value::Object(patch))
+}
+
+/// Conditions are merged one by one: those that are not there any more must be taken away.
+fn dropped(old: Option<&Value>, new: &Value) -> Vec<Value> {
+    let kinds = |value: Option<&Value>| -> Vec<Value> {
+        let items = value.and_then(Value::as_array).into_iter().flatten();
+        items.filter(|one| one["type"].is_string()).map(|one| one["type"].clone()).collect()
+    };
+    let left = kinds(Some(new));
+    let gone = kinds(old).into_iter().filter(|kind| !left.contains(kind));
+    gone.map(|kind| json!({ "type": kind, "$patch": "delete" })).collect()
 }
 
 /// Conditions are merged one by one: what a condition no longer says must be told.
@@ -222,11 +237,12 @@ mod tests {
     fn only_what_changed_is_sent() {
         let status = |value: Value| serde_json::from_value::<PodStatus>(value).unwrap();
         let known = status(json!({ "phase": "Pending", "hostIP": "1.1.1.1", "reason": "x",
-            "conditions": [{ "type": "Ready", "status": "False", "reason": "r" }] }));
+            "conditions": [{ "type": "Ready", "status": "False", "reason": "r" }, { "type": "Gone", "status": "True" }] }));
         let now = status(json!({ "phase": "Running", "hostIP": "1.1.1.1",
             "conditions": [{ "type": "Ready", "status": "True" }] }));
         let expected = json!({ "phase": "Running", "reason": null, "conditions": [
-            { "type": "Ready", "status": "True", "reason": null, "message": null, "lastProbeTime": null } ] });
+            { "type": "Ready", "status": "True", "reason": null, "message": null, "lastProbeTime": null },
+            { "type": "Gone", "$patch": "delete" } ] });
         assert_eq!(difference(&known, &now).unwrap(), expected);
     }
 }

@@ -5,7 +5,7 @@ use super::{Entry, Ground, Pods, chain};
 use crate::launch::{ConfigError, env, expand, limits, names, security, services, text};
 use crate::node::Node;
 use crate::runtime::{ContainerSpec, Resources, RuntimeError, Security};
-use crate::step::{Blocked, Crashes, FailedStart, container_named};
+use crate::step::{Blocked, Crashes, FailedStart, container_named, wanted};
 use crate::volumes;
 use coracle_daemon::clock;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
@@ -91,6 +91,7 @@ impl Pods {
             let mut memory = entry.memory.lock();
             memory.blocked.remove(name);
             memory.failed_starts.remove(name);
+            memory.resources.insert(id.clone(), wanted(container));
             if let Some(crashes) = crashes {
                 memory.crashes.insert(name.to_owned(), crashes);
             }

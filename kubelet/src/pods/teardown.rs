@@ -117,8 +117,7 @@ impl Pods {
             })?;
         }
         self.clean(entry, true).await?;
-        self.addresses.release(&entry.uid);
-        self.admission.release(&entry.uid);
+        self.release(&entry.uid);
         self.entries.forget(entry);
         Ok(())
     }

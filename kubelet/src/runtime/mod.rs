@@ -315,12 +315,14 @@ pub trait Runtime: Send + Sync + 'static {
     async fn images(&self) -> Result<Vec<Image>, RuntimeError>;
     /// Fetches an image.
     async fn pull(&self, name: &str, auth: Option<&RegistryAuth>) -> Result<Image, RuntimeError>;
-    /// Makes the pod's network and cgroup.
+    /// Makes the pod's network and cgroup; where they are there, sets the cgroup's limits.
     async fn start_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError>;
     /// Removes the pod's network, cgroup and all of its containers, which have ended or are killed.
     async fn remove_sandbox(&self, uid: &str) -> Result<(), RuntimeError>;
     /// Makes and starts a container; returns its id. The same pod, name and attempt is the same container.
     async fn start_container(&self, spec: &ContainerSpec) -> Result<String, RuntimeError>;
+    /// Gives a running container other limits.
+    async fn update_container(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError>;
     /// Asks with SIGTERM (or the image's stop signal), then kills after `grace`; returns once it has ended.
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), RuntimeError>;
     /// Forgets a container that has ended.

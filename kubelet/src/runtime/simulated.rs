@@ -5,8 +5,8 @@
 //! pods' statuses. One lock and one map serve any number of nodes; one task ends what was told to stop.
 
 use super::{
-    Changed, Container, ContainerSpec, Exec, ExecSpec, Image, RegistryAuth, Runtime, RuntimeError, Sandbox,
-    SandboxSpec, State,
+    Changed, Container, ContainerSpec, Exec, ExecSpec, Image, RegistryAuth, Resources, Runtime, RuntimeError,
+    Sandbox, SandboxSpec, State,
 };
 use crate::step::{is_sidecar, phase_of};
 use async_trait::async_trait;
@@ -232,6 +232,10 @@ impl Runtime for Simulated {
             });
         }
         Ok(id)
+    }
+
+    async fn update_container(&self, _: &str, _: &Resources) -> Result<(), RuntimeError> {
+        Ok(())
     }
 
     async fn stop_container(&self, id: &str, _: Duration) -> Result<(), RuntimeError> {

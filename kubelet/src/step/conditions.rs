@@ -1,8 +1,11 @@
 //! A pod's conditions, with the reasons and messages that upstream gives them.
 
-use super::seconds;
 use super::view::{View, is_sidecar};
+use super::{resize, seconds};
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
+
+/// These are there only as long as they hold.
+const RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// What a condition says.
 struct Claim {
@@ -44,7 +47,10 @@ pub fn of(
     if !before.iter().any(|condition| condition.type_ == "PodScheduled") {
         claims.push(Claim::holds("PodScheduled"));
     }
-    let ours = |kind: &str| claims.iter().any(|claim| claim.kind == kind);
+    if let Some((kind, reason, message)) = resize::condition(view) {
+        claims.push(Claim { kind, holds: true, reason, message });
+    }
+    let ours = |kind: &str| RESIZE.contains(&kind) || claims.iter().any(|claim| claim.kind == kind);
     let others = before.iter().filter(|condition| !ours(&condition.type_)).cloned();
     let mut all: Vec<PodCondition> = claims.iter().map(|claim| condition(view, claim, before)).collect();
     all.extend(others);

@@ -1,5 +1,6 @@
 //! What to do next with a pod: run it, or end it.
 
+use super::resize;
 use super::view::{Past, Run, View, is_sidecar};
 use super::{
     Action, BACK_OFF_FIRST, BACK_OFF_MOST, Crashes, Image, PULL_ERROR_SHOWN, Stop, Volumes, go_duration,
@@ -42,6 +43,7 @@ pub fn decide(view: &View<'_>) -> Decision {
         decision.look_again(deadline);
     }
     run(view, &mut decision);
+    resize(view, &mut decision);
     forget_old_runs(view, &mut decision);
     decision
 }
@@ -149,6 +151,21 @@ fn run(view: &View<'_>, decision: &mut Decision) {
             }
             main(view, decision, container);
         }
+    }
+}
+
+/// Gives running containers the limits that their spec has now.
+fn resize(view: &View<'_>, decision: &mut Decision) {
+    let mut changes = resize::changes(view);
+    // Those that are being stopped start with what they should have.
+    changes.retain(|change| !view.memory.stopping.contains_key(&change.id));
+    if changes.is_empty() {
+        return;
+    }
+    match resize::due(view) {
+        Ok(()) => decision.actions.push(Action::Resize { changes }),
+        Err(Some(at)) => decision.look_again(at),
+        Err(None) => {}
     }
 }
 

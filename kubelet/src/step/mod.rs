@@ -11,16 +11,18 @@
 
 mod conditions;
 mod decide;
+mod resize;
 mod status;
 #[cfg(test)]
 mod tests;
 mod view;
 
+pub use resize::{Change, Held, wanted};
 pub use view::{View, container_named, containers_of, ephemeral_of, is_sidecar, phase_of};
 
 use crate::runtime::Sandbox;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -83,6 +85,10 @@ pub struct Memory {
     pub hooks: BTreeSet<String>,
     /// Findings of probes, by container id.
     pub health: BTreeMap<String, Health>,
+    /// What containers run with, by id.
+    pub resources: BTreeMap<String, ResourceRequirements>,
+    /// Why a resize is not done.
+    pub resize: Option<Held>,
 }
 
 /// A thing to be tried again, not before a time.
@@ -204,6 +210,11 @@ pub enum Action {
         deadline: Timestamp,
         /// For the event.
         why: Stop,
+    },
+    /// Give running containers other limits.
+    Resize {
+        /// Which.
+        changes: Vec<Change>,
     },
     /// Forget an old run.
     RemoveContainer {

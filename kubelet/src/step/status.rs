@@ -2,7 +2,7 @@
 
 use super::decide::Decision;
 use super::view::{Past, Run, View, is_sidecar};
-use super::{conditions, is_over, seconds};
+use super::{Held, conditions, is_over, resize, seconds};
 use crate::runtime::State;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
@@ -111,7 +111,14 @@ fn of_container(view: &View<'_>, decision: &Decision, container: &Container, ini
     let count = latest.map(|run| i32::try_from(run.attempt).unwrap_or(i32::MAX));
     let with_container = view.runs(name).iter().rev().find(|run| run.id.is_some());
     let image = with_container.map(|run| run.image.clone()).filter(|image| !image.is_empty());
-    let requests = container.resources.as_ref().and_then(|resources| resources.requests.clone());
+    let running = match view.here(name) {
+        Past::Running(run) => Some(resize::actual(view, container, run)),
+        _ => None,
+    };
+    // What was granted: the spec's, unless that waits.
+    let held = matches!(&view.memory.resize, Some(Held::Pending { .. }));
+    let granted = if held { running.clone() } else { container.resources.clone() };
+    let given = container.resources.is_some();
     ContainerStatus {
         name: name.to_owned(),
         image: image.or_else(|| container.image.clone()).unwrap_or_default(),
@@ -126,8 +133,8 @@ fn of_container(view: &View<'_>, decision: &Decision, container: &Container, ini
         ready,
         started: Some(started),
         restart_count: count.or_else(|| known.map(|known| known.restart_count)).unwrap_or(0),
-        resources: state.running.as_ref().and_then(|_| container.resources.clone()),
-        allocated_resources: state.running.as_ref().and(requests),
+        allocated_resources: running.as_ref().and(granted).and_then(|granted| granted.requests),
+        resources: running.filter(|_| given),
         volume_mounts: mounts(container),
         state: Some(state),
         last_state: Some(last.unwrap_or_default()),

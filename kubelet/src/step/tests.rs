@@ -9,7 +9,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 /// A situation: at second 1000, with all files and images in place.
-struct Case {
+pub(super) struct Case {
     pod: Value,
     containers: Vec<Container>,
     sandbox: bool,
@@ -17,7 +17,7 @@ struct Case {
     now: i64,
 }
 
-fn case(spec: impl Into<Value>) -> Case {
+pub(super) fn case(spec: impl Into<Value>) -> Case {
     let spec = spec.into();
     let mut memory = Memory { volumes: Volumes::Ready, ..Memory::default() };
     for name in ["a", "b", "i", "j", "s"] {
@@ -36,7 +36,7 @@ fn two() -> Value {
     json!({ "containers": [{ "name": "a", "image": "x" }, { "name": "b", "image": "x" }] })
 }
 
-fn one(policy: &str) -> Value {
+pub(super) fn one(policy: &str) -> Value {
     json!({ "restartPolicy": policy, "containers": [{ "name": "a", "image": "x" }] })
 }
 
@@ -54,7 +54,7 @@ impl Case {
         self
     }
 
-    fn running(self, name: &str, attempt: u32) -> Self {
+    pub(super) fn running(self, name: &str, attempt: u32) -> Self {
         self.run(name, attempt, State::Running { started_at: at(900) })
     }
 
@@ -63,12 +63,12 @@ impl Case {
         self.run(name, attempt, State::Exited { started_at, finished_at, code, oom: false })
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Memory)) -> Self {
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Memory)) -> Self {
         change(&mut self.memory);
         self
     }
 
-    fn pod(mut self, change: impl FnOnce(&mut Value)) -> Self {
+    pub(super) fn pod(mut self, change: impl FnOnce(&mut Value)) -> Self {
         change(&mut self.pod);
         self
     }
@@ -78,7 +78,7 @@ impl Case {
         self
     }
 
-    fn deleting(self, grace: i64) -> Self {
+    pub(super) fn deleting(self, grace: i64) -> Self {
         self.pod(|pod| {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-02T03:04:05Z");
             pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
@@ -86,7 +86,7 @@ impl Case {
         .with(|memory| memory.terminating_since = Some(at(1000)))
     }
 
-    fn plan(&self) -> Plan {
+    pub(super) fn plan(&self) -> Plan {
         let pod: Pod = serde_json::from_value(self.pod.clone()).unwrap();
         let sandbox = self.sandbox.then(|| Sandbox {
             uid: "u".into(),

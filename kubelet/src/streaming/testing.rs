@@ -2,8 +2,8 @@
 
 use super::{Streaming, router};
 use crate::runtime::{
-    Changed, Container, ContainerSpec, Exec, ExecSpec, Image, RegistryAuth, Runtime, RuntimeError, Sandbox,
-    SandboxSpec, State, Streams,
+    Changed, Container, ContainerSpec, Exec, ExecSpec, Image, RegistryAuth, Resources, Runtime, RuntimeError,
+    Sandbox, SandboxSpec, State, Streams,
 };
 use coracle_client::Store;
 use coracle_daemon::{Tasks, clock};
@@ -121,6 +121,9 @@ impl Runtime for Shared {
         unused()
     }
     async fn start_container(&self, _: &ContainerSpec) -> Result<String, RuntimeError> {
+        unused()
+    }
+    async fn update_container(&self, _: &str, _: &Resources) -> Result<(), RuntimeError> {
         unused()
     }
     async fn stop_container(&self, _: &str, _: Duration) -> Result<(), RuntimeError> {

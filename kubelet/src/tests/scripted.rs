@@ -1,8 +1,8 @@
 //! A runtime in memory whose containers do what a test tells them.
 
 use crate::runtime::{
-    Changed, Container, ContainerSpec, Exec, ExecSpec, Image, RegistryAuth, Runtime, RuntimeError, Sandbox,
-    SandboxSpec, State, Streams,
+    Changed, Container, ContainerSpec, Exec, ExecSpec, Image, RegistryAuth, Resources, Runtime, RuntimeError,
+    Sandbox, SandboxSpec, State, Streams,
 };
 use async_trait::async_trait;
 use coracle_daemon::clock;
@@ -187,6 +187,11 @@ impl Runtime for Scripted {
             });
         });
         Ok(id)
+    }
+    async fn update_container(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
+        let told = format!("update {id} to {}m", resources.cpu_limit_millis);
+        self.state.lock().log.push(told);
+        Ok(())
     }
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
         let uid = self.state.lock().sandboxes.values().find_map(|sandbox| {

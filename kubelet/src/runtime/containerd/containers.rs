@@ -3,14 +3,15 @@
 use super::accounts::check_not_root;
 use super::link::{failed, found};
 use super::records::{self, label};
-use super::spec::{Ground, SPEC_TYPE};
+use super::spec::{Ground, RESOURCES_TYPE, SPEC_TYPE, limits};
 use super::streams::Output;
 use super::{Containerd, SNAPSHOTTER, host, images::Local};
 use crate::runtime::sandbox::Held;
-use crate::runtime::{ContainerSpec, RuntimeError};
+use crate::runtime::{ContainerSpec, Resources, RuntimeError};
 use containerd_client::services::v1::snapshots::{PrepareSnapshotRequest, RemoveSnapshotRequest};
 use containerd_client::services::v1::{
-    CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, KillRequest, StartRequest, WaitRequest,
+    CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, KillRequest, StartRequest,
+    UpdateTaskRequest, WaitRequest,
 };
 use containerd_client::types;
 use coracle_daemon::clock;
@@ -74,6 +75,19 @@ pub async fn start(runtime: &Containerd, spec: &ContainerSpec) -> Result<String,
         .map_err(failed(format!("note the start of the container {id}")))?;
     runtime.hint(&spec.pod_uid);
     Ok(id)
+}
+
+/// Gives a running container other limits.
+pub async fn update(runtime: &Containerd, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
+    let _turn = runtime.shared.containers.lock(id).await;
+    let value = limits(resources, &runtime.shared.host).to_string().into_bytes();
+    let request = UpdateTaskRequest {
+        container_id: id.to_owned(),
+        resources: Some(Any { type_url: RESOURCES_TYPE.to_owned(), value }),
+        ..UpdateTaskRequest::default()
+    };
+    let updated = runtime.link().tasks().update(request).await;
+    updated.map(drop).map_err(failed(format!("set the limits of the container {id}")))
 }
 
 /// Whether standard input ends with the first who gives it. A terminal's never does: that would hang it up.

@@ -25,7 +25,8 @@ mod streams;
 use super::cgroup;
 use super::sandbox::{self, Held, Sandboxes};
 use super::{
-    Changed, ContainerSpec, Exec, ExecSpec, Image, RegistryAuth, Runtime, RuntimeError, Sandbox, SandboxSpec,
+    Changed, ContainerSpec, Exec, ExecSpec, Image, RegistryAuth, Resources, Runtime, RuntimeError, Sandbox,
+    SandboxSpec,
 };
 use crate::logger::RUN;
 use coracle_daemon::{Tasks, clock};
@@ -224,6 +225,10 @@ impl Runtime for Containerd {
 
     async fn start_container(&self, spec: &ContainerSpec) -> Result<String, RuntimeError> {
         containers::start(self, spec).await
+    }
+
+    async fn update_container(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
+        containers::update(self, id, resources).await
     }
 
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {

@@ -15,6 +15,9 @@ pub const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/S
 /// The type under which containerd takes a further process.
 pub const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 
+/// The type under which containerd takes limits.
+pub const RESOURCES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
+
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const MASKED: [&str; 11] = [
     "/proc/acpi",
@@ -210,7 +213,7 @@ impl Ground<'_> {
 }
 
 /// What the machine can limit of what should be.
-fn limits(resources: &Resources, host: &Host) -> Value {
+pub fn limits(resources: &Resources, host: &Host) -> Value {
     let mut out = json!({});
     if host.cpu_limits {
         out["cpu"] = json!({"shares": cgroup::shares(resources.cpu_request_millis)});

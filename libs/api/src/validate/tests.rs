@@ -241,6 +241,30 @@ fn pods_change_in_few_fields() {
 }
 
 #[test]
+fn a_resize_takes_memory_away_only_where_the_container_starts_anew() {
+    let of = |memory: &str, policy: &str| {
+        let resources = json!({"limits": {"memory": memory}, "requests": {"memory": "1Mi"}});
+        let policy = json!([{"resourceName": "memory", "restartPolicy": policy}]);
+        let container = json!({"name": "c", "image": "i", "resources": resources, "resizePolicy": policy});
+        let mut pod = whole("Pod", pod(&json!({"containers": [container]})));
+        defaults::apply(&mut pod, &kind("Pod"));
+        pod["metadata"]["resourceVersion"] = json!("1");
+        pod
+    };
+    let less = "spec.containers[0].resources.limits[memory]: Forbidden: memory limits cannot be decreased unless resizePolicy is RestartContainer";
+    for (memory, policy, want) in [
+        ("32Mi", "NotRequired", Some(less)),
+        ("32Mi", "RestartContainer", None),
+        ("0.0625Gi", "NotRequired", None),
+        ("128Mi", "NotRequired", None),
+    ] {
+        let faults = super::update(&of(memory, policy), &of("64Mi", policy), &kind("Pod"), "resize");
+        let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(told, want.into_iter().collect::<Vec<_>>(), "{memory} {policy}");
+    }
+}
+
+#[test]
 fn other_kinds_name_the_field_at_fault() {
     let rows: &[(&str, Value, &str)] = &[
         ("ConfigMap", json!({"data": {"..": "x"}}), r#"data[..]: Invalid value: "..": must not be '..'"#),

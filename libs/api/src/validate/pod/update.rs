@@ -4,6 +4,7 @@ use super::super::diff;
 use super::super::node::{Faults, Node};
 use super::MAX_INT32;
 use crate::labels;
+use crate::quantity::Quantity;
 use crate::strategy::same;
 use serde_json::{Value, json};
 
@@ -220,6 +221,19 @@ fn ephemeral(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
+/// A program that holds more than it may is killed, unless it starts anew with less.
+fn memory_shrinks(container: &Node<'_, '_>, before: &Node<'_, '_>, out: &mut Faults) {
+    let mut policies = container.get("resizePolicy").value.as_array().into_iter().flatten();
+    let restarts = policies
+        .any(|policy| policy["resourceName"] == "memory" && policy["restartPolicy"] == "RestartContainer");
+    let bytes = |text: &str| Quantity::parse(text).ok();
+    let (limits, old) = (container.get("resources.limits"), before.get("resources.limits"));
+    let (limit, old) = (limits.key("memory"), old.key("memory"));
+    if !restarts && bytes(limit.text()).zip(bytes(old.text())).is_some_and(|(now, before)| now < before) {
+        limit.forbidden("memory limits cannot be decreased unless resizePolicy is RestartContainer", out);
+    }
+}
+
 fn resize(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
     let (spec, stored) = (new.get("spec"), old.get("spec"));
     super::container::all(&spec, true, out);
@@ -229,6 +243,7 @@ fn resize(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
     }
     let (containers, before) = (spec.get("containers"), stored.get("containers"));
     for (container, before) in containers.items().zip(before.items()) {
+        memory_shrinks(&container, &before, out);
         for kind in ["requests", "limits"] {
             let resources = container.get("resources");
             let list = resources.get(kind);
