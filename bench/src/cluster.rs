@@ -30,8 +30,11 @@ pub struct Args {
     /// Their image
     #[arg(long, default_value = "busybox")]
     image: String,
+    /// Seconds for which the nodes put away what the pods left, before idle time is counted
+    #[arg(long, default_value_t = 10)]
+    settle: u64,
     /// Seconds of doing nothing
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 30)]
     idle: u64,
     /// Our program
     #[arg(long, env = "CORACLE_PROGRAM", default_value = "target/release/coracle")]
@@ -61,6 +64,7 @@ pub async fn run(args: Args) -> Result<()> {
         median(&took).context("no pod")?,
     );
 
+    clock::sleep(Duration::from_secs(args.settle)).await;
     let pids = processes(&args)?;
     let before: f64 = pids.iter().filter_map(|pid| busy_seconds(*pid)).sum();
     let began = Instant::now();
