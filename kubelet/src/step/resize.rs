@@ -1,8 +1,10 @@
 //! Resizing a pod in place: what its containers run with, what they should, and what is told of the difference.
 //!
-//!     spec ≠ what runs ─► Action::Resize ─► fits? ─no──► PodResizePending (Infeasible, Deferred)
-//!                                             └─yes─► limits written, or a restart ─► what runs = spec
-//!                                                      └──► PodResizeInProgress until then
+//! ```text
+//! spec ≠ what runs ─► Action::Resize ─► fits? ─no──► PodResizePending (Infeasible, Deferred)
+//!                                         └─yes─► limits written, or a restart ─► what runs = spec
+//!                                                  └──► PodResizeInProgress until then
+//! ```
 //!
 //! What a container runs with is in the memory, or, after a restart of this process, in the status that was last reported.
 
