@@ -62,11 +62,7 @@ pub(super) async fn open(
         None if !log.is_pristine() => return Err(StartError::Anonymous { path: config.data }),
         None => introduce(&config, cluster, tls.as_ref()).await?,
     };
-    let timing = Timing {
-        heartbeat: Duration::from_millis(config.heartbeat_millis),
-        lease: Duration::from_millis(config.election_millis),
-    };
-    let pulse = Arc::new(Pulse::new(timing));
+    let pulse = Arc::new(Pulse::new(Timing::of(&config)));
     let peers = Peers::new(identity.cluster, identity.member, tls, pulse.clone());
     let growth = Arc::new(Growth::new(LOG_BYTES as u64));
     let applier = Applier::new(shared.clone(), position, snapshots.clone(), growth.clone(), Some(image));

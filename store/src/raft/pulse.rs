@@ -6,6 +6,7 @@
 //! its followers see at once; one that falls silent is missed after [`Timing::patience`]. Members stand for election one
 //! after the other, in the order of their ids, so that they do not take each other's votes.
 
+use super::NodeConfig;
 use super::node::Node;
 use coracle_daemon::clock::{self, Instant};
 use coracle_daemon::random;
@@ -35,6 +36,13 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// As the flags say.
+    #[must_use]
+    pub fn of(config: &NodeConfig) -> Self {
+        let millis = Duration::from_millis;
+        Self { heartbeat: millis(config.heartbeat_millis), lease: millis(config.election_millis) }
+    }
+
     /// How late a beat may be.
     fn patience(self) -> Duration {
         2 * self.lease
