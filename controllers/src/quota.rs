@@ -11,7 +11,7 @@ use coracle_api::quantity::Quantity;
 use coracle_client::controller::Next;
 use coracle_client::{Key, Queue};
 use k8s_openapi::api::core::v1::{
-    Container, PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus,
+    Container, PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, ResourceRequirements,
     ScopedResourceSelectorRequirement, Service,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
@@ -38,7 +38,11 @@ pub fn start(ctx: &Context) {
     ctx.stores.pods.on_change(move |change| {
         let finished = |pod: &Option<Arc<Pod>>| pod.as_deref().is_none_or(pods::is_finished);
         let deadline = |pod: &Option<Arc<Pod>>| pod.as_deref().is_some_and(is_terminating);
-        if finished(&change.old) != finished(&change.new) || deadline(&change.old) != deadline(&change.new) {
+        let resized = change.old.as_deref().zip(change.new.as_deref()).is_some_and(is_resized);
+        if resized
+            || finished(&change.old) != finished(&change.new)
+            || deadline(&change.old) != deadline(&change.new)
+        {
             wake(&change.key.namespace);
         }
     });
@@ -58,6 +62,17 @@ pub fn start(ctx: &Context) {
         };
         ctx.execute(reconcile(&quota, used), None).await
     });
+}
+
+/// Whether a pod's containers ask for other resources than before.
+fn is_resized((old, new): (&Pod, &Pod)) -> bool {
+    let asked = |pod: &Pod| -> Vec<Option<ResourceRequirements>> {
+        let spec = pod.spec.iter();
+        let all = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+        all.map(|container| container.resources.clone()).collect()
+    };
+    // Resources change with the spec only, and that with the generation.
+    old.metadata.generation != new.metadata.generation && asked(old) != asked(new)
 }
 
 /// What a namespace holds.
@@ -256,6 +271,19 @@ mod tests {
         let plan = reconcile(&quota, used);
         let Some(Action::Patch { patch, .. }) = plan.actions().next() else { panic!("a status is written") };
         patch["status"]["used"].clone()
+    }
+
+    #[test]
+    fn a_quota_is_counted_anew_when_a_pod_is_resized_and_not_when_it_is_bound() {
+        let of = |generation: i64, cpu: &str, node: &str| {
+            let containers = json!([{ "name": "c", "resources": { "requests": { "cpu": cpu } } }]);
+            pod(
+                json!({ "metadata": { "generation": generation }, "spec": { "nodeName": node, "containers": containers } }),
+            )
+        };
+        let before = of(1, "1", "");
+        assert!(is_resized((&before, &of(2, "2", ""))));
+        assert!(!is_resized((&before, &of(2, "1", "n"))));
     }
 
     #[test]

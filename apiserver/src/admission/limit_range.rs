@@ -70,7 +70,7 @@ fn fill<'a>(container: &mut Value, field: &str, defaults: impl Iterator<Item = &
 
 /// Refuses pods and claims outside the bounds.
 pub fn validate(context: &Context, attributes: &Attributes<'_>, object: &Value) -> Result<(), Status> {
-    let pod = attributes.creates("pods");
+    let pod = attributes.creates("pods") || attributes.resizes();
     let claim = attributes.is("persistentvolumeclaims") && [CREATE, UPDATE].contains(&attributes.operation);
     if !pod && !claim {
         return Ok(());

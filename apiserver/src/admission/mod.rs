@@ -72,6 +72,11 @@ impl Attributes<'_> {
         self.operation == CREATE && self.is(resource)
     }
 
+    /// Whether a pod is to get other resources.
+    fn resizes(&self) -> bool {
+        self.operation == UPDATE && self.is("pods/resize")
+    }
+
     fn group_resource(&self) -> GroupResource {
         GroupResource::new(&self.request.group, &self.request.resource)
     }

@@ -360,6 +360,32 @@ async fn limit_ranges_fill_in_and_refuse() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_resize_is_bounded_as_a_new_pod_is() {
+    let fake = world();
+    let spec = json!({"limits": [{"type": "Container", "max": {"cpu": "2"}}]});
+    fake.put("", "limitranges", json!({"metadata": {"namespace": "a", "name": "l"}, "spec": spec}));
+    let spec = json!({"hard": {"requests.cpu": "1"}});
+    fake.put("", "resourcequotas", json!({"metadata": {"namespace": "a", "name": "q"}, "spec": spec}));
+    let asks = |cpu: &str| {
+        let resources = json!({"requests": {"cpu": cpu}, "limits": {"cpu": cpu}});
+        let mut pod = pod("p", json!({"containers": [{"name": "c", "resources": resources}]}));
+        pod["metadata"]["namespace"] = json!("a");
+        pod
+    };
+    fake.put("", "pods", asks("600m"));
+    let resize = || write(UPDATE, "", "pods/resize", "a", "p").over(asks("600m"));
+    assert_eq!(
+        resize().refused(&fake, asks("3")).await,
+        r#"pods "p" is forbidden: maximum cpu usage per Container is 2, but limit is 3"#
+    );
+    assert_eq!(
+        resize().refused(&fake, asks("1500m")).await,
+        r#"pods "p" is forbidden: exceeded quota: q, requested: requests.cpu=900m, used: requests.cpu=600m, limited: requests.cpu=1"#
+    );
+    resize().run(&fake, asks("1")).await.expect("fits");
+}
+
+#[tokio::test(start_paused = true)]
 async fn quotas_count_and_refuse() {
     let fake = world();
     let admission = Admission::new(fake.clone(), fake.clone());

@@ -70,8 +70,12 @@ pub async fn validate(
     object: &Value,
 ) -> Result<(), Status> {
     let request = attributes.request;
-    let counted = object.is_object() && !request.namespace.is_empty() && request.subresource.is_empty();
-    if !counted || !usage::handles(attributes.operation, &attributes.group_resource()) {
+    let counted = if request.subresource.is_empty() {
+        usage::handles(attributes.operation, &attributes.group_resource())
+    } else {
+        attributes.resizes()
+    };
+    if !counted || !object.is_object() || request.namespace.is_empty() {
         return Ok(());
     }
     let mut quotas = context.list("", "resourcequotas", &request.namespace);
