@@ -96,6 +96,8 @@ impl Registry {
                     }
                     (current, fresh) = (found.ok_or_else(|| at.not_found())?, true);
                 }
+                // It may have been done: making it again from fresh state could do it twice.
+                Ok(Changed::Unwritten(status)) => return Err(status),
                 Err(_) if !fresh => {
                     current = self.store.get(&at.resource, &tail).await?.ok_or_else(|| at.not_found())?;
                     fresh = true;
@@ -146,17 +148,18 @@ impl Registry {
             let beside = self.allocator.freed(kind, &stored);
             let lost =
                 Entry::new(&current.tail, current.revision, crate::storage::entry::stored(&stored).into());
-            self.store.remove(&at.resource, &lost, &beside).await?
+            self.store.remove(&at.resource, &lost, &beside).await
         } else {
             let lease = self.allocator.lease(&at.resource).await?;
-            self.store.replace(&at.resource, current, stored, lease, &claims.beside).await?
+            self.store.replace(&at.resource, current, stored, lease, &claims.beside).await
         };
-        match written {
-            Written::Done(entry) => Ok(Changed::Done(Outcome::Stored(entry), warnings)),
-            Written::Moved(found) => Ok(Changed::Moved(found)),
+        Ok(match written {
+            Ok(Written::Done(entry)) => Changed::Done(Outcome::Stored(entry), warnings),
+            Ok(Written::Moved(found)) => Changed::Moved(found),
             // Another candidate is chosen when the change is made again.
-            Written::Taken => Ok(Changed::Moved(Some(current.clone()))),
-        }
+            Ok(Written::Taken) => Changed::Moved(Some(current.clone())),
+            Err(status) => Changed::Unwritten(status),
+        })
     }
 
     /// Optimistic concurrency: the resourceVersion and uid that the writer has seen must be the stored ones.
@@ -200,6 +203,8 @@ impl Registry {
 enum Changed {
     Done(Outcome, Vec<String>),
     Moved(Option<Arc<Entry>>),
+    /// The store failed, or its answer was lost.
+    Unwritten(Status),
 }
 
 /// Whether an update has taken away the last thing that held a deleted object back.

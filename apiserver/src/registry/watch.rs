@@ -199,7 +199,9 @@ impl Watch {
                 () = self.stop.cancelled() => self.over = true,
             }
         }
-        if self.bookmarks.is_some() { self.bookmark() } else { None }
+        // The last word, once: under steady writes there would always be another one.
+        self.bookmarks.take()?;
+        self.bookmark()
     }
 
     /// A bookmark, when the client has not been told of this revision.

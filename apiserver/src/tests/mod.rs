@@ -6,13 +6,16 @@ mod customs;
 mod first;
 mod front_proxy;
 mod owners;
+mod watch_contract;
 mod webhooks;
+mod writes;
 
 use crate::{Args, Server};
 use axum::body::Body;
 use bytes::Bytes;
 use clap::Parser;
 use coracle_daemon::Tasks;
+use coracle_etcd::Kv;
 use coracle_etcd::memory::MemoryKv;
 use http::Request;
 use http_body_util::BodyExt;
@@ -49,20 +52,29 @@ impl Fixture {
 
     /// With more flags.
     async fn flagged(kv: &MemoryKv, more: &[String]) -> Self {
+        Self::on(Arc::new(kv.clone()), more).await
+    }
+
+    /// Over any store.
+    async fn on(kv: Arc<dyn Kv>, more: &[String]) -> Self {
         let flags = ["x", "--etcd-servers=http://x", "--tls-cert-file=x", "--tls-private-key-file=x"];
         let args =
             Cli::parse_from(flags.iter().map(|flag| (*flag).to_owned()).chain(more.iter().cloned())).args;
         let tasks = Tasks::new();
-        let server = Server::new(&args, Arc::new(kv.clone()), &tasks).expect("server");
+        let server = Server::new(&args, kv, &tasks).expect("server");
         server.start(&args, &tasks);
         let fixture = Self { server, admin: certificate("admin", "system:masters"), tasks };
+        fixture.until_ready().await;
+        fixture
+    }
+
+    async fn until_ready(&self) {
         let ready = async {
-            while fixture.call("GET", "/readyz", Value::Null).await.0 != 200 {
+            while self.call("GET", "/readyz", Value::Null).await.0 != 200 {
                 tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(20), ready).await.expect("ready");
-        fixture
     }
 
     async fn send(&self, method: &str, path: &str, kind: &str, body: Value) -> http::Response<Body> {

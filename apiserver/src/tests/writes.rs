@@ -1,0 +1,110 @@
+//! Writes whose answers get lost, and watches that end while others write.
+
+use super::{Fixture, MAPS, map};
+use bytes::Bytes;
+use coracle_etcd::memory::MemoryKv;
+use coracle_etcd::proto::{RangeRequest, RangeResponse, TxnRequest, TxnResponse};
+use coracle_etcd::{Kv, KvError, WatchStream};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Loses the answer of a write when told to, and lets another write come between before the writer can look.
+#[derive(Clone, Default)]
+struct Losing {
+    memory: MemoryKv,
+    next: Arc<AtomicBool>,
+}
+
+#[async_trait::async_trait]
+impl Kv for Losing {
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, KvError> {
+        self.memory.range(request).await
+    }
+
+    async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, KvError> {
+        let answer = self.memory.txn(request.clone()).await?;
+        if !self.next.swap(false, Ordering::SeqCst) {
+            return Ok(answer);
+        }
+        // Somebody else's write of the same key.
+        let mut other = TxnRequest { success: request.success, ..TxnRequest::default() };
+        for op in &mut other.success {
+            if let Some(coracle_etcd::proto::request_op::Request::RequestPut(put)) = &mut op.request {
+                let mut object: Value = serde_json::from_slice(&put.value).expect("an object");
+                object["data"]["other"] = json!("1");
+                put.value = crate::storage::entry::stored(&object).into();
+            }
+        }
+        self.memory.txn(other).await?;
+        Err(KvError::Unknown("lost".to_owned()))
+    }
+
+    async fn compact(&self, revision: i64) -> Result<(), KvError> {
+        self.memory.compact(revision).await
+    }
+
+    async fn lease_grant(&self, ttl_seconds: i64) -> Result<i64, KvError> {
+        self.memory.lease_grant(ttl_seconds).await
+    }
+
+    async fn lease_keep_alive(&self, lease: i64) -> Result<i64, KvError> {
+        self.memory.lease_keep_alive(lease).await
+    }
+
+    async fn watch(
+        &self,
+        key: Bytes,
+        range_end: Bytes,
+        start_revision: i64,
+        prev_kv: bool,
+    ) -> Result<WatchStream, KvError> {
+        self.memory.watch(key, range_end, start_revision, prev_kv).await
+    }
+}
+
+#[tokio::test]
+async fn a_change_whose_answer_got_lost_is_not_made_again() {
+    let kv = Losing::default();
+    let fixture = Fixture::on(Arc::new(kv.clone()), &[]).await;
+    let mut object = map("a", "1");
+    object["metadata"]["finalizers"] = json!([]);
+    fixture.call("POST", MAPS, object).await;
+    let path = format!("{MAPS}/a");
+    kv.next.store(true, Ordering::SeqCst);
+    let add = json!([{"op": "add", "path": "/metadata/finalizers", "value": ["example.com/a"]},
+        {"op": "add", "path": "/metadata/finalizers/-", "value": "example.com/b"}]);
+    let (code, told) = fixture.typed("PATCH", &path, "application/json-patch+json", add).await;
+    assert_eq!((code, &told["reason"]), (504, &json!("Timeout")), "{told}");
+    // Done once, and what came after it stands: it was not made again on top of that.
+    let (_, now) = fixture.call("GET", &path, Value::Null).await;
+    assert_eq!(now["data"]["other"], "1", "{now}");
+    assert_eq!(now["metadata"]["finalizers"], json!(["example.com/a", "example.com/b"]));
+    let revision = kv
+        .memory
+        .range(RangeRequest { key: "/registry/configmaps/default/a".into(), ..RangeRequest::default() });
+    assert_eq!(revision.await.expect("range").kvs[0].version, 3, "created, changed, changed by another");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_ends_at_its_time_however_much_is_written() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let path = format!("{MAPS}?watch=1&allowWatchBookmarks=true&timeoutSeconds=1");
+    let mut watch = fixture.send("GET", &path, "", Value::Null).await.into_body();
+    fixture.call("POST", MAPS, map("a", "0")).await;
+    let one = format!("{MAPS}/a");
+    let ends = async {
+        for n in 1_u64.. {
+            let change = json!({"data": {"v": n.to_string()}});
+            fixture.typed("PATCH", &one, "application/merge-patch+json", change).await;
+            // There is always another event by the time that the client has taken the last.
+            if watch.frame().await.is_none() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), ends).await.expect("the watch ends");
+    fixture.stop().await;
+}
