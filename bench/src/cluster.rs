@@ -180,7 +180,7 @@ fn parent(pid: u32) -> Option<u32> {
 
 /// Seconds that a process has been busy, in its own code and in the kernel's, to the nanosecond. `/proc/PID/stat` counts
 /// whole ticks of the timer, which is also what wakes most idle processes: it charges them for far more than they ran.
-fn busy_seconds(pid: u32) -> Option<f64> {
+pub fn busy_seconds(pid: u32) -> Option<f64> {
     let pid = nix::unistd::Pid::from_raw(pid.try_into().ok()?);
     let ran = clock_gettime(clock_getcpuclockid(pid).ok()?).ok()?;
     Some(Duration::from(ran).as_secs_f64())

@@ -2,6 +2,7 @@
 //!
 //! In: what to measure. Out: a table, or one JSON document, with both figures and their ratio.
 
+mod apiserver;
 mod cluster;
 mod faults;
 mod members;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(
     name = "cargo xtask bench",
-    after_help = "Examples:\n  cargo xtask bench store\n  cargo xtask bench store --rounds 1 --seconds 1 --output json\n  coracle up && cargo xtask bench cluster\n  coracle up && cargo xtask bench faults"
+    after_help = "Examples:\n  cargo xtask bench store\n  cargo xtask bench store --rounds 1 --seconds 1 --output json\n  cargo xtask bench apiserver --stored 100000\n  coracle up && cargo xtask bench cluster\n  coracle up && cargo xtask bench faults"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -28,6 +29,8 @@ struct Cli {
 enum Bench {
     /// Three members of our store beside three of etcd: puts, gets, watches, the loss of a leader
     Store(store::Args),
+    /// Three stores and two apiservers beside what is wanted of them: writes, reads, lists, watches, memory
+    Apiserver(apiserver::Args),
     /// A cluster that is up: from a pod's creation until it runs, and what the cluster costs while nothing happens
     Cluster(cluster::Args),
     /// A cluster that is up, its processes killed in turn: how long writes and requests are interrupted by each
@@ -37,6 +40,7 @@ enum Bench {
 fn main() -> ExitCode {
     let done = match Cli::parse().bench {
         Bench::Store(args) => run_command(store::run(args)),
+        Bench::Apiserver(args) => run_command(apiserver::run(args)),
         Bench::Cluster(args) => run_command(cluster::run(args)),
         Bench::Faults(args) => run_command(faults::run(args)),
     };

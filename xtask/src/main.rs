@@ -44,7 +44,7 @@ enum Command {
     Tidy,
     /// Format, apply clippy's suggestions
     Fix,
-    /// Run a benchmark beside its peer: `store`, `cluster`, `faults`
+    /// Run a benchmark beside its peer: `store`, `apiserver`, `cluster`, `faults`
     #[command(disable_help_flag = true)]
     Bench(Passed),
     /// Run the simulation, a seed at a time: `--seeds N`
