@@ -1,10 +1,11 @@
 //! What is replicated, and what comes of it: [`Command`] goes into the log, [`Outcome`] or a refusal comes out of applying it.
 //!
-//! Both are protobuf on the wire and on disk; decoding from `Bytes` copies no keys and values. Nothing in here depends on
+//! Both are protobuf on the wire and on disk; decoding copies no value that is most of its command. Nothing in here depends on
 //! the member that proposes, applies or answers: the API adds that.
 
 use crate::error::StoreError;
 use bytes::{Buf, Bytes, BytesMut};
+use coracle_etcd::proto::request_op::Request;
 use coracle_etcd::proto::{
     AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DeleteRangeRequest,
     DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse,
@@ -109,10 +110,34 @@ impl Command {
     ///
     /// # Errors
     /// The bytes are damaged or of a kind unknown to this version.
-    pub fn decode(from: impl Buf) -> Result<Self, DecodeError> {
+    pub fn decode(from: Bytes) -> Result<Self, DecodeError> {
+        let bytes = from.len();
         let wire = CommandWire::decode(from)?;
-        let op = wire.op.ok_or(DecodeError::UnknownKind)?;
+        let mut op = wire.op.ok_or(DecodeError::UnknownKind)?;
+        match &mut op {
+            Op::Put(put) => settle(put, bytes),
+            Op::Txn(txn) => settle_all(txn, bytes),
+            _ => {}
+        }
         Ok(Self { proposed_at_millis: wire.proposed_at_millis, op })
+    }
+}
+
+/// A value that is most of its command stays a slice of it, which the log in memory keeps anyway. Any other gets memory of
+/// its own, as it would keep all of the command alive.
+fn settle(put: &mut PutRequest, command: usize) {
+    if put.value.len() < command / 4 * 3 {
+        put.value = Bytes::copy_from_slice(&put.value);
+    }
+}
+
+fn settle_all(txn: &mut TxnRequest, command: usize) {
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match &mut op.request {
+            Some(Request::RequestPut(put)) => settle(put, command),
+            Some(Request::RequestTxn(txn)) => settle_all(txn, command),
+            _ => {}
+        }
     }
 }
 
@@ -157,6 +182,40 @@ impl<'de> Deserialize<'de> for Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coracle_etcd::proto::RequestOp;
+
+    #[test]
+    fn only_a_value_that_is_most_of_its_command_stays_a_slice_of_it() {
+        let put = |bytes: usize| PutRequest {
+            key: "k".into(),
+            value: vec![b'v'; bytes].into(),
+            ..PutRequest::default()
+        };
+        let op = |bytes| RequestOp { request: Some(Request::RequestPut(put(bytes))) };
+        let txn = |ops| Op::Txn(TxnRequest { success: ops, ..TxnRequest::default() });
+        for (op, wanted) in [
+            (Op::Put(put(1000)), vec![true]),
+            (txn(vec![op(1000)]), vec![true]),
+            (txn(vec![op(1000), op(1000)]), vec![false, false]),
+            (txn(vec![op(10), op(10_000)]), vec![false, true]),
+        ] {
+            let encoded = Command { proposed_at_millis: 0, op }.encode();
+            let within = encoded.as_ptr_range();
+            let puts = match Command::decode(encoded.clone()).expect("decodes").op {
+                Op::Put(put) => vec![put],
+                Op::Txn(txn) => txn
+                    .success
+                    .into_iter()
+                    .filter_map(|op| {
+                        if let Some(Request::RequestPut(put)) = op.request { Some(put) } else { None }
+                    })
+                    .collect(),
+                other => panic!("{other:?}"),
+            };
+            let slices: Vec<bool> = puts.iter().map(|put| within.contains(&put.value.as_ptr())).collect();
+            assert_eq!(slices, wanted);
+        }
+    }
 
     #[test]
     fn commands_and_replies_survive_the_wire() {

@@ -87,7 +87,9 @@ impl Machine {
             create_revision: old.map_or(mod_revision, |old| old.create_revision),
             mod_revision,
             version: old.map_or(1, |old| old.version + 1),
-            value: old.filter(|_| put.ignore_value).map_or_else(|| own(&put.value), |old| old.value.clone()),
+            value: old
+                .filter(|_| put.ignore_value)
+                .map_or_else(|| put.value.clone(), |old| old.value.clone()),
             lease: old.filter(|_| put.ignore_lease).map_or(put.lease, |old| old.lease),
         };
         let old_lease = old.map_or(0, |old| old.lease);

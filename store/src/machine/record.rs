@@ -169,7 +169,7 @@ impl Change {
     }
 }
 
-/// A copy that does not keep the request's buffer alive.
+/// A copy that does not keep the request's buffer alive: a key may outlive many values.
 #[must_use]
 pub fn own(bytes: &Bytes) -> Bytes {
     Bytes::copy_from_slice(bytes)
