@@ -129,7 +129,7 @@ impl Server {
 
     /// Answers one request of a client with that verified certificate (DER leaf).
     pub async fn answer(self: &Arc<Self>, peer: Option<Arc<[u8]>>, request: Request<Body>) -> Response<Body> {
-        http::pipeline::answer(self, &peer.map(Peer::client).unwrap_or_default(), request).await
+        http::pipeline::answer(self, &peer.as_deref().map(Peer::client).unwrap_or_default(), request).await
     }
 }
 

@@ -4,16 +4,29 @@ use crate::request::UserInfo;
 use coracle_daemon::clock;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// The user that a leaf certificate speaks for: CN is the name, each O a group. `None` when it is no client certificate,
-/// has no CN, or is out of its time now (a connection may outlive its certificate).
-pub fn user(leaf: &[u8]) -> Option<UserInfo> {
-    let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
-    let now = x509_parser::time::ASN1Time::from_timestamp(clock::now().as_second()).ok()?;
-    if !certificate.validity().is_valid_at(now) {
-        return None;
+/// A verified leaf certificate, read once for all requests of its connection: the user that it speaks for, if any, and
+/// the first and last second at which it does.
+#[derive(Debug)]
+pub struct Leaf(Option<(UserInfo, RangeInclusive<i64>)>);
+
+impl Leaf {
+    /// CN is the user's name, each O a group; what is no client certificate or has no CN speaks for nobody.
+    pub fn read(der: &[u8]) -> Self {
+        Self(read(der))
     }
+
+    /// The user, unless it is out of its time now: a connection may outlive its certificate.
+    pub fn user(&self) -> Option<&UserInfo> {
+        let (user, valid) = self.0.as_ref()?;
+        valid.contains(&clock::now().as_second()).then_some(user)
+    }
+}
+
+fn read(der: &[u8]) -> Option<(UserInfo, RangeInclusive<i64>)> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
     if let Some(usage) = certificate.extended_key_usage().ok()?
         && !(usage.value.client_auth || usage.value.any)
     {
@@ -23,9 +36,11 @@ pub fn user(leaf: &[u8]) -> Option<UserInfo> {
     let name = subject.iter_common_name().next()?.as_str().ok().filter(|name| !name.is_empty())?.to_owned();
     let groups =
         subject.iter_organization().filter_map(|group| group.as_str().ok().map(str::to_owned)).collect();
-    let id = format!("X509SHA256={}", hex::encode(Sha256::digest(leaf)));
+    let id = format!("X509SHA256={}", hex::encode(Sha256::digest(der)));
     let extra = BTreeMap::from([("authentication.kubernetes.io/credential-id".to_owned(), vec![id])]);
-    Some(UserInfo { name, groups, extra, ..UserInfo::default() })
+    let validity = certificate.validity();
+    let valid = validity.not_before.timestamp()..=validity.not_after.timestamp();
+    Some((UserInfo { name, groups, extra, ..UserInfo::default() }, valid))
 }
 
 #[cfg(test)]
@@ -44,18 +59,20 @@ mod tests {
 
     #[test]
     fn common_name_is_the_user_and_organizations_are_groups() {
-        let user = user(&leaf(|_| ())).expect("a user");
+        let leaf = Leaf::read(&leaf(|_| ()));
+        let user = leaf.user().expect("a user").clone();
         assert_eq!((user.name.as_str(), user.groups), ("jane", vec!["dev".to_owned()]));
         assert!(user.extra["authentication.kubernetes.io/credential-id"][0].starts_with("X509SHA256="));
     }
 
     #[test]
     fn other_purposes_and_expired_certificates_speak_for_nobody() {
-        assert_eq!(
-            user(&leaf(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth])),
-            None
-        );
-        assert_eq!(user(&leaf(|params| params.not_after = rcgen::date_time_ymd(2001, 1, 1))), None);
-        assert_eq!(user(b"not a certificate"), None);
+        let server = |params: &mut CertificateParams| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        };
+        assert_eq!(Leaf::read(&leaf(server)).user(), None);
+        let expired = leaf(|params| params.not_after = rcgen::date_time_ymd(2001, 1, 1));
+        assert_eq!(Leaf::read(&expired).user(), None);
+        assert_eq!(Leaf::read(b"not a certificate").user(), None);
     }
 }

@@ -3,6 +3,7 @@
 //! Invariants: the headers of anybody else say nothing; a certificate of that CA alone makes nobody a user.
 
 use super::AuthenticationArgs;
+use super::certificate::Leaf;
 use crate::aggregator::identity;
 use crate::request::UserInfo;
 use anyhow::Context;
@@ -18,8 +19,8 @@ use std::time::Duration;
 /// What a connection's other end has shown.
 #[derive(Clone, Default)]
 pub struct Peer {
-    /// Its certificate (DER).
-    pub(super) leaf: Option<Arc<[u8]>>,
+    /// Its certificate.
+    pub(super) leaf: Option<Arc<Leaf>>,
     /// It is of the clients' CA.
     pub(super) is_client: bool,
     /// It is of the front proxies' CA.
@@ -27,10 +28,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A client with this verified certificate.
+    /// A client with this verified certificate (DER).
     #[must_use]
-    pub fn client(leaf: Arc<[u8]>) -> Self {
-        Self { leaf: Some(leaf), is_client: true, is_front_proxy: false }
+    pub fn client(leaf: &[u8]) -> Self {
+        Self { leaf: Some(Arc::new(Leaf::read(leaf))), is_client: true, is_front_proxy: false }
     }
 }
 
@@ -69,7 +70,7 @@ impl FrontProxies {
     }
 
     /// Whose certificate it is; it is of one of both CAs, or of both.
-    pub fn tell(&self, leaf: Arc<[u8]>, chain: &[CertificateDer<'_>]) -> Peer {
+    pub fn tell(&self, leaf: &[u8], chain: &[CertificateDer<'_>]) -> Peer {
         let seconds = u64::try_from(clock::now().as_second()).unwrap_or(0);
         let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let signed = |by: &Arc<dyn ClientCertVerifier>| match chain {
@@ -77,7 +78,7 @@ impl FrontProxies {
             [] => false,
         };
         let is_client = self.clients.as_ref().is_some_and(signed);
-        Peer { leaf: Some(leaf), is_client, is_front_proxy: signed(&self.own) }
+        Peer { leaf: Some(Arc::new(Leaf::read(leaf))), is_client, is_front_proxy: signed(&self.own) }
     }
 
     /// Whether the front proxy of that common name is believed.

@@ -115,7 +115,7 @@ impl Authentication {
     /// Whose certificate a connection has shown, which TLS has verified.
     #[must_use]
     pub fn peer(&self, chain: &[CertificateDer<'_>]) -> Peer {
-        let Some(leaf) = chain.first().map(|leaf| Arc::from(leaf.as_ref())) else { return Peer::default() };
+        let Some(leaf) = chain.first().map(AsRef::as_ref) else { return Peer::default() };
         match &self.front_proxies {
             None => Peer::client(leaf),
             Some(proxies) => proxies.tell(leaf, chain),
@@ -128,15 +128,15 @@ impl Authentication {
     /// # Errors
     /// 401 for bad credentials, or for none where anonymous is off.
     pub async fn authenticate(&self, headers: &http::HeaderMap, peer: &Peer) -> Result<UserInfo, Status> {
-        let shown = peer.leaf.as_deref().and_then(certificate::user);
-        if let (Some(proxies), Some(proxy), true) = (&self.front_proxies, &shown, peer.is_front_proxy)
+        let shown = peer.leaf.as_deref().and_then(certificate::Leaf::user);
+        if let (Some(proxies), Some(proxy), true) = (&self.front_proxies, shown, peer.is_front_proxy)
             && proxies.allow(&proxy.name)
             && let Some(user) = front_proxy::user(headers)
         {
             return Ok(authenticated(user));
         }
         if let Some(user) = shown.filter(|_| peer.is_client) {
-            return Ok(authenticated(user));
+            return Ok(authenticated(user.clone()));
         }
         if let Some(token) = bearer_token(headers) {
             return match self.bearer(token, &self.audiences).await {

@@ -165,12 +165,7 @@ async fn nobody_is_anonymous_and_bad_credentials_are_not() {
         (user.name.as_str(), user.groups),
         ("system:anonymous", vec!["system:unauthenticated".to_owned()])
     );
-    assert!(
-        authentication
-            .authenticate(&http::HeaderMap::new(), &Peer::client(Arc::from(*b"junk")))
-            .await
-            .is_err()
-    );
+    assert!(authentication.authenticate(&http::HeaderMap::new(), &Peer::client(b"junk")).await.is_err());
 }
 
 #[tokio::test]

@@ -67,7 +67,8 @@ impl Registry {
         let generated = !base.is_empty() && meta::name(&object).is_empty();
         meta::remove(&mut object, "resourceVersion");
         for attempt in 1.. {
-            let mut object = object.clone();
+            // Only a generated name is tried again.
+            let mut object = if generated { object.clone() } else { object.take() };
             if generated {
                 let base: String = base.chars().take(BASE_MAX).collect();
                 meta::set(&mut object, "name", format!("{base}{}", random::name_suffix(SUFFIX)));
@@ -134,8 +135,10 @@ impl Registry {
         let mut stored = convert::from(kind, object);
         let lease = self.allocator.lease(&at.resource).await?;
         for _ in 0..TRIES_TO_ALLOCATE {
-            let written =
-                self.store.create(&at.resource, &tail, stored.clone(), lease, &claims.beside).await?;
+            // Nothing but a claim can be taken.
+            let kept = if claims.beside.claim.is_empty() { Value::Null } else { stored.clone() };
+            let written = self.store.create(&at.resource, &tail, stored, lease, &claims.beside).await?;
+            stored = kept;
             match written {
                 Written::Done(entry) => return Ok(Outcome::Stored(entry)),
                 Written::Moved(_) => return Err(Status::already_exists(&kind.group_resource(), &name)),
@@ -150,20 +153,15 @@ const TRIES_TO_ALLOCATE: usize = 16;
 
 /// Notes who owns the fields of a new object. What the server itself fills in (status) has no owner.
 fn own_fields(object: &mut Value, at: &At) {
-    let mut owned = object.clone();
-    if at.kind.subresource("status").is_some()
-        && let Some(owned) = owned.as_object_mut()
-    {
-        owned.remove("status");
-    }
+    let fields = object.as_object_mut().filter(|_| at.kind.subresource("status").is_some());
+    let status = fields.and_then(|fields| fields.remove("status"));
     let now = clock::rfc3339_seconds(clock::now());
     let writer = Writer { manager: &at.options.manager, subresource: "", now: &now };
-    apply::update(&mut owned, None, &at.kind, &writer);
-    match owned["metadata"].get("managedFields") {
-        Some(fields) => meta::set(object, "managedFields", fields.clone()),
-        None => meta::set(object, "managedFields", json!([])),
+    apply::update(object, None, &at.kind, &writer);
+    if let (Some(status), Some(fields)) = (status, object.as_object_mut()) {
+        fields.insert("status".to_owned(), status);
     }
-    if object["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty) {
+    if object["metadata"]["managedFields"].as_array().is_none_or(Vec::is_empty) {
         meta::remove(object, "managedFields");
     }
 }

@@ -144,16 +144,15 @@ impl Registry {
         let kind = call.kind()?;
         let resource = self.resource(kind)?;
         let tail = keys::tail(super::home(kind, &call.info), &call.info.name);
-        let cached = match revision(call.query("resourceVersion"))? {
-            None => None,
+        let found = match revision(call.query("resourceVersion"))? {
+            None => self.store.current(&resource, &tail).await?,
             Some(wanted) => {
                 self.store.reach(wanted).await?;
-                resource.cache.get(&tail)
+                match resource.cache.get(&tail) {
+                    Some(entry) => Some(entry),
+                    None => self.store.get(&resource, &tail).await?,
+                }
             }
-        };
-        let found = match cached {
-            Some(entry) => Some(entry),
-            None => self.store.get(&resource, &tail).await?,
         };
         found.ok_or_else(|| Status::not_found(&kind.group_resource(), &call.info.name))
     }
@@ -183,24 +182,29 @@ impl Registry {
         selection: &Selection,
         page: &Page,
     ) -> Result<(Vec<Arc<Entry>>, ListMeta), Status> {
-        let (mut entries, revision) = match (&page.from, page.at_least) {
+        match (&page.from, page.at_least) {
             (Some((revision, start)), _) => {
                 return self.stored(resource, selection, *revision, start, page.limit).await;
             }
             (None, Some(revision)) if page.exact => {
                 return self.stored(resource, selection, revision, "", page.limit).await;
             }
-            (None, Some(at_least)) => {
-                self.store.reach(at_least).await?;
-                let progress = self.store.progress();
-                resource.cache.list(&selection.namespace, progress, |entry| selection.matches(entry))
-            }
-            (None, None) => self.all(resource, selection).await?,
+            (None, Some(at_least)) => self.store.reach(at_least).await?,
+            (None, None) => self.store.fresh().await?,
+        }
+        let progress = self.store.progress();
+        let (namespace, wanted) = (&selection.namespace, |entry: &Entry| selection.matches(entry));
+        // From the cache at resourceVersion 0 Kubernetes sends everything whatever the limit.
+        let limited = page.limit > 0 && page.at_least != Some(0);
+        let (mut entries, remaining, revision) = if limited && selection.is_all() {
+            resource.cache.first(namespace, progress, page.limit)
+        } else {
+            let (entries, revision) = resource.cache.list(namespace, progress, wanted);
+            let remaining = if limited { entries.len().saturating_sub(page.limit) } else { 0 };
+            (entries, remaining, revision)
         };
         let mut about = ListMeta { revision, ..ListMeta::default() };
-        // From the cache at resourceVersion 0 Kubernetes sends everything whatever the limit.
-        if page.limit > 0 && entries.len() > page.limit && page.at_least != Some(0) {
-            let remaining = entries.len() - page.limit;
+        if remaining > 0 {
             entries.truncate(page.limit);
             about.continue_token = entries.last().map(|last| sealed(revision, &last.tail));
             about.remaining = selection.is_all().then_some(remaining as u64);

@@ -7,7 +7,7 @@ use super::entry::Entry;
 use super::keys;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,6 +74,8 @@ impl Event {
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, Arc<Entry>>,
+    /// How many there are in each namespace.
+    counts: HashMap<String, usize>,
     window: VecDeque<Arc<Event>>,
     window_bytes: usize,
     /// Number of the window's first event since the beginning.
@@ -131,8 +133,13 @@ impl Cache {
         let mut state = self.state.write();
         let first = state.first + state.window.len() as u64;
         let era = state.era + 1;
+        let mut counts = HashMap::new();
+        for tail in objects.keys() {
+            *counts.entry(keys::split(tail).0.to_owned()).or_default() += 1;
+        }
         *state = State {
             objects,
+            counts,
             first,
             since: revision,
             revision,
@@ -187,15 +194,23 @@ impl Cache {
         wanted: impl Fn(&Entry) -> bool,
     ) -> (Vec<Arc<Entry>>, u64) {
         let state = self.state.read();
-        let entries: Vec<Arc<Entry>> = if namespace.is_empty() {
-            state.objects.values().cloned().collect()
-        } else {
-            let bounds = (Bound::Included(format!("{namespace}/")), Bound::Excluded(format!("{namespace}0")));
-            state.objects.range::<String, _>(bounds).map(|(_, entry)| entry.clone()).collect()
-        };
+        let entries: Vec<Arc<Entry>> = state.within(namespace).cloned().collect();
         let revision = state.revision.max(progress);
         drop(state);
         (entries.into_iter().filter(|entry| wanted(entry)).collect(), revision)
+    }
+
+    /// The first objects of a namespace (of all when empty), how many come after them, and the revision of this snapshot
+    /// as in [`Cache::list`]. What it costs depends on `limit` alone.
+    pub fn first(&self, namespace: &str, progress: u64, limit: usize) -> (Vec<Arc<Entry>>, usize, u64) {
+        let state = self.state.read();
+        let entries: Vec<Arc<Entry>> = state.within(namespace).take(limit).cloned().collect();
+        let all = match namespace {
+            "" => state.objects.len(),
+            _ => state.counts.get(namespace).copied().unwrap_or_default(),
+        };
+        let remaining = all.saturating_sub(entries.len());
+        (entries, remaining, state.revision.max(progress))
     }
 
     /// How many objects there are.
@@ -259,18 +274,42 @@ impl Cursor {
 }
 
 impl State {
+    /// The objects of a namespace, of all when empty.
+    fn within(&self, namespace: &str) -> impl Iterator<Item = &Arc<Entry>> {
+        let bounds = match namespace {
+            "" => (Bound::Unbounded, Bound::Unbounded),
+            // '0' comes after '/'.
+            _ => (Bound::Included(format!("{namespace}/")), Bound::Excluded(format!("{namespace}0"))),
+        };
+        self.objects.range::<String, _>(bounds).map(|(_, entry)| entry)
+    }
+
+    fn count(&mut self, tail: &str, added: bool) {
+        let namespace = keys::split(tail).0;
+        match self.counts.get_mut(namespace) {
+            Some(count) if added => *count += 1,
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) => drop(self.counts.remove(namespace)),
+            None => drop(self.counts.insert(namespace.to_owned(), 1)),
+        }
+    }
+
     fn apply(&mut self, told: Told) {
         self.revision = told.revision;
         let event = match told.raw {
             Some(raw) => {
                 let entry = Arc::new(Entry::new(&told.tail, told.revision, raw));
                 let before = self.objects.insert(told.tail, entry.clone());
+                if before.is_none() {
+                    self.count(&entry.tail, true);
+                }
                 let change = if before.is_some() { Change::Modified } else { Change::Added };
                 Event::new(change, entry, before)
             }
             None => {
                 // A key that came and went in one revision was never there for anyone.
                 let Some(before) = self.objects.remove(&told.tail) else { return };
+                self.count(&told.tail, false);
                 Event::new(Change::Deleted, Arc::new(before.at(told.revision)), Some(before))
             }
         };
@@ -321,6 +360,30 @@ mod tests {
         assert_eq!((entries.len(), revision), (1, 9));
         cache.install(BTreeMap::new(), 20);
         assert_eq!(cache.read(&mut cursor).err(), Some(Gone::Lost));
+    }
+
+    #[test]
+    fn the_first_of_a_namespace_come_with_the_number_of_those_after_them() {
+        let cache = Cache::default();
+        let old = Arc::new(Entry::new("n/a", 3, Bytes::from_static(b"{}")));
+        cache.install(BTreeMap::from([("n/a".to_owned(), old)]), 5);
+        let first = |namespace: &str, limit: usize| {
+            let (entries, remaining, revision) = cache.first(namespace, 0, limit);
+            let tails: Vec<String> = entries.iter().map(|entry| entry.tail.clone()).collect();
+            (tails.join(" "), remaining, revision)
+        };
+        cache.apply(vec![
+            told("n/b", 6, Some("{}")),
+            told("n/b", 7, Some("{}")),
+            told("n0/c", 8, Some("{}")),
+        ]);
+        assert_eq!(first("n", 1), ("n/a".to_owned(), 1, 8));
+        assert_eq!(first("", 2), ("n/a n/b".to_owned(), 1, 8));
+        cache.apply(vec![told("n/a", 9, None), told("n/x", 10, None)]);
+        assert_eq!(first("n", 1), ("n/b".to_owned(), 0, 10));
+        cache.apply(vec![told("n/b", 11, None)]);
+        assert_eq!(first("n", 1), (String::new(), 0, 11));
+        assert_eq!(first("", 9), ("n0/c".to_owned(), 0, 11));
     }
 
     #[test]

@@ -304,16 +304,14 @@ pub fn frame(format: Format, kind: &Kind, change: Change, of: &Entry, first: boo
 /// # Errors
 /// It has no such form.
 pub fn shared_frame(format: Format, kind: &Kind, change: Change, event: &Event) -> Result<Bytes, Status> {
-    let of = if change == Change::Deleted && event.change != Change::Deleted {
-        // The object left the selection: told with its last state that was in it, at this revision.
-        Arc::new(event.before.as_ref().unwrap_or(&event.entry).at(event.entry.revision))
-    } else {
-        event.entry.clone()
-    };
     let mut failed = None;
     let key = (change, format, kind.api_version());
     let bytes = event.frame(key, || {
-        frame(format, kind, change, &of, false).unwrap_or_else(|status| {
+        // An object that left the selection is told with its last state that was in it, at this revision.
+        let left = event.before.as_ref().filter(|_| change == Change::Deleted && event.change != change);
+        let left = left.map(|before| before.at(event.entry.revision));
+        let of = left.as_ref().unwrap_or(&event.entry);
+        frame(format, kind, change, of, false).unwrap_or_else(|status| {
             failed = Some(status);
             Bytes::new()
         })

@@ -23,21 +23,23 @@ pub struct Entry {
 /// The bytes to store of an object.
 #[must_use]
 pub fn stored(object: &Value) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1024);
+    let mut out = Vec::with_capacity(2048);
     let mut write = |key: &str, value: &Value| {
         out.push(if out.is_empty() { b'{' } else { b',' });
         // Writing JSON to memory does not fail.
         let _ = serde_json::to_writer(&mut out, key);
         out.push(b':');
-        let _ = serde_json::to_writer(&mut out, value);
+        let _ = match value.as_object().filter(|_| key == "metadata") {
+            Some(metadata) => {
+                let kept = metadata.iter().filter(|(key, _)| *key != "resourceVersion");
+                serde::Serializer::collect_map(&mut serde_json::Serializer::new(&mut out), kept)
+            }
+            None => serde_json::to_writer(&mut out, value),
+        };
     };
-    write("kind", &object["kind"]);
-    write("apiVersion", &object["apiVersion"]);
-    let mut metadata = object["metadata"].clone();
-    if let Some(metadata) = metadata.as_object_mut() {
-        metadata.remove("resourceVersion");
+    for key in ["kind", "apiVersion", "metadata"] {
+        write(key, &object[key]);
     }
-    write("metadata", &metadata);
     for (key, value) in object.as_object().into_iter().flatten() {
         if !matches!(key.as_str(), "kind" | "apiVersion" | "metadata") {
             write(key, value);

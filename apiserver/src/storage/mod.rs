@@ -12,6 +12,7 @@ pub mod encode;
 pub mod entry;
 mod feed;
 pub mod keys;
+mod rounds;
 pub mod write;
 
 pub use feed::run as feed;
@@ -70,6 +71,7 @@ pub struct Store {
     progress: watch::Sender<u64>,
     wanted: Notify,
     connected: AtomicBool,
+    rounds: Arc<rounds::Rounds>,
 }
 
 impl Store {
@@ -77,13 +79,14 @@ impl Store {
     #[must_use]
     pub fn new(kv: Arc<dyn Kv>, kinds: &[Arc<Kind>]) -> Arc<Self> {
         let store = Self {
-            kv,
             resources: ArcSwap::default(),
             routes: ArcSwap::default(),
             customs: ArcSwap::default(),
             progress: watch::Sender::new(0),
             wanted: Notify::new(),
             connected: AtomicBool::new(false),
+            rounds: rounds::Rounds::over(&kv),
+            kv,
         };
         let (mut resources, mut routes) = (Resources::new(), HashMap::new());
         for kind in kinds.iter().filter(|kind| kind.offers("get") || kind.offers("list")) {
@@ -192,19 +195,24 @@ impl Store {
     /// # Errors
     /// The store cannot be reached, or the caches cannot catch up in time.
     pub async fn fresh(&self) -> Result<(), Status> {
-        let revision = self.revision().await.map_err(|error| unreachable(&error))?;
+        let revision = self.rounds.revision().await.map_err(|error| unreachable(&error))?;
         self.reach(revision).await
     }
 
-    /// The store's revision now.
-    async fn revision(&self) -> Result<u64, KvError> {
-        let key = Bytes::from_static(b"/registry/health");
-        let request = RangeRequest { key, count_only: true, ..RangeRequest::default() };
-        let answer = self.kv.range(request).await?;
-        Ok(answer.header.map_or(0, |header| u64::try_from(header.revision).unwrap_or(0)))
+    /// The object, as fresh as the store is now: from the cache once that has come up to the store, which costs the same
+    /// for one reader as for all who ask at the time.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn current(&self, resource: &Resource, tail: &str) -> Result<Option<Arc<Entry>>, Status> {
+        match self.fresh().await {
+            Ok(()) => Ok(resource.cache.get(tail)),
+            // The store answers where its watch does not.
+            Err(_) => self.get(resource, tail).await,
+        }
     }
 
-    /// The object as the store has it now.
+    /// The object as the store has it now, from the store itself.
     ///
     /// # Errors
     /// The store cannot be reached.
