@@ -42,6 +42,11 @@ impl SimDisk {
         self.state().until_cut = Some(operations);
     }
 
+    /// Whether the power is on.
+    pub fn is_powered(&self) -> bool {
+        self.state().powered
+    }
+
     /// The power is back: unsynced sectors have stayed or not.
     pub fn power_on(&self) {
         let state = &mut *self.state();

@@ -44,6 +44,8 @@ pub struct Member {
     /// The log as it was acknowledged, and the records whose fate is open: of them any first few may have stayed.
     pub promised: LogState,
     pub open: Vec<Record>,
+    /// What its wall clock shows next; any number will do.
+    clock: u32,
 }
 
 /// Nobody wants to know how a simulated disk does.
@@ -56,7 +58,15 @@ impl Observer for NoOneAsks {
 
 impl Member {
     pub fn new(name: usize, disk: SimDisk) -> Self {
-        Self { name, disk, snapshot: None, running: None, promised: LogState::default(), open: Vec::new() }
+        Self {
+            name,
+            disk,
+            snapshot: None,
+            running: None,
+            promised: LogState::default(),
+            open: Vec::new(),
+            clock: 0,
+        }
     }
 
     /// Starts the member from what its disk has. `None`: the power went again meanwhile.
@@ -128,6 +138,9 @@ impl Member {
         let Some(entry) = self.entry(next) else { return Ok(()) };
         let command = Command::decode(entry.payload.clone()).map_err(|error| error.to_string())?;
         let Some(running) = &mut self.running else { return Ok(()) };
+        // No two members have the same clock, nor one when it applies an entry for the second time.
+        self.clock = self.clock.wrapping_mul(5).wrapping_add(self.name as u32 + 1);
+        coracle_daemon::clock::simulate(i64::from(self.clock) * 1000);
         // A refusal is an outcome like any other.
         let _ = running.machine.apply(&command);
         let effects = running.machine.take_effects();

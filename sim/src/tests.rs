@@ -1,5 +1,6 @@
 //! The simulation itself: seeds hold, and play the same way each time.
 
+use crate::cluster;
 use crate::dice::Dice;
 use crate::disk::SimDisk;
 use crate::invariants;
@@ -21,6 +22,20 @@ fn every_property_holds_over_many_seeds() {
     // A simulation in which nothing happens proves nothing.
     assert!(total.decided > 3000 && total.power_cuts > 300, "{total}");
     assert!(total.snapshots > 100 && total.events_told > 1000, "{total}");
+}
+
+#[test]
+fn whole_members_keep_every_promise_over_many_seeds() {
+    let mut total = cluster::Summary::default();
+    for seed in 0..12 {
+        match cluster::play(seed, false) {
+            Ok(summary) => total += summary,
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+    // A simulation in which nothing happens proves nothing.
+    assert!(total.answered > 5000 && total.kills > 50 && total.cuts > 20, "{total}");
+    assert!(total.terms > 30 && total.pauses > 10 && total.lease_ends > 50, "{total}");
 }
 
 #[test]

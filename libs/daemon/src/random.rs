@@ -1,21 +1,23 @@
 //! The randomness seam. Seeded once in a simulation, from the operating system otherwise.
 
-use parking_lot::Mutex;
 use rand::{RngCore, SeedableRng, rngs::StdRng};
+use std::cell::RefCell;
 
-static SEEDED: Mutex<Option<StdRng>> = Mutex::new(None);
+thread_local! {
+    static SEEDED: RefCell<Option<StdRng>> = const { RefCell::new(None) };
+}
 
-/// Makes every later draw of this process follow from `seed`.
+/// Makes every later draw of this thread, which a simulation runs on, follow from `seed`.
 pub fn seed(seed: u64) {
-    *SEEDED.lock() = Some(StdRng::seed_from_u64(seed));
+    SEEDED.set(Some(StdRng::seed_from_u64(seed)));
 }
 
 /// Fills `bytes`; good enough for keys and tokens unless [`seed`] was called.
 pub fn fill(bytes: &mut [u8]) {
-    match SEEDED.lock().as_mut() {
+    SEEDED.with_borrow_mut(|seeded| match seeded {
         Some(rng) => rng.fill_bytes(bytes),
         None => rand::rng().fill_bytes(bytes),
-    }
+    });
 }
 
 /// A uniformly drawn number.

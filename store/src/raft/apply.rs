@@ -9,6 +9,7 @@ use crate::command::Command;
 use crate::image::ImageWriter;
 use crate::machine::View;
 use crate::shared::Shared;
+use coracle_daemon::clock;
 use futures::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, Snapshot};
@@ -282,6 +283,11 @@ impl RaftSnapshotBuilder<Types> for Builder {
 }
 
 /// Runs work that waits for the disk on a thread that may.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    if clock::is_simulated() {
+        return work();
+    }
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

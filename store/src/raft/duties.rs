@@ -7,6 +7,7 @@ use super::log::Log;
 use super::node::Node;
 use super::pulse;
 use super::reads;
+use super::stall::{self, Syncs};
 use super::types::{Peer, StoredMembership};
 use super::wire::ask_request::What;
 use super::{LOG_BYTES, NodeConfig, serve, wire};
@@ -44,12 +45,14 @@ pub struct Inputs {
     pub log: Log,
     /// Whether the disk has room.
     pub room: watch::Receiver<bool>,
+    /// Whether it stalls.
+    pub syncs: Arc<Syncs>,
 }
 
 /// Starts all duties.
 pub fn spawn(node: &Arc<Node>, config: &NodeConfig, inputs: Inputs) {
     let tasks = node.tasks();
-    let Inputs { reads, changes, growth, log, room } = inputs;
+    let Inputs { reads, changes, growth, log, room, syncs } = inputs;
     let (this, stop, data) = (node.clone(), tasks.stopping(), config.data.clone());
     tasks.spawn("raft", async move { follow(&this, &data, stop).await });
     let (this, stop) = (node.clone(), tasks.stopping());
@@ -76,6 +79,11 @@ pub fn spawn(node: &Arc<Node>, config: &NodeConfig, inputs: Inputs) {
     let (this, stop) = (node.clone(), tasks.stopping());
     tasks.run("disk space", async move {
         tokio::select! { () = raise_alarm(&this, room) => {}, () = stop.cancelled() => {} }
+    });
+    let (this, stop, limit) = (node.clone(), tasks.stopping(), stall::limit(config.election_millis));
+    tasks.run("disk stalls", async move {
+        let watching = stall::watch(&syncs, limit, |taken| give_up(&this, taken));
+        tokio::select! { () = watching => {}, () = stop.cancelled() => {} }
     });
     let (this, stop) = (node.clone(), tasks.stopping());
     let (name, urls) = (config.name.clone(), config.client_urls.clone());
@@ -136,6 +144,14 @@ async fn leave(node: &Node, data: &Path) -> anyhow::Result<()> {
     clock::sleep(LEAVE_AFTER).await;
     Identity { removed: true, ..node.identity }.save(data)?;
     anyhow::bail!("{}", serve::REMOVED)
+}
+
+/// A leader whose disk stalls lets another lead. Alone it has nobody to hand over to.
+async fn give_up(node: &Node, stalled: Duration) {
+    if node.leadership.borrow().is_me {
+        tracing::warn!(?stalled, "the disk of the log stalls; handing leadership over");
+        hand_over(node).await;
+    }
 }
 
 /// A leader that stops makes the member that is furthest lead, so that nobody waits for an election.

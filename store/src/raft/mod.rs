@@ -24,7 +24,9 @@ mod peers;
 mod pulse;
 mod reads;
 mod serve;
+pub mod simulated;
 mod snapshot;
+mod stall;
 mod start;
 #[cfg(test)]
 mod tests;

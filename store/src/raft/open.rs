@@ -11,18 +11,22 @@ use super::node::{Node, RaftHandle};
 use super::peers::Peers;
 use super::pulse::{Pulse, Timing};
 use super::reads::Rounds;
+use super::simulated::Surroundings;
 use super::snapshot::Snapshots;
+use super::stall::Syncs;
+use super::types::Peer;
 use super::{LOG_BYTES, NodeConfig, StartError};
 use crate::consensus::Leadership;
 use crate::image::{Image, ImageWriter, RedbImage};
 use crate::machine::Machine;
 use crate::shared::Shared;
 use crate::wal::{Disk, Folder, Observer, Options, Wal};
-use coracle_daemon::Tasks;
+use coracle_daemon::{Tasks, clock};
 use openraft::SnapshotPolicy;
 use openraft::errors::{InitializeError, RaftError};
 use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::Histogram;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,15 +47,28 @@ pub(super) async fn open(
     shared: Arc<Shared>,
     tasks: &Tasks,
 ) -> Result<Arc<Node>, StartError> {
+    open_within(config, Surroundings { disk, ..Surroundings::default() }, tls, shared, tasks).await
+}
+
+/// Like [`open`], within whatever takes the place of disk, network and threads.
+pub(super) async fn open_within(
+    config: NodeConfig,
+    around: Surroundings,
+    tls: Option<ClientTlsConfig>,
+    shared: Arc<Shared>,
+    tasks: &Tasks,
+) -> Result<Arc<Node>, StartError> {
+    let dial = around.dial.clone();
     if config.alone {
         let lost = config.clone();
         let made = tokio::task::spawn_blocking(move || stand_alone(&lost)).await;
         made.map_err(|error| StartError::Raft(error.to_string()))??;
     }
     let metrics = Metrics::default();
-    let room = watch::Sender::new(true);
+    let (room, syncs) = (watch::Sender::new(true), Arc::new(Syncs::new()));
+    let watch = DiskWatch { took: metrics.wal_syncs.clone(), syncs: syncs.clone(), room: room.clone() };
     let Data { log, snapshots, remembered, machine, position, image } =
-        open_data(&config, disk, metrics.wal_syncs.clone(), room.clone()).await?;
+        open_data(&config, around, watch).await?;
     if let Some(machine) = machine {
         shared.install(machine);
     }
@@ -63,9 +80,9 @@ pub(super) async fn open(
         None => introduce(&config, cluster, tls.as_ref()).await?,
     };
     let pulse = Arc::new(Pulse::new(Timing::of(&config)));
-    let peers = Peers::new(identity.cluster, identity.member, tls, pulse.clone());
+    let peers = Peers::new(identity.cluster, identity.member, tls, pulse.clone(), dial);
     let growth = Arc::new(Growth::new(LOG_BYTES as u64));
-    let applier = Applier::new(shared.clone(), position, snapshots.clone(), growth.clone(), Some(image));
+    let applier = Applier::new(shared.clone(), position, snapshots.clone(), growth.clone(), image);
     let applied = applier.applied();
     let raft_config = Arc::new(raft_config(&config, &identity)?);
     let failed = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
@@ -92,16 +109,24 @@ pub(super) async fn open(
         tasks: tasks.clone(),
         metrics,
     });
-    duties::spawn(&node, &config, duties::Inputs { reads, changes, growth, log, room: room.subscribe() });
-    // A member of a cluster that is there already gets its first entries from the leader.
-    if first_members.contains_key(&identity.member) && identity.cluster == cluster {
-        match raft.initialize(first_members).await {
-            // Not the first start.
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-            Err(error) => return Err(failed(&error)),
-        }
+    duties::spawn(
+        &node,
+        &config,
+        duties::Inputs { reads, changes, growth, log, room: room.subscribe(), syncs },
+    );
+    if first_members.contains_key(&node.identity.member) && node.identity.cluster == cluster {
+        begin_cluster(&raft, first_members).await?;
     }
     Ok(node)
+}
+
+/// The first start of a new cluster's member; one of a cluster that is there already gets its first entries from the leader.
+async fn begin_cluster(raft: &RaftHandle, members: BTreeMap<u64, Peer>) -> Result<(), StartError> {
+    match raft.initialize(members).await {
+        // Not the first start.
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        Err(error) => Err(StartError::Raft(error.to_string())),
+    }
 }
 
 /// A member that starts for the first time finds out who it is, and remembers that.
@@ -121,13 +146,19 @@ async fn introduce(
 
 /// What the log tells of its disk.
 struct DiskWatch {
-    syncs: Histogram,
+    took: Histogram,
+    syncs: Arc<Syncs>,
     room: watch::Sender<bool>,
 }
 
 impl Observer for DiskWatch {
+    fn syncs(&self) {
+        self.syncs.begin();
+    }
+
     fn synced(&self, took: Duration) {
-        self.syncs.observe(took.as_secs_f64());
+        self.syncs.end();
+        self.took.observe(took.as_secs_f64());
     }
 
     fn has_room(&self, room: bool) {
@@ -143,25 +174,28 @@ struct Data {
     /// From the image, with the position it stands at.
     machine: Option<Machine>,
     position: Position,
-    image: ImageWriter,
+    /// Where the machine is kept; a simulation does without.
+    image: Option<ImageWriter>,
 }
 
-async fn open_data(
-    config: &NodeConfig,
-    disk: Option<Arc<dyn Disk>>,
-    syncs: Histogram,
-    room: watch::Sender<bool>,
-) -> Result<Data, StartError> {
+async fn open_data(config: &NodeConfig, around: Surroundings, watch: DiskWatch) -> Result<Data, StartError> {
     let (data, wal) = (config.data.clone(), config.wal.clone());
-    let opened = tokio::task::spawn_blocking(move || {
+    let work = move || {
         make_private(&data)?;
         let remembered = Identity::load(&data)?;
         let snapshots = Snapshots::open(&data.join("snapshots"))?;
-        let disk = match disk {
+        let disk = match around.disk {
             Some(disk) => disk,
             None => Arc::new(Folder::open(&wal).map_err(|source| StartError::Folder { path: wal, source })?),
         };
-        let (wal, state) = Wal::open(disk, Options::default(), DiskWatch { syncs, room })?;
+        if let Some(driven) = around.driven {
+            let (wal, driver, state) = Wal::open_driven(disk, driven.options, watch)?;
+            (driven.take)(driver);
+            let log = Log::new(wal, state);
+            let position = Position::default();
+            return Ok(Data { log, snapshots, remembered, machine: None, position, image: None });
+        }
+        let (wal, state) = Wal::open(disk, Options::default(), watch)?;
         let mut image = RedbImage::new(&data.join("image"));
         let loaded = image.load().unwrap_or_else(|error| {
             tracing::warn!(%error, "the image is not used");
@@ -176,9 +210,12 @@ async fn open_data(
         }
         let image = ImageWriter::start(image, machine.is_some())
             .map_err(|source| StartError::Folder { path: data.join("image"), source })?;
-        Ok(Data { log, snapshots, remembered, machine, position, image })
-    });
-    opened.await.map_err(|error| StartError::Raft(error.to_string()))?
+        Ok(Data { log, snapshots, remembered, machine, position, image: Some(image) })
+    };
+    if clock::is_simulated() {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|error| StartError::Raft(error.to_string()))?
 }
 
 pub(super) fn make_private(folder: &Path) -> Result<(), StartError> {

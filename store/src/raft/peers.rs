@@ -2,11 +2,14 @@
 
 use super::pulse::Pulse;
 use super::serve::REMOVED;
+use super::simulated::Dial;
+use super::snapshot::SnapshotFile;
 use super::types::{Peer, Types, Vote};
 use super::wire::peer_client::PeerClient;
 use super::wire::{self, AppendReply, AppendRequest, SnapshotPart};
-use super::{MESSAGE_MAX, apply::SnapshotData, apply::SnapshotOf};
+use super::{MESSAGE_MAX, apply::SnapshotData, apply::SnapshotOf, apply::blocking};
 use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -43,7 +46,6 @@ const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
 /// Late answers to beats that are waited for before the stream is given up.
 const BEATS_OWED_MAX: u32 = 16;
 const SNAPSHOT_PART: usize = 256 << 10;
-const SNAPSHOT_PARTS_WAITING: usize = 4;
 
 /// What a call carries.
 pub type Client = PeerClient<InterceptedService<Channel, Identify>>;
@@ -82,6 +84,7 @@ struct Shared {
     me: u64,
     tls: Option<ClientTlsConfig>,
     pulse: Arc<Pulse>,
+    dial: Option<Dial>,
     /// By URL and whether it is for bulk.
     channels: Mutex<HashMap<(String, bool), Channel>>,
     /// Another member told that this one was removed.
@@ -93,6 +96,10 @@ struct Shared {
 /// # Errors
 /// The URL or the certificates are unusable.
 pub fn channel(url: &str, tls: Option<&ClientTlsConfig>) -> Result<Channel, tonic::transport::Error> {
+    Ok(endpoint(url, tls)?.connect_lazy())
+}
+
+fn endpoint(url: &str, tls: Option<&ClientTlsConfig>) -> Result<Endpoint, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(url.to_owned())?
         .connect_timeout(CONNECT_MAX)
         .http2_keep_alive_interval(PING_EVERY)
@@ -100,23 +107,29 @@ pub fn channel(url: &str, tls: Option<&ClientTlsConfig>) -> Result<Channel, toni
         .tcp_nodelay(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20);
-    let endpoint = match tls {
-        Some(tls) if url.starts_with("https://") => endpoint.tls_config(tls.clone())?,
-        _ => endpoint,
-    };
-    Ok(endpoint.connect_lazy())
+    match tls {
+        Some(tls) if url.starts_with("https://") => endpoint.tls_config(tls.clone()),
+        _ => Ok(endpoint),
+    }
 }
 
 impl Peers {
     /// No connections yet.
     #[must_use]
-    pub fn new(cluster: u64, me: u64, tls: Option<ClientTlsConfig>, pulse: Arc<Pulse>) -> Self {
+    pub fn new(
+        cluster: u64,
+        me: u64,
+        tls: Option<ClientTlsConfig>,
+        pulse: Arc<Pulse>,
+        dial: Option<Dial>,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 cluster,
                 me,
                 tls,
                 pulse,
+                dial,
                 channels: Mutex::default(),
                 removed: watch::Sender::new(false),
             }),
@@ -143,7 +156,11 @@ impl Peers {
         let channel = match known {
             Some(channel) => channel,
             None => {
-                let new = channel(url, self.shared.tls.as_ref())
+                let new = endpoint(url, self.shared.tls.as_ref())
+                    .map(|endpoint| match &self.shared.dial {
+                        Some(dial) => dial.lazily(&endpoint),
+                        None => endpoint.connect_lazy(),
+                    })
                     .map_err(|error| Status::unavailable(format!("{url}: {error}")))?;
                 channels.insert((url.clone(), bulk), new.clone());
                 new
@@ -280,6 +297,35 @@ impl To {
     }
 }
 
+/// A snapshot in parts, which are read when they are asked for.
+fn parts(
+    vote: Option<wire::VoteState>,
+    file: SnapshotFile,
+) -> impl Stream<Item = SnapshotPart> + Send + 'static {
+    let rest = futures::stream::unfold((file, 0), |(file, at)| async move {
+        let of = file.clone();
+        let read = blocking(move || {
+            let mut data = vec![0; SNAPSHOT_PART];
+            let read = of.read_at(at, &mut data)?;
+            data.truncate(read);
+            Ok(data)
+        });
+        match read.await {
+            Ok(data) if data.is_empty() => None,
+            Ok(data) => {
+                let next = at + data.len() as u64;
+                Some((SnapshotPart { vote: None, data: data.into() }, (file, next)))
+            }
+            // The receiver sees that the end is missing.
+            Err(error) => {
+                tracing::error!(%error, "cannot read a snapshot");
+                None
+            }
+        }
+    });
+    futures::stream::iter([SnapshotPart { vote, data: Bytes::new() }]).chain(rest)
+}
+
 impl RaftNetworkV2<Types> for To {
     type SnapshotData = SnapshotData;
 
@@ -330,32 +376,11 @@ impl RaftNetworkV2<Types> for To {
             return Err(StreamingError::Unreachable(Unreachable::from_string(what)));
         };
         let mut client = self.client(true)?;
-        let (parts, stream) = mpsc::channel(SNAPSHOT_PARTS_WAITING);
-        let first = SnapshotPart { vote: wire::put_vote(&vote), data: Bytes::new() };
-        let reader = tokio::task::spawn_blocking(move || {
-            let mut next = Some(first);
-            let mut at = 0;
-            while let Some(part) = next.take() {
-                // The receiver has given up, or so has the caller.
-                if parts.blocking_send(part).is_err() {
-                    break;
-                }
-                let mut data = vec![0; SNAPSHOT_PART];
-                let read = file.read_at(at, &mut data)?;
-                at += read as u64;
-                data.truncate(read);
-                next = (read > 0).then(|| SnapshotPart { vote: None, data: data.into() });
-            }
-            std::io::Result::Ok(())
-        });
-        let sent = within(SNAPSHOT_MAX, client.snapshot(ReceiverStream::new(stream)));
+        let sent = within(SNAPSHOT_MAX, client.snapshot(parts(wire::put_vote(&vote), file)));
         let reply = tokio::select! {
             sent = sent => sent,
             closed = cancel => return Err(StreamingError::Closed(closed)),
         };
-        if let Ok(Err(error)) = reader.await {
-            tracing::error!(%error, "cannot read a snapshot");
-        }
         let vote = reply.and_then(|reply| wire::take_vote(reply.vote.as_ref()));
         vote.map(SnapshotResponse::new).map_err(|status| self.unreachable(&status).into())
     }

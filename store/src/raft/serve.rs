@@ -9,7 +9,7 @@ use super::wire::{
     ProposeRequest, Proposed, ReadIndexReply, ReadIndexRequest, SnapshotPart, SnapshotReply, TransferReply,
     TransferRequest, VoteReply, VoteRequest,
 };
-use super::{MESSAGE_MAX, apply::SnapshotData};
+use super::{MESSAGE_MAX, apply::SnapshotData, apply::blocking};
 use crate::command::{Command, encode_reply};
 use crate::consensus::Consensus;
 use futures::Stream;
@@ -168,8 +168,8 @@ impl Peer for Served {
             if vote.is_none() {
                 vote = Some(wire::take_vote(next.vote.as_ref())?);
             }
-            let pushed = tokio::task::spawn_blocking(move || part.push(&next.data).map(|()| part));
-            part = pushed.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+            let pushed = blocking(move || part.push(&next.data).map(|()| part));
+            part = pushed.await.map_err(|error| failed(&error))?;
         }
         let vote = vote.ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
         let meta = part.reader().map_err(|error| failed(&error))?.meta().map_err(|error| failed(&error))?;

@@ -7,11 +7,13 @@ use super::{NodeConfig, StartError, serve};
 use crate::Args;
 use crate::shared::Shared;
 use coracle_daemon::Tasks;
+use futures::Stream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 use tonic::transport::{Certificate, ClientTlsConfig, Server, ServerTlsConfig};
 
 /// Starts replication as the flags say: opens the data, listens to other members, and takes part.
@@ -56,6 +58,20 @@ pub(super) fn serve_peers(
     tls: Option<ServerTlsConfig>,
     tasks: &Tasks,
 ) -> Result<(), StartError> {
+    serve_incoming(node, TcpIncoming::from(listener).with_nodelay(Some(true)), tls, tasks)
+}
+
+/// Serves other members on connections that `incoming` accepted.
+pub(super) fn serve_incoming<I, C>(
+    node: &Arc<Node>,
+    incoming: I,
+    tls: Option<ServerTlsConfig>,
+    tasks: &Tasks,
+) -> Result<(), StartError>
+where
+    I: Stream<Item = std::io::Result<C>> + Send + 'static,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
     let mut server = Server::builder()
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
@@ -63,7 +79,6 @@ pub(super) fn serve_peers(
     if let Some(tls) = tls {
         server = server.tls_config(tls).map_err(StartError::Tls)?;
     }
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let serving = server.add_service(serve::service(node.clone()));
     let stop = tasks.stopping();
     tasks.spawn("peer server", async move {

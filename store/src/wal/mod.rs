@@ -69,7 +69,7 @@ pub use disk::{Disk, DiskFile, Folder};
 pub use inspect::{Damage, Inspection, inspect};
 pub use record::{Entry, EntryId, Head, Record, Vote};
 pub use state::LogState;
-pub use writer::{Done, Durability, Observer, Wal};
+pub use writer::{Done, Driver, Durability, Observer, Wal};
 
 use std::io;
 

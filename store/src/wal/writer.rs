@@ -12,12 +12,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// Called once, when the request's records are on stable storage or never will be.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 /// Is told, from the log's thread, how the disk does.
 pub trait Observer: Send + 'static {
+    /// A sync begins.
+    fn syncs(&self) {}
     /// A sync took so long.
     fn synced(&self, took: Duration);
     /// There is room for the next segment, or there is not.
@@ -44,6 +47,8 @@ struct Request {
 pub struct Wal {
     requests: Option<Sender<Request>>,
     thread: Option<JoinHandle<()>>,
+    /// Wakes whoever drives the log in the thread's stead.
+    woken: Option<Arc<Notify>>,
 }
 
 impl Wal {
@@ -56,25 +61,29 @@ impl Wal {
         options: Options,
         observer: impl Observer,
     ) -> Result<(Self, LogState), WalError> {
-        let Opened { state, sealed, current } = open(&*disk, &options)?;
+        let (writer, state) = Writer::open(disk, options, observer, true)?;
         let (requests, inbox) = channel();
-        let head = state.head;
-        let writer = Writer {
-            disk,
-            options,
-            observer: Box::new(observer),
-            sealed,
-            current,
-            head,
-            later: Vec::new(),
-            purged: None,
-            spare: Spare::None,
-        };
         let thread = std::thread::Builder::new()
             .name("wal".to_owned())
             .spawn(move || writer.run(&inbox))
             .map_err(|source| WalError::Folder { what: "start a thread for", source })?;
-        Ok((Self { requests: Some(requests), thread: Some(thread) }, state))
+        Ok((Self { requests: Some(requests), thread: Some(thread), woken: None }, state))
+    }
+
+    /// Like [`Wal::open`], but without threads: a simulation says when a batch is written, by [`Driver::write_batch`].
+    ///
+    /// # Errors
+    /// The disk fails, or acknowledged records are damaged.
+    pub fn open_driven(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        observer: impl Observer,
+    ) -> Result<(Self, Driver, LogState), WalError> {
+        let (writer, state) = Writer::open(disk, options, observer, false)?;
+        let (requests, inbox) = channel();
+        let woken = Arc::new(Notify::new());
+        let driver = Driver { writer, inbox, woken: woken.clone(), failed: None };
+        Ok((Self { requests: Some(requests), thread: None, woken: Some(woken) }, driver, state))
     }
 
     /// Queues `records`. `done` is called from the log's thread, in the order of requests; for records written
@@ -88,6 +97,31 @@ impl Wal {
         if let Some(done) = unsent.and_then(|request| request.done) {
             done(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the write-ahead log is closed")));
         }
+        if let Some(woken) = &self.woken {
+            woken.notify_one();
+        }
+    }
+}
+
+/// The log's thread, in the hands of a simulation. Dropped, it writes no more: the process was killed.
+pub struct Driver {
+    writer: Writer,
+    inbox: Receiver<Request>,
+    woken: Arc<Notify>,
+    failed: Option<io::Error>,
+}
+
+impl Driver {
+    /// Waits until there is something to write.
+    pub async fn woken(&mut self) {
+        self.woken.notified().await;
+    }
+
+    /// Writes one batch of what waits. Returns whether anything waited.
+    pub fn write_batch(&mut self) -> bool {
+        let Ok(first) = self.inbox.try_recv() else { return false };
+        self.writer.take(first, &self.inbox, &mut self.failed);
+        true
     }
 }
 
@@ -114,6 +148,8 @@ struct Writer {
     /// Set when segments may have become removable.
     purged: Option<EntryId>,
     spare: Spare,
+    /// Whether the next segment is made on a thread of its own.
+    threads: bool,
 }
 
 /// The next segment's file.
@@ -130,31 +166,59 @@ const SPARE: &str = "spare";
 const SPARE_RETRY: Duration = Duration::from_secs(1);
 
 impl Writer {
+    fn open(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        observer: impl Observer,
+        threads: bool,
+    ) -> Result<(Self, LogState), WalError> {
+        let Opened { state, sealed, current } = open(&*disk, &options)?;
+        let head = state.head;
+        let writer = Self {
+            disk,
+            options,
+            observer: Box::new(observer),
+            sealed,
+            current,
+            head,
+            later: Vec::new(),
+            purged: None,
+            spare: Spare::None,
+            threads,
+        };
+        Ok((writer, state))
+    }
+
+    /// Writes one batch, unless writing failed before, and calls back.
+    fn take(&mut self, first: Request, inbox: &Receiver<Request>, failed: &mut Option<io::Error>) {
+        let (records, dones, sync) = self.gather(first, inbox);
+        let written = match failed {
+            Some(error) => Err(again(error)),
+            None if !sync => {
+                self.later.extend(records);
+                Ok(())
+            }
+            None => self.commit(records),
+        };
+        if let Err(error) = written
+            && failed.is_none()
+        {
+            // The kernel may have dropped what it could not write: trying again would lie.
+            tracing::error!(%error, "the write-ahead log failed; nothing is written any more");
+            *failed = Some(error);
+        }
+        for done in dones {
+            done(failed.as_ref().map_or(Ok(()), |error| Err(again(error))));
+        }
+        if failed.is_none() {
+            self.tidy();
+        }
+    }
+
     fn run(mut self, inbox: &Receiver<Request>) {
         let mut failed: Option<io::Error> = None;
         while let Ok(first) = inbox.recv() {
-            let (records, dones, sync) = self.gather(first, inbox);
-            let written = match &failed {
-                Some(error) => Err(again(error)),
-                None if !sync => {
-                    self.later.extend(records);
-                    Ok(())
-                }
-                None => self.commit(records),
-            };
-            if let Err(error) = written
-                && failed.is_none()
-            {
-                // The kernel may have dropped what it could not write: trying again would lie.
-                tracing::error!(%error, "the write-ahead log failed; nothing is written any more");
-                failed = Some(error);
-            }
-            for done in dones {
-                done(failed.as_ref().map_or(Ok(()), |error| Err(again(error))));
-            }
-            if failed.is_none() {
-                self.tidy();
-            }
+            self.take(first, inbox, &mut failed);
         }
         if failed.is_none()
             && !self.later.is_empty()
@@ -207,6 +271,7 @@ impl Writer {
         }
         self.current.file.write_at(self.current.at, &bytes)?;
         let began = Instant::now();
+        self.observer.syncs();
         self.current.file.sync()?;
         self.observer.synced(began.elapsed());
         self.current.at += bytes.len() as u64;
@@ -274,6 +339,13 @@ impl Writer {
 
     fn make_spare(&self) -> Spare {
         let (disk, size) = (self.disk.clone(), self.options.segment_bytes);
+        if !self.threads {
+            return if disk.create(SPARE, size).is_ok() {
+                Spare::Ready
+            } else {
+                Spare::Failed(Instant::now())
+            };
+        }
         let thread = std::thread::Builder::new().name("wal-spare".to_owned());
         // Without a spare the segment is made when it is needed.
         match thread.spawn(move || disk.create(SPARE, size).map(drop)) {

@@ -74,7 +74,11 @@ struct Cluster {
     members: Vec<Option<Member>>,
     snapshot_entries: u64,
     first: usize,
+    disks: Disks,
 }
+
+/// The disk of a member's log, by its number and folder; none for the folder itself.
+type Disks = Box<dyn Fn(usize, &Path) -> Option<Arc<dyn Disk>>>;
 
 struct Member {
     runtime: Runtime,
@@ -134,10 +138,19 @@ impl Cluster {
     }
 
     fn beating(size: usize, snapshot_entries: u64, heartbeat_millis: u64) -> Self {
+        Self::started(size, snapshot_entries, heartbeat_millis, Box::new(|_, _| None))
+    }
+
+    fn on_disks(size: usize, disks: Disks) -> Self {
+        Self::started(size, 10_000, 100, disks)
+    }
+
+    fn started(size: usize, snapshot_entries: u64, heartbeat_millis: u64, disks: Disks) -> Self {
         let ports = (0..size).map(|_| NEXT_PORT.fetch_add(1, Ordering::Relaxed)).collect();
         let folder = tempfile::tempdir().expect("folder");
         let members = (0..size).map(|_| None).collect();
-        let mut this = Self { folder, heartbeat_millis, ports, members, snapshot_entries, first: size };
+        let mut this =
+            Self { folder, heartbeat_millis, ports, members, snapshot_entries, first: size, disks };
         for at in 0..size {
             this.start(at);
         }
@@ -179,11 +192,12 @@ impl Cluster {
             .build()
             .expect("a runtime");
         let (config, port) = (self.config(at), self.ports[at]);
+        let disk = (self.disks)(at, &config.wal);
         let started = runtime.block_on(async move {
             let tasks = Tasks::new();
             let shared = Shared::new(Machine::new());
             let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
-            let node = open(config, None, None, shared.clone(), &tasks)
+            let node = open(config, disk, None, shared.clone(), &tasks)
                 .await
                 .map_err(|error| format!("{error:?}"))?;
             serve_peers(&node, listener, None, &tasks).map_err(|error| error.to_string())?;
