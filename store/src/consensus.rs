@@ -59,6 +59,11 @@ pub trait Consensus: Send + Sync + 'static {
     ///
     /// Errors: what applying refused; [`StoreError::may_have_happened`] tells whether it may have been done.
     async fn commit(&self, op: Op) -> Result<Committed, StoreError>;
+    /// Replicates what this member decided as the leader of `term`, and never hands it on: whoever leads after it may have
+    /// decided otherwise.
+    ///
+    /// Errors: as for `commit`; `NotLeader` once the term is over.
+    async fn commit_in_term(&self, op: Op, term: u64) -> Result<Committed, StoreError>;
     /// Returns once this member has applied everything that was committed anywhere when the call began.
     async fn read_barrier(&self) -> Result<(), StoreError>;
     /// Where this member stands.

@@ -158,12 +158,15 @@ pub async fn end_leases(lessor: &Lessor, consensus: Arc<dyn Consensus>, stop: Ca
     let mut leadership = consensus.leadership();
     let mut retry_at: Option<Instant> = None;
     loop {
-        let leading = leadership.borrow_and_update().is_me;
+        let (leading, term) = {
+            let known = leadership.borrow_and_update();
+            (known.is_me, known.term)
+        };
         lessor.lead(leading);
         let wake_at = if leading {
             let (due, next) = lessor.due();
             if !due.is_empty() && retry_at.is_none_or(|at| at <= Instant::now()) {
-                let all_ended = end(&consensus, due).await;
+                let all_ended = end(&consensus, term, due).await;
                 retry_at = (!all_ended).then(|| Instant::now() + RETRY);
                 continue;
             }
@@ -181,11 +184,12 @@ pub async fn end_leases(lessor: &Lessor, consensus: Arc<dyn Consensus>, stop: Ca
     }
 }
 
-/// Whether all are gone now.
-async fn end(consensus: &Arc<dyn Consensus>, due: Vec<i64>) -> bool {
+/// Whether all are gone now. Only the leader that counted their time may end them: the next one gives them their full time
+/// again, and clients have renewed them there.
+async fn end(consensus: &Arc<dyn Consensus>, term: u64, due: Vec<i64>) -> bool {
     let ends = futures::stream::iter(due).map(|id| async move {
         let revoke = Op::LeaseRevoke(LeaseRevokeRequest { id });
-        match consensus.commit(revoke).await {
+        match consensus.commit_in_term(revoke, term).await {
             Ok(_) | Err(StoreError::LeaseNotFound) => true,
             Err(error) => {
                 tracing::debug!(lease = id, %error, "a lease whose time is up could not be ended yet");

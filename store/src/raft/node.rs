@@ -346,6 +346,14 @@ impl Consensus for Node {
         }
     }
 
+    async fn commit_in_term(&self, op: Op, term: u64) -> Result<Committed, StoreError> {
+        let leads = *self.leadership.borrow();
+        if !leads.is_me || leads.term != term {
+            return Err(StoreError::NotLeader);
+        }
+        self.propose_here(vec![op]).await.pop().unwrap_or(Err(StoreError::NotLeader))
+    }
+
     async fn read_barrier(&self) -> Result<(), StoreError> {
         let index = self.rounds.index().await?;
         self.wait_applied(index).await

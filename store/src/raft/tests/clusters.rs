@@ -1,6 +1,7 @@
 //! Clusters whose members die and come back.
 
 use super::*;
+use coracle_etcd::proto::LeaseRevokeRequest;
 
 #[test]
 fn one_member_commits_and_remembers() {
@@ -254,4 +255,21 @@ fn a_leader_whose_lease_ran_out_between_rare_beats_still_takes_a_write_at_once()
     let put = Op::Put(PutRequest { key: "k".into(), value: "w".into(), ..PutRequest::default() });
     let proposed = leader.run(async move { node.propose_here(vec![put]).await });
     assert!(proposed[0].is_ok(), "{proposed:?}");
+}
+
+#[test]
+fn only_the_leader_that_counted_a_leases_time_may_end_it() {
+    let cluster = Cluster::new(3, 10_000);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    let node = cluster.member(leader).node.clone();
+    let term = node.status().term;
+    let others = cluster.member(follower).node.clone();
+    cluster.member(leader).run(async move {
+        node.commit(Op::LeaseGrant(LeaseGrantRequest { ttl: 60, id: 5 })).await.expect("grants");
+        let revoke = || Op::LeaseRevoke(LeaseRevokeRequest { id: 5 });
+        // A member that led before decided on what it counted then.
+        assert_eq!(others.commit_in_term(revoke(), term).await, Err(StoreError::NotLeader));
+        assert_eq!(node.commit_in_term(revoke(), term - 1).await, Err(StoreError::NotLeader));
+        assert!(node.commit_in_term(revoke(), term).await.is_ok());
+    });
 }
