@@ -34,7 +34,8 @@ pub struct Lessor {
 
 #[derive(Default)]
 struct State {
-    leading: bool,
+    /// The term in which this member leads.
+    term: Option<u64>,
     leases: HashMap<i64, Deadline>,
     queue: BTreeSet<(Instant, i64)>,
 }
@@ -73,7 +74,7 @@ impl State {
 
     /// A lease whose time is not up.
     fn living(&self, id: i64) -> Result<Deadline, StoreError> {
-        if !self.leading {
+        if self.term.is_none() {
             return Err(StoreError::NotLeader);
         }
         let lease = self.leases.get(&id).copied().filter(|lease| lease.at > Instant::now());
@@ -113,13 +114,14 @@ impl Lessor {
         self.changed.notify_one();
     }
 
-    /// This member leads from now on, or no longer does.
-    pub fn lead(&self, leading: bool) {
+    /// This member leads in this term from now on, or no longer does. A new term means that others may have led, and renewed
+    /// leases, in between, even if nobody saw this member follow.
+    pub fn lead(&self, term: Option<u64>) {
         let mut state = self.state.lock();
-        if leading && !state.leading {
+        if term.is_some() && term != state.term {
             state.extend_all();
         }
-        state.leading = leading;
+        state.term = term;
     }
 
     /// Prolongs a lease by its time to live, and returns that in seconds.
@@ -158,12 +160,12 @@ pub async fn end_leases(lessor: &Lessor, consensus: Arc<dyn Consensus>, stop: Ca
     let mut leadership = consensus.leadership();
     let mut retry_at: Option<Instant> = None;
     loop {
-        let (leading, term) = {
+        let leads = {
             let known = leadership.borrow_and_update();
-            (known.is_me, known.term)
+            known.is_me.then_some(known.term)
         };
-        lessor.lead(leading);
-        let wake_at = if leading {
+        lessor.lead(leads);
+        let wake_at = if let Some(term) = leads {
             let (due, next) = lessor.due();
             if !due.is_empty() && retry_at.is_none_or(|at| at <= Instant::now()) {
                 let all_ended = end(&consensus, term, due).await;
@@ -215,18 +217,20 @@ mod tests {
         let lessor = with(&[(1, 10)]);
         clock::sleep(Duration::from_secs(8)).await;
         assert_eq!(lessor.remaining(1), Err(StoreError::NotLeader));
-        lessor.lead(true);
+        lessor.lead(Some(1));
         assert_eq!(lessor.remaining(1), Ok(10));
         clock::sleep(Duration::from_secs(8)).await;
         assert_eq!(lessor.remaining(1), Ok(2));
-        lessor.lead(true);
+        lessor.lead(Some(1));
         assert_eq!(lessor.remaining(1), Ok(2), "going on leading is no election");
+        lessor.lead(Some(3));
+        assert_eq!(lessor.remaining(1), Ok(10), "another may have led in between");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_renewal_restarts_the_time_but_comes_too_late_for_one_that_is_up() {
         let lessor = with(&[(1, 10), (2, 5)]);
-        lessor.lead(true);
+        lessor.lead(Some(1));
         clock::sleep(Duration::from_secs(6)).await;
         assert_eq!(lessor.renew(1), Ok(10));
         assert_eq!(lessor.renew(2), Err(StoreError::LeaseNotFound));
@@ -240,7 +244,7 @@ mod tests {
     #[test]
     fn the_longest_lease_has_a_deadline() {
         let lessor = with(&[(1, i64::MAX)]);
-        lessor.lead(true);
+        lessor.lead(Some(1));
         assert_eq!(lessor.renew(1), Ok(i64::MAX));
     }
 }

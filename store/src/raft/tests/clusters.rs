@@ -149,7 +149,7 @@ fn leases_are_renewed_by_the_leader_whoever_is_asked() {
     let cluster = Cluster::new(3, 10_000);
     let (leader, follower) = (cluster.leader(), cluster.follower());
     // The task that ends leases does this in a real member.
-    cluster.member(leader).shared.lessor().lead(true);
+    cluster.member(leader).shared.lessor().lead(Some(1));
     let node = cluster.member(follower).node.clone();
     cluster.member(follower).run(async move {
         node.commit(Op::LeaseGrant(LeaseGrantRequest { ttl: 60, id: 5 })).await.expect("grants");
