@@ -12,7 +12,7 @@ use store::wal::{Durability, Entry, EntryId, LogState, Observer, Options, Record
 use store::watch::Hub;
 
 /// Small segments, so that they change often.
-const OPTIONS: Options = Options { segment_bytes: 4096, batch_bytes: 1 << 20 };
+const OPTIONS: Options = Options { segment_bytes: 4096, batch_bytes: 1 << 20, resident_bytes: 512 };
 /// Bytes of a snapshot's chunk: small, so that there are several.
 const CHUNK: usize = 512;
 
@@ -75,11 +75,12 @@ impl Member {
     /// The log refuses to open though nothing but the power failed, or the snapshot cannot be restored.
     pub fn start(&mut self) -> Result<Option<LogState>, String> {
         let opened = Wal::open(Arc::new(self.disk.clone()), OPTIONS, NoOneAsks);
-        let (wal, log) = match opened {
+        let wal = match opened {
             Ok(opened) => opened,
             Err(WalError::Folder { .. } | WalError::Segment { .. }) => return Ok(None),
             Err(error) => return Err(format!("member {} cannot open its log: {error}", self.name)),
         };
+        let Ok(log) = wal.whole() else { return Ok(None) };
         let mut restore = Restore::new();
         for chunk in self.snapshot.iter().flat_map(|snapshot| &snapshot.chunks) {
             restore.chunk(chunk).map_err(|error| format!("member {}: {error}", self.name))?;
@@ -105,7 +106,8 @@ impl Member {
             // Whoever waits is right below.
             let _ = done.send(result);
         };
-        running.wal.write(records.clone(), Durability::Now, Some(Box::new(tell)));
+        let fits = running.wal.write(records.clone(), Durability::Now, Some(Box::new(tell)));
+        fits.map_err(|error| error.to_string())?;
         let written = wait.recv().map_err(|_| "the log never called back".to_owned())?;
         if written.is_err() {
             self.open = records;

@@ -23,7 +23,7 @@ use tokio::runtime::{Builder, RngSeed, Runtime};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 /// Small, so that segments change often.
-const OPTIONS: Options = Options { segment_bytes: 16 << 10, batch_bytes: 8 << 10 };
+const OPTIONS: Options = Options { segment_bytes: 16 << 10, batch_bytes: 8 << 10, resident_bytes: 1 << 10 };
 const SNAPSHOT_ENTRIES: u64 = 60;
 const CLIENTS: usize = 3;
 /// Milliseconds since 1970 when a simulation begins.

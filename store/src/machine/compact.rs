@@ -34,6 +34,7 @@ impl Machine {
         let Some(history) = self.index.get_mut(&record.kv.key) else { return };
         if let Some(at) = history.records.iter().position(|kept| kept.place() == place) {
             history.records.remove(at);
+            history.records.shrink_to_fit();
         }
         if history.records.is_empty() {
             self.index.remove(&record.kv.key);

@@ -2,6 +2,7 @@
 
 use super::Record;
 use bytes::Bytes;
+use smallvec::SmallVec;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -76,7 +77,7 @@ impl KeyRange {
 /// All that is kept of one key: oldest first, never empty.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    pub records: Vec<Arc<Record>>,
+    pub records: SmallVec<[Arc<Record>; 1]>,
 }
 
 impl History {

@@ -32,7 +32,7 @@ fn unusable(path: &Path) -> impl Fn(io::Error) -> StartError + use<> {
     move |source| StartError::Folder { path: path.clone(), source }
 }
 
-fn open_wal(folder: &Path) -> Result<(Wal, LogState), StartError> {
+fn open_wal(folder: &Path) -> Result<Wal, StartError> {
     let disk = Arc::new(Folder::open(folder).map_err(unusable(folder))?);
     Ok(Wal::open(disk, Options::default(), Unwatched)?)
 }
@@ -41,7 +41,7 @@ fn open_wal(folder: &Path) -> Result<(Wal, LogState), StartError> {
 fn write(wal: &Wal, folder: &Path, records: Vec<Record>) -> Result<(), StartError> {
     let (done, wait) = std::sync::mpsc::channel();
     let tell = move |written| drop(done.send(written));
-    wal.write(records, Durability::Now, Some(Box::new(tell)));
+    wal.write(records, Durability::Now, Some(Box::new(tell))).map_err(unusable(folder))?;
     let gone = |_| Err(io::ErrorKind::BrokenPipe.into());
     wait.recv().unwrap_or_else(gone).map_err(unusable(folder))
 }
@@ -83,7 +83,7 @@ pub fn restore(config: &NodeConfig, machine: &Machine) -> Result<Identity, Start
     };
     Snapshots::open(&part.join("snapshots"))?.write(&meta, &machine.view())?;
     let folder = part.join("wal");
-    let (wal, _) = open_wal(&folder)?;
+    let wal = open_wal(&folder)?;
     let vote = Record::Vote(Vote { term: 1, member: first, committed: false });
     write(&wal, &folder, vec![vote, Record::Purge(last), Record::Committed(Some(last))])?;
     drop(wal);
@@ -123,7 +123,8 @@ pub fn stand_alone(config: &NodeConfig) -> Result<(), StartError> {
         )));
     };
     let snapshots = Snapshots::open(&config.data.join("snapshots"))?;
-    let (wal, log) = open_wal(&config.wal)?;
+    let wal = open_wal(&config.wal)?;
+    let log = wal.whole().map_err(unusable(&config.wal))?;
     let Known { machine, position } = known(config, &snapshots, &log)?;
     let me = identity.member;
     let ids: Vec<u64> = position.membership.nodes().map(|(id, _)| *id).collect();

@@ -1,13 +1,13 @@
-//! openraft's log storage over the write-ahead log. All entries that are not purged are also kept in memory, where the
-//! apply path and the followers' senders read them; how many that are is bounded by snapshots (see [`super::compaction`]).
+//! openraft's log storage over the write-ahead log. The apply path and the followers' senders read new entries from memory;
+//! who lags reads older ones from the disk.
 
+use super::apply::blocking;
 use super::types::{
     LogId, RaftEntryOf, Types, Vote, entry_id, log_id, raft_entry, raft_vote, wal_entry, wal_vote,
 };
-use crate::wal::{Durability, LogState, Record, Wal};
+use crate::wal::{Durability, Record, Wal};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
-use parking_lot::RwLock;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -21,67 +21,37 @@ const WRITE_BYTES: usize = 1 << 20;
 /// The log of a member; clones share it.
 #[derive(Clone)]
 pub struct Log {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    state: RwLock<LogState>,
-    wal: Wal,
+    wal: Arc<Wal>,
 }
 
 impl Log {
     /// A log that was just opened.
     #[must_use]
-    pub fn new(wal: Wal, state: LogState) -> Self {
-        Self { shared: Arc::new(Shared { state: RwLock::new(state), wal }) }
+    pub fn new(wal: Wal) -> Self {
+        Self { wal: Arc::new(wal) }
     }
 
     /// Whether the member has ever voted or taken an entry.
     #[must_use]
     pub fn is_pristine(&self) -> bool {
-        *self.shared.state.read() == LogState::default()
+        self.wal.is_pristine()
     }
 
-    /// The greatest index up to which entries can be dropped while at least `bytes` of entries stay; `None` when there
-    /// are fewer.
+    /// See [`Wal::index_before_last`].
     #[must_use]
     pub fn index_before_last(&self, bytes: usize) -> Option<u64> {
-        let state = self.shared.state.read();
-        let mut kept = 0;
-        state.entries.iter().rev().find_map(|entry| {
-            kept += entry.payload.len();
-            (kept > bytes).then_some(entry.id.index)
-        })
+        self.wal.index_before_last(bytes)
     }
 
-    /// Makes the change in memory and queues it for the disk.
-    fn change(
-        &self,
-        records: Vec<Record>,
-        durability: Durability,
-        done: Option<crate::wal::Done>,
-    ) -> io::Result<()> {
-        let mut state = self.shared.state.write();
-        for record in &records {
-            state.apply(record.clone()).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
-        }
-        // Within the lock: the disk must see changes in the order that memory does.
-        self.shared.wal.write(records, durability, done);
-        Ok(())
-    }
-
-    fn read(&self, start: u64, end: u64, limit: usize) -> io::Result<Vec<RaftEntryOf>> {
-        let state = self.shared.state.read();
-        let mut bytes = 0;
-        state
-            .range(start, end)
-            .take_while(|entry| {
-                let more = bytes == 0 || bytes + entry.payload.len() <= limit;
-                bytes += entry.payload.len().max(1);
-                more
-            })
-            .map(raft_entry)
-            .collect()
+    async fn read(&self, start: u64, end: u64, limit: usize) -> io::Result<Vec<RaftEntryOf>> {
+        let entries = match self.wal.resident(start, end, limit) {
+            Some(entries) => entries,
+            None => {
+                let wal = self.wal.clone();
+                blocking(move || wal.read(start, end, limit)).await?
+            }
+        };
+        entries.iter().map(raft_entry).collect()
     }
 }
 
@@ -100,15 +70,15 @@ impl RaftLogReader<Types> for Log {
             Bound::Excluded(index) => *index,
             Bound::Unbounded => u64::MAX,
         };
-        self.read(start, end, usize::MAX)
+        self.read(start, end, usize::MAX).await
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<RaftEntryOf>, io::Error> {
-        self.read(start, end, READ_BYTES)
+        self.read(start, end, READ_BYTES).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        Ok(self.shared.state.read().head.vote.as_ref().map(raft_vote))
+        Ok(self.wal.head().vote.as_ref().map(raft_vote))
     }
 }
 
@@ -116,7 +86,7 @@ impl RaftLogStorage<Types> for Log {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Result<openraft::LogState<Types>, io::Error> {
-        let head = self.shared.state.read().head;
+        let head = self.wal.head();
         Ok(openraft::LogState {
             last_purged_log_id: head.purged.as_ref().map(log_id),
             last_log_id: head.last.as_ref().map(log_id),
@@ -133,17 +103,17 @@ impl RaftLogStorage<Types> for Log {
             // Nobody waits any more when the member is stopping.
             let _ = done.send(result);
         });
-        self.change(vec![Record::Vote(wal_vote(vote))], Durability::Now, Some(done))?;
+        self.wal.write(vec![Record::Vote(wal_vote(vote))], Durability::Now, Some(done))?;
         stable.await.map_err(|_| io::Error::other("the write-ahead log is closed"))?
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         // Only a hint for the next start, so it need not wait for the disk.
-        self.change(vec![Record::Committed(committed.as_ref().map(entry_id))], Durability::Later, None)
+        self.wal.write(vec![Record::Committed(committed.as_ref().map(entry_id))], Durability::Later, None)
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        Ok(self.shared.state.read().head.committed.as_ref().map(log_id))
+        Ok(self.wal.head().committed.as_ref().map(log_id))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
@@ -157,20 +127,20 @@ impl RaftLogStorage<Types> for Log {
             bytes += entry.payload.len();
             records.push(Record::Entry(entry));
             if bytes >= WRITE_BYTES {
-                self.change(std::mem::take(&mut records), Durability::Now, None)?;
+                self.wal.write(std::mem::take(&mut records), Durability::Now, None)?;
                 bytes = 0;
             }
         }
         // Requests complete in order, so the last one speaks for all.
-        self.change(records, Durability::Now, Some(Box::new(move |result| callback.io_completed(result))))
+        self.wal.write(records, Durability::Now, Some(Box::new(move |result| callback.io_completed(result))))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         // Stable together with the entries that take the place of these: until then the old ones do no harm.
-        self.change(vec![Record::TruncateAfter(last.as_ref().map(entry_id))], Durability::Later, None)
+        self.wal.write(vec![Record::TruncateAfter(last.as_ref().map(entry_id))], Durability::Later, None)
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        self.change(vec![Record::Purge(entry_id(&upto))], Durability::Now, None)
+        self.wal.write(vec![Record::Purge(entry_id(&upto))], Durability::Now, None)
     }
 }

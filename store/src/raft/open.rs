@@ -189,13 +189,13 @@ async fn open_data(config: &NodeConfig, around: Surroundings, watch: DiskWatch) 
             None => Arc::new(Folder::open(&wal).map_err(|source| StartError::Folder { path: wal, source })?),
         };
         if let Some(driven) = around.driven {
-            let (wal, driver, state) = Wal::open_driven(disk, driven.options, watch)?;
+            let (wal, driver) = Wal::open_driven(disk, driven.options, watch)?;
             (driven.take)(driver);
-            let log = Log::new(wal, state);
+            let log = Log::new(wal);
             let position = Position::default();
             return Ok(Data { log, snapshots, remembered, machine: None, position, image: None });
         }
-        let (wal, state) = Wal::open(disk, Options::default(), watch)?;
+        let wal = Wal::open(disk, Options::default(), watch)?;
         let mut image = RedbImage::new(&data.join("image"));
         let loaded = image.load().unwrap_or_else(|error| {
             tracing::warn!(%error, "the image is not used");
@@ -204,7 +204,7 @@ async fn open_data(config: &NodeConfig, around: Surroundings, watch: DiskWatch) 
         let read = loaded.and_then(|(machine, bytes)| Some((machine, Position::decode(&bytes)?)));
         let (machine, position) =
             read.map_or((None, Position::default()), |(machine, at)| (Some(machine), at));
-        let log = Log::new(wal, state);
+        let log = Log::new(wal);
         if log.is_pristine() && (machine.is_some() || snapshots.newest()?.is_some()) {
             return Err(StartError::LogGone { path: data });
         }

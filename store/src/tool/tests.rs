@@ -136,12 +136,13 @@ impl Observer for Ignore {
 fn log(folder: &Path, count: u64) {
     let disk = Arc::new(Folder::open(folder).expect("opens"));
     let options = Options { segment_bytes: 4096, ..Options::default() };
-    let (wal, _) = Wal::open(disk, options, Ignore).expect("opens");
+    let wal = Wal::open(disk, options, Ignore).expect("opens");
     for index in 1..=count {
         let id = EntryId { term: 1, leader: 1, index };
         let entry = Record::Entry(Entry { id, kind: 1, payload: vec![9; 300].into() });
         let (done, wait) = std::sync::mpsc::channel();
-        wal.write(vec![entry], Durability::Now, Some(Box::new(move |written| drop(done.send(written)))));
+        let done = Box::new(move |written| drop(done.send(written)));
+        wal.write(vec![entry], Durability::Now, Some(done)).expect("fits");
         wait.recv().expect("answers").expect("writes");
     }
 }

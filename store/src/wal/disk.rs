@@ -41,6 +41,17 @@ pub trait DiskFile: Send {
     /// # Errors
     /// The disk fails.
     fn read_all(&self) -> io::Result<Vec<u8>>;
+    /// Fills `bytes` with what stands from `offset` on.
+    ///
+    /// # Errors
+    /// The disk fails, or the file ends before.
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let all = self.read_all()?;
+        let from = usize::try_from(offset).map_err(io::Error::other)?;
+        let part = all.get(from..).and_then(|rest| rest.get(..bytes.len()));
+        bytes.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
     /// Writes in place.
     ///
     /// # Errors
@@ -141,6 +152,10 @@ impl DiskFile for File {
         let mut bytes = vec![0; size];
         self.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.read_exact_at(bytes, offset)
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -75,13 +75,13 @@ pub fn inspect(disk: &dyn Disk) -> Result<Inspection, WalError> {
                         |(_, record)| if let Record::Entry(entry) = record { Some(entry.id) } else { None },
                     )
                     .last()
-                    .or(replay.state.head.last);
+                    .or(replay.tail.log().head.last);
                 found.damage = Some(Damage { error, behind: entries(&bytes, at, number).collect() });
             }
         }
     }
     if found.damage.is_none() {
-        found.last = replay.state.head.last;
+        found.last = replay.tail.log().head.last;
     }
     Ok(found)
 }

@@ -1,7 +1,7 @@
 //! The write-ahead log: what a member must still know after it was killed at any moment.
 //!
 //! In: [`Record`]s, in order. Out: a call back for each request once its records are on stable storage, and after a
-//! restart the [`LogState`] that all of them made.
+//! restart the log that all of them made, whose older entries stay on the disk until somebody asks for them.
 //!
 //! One thread owns the files. It takes every request that waits, writes them all with one `write` and one `fdatasync`
 //! (group commit), and only then calls back, in order.
@@ -58,9 +58,11 @@
 mod disk;
 mod inspect;
 mod open;
+mod reader;
 mod record;
 mod segment;
 mod state;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -83,11 +85,13 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Most bytes written before a sync, as far as whole requests allow.
     pub batch_bytes: usize,
+    /// Bytes of payloads that stay in memory although they are stable and decided.
+    pub resident_bytes: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: SEGMENT_BYTES, batch_bytes: 4 << 20 }
+        Self { segment_bytes: SEGMENT_BYTES, batch_bytes: 4 << 20, resident_bytes: 4 << 20 }
     }
 }
 

@@ -5,7 +5,7 @@ use super::record::{Head, Record};
 use super::segment::{
     HEADER, HeaderRead, Scan, file_name, header, later_batch, number_of, put, read_header, scan,
 };
-use super::state::LogState;
+use super::tail::{Spot, Tail};
 use super::{Options, WalError};
 use std::collections::VecDeque;
 use std::io;
@@ -31,7 +31,7 @@ pub(super) struct Current {
 
 /// An opened log.
 pub(super) struct Opened {
-    pub(super) state: LogState,
+    pub(super) tail: Tail,
     pub(super) sealed: VecDeque<Sealed>,
     pub(super) current: Current,
 }
@@ -66,13 +66,15 @@ pub(super) fn open(disk: &dyn Disk, options: &Options) -> Result<Opened, WalErro
     for &number in sealed_numbers {
         let (bytes, _) = read(disk, number)?;
         replay.segment(number, &bytes, false)?;
+        replay.tail.trim(options.resident_bytes);
     }
     let (bytes, mut file) = read(disk, last)?;
     let end = replay.segment(last, &bytes, true)?;
-    let purged = replay.state.head.purged.map(|id| id.index);
+    replay.tail.trim(options.resident_bytes);
+    let purged = replay.tail.log().head.purged.map(|id| id.index);
     // A segment is removed only when all its entries are purged.
     let beheaded = replay.before.is_some_and(|before| purged.is_none_or(|purged| before > purged));
-    if beheaded || !replay.state.is_whole() {
+    if beheaded || !replay.tail.log().is_whole() {
         return Err(WalError::Missing { segment: numbers[0].saturating_sub(1) });
     }
     if end.torn {
@@ -88,14 +90,14 @@ pub(super) fn open(disk: &dyn Disk, options: &Options) -> Result<Opened, WalErro
     }
     let greatest = replay.sealed.pop_back().map_or(0, |sealed| sealed.greatest);
     let current = Current { number: last, file, at: end.end, size: bytes.len() as u64, greatest };
-    Ok(Opened { state: replay.state, sealed: replay.sealed, current })
+    Ok(Opened { tail: replay.tail, sealed: replay.sealed, current })
 }
 
 fn fresh(disk: &dyn Disk, options: &Options) -> Result<Opened, WalError> {
     let failed = |source| WalError::Segment { what: "create", segment: 1, source };
     let file = disk.create(&file_name(1), options.segment_bytes).map_err(failed)?;
     let current = begin(file, 1, 0, options.segment_bytes, Head::default()).map_err(failed)?;
-    Ok(Opened { state: LogState::default(), sealed: VecDeque::new(), current })
+    Ok(Opened { tail: Tail::default(), sealed: VecDeque::new(), current })
 }
 
 fn read(disk: &dyn Disk, number: u64) -> Result<(Vec<u8>, Box<dyn DiskFile>), WalError> {
@@ -134,7 +136,7 @@ fn drop_unborn(disk: &dyn Disk, numbers: &mut Vec<u64>) -> Result<(), WalError> 
 /// The segments of a log, one after the other.
 #[derive(Default)]
 pub(super) struct Replay {
-    pub(super) state: LogState,
+    pub(super) tail: Tail,
     sealed: VecDeque<Sealed>,
     previous_end: Option<(u64, u64)>,
     /// Index of the last entry before the oldest segment.
@@ -166,12 +168,19 @@ impl Replay {
         }
         let mut greatest = 0;
         for (at, record) in records {
+            let mut stable = None;
             match &record {
-                Record::Entry(entry) => greatest = greatest.max(entry.id.index),
+                Record::Entry(entry) => {
+                    greatest = greatest.max(entry.id.index);
+                    stable = Some(entry.id);
+                }
                 Record::Head(head) if self.sealed.is_empty() => self.before = head.last.map(|id| id.index),
                 _ => {}
             }
-            self.state.apply(record).map_err(|why| WalError::Contradiction { segment: number, at, why })?;
+            self.tail.apply(record).map_err(|why| WalError::Contradiction { segment: number, at, why })?;
+            if let Some(id) = stable {
+                self.tail.settle(id, Spot { segment: number, at });
+            }
         }
         self.sealed.push_back(Sealed { number, greatest });
         self.previous_end = Some((number, end));

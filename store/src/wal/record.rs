@@ -2,6 +2,9 @@
 
 use bytes::Bytes;
 
+/// Bytes of an entry's body before its payload.
+pub(super) const ENTRY_HEAD: usize = 25;
+
 /// Names an entry: who proposed it, and where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryId {
@@ -82,7 +85,7 @@ impl Record {
     pub(super) fn body_len(&self) -> usize {
         match self {
             Self::Vote(_) => 17,
-            Self::Entry(entry) => 25 + entry.payload.len(),
+            Self::Entry(entry) => ENTRY_HEAD + entry.payload.len(),
             Self::Purge(_) => 24,
             Self::TruncateAfter(id) | Self::Committed(id) => optional_len(id.as_ref()),
             Self::Head(head) => {

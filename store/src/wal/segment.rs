@@ -1,6 +1,6 @@
 //! A segment's bytes: framing, checksums, and telling a torn tail from damage.
 
-use super::record::Record;
+use super::record::{ENTRY_HEAD, Record};
 
 /// Bytes before the first record.
 pub(super) const HEADER: usize = 32;
@@ -114,6 +114,20 @@ fn frame(bytes: &[u8], at: usize, number: u64) -> Option<Framed<'_>> {
         body: &framed[FRAME..],
         next: at + padded(FRAME + length),
     })
+}
+
+/// Bytes that the record of an entry takes whose payload has `length` bytes, without what pads it.
+pub(super) fn entry_len(length: usize) -> usize {
+    FRAME + ENTRY_HEAD + length
+}
+
+/// The record in `bytes`, which are all of it and begin at `at` in segment `number`; `None` when they are damaged.
+pub(super) fn record_at(bytes: &[u8], at: u64, number: u64) -> Option<Record> {
+    let batch = u64::from(u32_at(bytes, 8));
+    if batch > at || bytes.len() < FRAME || u32_at(bytes, 0) as usize != bytes.len() - FRAME {
+        return None;
+    }
+    (checksum(number, bytes) == u32_at(bytes, 4)).then(|| Record::from_body(bytes[12], &bytes[FRAME..]))?
 }
 
 /// What a segment holds.

@@ -1,15 +1,33 @@
 //! What all records of a log together say. Pure: the same steps replay a log and keep the copy in memory.
 
-use super::record::{Entry, Head, Record};
+use super::record::{Entry, EntryId, Head, Record};
 use std::collections::VecDeque;
 
+/// What stands for an entry: all of it, or where it is found.
+pub trait Named: From<Entry> {
+    /// The entry's name.
+    fn id(&self) -> EntryId;
+}
+
+impl Named for Entry {
+    fn id(&self) -> EntryId {
+        self.id
+    }
+}
+
 /// The log as its records made it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LogState {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogState<E = Entry> {
     /// Everything but the entries.
     pub head: Head,
     /// Every entry after `head.purged` up to `head.last`, without gaps.
-    pub entries: VecDeque<Entry>,
+    pub entries: VecDeque<E>,
+}
+
+impl<E> Default for LogState<E> {
+    fn default() -> Self {
+        Self { head: Head::default(), entries: VecDeque::new() }
+    }
 }
 
 impl Head {
@@ -35,7 +53,7 @@ impl Head {
     }
 }
 
-impl LogState {
+impl<E: Named> LogState<E> {
     /// Makes one change.
     ///
     /// # Errors
@@ -50,7 +68,7 @@ impl LogState {
                 }
             }
             // A head either begins the oldest segment there is, or repeats what the segments before it said.
-            Record::Head(head) if *self != Self::default() && self.head.last != head.last => {
+            Record::Head(head) if !self.is_pristine() && self.head.last != head.last => {
                 let (ended, begins) = (self.head.last, head.last);
                 return Err(format!(
                     "it begins after {begins:?}, and the segment before it ended with {ended:?}"
@@ -60,15 +78,15 @@ impl LogState {
         }
         self.head.note(&record);
         match record {
-            Record::Entry(entry) => self.entries.push_back(entry),
+            Record::Entry(entry) => self.entries.push_back(E::from(entry)),
             Record::TruncateAfter(to) => {
                 let keep = to.map_or(0, |id| id.index + 1);
-                while self.entries.back().is_some_and(|entry| entry.id.index >= keep) {
+                while self.entries.back().is_some_and(|entry| entry.id().index >= keep) {
                     self.entries.pop_back();
                 }
             }
             Record::Purge(id) => {
-                while self.entries.front().is_some_and(|entry| entry.id.index <= id.index) {
+                while self.entries.front().is_some_and(|entry| entry.id().index <= id.index) {
                     self.entries.pop_front();
                 }
             }
@@ -77,23 +95,31 @@ impl LogState {
         Ok(())
     }
 
+    /// Whether nothing was ever recorded.
+    #[must_use]
+    pub fn is_pristine(&self) -> bool {
+        self.head == Head::default() && self.entries.is_empty()
+    }
+
+    /// Where in `entries` the entry with an index is, or would be.
+    pub(super) fn position(&self, index: u64) -> usize {
+        let first = self.entries.front().map_or(0, |entry| entry.id().index);
+        usize::try_from(index.saturating_sub(first)).unwrap_or(usize::MAX).min(self.entries.len())
+    }
+
     /// Whether entries reach from `purged` to `last`: else the oldest segments are missing.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         match (self.entries.front(), self.head.purged) {
-            (Some(first), Some(purged)) => first.id.index == purged.index + 1,
+            (Some(first), Some(purged)) => first.id().index == purged.index + 1,
             (Some(_), None) => true,
             (None, purged) => purged.map(|id| id.index) == self.head.last.map(|id| id.index),
         }
     }
 
     /// The entries with an index in `start..end`, as far as there are any.
-    pub fn range(&self, start: u64, end: u64) -> impl Iterator<Item = &Entry> {
-        let first = self.entries.front().map_or(0, |entry| entry.id.index);
-        let at = |index: u64| {
-            usize::try_from(index.saturating_sub(first)).unwrap_or(usize::MAX).min(self.entries.len())
-        };
-        let (from, to) = (at(start), at(end));
+    pub fn range(&self, start: u64, end: u64) -> impl Iterator<Item = &E> {
+        let (from, to) = (self.position(start), self.position(end));
         self.entries.range(from..to.max(from))
     }
 }

@@ -104,10 +104,12 @@ impl Observer for Ignore {
     fn has_room(&self, _: bool) {}
 }
 
-const SMALL: Options = Options { segment_bytes: 4096, batch_bytes: 1 << 20 };
+const SMALL: Options = Options { segment_bytes: 4096, batch_bytes: 1 << 20, resident_bytes: 500 };
 
 fn open(disk: &MemoryDisk) -> Result<(Wal, LogState), WalError> {
-    Wal::open(Arc::new(disk.clone()), SMALL, Ignore)
+    let wal = Wal::open(Arc::new(disk.clone()), SMALL, Ignore)?;
+    let state = wal.whole().expect("reads");
+    Ok((wal, state))
 }
 
 fn id(index: u64) -> EntryId {
@@ -121,7 +123,7 @@ fn entry(index: u64, size: usize) -> Record {
 /// Writes and waits until it is stable.
 fn write(wal: &Wal, records: Vec<Record>) -> io::Result<()> {
     let (done, wait) = channel();
-    wal.write(records, Durability::Now, Some(Box::new(move |result| done.send(result).expect("waits"))));
+    wal.write(records, Durability::Now, Some(Box::new(move |result| done.send(result).expect("waits"))))?;
     wait.recv().expect("called")
 }
 
@@ -236,7 +238,8 @@ fn requests_that_wait_share_one_sync_and_are_called_back_in_order() {
             blocked.send(()).expect("waits");
             drop(wait.lock());
         })),
-    );
+    )
+    .expect("fits");
     entered.recv().expect("entered");
     let before = *disk.writes.lock();
     for index in 2..=50 {
@@ -245,7 +248,8 @@ fn requests_that_wait_share_one_sync_and_are_called_back_in_order() {
             vec![entry(index, 5)],
             Durability::Now,
             Some(Box::new(move |result| order.send((index, result.is_ok())).expect("waits"))),
-        );
+        )
+        .expect("fits");
     }
     drop(held);
     let seen: Vec<_> = (2..=50).map(|_| called.recv().expect("called")).collect();
@@ -336,12 +340,36 @@ fn records_for_later_go_with_the_next_batch_or_the_end() {
     let (wal, _) = open(&disk).expect("opens");
     write(&wal, vec![entry(1, 5), entry(2, 5)]).expect("stable");
     let before = *disk.writes.lock();
-    wal.write(vec![Record::Committed(Some(id(1)))], Durability::Later, None);
+    wal.write(vec![Record::Committed(Some(id(1)))], Durability::Later, None).expect("fits");
     write(&wal, vec![entry(3, 5)]).expect("stable");
     assert_eq!(*disk.writes.lock() - before, 1);
-    wal.write(vec![Record::Committed(Some(id(2)))], Durability::Later, None);
+    wal.write(vec![Record::Committed(Some(id(2)))], Durability::Later, None).expect("fits");
     drop(wal);
     assert_eq!(open(&disk).expect("opens").1.head.committed, Some(id(2)));
+}
+
+#[test]
+fn entries_that_left_memory_are_read_from_the_disk_until_they_are_purged() {
+    let disk = MemoryDisk::default();
+    let (wal, _) = open(&disk).expect("opens");
+    for index in 1..=60 {
+        let decided = Record::Committed(Some(id(index)));
+        write(&wal, vec![entry(index, 300), decided]).expect("stable");
+    }
+    let found = |entries: Vec<Entry>| -> Vec<u64> { entries.iter().map(|entry| entry.id.index).collect() };
+    assert!(wal.resident(1, 3, 9000).is_none());
+    assert_eq!(found(wal.resident(60, 99, 9000).expect("the newest is in memory")), [60]);
+    assert_eq!(wal.whole().expect("reads").entries.len(), 60);
+    assert_eq!(found(wal.read(10, 20, 900).expect("reads")), [10, 11, 12]);
+    let read = wal.read(59, 61, 1 << 20).expect("reads");
+    assert_eq!((read[0].kind, read[0].payload.as_ref()), (1, &[59; 300][..]), "as it was written");
+    let mut first = disk.bytes(&file_name(1));
+    first[HEADER + 700] ^= 1;
+    disk.set(&file_name(1), first);
+    assert_eq!(wal.read(1, 9, 1 << 20).expect_err("damage").kind(), io::ErrorKind::InvalidData);
+    disk.remove(&file_name(1)).expect("removes");
+    write(&wal, vec![Record::Purge(id(30))]).expect("stable");
+    assert_eq!(found(wal.read(1, 33, 1 << 20).expect("reads")), [31, 32], "whatever became of the others");
 }
 
 #[test]
@@ -350,14 +378,14 @@ fn a_folder_on_a_real_disk_keeps_a_second_process_out() {
     let path = temporary.path().join("wal");
     let folder = Arc::new(Folder::open(&path).expect("opens"));
     assert!(Folder::open(&path).is_err());
-    let (wal, _) = Wal::open(folder, SMALL, Ignore).expect("opens");
+    let wal = Wal::open(folder, SMALL, Ignore).expect("opens");
     for index in 1..=60 {
         write(&wal, vec![entry(index, 300)]).expect("stable");
     }
     drop(wal);
     let folder = Arc::new(Folder::open(&path).expect("opens again"));
-    let (_wal, state) = Wal::open(folder, SMALL, Ignore).expect("opens");
-    assert_eq!(state.entries.len(), 60);
+    let wal = Wal::open(folder, SMALL, Ignore).expect("opens");
+    assert_eq!(wal.whole().expect("reads").entries.len(), 60);
 }
 
 fn any_id() -> impl Strategy<Value = EntryId> {

@@ -2,10 +2,13 @@
 
 use super::disk::Disk;
 use super::open::{Current, Opened, Sealed, begin, open};
+use super::reader::Reader;
 use super::record::{EntryId, Head, Record};
 use super::segment::{file_name, framed_len, put};
 use super::state::LogState;
-use super::{Options, WalError};
+use super::tail::{Slot, Spot, Tail};
+use super::{Entry, Options, WalError};
+use parking_lot::RwLock;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -49,25 +52,24 @@ pub struct Wal {
     thread: Option<JoinHandle<()>>,
     /// Wakes whoever drives the log in the thread's stead.
     woken: Option<Arc<Notify>>,
+    tail: Arc<RwLock<Tail>>,
+    reader: Reader,
 }
 
 impl Wal {
-    /// Opens the log on `disk`, with everything it remembers.
+    /// Opens the log on `disk`.
     ///
     /// # Errors
     /// The disk fails, or acknowledged records are damaged.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        options: Options,
-        observer: impl Observer,
-    ) -> Result<(Self, LogState), WalError> {
-        let (writer, state) = Writer::open(disk, options, observer, true)?;
+    pub fn open(disk: Arc<dyn Disk>, options: Options, observer: impl Observer) -> Result<Self, WalError> {
+        let (writer, reader) = Writer::open(disk, options, observer, true)?;
         let (requests, inbox) = channel();
+        let tail = writer.tail.clone();
         let thread = std::thread::Builder::new()
             .name("wal".to_owned())
             .spawn(move || writer.run(&inbox))
             .map_err(|source| WalError::Folder { what: "start a thread for", source })?;
-        Ok((Self { requests: Some(requests), thread: Some(thread), woken: None }, state))
+        Ok(Self { requests: Some(requests), thread: Some(thread), woken: None, tail, reader })
     }
 
     /// Like [`Wal::open`], but without threads: a simulation says when a batch is written, by [`Driver::write_batch`].
@@ -78,17 +80,31 @@ impl Wal {
         disk: Arc<dyn Disk>,
         options: Options,
         observer: impl Observer,
-    ) -> Result<(Self, Driver, LogState), WalError> {
-        let (writer, state) = Writer::open(disk, options, observer, false)?;
+    ) -> Result<(Self, Driver), WalError> {
+        let (writer, reader) = Writer::open(disk, options, observer, false)?;
+        let tail = writer.tail.clone();
         let (requests, inbox) = channel();
         let woken = Arc::new(Notify::new());
         let driver = Driver { writer, inbox, woken: woken.clone(), failed: None };
-        Ok((Self { requests: Some(requests), thread: None, woken: Some(woken) }, driver, state))
+        Ok((Self { requests: Some(requests), thread: None, woken: Some(woken), tail, reader }, driver))
     }
 
-    /// Queues `records`. `done` is called from the log's thread, in the order of requests; for records written
-    /// [`Durability::Later`] it may be called at once.
-    pub fn write(&self, records: Vec<Record>, durability: Durability, done: Option<Done>) {
+    /// Makes the changes in memory and queues them for the disk. `done` is called from the log's thread, in the order of
+    /// requests; for records written [`Durability::Later`] it may be called at once.
+    ///
+    /// # Errors
+    /// A record does not fit what is there; nothing is queued then.
+    pub fn write(&self, records: Vec<Record>, durability: Durability, done: Option<Done>) -> io::Result<()> {
+        let mut tail = self.tail.write();
+        for record in &records {
+            tail.apply(record.clone()).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+        }
+        // Within the lock: the disk must see changes in the order that memory does.
+        self.queue(records, durability, done);
+        Ok(())
+    }
+
+    fn queue(&self, records: Vec<Record>, durability: Durability, done: Option<Done>) {
         let request = Request { records, durability, done };
         let unsent = match &self.requests {
             Some(requests) => requests.send(request).err().map(|unsent| unsent.0),
@@ -101,6 +117,72 @@ impl Wal {
             woken.notify_one();
         }
     }
+
+    /// What is true of the log now, written or about to be.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.tail.read().log().head
+    }
+
+    /// Whether nothing was ever written.
+    #[must_use]
+    pub fn is_pristine(&self) -> bool {
+        self.tail.read().log().is_pristine()
+    }
+
+    /// The greatest index up to which entries can be dropped while at least `bytes` of entries stay; `None` when there
+    /// are fewer.
+    #[must_use]
+    pub fn index_before_last(&self, bytes: usize) -> Option<u64> {
+        let mut kept = 0;
+        self.tail.read().log().entries.iter().rev().find_map(|slot| {
+            kept += slot.length;
+            (kept > bytes).then_some(slot.id.index)
+        })
+    }
+
+    /// Entries with an index in `start..end`, as far as there are any, up to `limit` bytes but at least one; `None` when some
+    /// must be read from the disk first.
+    #[must_use]
+    pub fn resident(&self, start: u64, end: u64, limit: usize) -> Option<Vec<Entry>> {
+        let tail = self.tail.read();
+        within(tail.log(), start, end, limit)
+            .map(|slot| Some(Entry { id: slot.id, kind: slot.kind, payload: slot.payload.clone()? }))
+            .collect()
+    }
+
+    /// Like [`Wal::resident`], but waits for the disk.
+    ///
+    /// # Errors
+    /// The disk fails, or what it has is damaged.
+    pub fn read(&self, start: u64, end: u64, limit: usize) -> io::Result<Vec<Entry>> {
+        let slots: Vec<_> = within(self.tail.read().log(), start, end, limit).cloned().collect();
+        let read = self.reader.entries(slots);
+        // Older entries may be purged meanwhile, their segments with them.
+        let purged = self.head().purged.map_or(0, |id| id.index);
+        match read {
+            Err(_) if purged >= start => self.read(purged + 1, end.max(purged + 1), limit),
+            read => read,
+        }
+    }
+
+    /// All of the log.
+    ///
+    /// # Errors
+    /// The disk fails, or what it has is damaged.
+    pub fn whole(&self) -> io::Result<LogState> {
+        Ok(LogState { head: self.head(), entries: self.read(0, u64::MAX, usize::MAX)?.into() })
+    }
+}
+
+/// The first entries of a range that together have `limit` bytes, but at least one.
+fn within(log: &LogState<Slot>, start: u64, end: u64, limit: usize) -> impl Iterator<Item = &Slot> {
+    let mut bytes = 0_usize;
+    log.range(start, end).take_while(move |slot| {
+        let more = bytes == 0 || bytes.saturating_add(slot.length) <= limit;
+        bytes = bytes.saturating_add(slot.length.max(1));
+        more
+    })
 }
 
 /// The log's thread, in the hands of a simulation. Dropped, it writes no more: the process was killed.
@@ -150,6 +232,7 @@ struct Writer {
     spare: Spare,
     /// Whether the next segment is made on a thread of its own.
     threads: bool,
+    tail: Arc<RwLock<Tail>>,
 }
 
 /// The next segment's file.
@@ -171,9 +254,10 @@ impl Writer {
         options: Options,
         observer: impl Observer,
         threads: bool,
-    ) -> Result<(Self, LogState), WalError> {
-        let Opened { state, sealed, current } = open(&*disk, &options)?;
-        let head = state.head;
+    ) -> Result<(Self, Reader), WalError> {
+        let Opened { tail, sealed, current } = open(&*disk, &options)?;
+        let head = tail.log().head;
+        let reader = Reader::new(disk.clone());
         let writer = Self {
             disk,
             options,
@@ -185,8 +269,9 @@ impl Writer {
             purged: None,
             spare: Spare::None,
             threads,
+            tail: Arc::new(RwLock::new(tail)),
         };
-        Ok((writer, state))
+        Ok((writer, reader))
     }
 
     /// Writes one batch, unless writing failed before, and calls back.
@@ -260,11 +345,16 @@ impl Writer {
         }
         let start = u32::try_from(self.current.at).map_err(io::Error::other)?;
         let mut bytes = Vec::with_capacity(length);
+        let mut stable = Vec::with_capacity(batch.len());
         for record in &batch {
+            let spot = Spot { segment: self.current.number, at: self.current.at + bytes.len() as u64 };
             put(&mut bytes, record, self.current.number, start);
             self.head.note(record);
             match record {
-                Record::Entry(entry) => self.current.greatest = self.current.greatest.max(entry.id.index),
+                Record::Entry(entry) => {
+                    self.current.greatest = self.current.greatest.max(entry.id.index);
+                    stable.push((entry.id, spot));
+                }
                 Record::Purge(id) => self.purged = Some(*id),
                 _ => {}
             }
@@ -275,6 +365,11 @@ impl Writer {
         self.current.file.sync()?;
         self.observer.synced(began.elapsed());
         self.current.at += bytes.len() as u64;
+        let mut tail = self.tail.write();
+        for (id, spot) in stable {
+            tail.settle(id, spot);
+        }
+        tail.trim(self.options.resident_bytes);
         Ok(())
     }
 

@@ -188,7 +188,7 @@ fn read_back(folder: &Path) -> (Machine, u64) {
         None => (Machine::new(), 0),
     };
     let disk = Arc::new(Folder::open(&data.join("wal")).expect("opens"));
-    let (_wal, state) = Wal::open(disk, Options::default(), Ignore).expect("opens");
+    let state = Wal::open(disk, Options::default(), Ignore).expect("opens").whole().expect("reads");
     for entry in state.range(applied + 1, u64::MAX) {
         if entry.kind == 1 {
             let command = crate::command::Command::decode(entry.payload.clone()).expect("decodes");

@@ -50,12 +50,12 @@ impl StoreBuilder<Types, Log, Applier, TempDir> for Stores {
     async fn build(&self) -> Result<(TempDir, Log, Applier), StorageError<Types>> {
         let folder = tempfile::tempdir().expect("folder");
         let disk = Arc::new(Folder::open(&folder.path().join("wal")).expect("opens"));
-        let (wal, state) = Wal::open(disk, Options::default(), Ignore).expect("opens");
+        let wal = Wal::open(disk, Options::default(), Ignore).expect("opens");
         let snapshots = Snapshots::open(&folder.path().join("snapshots")).expect("opens");
         let shared = Shared::new(Machine::new());
         let growth = Arc::new(Growth::new(u64::MAX));
         let applier = Applier::new(shared, Position::default(), snapshots, growth, None);
-        Ok((folder, Log::new(wal, state), applier))
+        Ok((folder, Log::new(wal), applier))
     }
 }
 
