@@ -1,7 +1,9 @@
 //! kube-apiserver's flags, as far as this server knows them.
 
 use crate::aggregator::AggregatorArgs;
+use crate::audit::AuditArgs;
 use crate::authentication::AuthenticationArgs;
+use crate::storage::encryption::EncryptionArgs;
 use crate::streaming::StreamingArgs;
 use anyhow::{Context, bail};
 use ipnet::Ipv4Net;
@@ -55,6 +57,12 @@ pub struct Args {
     /// A JSON List of objects that the cluster's maker wants in it; applied before this server says that it is ready.
     #[arg(long)]
     pub addons_file: Option<PathBuf>,
+    /// How objects are kept in the store.
+    #[command(flatten)]
+    pub encryption: EncryptionArgs,
+    /// What is noted of requests.
+    #[command(flatten)]
+    pub audit: AuditArgs,
     /// How requests are authenticated.
     #[command(flatten)]
     pub authentication: AuthenticationArgs,

@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod aggregator;
 mod args;
+pub mod audit;
 pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
@@ -31,6 +32,7 @@ use ::http::{Request, Response};
 use admission::Admission;
 use aggregator::Aggregator;
 use anyhow::Context;
+use audit::Audit;
 use authentication::{Authentication, Peer};
 use authorization::Authorization;
 use axum::body::Body;
@@ -48,6 +50,7 @@ use registry::direct::Direct;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use storage::Store;
+use storage::encryption::AtRest;
 use streaming::Streaming;
 use tokio::net::TcpListener;
 
@@ -59,6 +62,8 @@ pub struct Server {
     authorization: Arc<Authorization>,
     streaming: Streaming,
     aggregator: Arc<Aggregator>,
+    /// `None`: nothing is noted.
+    audit: Option<Arc<Audit>>,
     /// What the server itself reads and writes through.
     objects: Arc<dyn Objects>,
     health: Health,
@@ -74,7 +79,10 @@ impl Server {
     /// # Errors
     /// A certificate or key file is missing or unusable.
     pub fn new(args: &Args, kv: Arc<dyn Kv>, tasks: &Tasks) -> anyhow::Result<Arc<Self>> {
-        let store = Store::new(kv, kinds::builtin());
+        let store = match AtRest::new(&args.encryption, &kv, tasks)? {
+            Some(at_rest) => Store::encrypted(at_rest, kinds::builtin()),
+            None => Store::new(kv, kinds::builtin()),
+        };
         let direct = Direct::new(store.clone());
         let objects: Arc<dyn Objects> = direct.clone();
         let authentication =
@@ -108,6 +116,7 @@ impl Server {
             authorization,
             streaming,
             aggregator,
+            audit: Audit::new(&args.audit)?,
             objects,
             health: Health::default(),
             metrics: Metrics::default(),
@@ -118,6 +127,9 @@ impl Server {
 
     /// Starts what runs beside requests: the caches' feed, bootstrap, compaction.
     pub fn start(self: &Arc<Self>, args: &Args, tasks: &Tasks) {
+        if let Some(encryption) = self.store.encryption() {
+            encryption.start();
+        }
         tasks.spawn("watch cache", storage::feed(self.store.clone(), tasks.clone()));
         tasks.spawn("bootstrap", bootstrap::run(self.clone(), args.clone(), tasks.clone()));
         tasks.spawn("priority levels", bootstrap::priority_levels(self.clone(), tasks.clone()));

@@ -1,6 +1,7 @@
 //! Listening: TLS with ALPN, HTTP/1.1 and HTTP/2, upgrades, and a stop that lets running requests end.
 
 use crate::Server;
+use crate::audit::Remote;
 use crate::http::lenient::Lenient;
 use crate::http::pipeline;
 use axum::body::Body;
@@ -11,6 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -36,8 +38,9 @@ pub async fn listen(
             () = stop.cancelled() => return Ok(()),
         };
         match accepted {
-            Ok((stream, _)) => {
-                tasks.run("connection", connection(server.clone(), stream, acceptor.clone(), tasks.clone()));
+            Ok((stream, from)) => {
+                let work = connection(server.clone(), stream, from, acceptor.clone(), tasks.clone());
+                tasks.run("connection", work);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -47,7 +50,13 @@ pub async fn listen(
     }
 }
 
-async fn connection(server: Arc<Server>, stream: TcpStream, acceptor: TlsAcceptor, tasks: Tasks) {
+async fn connection(
+    server: Arc<Server>,
+    stream: TcpStream,
+    from: SocketAddr,
+    acceptor: TlsAcceptor,
+    tasks: Tasks,
+) {
     // Without it small answers wait for acknowledgements.
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
@@ -59,7 +68,10 @@ async fn connection(server: Arc<Server>, stream: TcpStream, acceptor: TlsAccepto
     let peer = server.authentication.peer(certificates.unwrap_or_default());
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let stream = Lenient::new(stream, http2);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if server.audit.is_some() {
+            request.extensions_mut().insert(Remote(from.ip()));
+        }
         let (server, peer) = (server.clone(), peer.clone());
         async move { Ok::<_, Infallible>(pipeline::answer(&server, &peer, request.map(Body::new)).await) }
     });

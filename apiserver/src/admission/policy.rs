@@ -5,6 +5,7 @@
 use super::conditions::Conditions;
 use super::select::{self, GROUP, Target};
 use super::{Attributes, Context};
+use crate::audit;
 use coracle_api::expression::{Answer, Scope};
 use coracle_api::kinds;
 use coracle_api::meta;
@@ -19,6 +20,8 @@ const NO_PARAMS: &str = "no params found for policy binding with `Deny` paramete
 struct Objection {
     message: String,
     reason: String,
+    /// Which of the policy's validations it is.
+    index: usize,
 }
 
 /// Asks every policy that a binding brings to bear.
@@ -39,7 +42,7 @@ pub async fn validate(
     policies.sort_by(|a, b| meta::name(a).cmp(meta::name(b)));
     let mut bindings = context.list(GROUP, "validatingadmissionpolicybindings", "");
     bindings.sort_by(|a, b| meta::name(a).cmp(meta::name(b)));
-    let mut denied = None;
+    let (mut denied, mut noted) = (None, Vec::new());
     for policy in &policies {
         let own = bindings.iter().filter(|binding| binding["spec"]["policyName"] == meta::name(policy));
         let Some(target) = matched(context, &policy["spec"]["matchConstraints"], attributes, object).await?
@@ -53,9 +56,14 @@ pub async fn validate(
             }
             let bound = Bound { context, conditions, attributes, object, policy, binding, target: &target };
             for objection in bound.objections().await? {
-                bound.act(&objection, &mut warnings, &mut denied);
+                bound.act(&objection, &mut warnings, &mut denied, &mut noted);
             }
         }
+    }
+    if !noted.is_empty() {
+        audit::annotate("validation.policy.admission.k8s.io/validation_failure", || {
+            Value::from(noted).to_string()
+        });
     }
     match denied {
         Some(status) => Err(status),
@@ -98,7 +106,13 @@ struct Bound<'a> {
 }
 
 impl Bound<'_> {
-    fn act(&self, objection: &Objection, warnings: &mut Vec<String>, denied: &mut Option<Status>) {
+    fn act(
+        &self,
+        objection: &Objection,
+        warnings: &mut Vec<String>,
+        denied: &mut Option<Status>,
+        noted: &mut Vec<Value>,
+    ) {
         let (policy, binding) = (meta::name(self.policy), meta::name(self.binding));
         for action in meta::strings(&self.binding["spec"]["validationActions"]) {
             match action {
@@ -106,6 +120,8 @@ impl Bound<'_> {
                     "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}",
                     objection.message
                 )),
+                "Audit" => noted.push(json!({"message": objection.message, "policy": policy, "binding": binding,
+                    "expressionIndex": objection.index, "validationActions": self.binding["spec"]["validationActions"]})),
                 "Deny" if denied.is_none() => *denied = Some(self.denial(objection)),
                 _ => {}
             }
@@ -141,7 +157,7 @@ impl Bound<'_> {
         if self.ignores_failure() {
             return Vec::new();
         }
-        vec![Objection { message, reason: String::new() }]
+        vec![Objection { message, reason: String::new(), index: 0 }]
     }
 
     async fn objections(&self) -> Result<Vec<Objection>, Status> {
@@ -172,11 +188,24 @@ impl Bound<'_> {
                 let text = |key: &str| variable[key].as_str().unwrap_or_default();
                 scope.define(text("name"), &self.conditions.program(text("expression")));
             }
-            for validation in spec["validations"].as_array().into_iter().flatten() {
-                all.extend(self.asked(validation, &scope));
+            for (index, validation) in spec["validations"].as_array().into_iter().flatten().enumerate() {
+                let objections = self.asked(validation, &scope);
+                all.extend(objections.into_iter().map(|objection| Objection { index, ..objection }));
             }
+            self.note(&scope);
         }
         Ok(all)
+    }
+
+    /// Tells the audit log what the policy wants it to know.
+    fn note(&self, scope: &Scope) {
+        for annotation in self.policy["spec"]["auditAnnotations"].as_array().into_iter().flatten() {
+            let text = |key: &str| annotation[key].as_str().unwrap_or_default();
+            let key = format!("{}/{}", meta::name(self.policy), text("key"));
+            if let Ok(Answer::Text(value)) = self.conditions.program(text("valueExpression")).eval(scope) {
+                audit::annotate(&key, || value);
+            }
+        }
     }
 
     fn asked(&self, validation: &Value, scope: &Scope) -> Vec<Objection> {
@@ -192,7 +221,7 @@ impl Bound<'_> {
                     (_, "") => format!("failed expression: {expression}"),
                     (_, message) => message.to_owned(),
                 };
-                vec![Objection { message, reason: text("reason").to_owned() }]
+                vec![Objection { message, reason: text("reason").to_owned(), index: 0 }]
             }
             Ok(_) => self.failed(format!("expression '{expression}' resulted in error: no boolean")),
             Err(error) => self.failed(format!("expression '{expression}' resulted in error: {error}")),

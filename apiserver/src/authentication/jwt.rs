@@ -2,11 +2,11 @@
 //!
 //! Invariants: a token's header cannot choose the algorithm; nothing of a token is believed before its signature fits.
 
-use super::keys::{SigningKey, VerifyingKey};
+use super::legacy;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use coracle_keys::VerifyingKey;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 /// Longest token that is looked at, in bytes.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -100,26 +100,20 @@ pub enum TokenError {
     Signature,
 }
 
-/// The token that says `claims`.
-///
-/// # Errors
-/// The system's source of randomness failed.
-pub fn sign(key: &SigningKey, claims: &Claims) -> Result<String, ring::error::Unspecified> {
-    let header = json!({"alg": key.public().algorithm(), "kid": key.public().id()});
-    let claims = serde_json::to_vec(claims).map_err(|_| ring::error::Unspecified)?;
-    let mut token =
-        format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims));
-    let signature = key.sign(token.as_bytes())?;
-    token.push('.');
-    token.push_str(&URL_SAFE_NO_PAD.encode(signature));
-    Ok(token)
+/// What a signed token claims.
+#[derive(Clone, Debug)]
+pub enum Claimed {
+    /// A token with an end.
+    Bound(Box<Claims>),
+    /// A token in a Secret.
+    Legacy(legacy::Claims),
 }
 
 /// The claims of `token`, when one of `keys` signed it. Times, issuer and audiences are not looked at.
 ///
 /// # Errors
 /// See [`TokenError`].
-pub fn verify(keys: &[VerifyingKey], token: &str) -> Result<Claims, TokenError> {
+pub fn verify(keys: &[VerifyingKey], token: &str) -> Result<Claimed, TokenError> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(TokenError::Malformed);
     }
@@ -134,5 +128,12 @@ pub fn verify(keys: &[VerifyingKey], token: &str) -> Result<Claims, TokenError> 
     if !keys.iter().filter(fits).any(|key| key.verifies(message.as_bytes(), &signature)) {
         return Err(TokenError::Signature);
     }
-    serde_json::from_slice(&decode(payload)?).map_err(|_| TokenError::Malformed)
+    let claims: serde_json::Value =
+        serde_json::from_slice(&decode(payload)?).map_err(|_| TokenError::Malformed)?;
+    let claimed = if claims["iss"] == legacy::ISSUER {
+        serde_json::from_value(claims).map(Claimed::Legacy)
+    } else {
+        serde_json::from_value(claims).map(|claims| Claimed::Bound(Box::new(claims)))
+    };
+    claimed.map_err(|_| TokenError::Malformed)
 }

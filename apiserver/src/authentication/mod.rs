@@ -13,7 +13,7 @@ mod bootstrap_token;
 mod certificate;
 mod front_proxy;
 mod jwt;
-mod keys;
+mod legacy;
 mod review;
 mod service_account;
 #[cfg(test)]
@@ -26,8 +26,8 @@ pub use review::user_info;
 use crate::reader::{Objects, Reader};
 use crate::request::UserInfo;
 use coracle_api::status::Status;
+use coracle_keys::{self as keys, SigningKey, VerifyingKey};
 use front_proxy::FrontProxies;
-use keys::{SigningKey, VerifyingKey};
 use rustls::pki_types::CertificateDer;
 use service_account::{Refused, Verifier};
 use std::path::PathBuf;
@@ -165,7 +165,7 @@ impl Authentication {
             let user = user.ok_or_else(|| Refused::Claims("invalid bearer token".to_owned()))?;
             return Ok((authenticated(user), Vec::new()));
         }
-        let (user, audiences) = self.verifier.user(token, audiences).await?;
+        let (user, audiences) = self.verifier.user(token, audiences, &self.audiences).await?;
         Ok((authenticated(user), audiences))
     }
 }

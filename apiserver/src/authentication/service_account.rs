@@ -1,12 +1,12 @@
 //! ServiceAccount tokens: verifies a JWT and that all it is bound to still lives.
 
-use super::jwt::{self, Claims, Reference};
-use super::keys::VerifyingKey;
+use super::jwt::{self, Claimed, Claims, Reference};
 use crate::reader::{Objects, Reader};
 use crate::request::UserInfo;
 use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
 use coracle_daemon::clock;
+use coracle_keys::VerifyingKey;
 use parking_lot::Mutex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -43,7 +43,7 @@ pub struct Verifier {
     reader: Arc<dyn Reader>,
     objects: Arc<dyn Objects>,
     /// SHA-256 of a token to its claims: a signature that was good stays good, everything else is checked each time.
-    remembered: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
+    remembered: Mutex<HashMap<[u8; 32], Arc<Claimed>>>,
 }
 
 impl Verifier {
@@ -57,7 +57,7 @@ impl Verifier {
         Self { keys, issuer, reader, objects, remembered: Mutex::default() }
     }
 
-    fn claims(&self, token: &str) -> Result<Arc<Claims>, jwt::TokenError> {
+    fn claims(&self, token: &str) -> Result<Arc<Claimed>, jwt::TokenError> {
         let digest: [u8; 32] = Sha256::digest(token).into();
         if let Some(claims) = self.remembered.lock().get(&digest) {
             return Ok(claims.clone());
@@ -71,12 +71,32 @@ impl Verifier {
         Ok(claims)
     }
 
-    /// The user of `token` and those of `audiences` that it is for.
+    /// The user of `token` and those of `audiences` that it is for. A token in a Secret is for `own`, this server.
     ///
     /// # Errors
     /// See [`Refused`].
-    pub async fn user(&self, token: &str, audiences: &[String]) -> Result<(UserInfo, Vec<String>), Refused> {
-        let claims = self.claims(token)?;
+    pub async fn user(
+        &self,
+        token: &str,
+        audiences: &[String],
+        own: &[String],
+    ) -> Result<(UserInfo, Vec<String>), Refused> {
+        match self.claims(token)?.as_ref() {
+            Claimed::Bound(claims) => self.bound(claims, audiences).await,
+            Claimed::Legacy(claims) => {
+                let fitting: Vec<String> =
+                    audiences.iter().filter(|wanted| own.contains(wanted)).cloned().collect();
+                if fitting.is_empty() {
+                    return Err(refused(format!(
+                        "token audiences {own:?} is invalid for the target audiences {audiences:?}"
+                    )));
+                }
+                Ok((claims.user(token, &self.reader, &self.objects).await?, fitting))
+            }
+        }
+    }
+
+    async fn bound(&self, claims: &Claims, audiences: &[String]) -> Result<(UserInfo, Vec<String>), Refused> {
         let now = clock::now().as_second();
         if claims.iss != self.issuer {
             return Err(refused("token was issued by another issuer"));
@@ -113,7 +133,7 @@ impl Verifier {
         if let (Some(node), None) = (&bound.node, &bound.pod) {
             self.must_live("nodes", "", node, now).await?;
         }
-        Ok((user(&claims, name), fitting))
+        Ok((user(claims, name), fitting))
     }
 
     async fn must_live(

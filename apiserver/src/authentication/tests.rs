@@ -229,7 +229,7 @@ async fn times_and_issuer_are_checked_on_every_use() {
             ..jwt::Claims::default()
         };
         change(&mut claims);
-        jwt::sign(authentication.signing.as_ref().expect("key"), &claims).expect("signed")
+        authentication.signing.as_ref().expect("key").token(&claims).expect("signed")
     };
     type Case<'a> = (&'a dyn Fn(&mut jwt::Claims), bool);
     let cases: [Case<'_>; 6] = [

@@ -1,7 +1,7 @@
 //! TokenRequest: issues ServiceAccount tokens.
 
 use super::Authentication;
-use super::jwt::{self, Bound, Claims, Reference};
+use super::jwt::{Bound, Claims, Reference};
 use coracle_api::meta;
 use coracle_api::status::{FieldError, GroupResource, Status};
 use coracle_daemon::{clock, random};
@@ -64,7 +64,7 @@ impl Authentication {
             nbf: now.as_second(),
             bound,
         };
-        let token = jwt::sign(key, &claims).map_err(|_| Status::internal("cannot sign the token"))?;
+        let token = key.token(&claims).map_err(|_| Status::internal("cannot sign the token"))?;
         let told = jiff::Timestamp::from_second(told).unwrap_or(jiff::Timestamp::MAX);
         let mut answer = request.clone();
         answer["apiVersion"] = json!("authentication.k8s.io/v1");

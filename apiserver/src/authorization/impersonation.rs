@@ -117,6 +117,7 @@ impl Authorization {
         if !has(AUTHENTICATED) && !has(UNAUTHENTICATED) {
             wanted.groups.push(implied.to_owned());
         }
+        crate::audit::impersonated(&wanted);
         Ok(wanted)
     }
 }

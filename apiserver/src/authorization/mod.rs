@@ -22,6 +22,7 @@ pub use bootstrap::bootstrap;
 pub use node::node_of;
 pub use rule::Rule;
 
+use crate::audit;
 use crate::reader::Reader;
 use crate::request::{RequestInfo, UserInfo};
 use coracle_api::status::{GroupResource, Status};
@@ -50,6 +51,29 @@ impl Authorization {
     /// The 403 that Kubernetes would send.
     pub fn authorize(&self, user: &UserInfo, request: &RequestInfo) -> Result<(), Status> {
         self.decide(user, request).map_err(|reason| refusal(user, request, &reason))
+    }
+
+    /// Like [`Authorization::authorize`], of the request itself: the audit log is told of it.
+    ///
+    /// # Errors
+    /// The 403 that Kubernetes would send.
+    pub fn admit(&self, user: &UserInfo, request: &RequestInfo) -> Result<(), Status> {
+        let decided = self.decide(user, request);
+        let word = if decided.is_ok() { "allow" } else { "forbid" };
+        audit::annotate("authorization.k8s.io/decision", || word.to_owned());
+        audit::annotate("authorization.k8s.io/reason", || match &decided {
+            Ok(()) => self.reason(user, request),
+            Err(reason) => reason.clone(),
+        });
+        decided.map_err(|reason| refusal(user, request, &reason))
+    }
+
+    /// Why a request is allowed.
+    fn reason(&self, user: &UserInfo, request: &RequestInfo) -> String {
+        if user.groups.iter().any(|group| group == MASTERS) {
+            return String::new();
+        }
+        self.rbac.reason(user, request)
     }
 
     /// Ok when allowed; the reason otherwise, mostly empty.

@@ -5,6 +5,7 @@ use crate::http::request_info::Pairs;
 use crate::http::respond::plain;
 use axum::body::Body;
 use http::Response;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
@@ -34,16 +35,22 @@ impl Health {
     }
 }
 
-fn checks(server: &Server, path: &str) -> Vec<(&'static str, bool)> {
-    let mut checks = vec![("ping", true), ("log", true)];
+fn checks(server: &Server, path: &str) -> Vec<(Cow<'static, str>, bool)> {
+    let mut checks: Vec<(Cow<'static, str>, bool)> = vec![("ping".into(), true), ("log".into(), true)];
     let reached = server.store.progress() > 0 && server.store.connected();
-    checks.push(("etcd", path == "livez" || reached));
+    checks.push(("etcd".into(), path == "livez" || reached));
+    if let Some(encryption) = server.store.encryption() {
+        checks.extend(encryption.health().into_iter().map(|(name, well)| (name.into(), well)));
+    }
     if path != "livez" {
-        checks.push(("poststarthook/bootstrap", path == "healthz" || *server.health.bootstrapped.borrow()));
+        checks.push((
+            "poststarthook/bootstrap".into(),
+            path == "healthz" || *server.health.bootstrapped.borrow(),
+        ));
     }
     if path == "readyz" {
-        checks.push(("informer-sync", server.store.progress() > 0));
-        checks.push(("shutdown", !server.health.stopping.load(Ordering::Acquire)));
+        checks.push(("informer-sync".into(), server.store.progress() > 0));
+        checks.push(("shutdown".into(), !server.health.stopping.load(Ordering::Acquire)));
     }
     checks
 }

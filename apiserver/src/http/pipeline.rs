@@ -4,9 +4,10 @@ use super::request_info::{self, Pairs};
 use super::{negotiate, respond};
 use crate::Server;
 use crate::aggregator::Route;
+use crate::audit::{self, Sender};
 use crate::authentication::Peer;
 use crate::endpoints;
-use crate::registry::Call;
+use crate::registry::{Call, ReplyBody};
 use crate::request::{RequestInfo, UserInfo};
 use crate::storage::encode::Format;
 use axum::body::Body;
@@ -53,12 +54,11 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     // Only what is served is counted by name: anybody can ask for anything.
     let resource = info.kind.as_ref().map_or(String::new(), |kind| kind.plural.clone());
     let verb = info.verb.clone();
-    let format = Format::JSON;
-    let mut response = match handle(server, peer, info, query, request).await {
-        Ok(response) => response,
-        Err(status) => respond::failure(format, &status),
-    };
     let id = if given.is_empty() { random::uuid() } else { given };
+    let mut response = match handle(server, peer, info, query, request, &id).await {
+        Ok(response) => response,
+        Err(status) => respond::failure(Format::JSON, &status),
+    };
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(AUDIT_ID, id);
     }
@@ -76,9 +76,10 @@ fn find_custom(server: &Server, info: &mut RequestInfo) {
 async fn handle(
     server: &Arc<Server>,
     peer: &Peer,
-    mut info: RequestInfo,
+    info: RequestInfo,
     query: Pairs,
     request: Request<Body>,
+    id: &str,
 ) -> Result<Response<Body>, Status> {
     if let Some(response) = endpoints::health::answer(server, &info.path, &query) {
         return Ok(response);
@@ -86,9 +87,32 @@ async fn handle(
     if tokio::time::timeout(LOAD_MAX, server.store.loaded()).await.is_err() {
         return Err(Status::unavailable("the server has not read its store yet; please try again"));
     }
-    let user = server.authentication.authenticate(request.headers(), peer).await?;
+    let user = server.authentication.authenticate(request.headers(), peer).await;
+    let Some(audit) = &server.audit else { return served(server, user?, info, query, request).await };
+    let from = Sender::of(id, &request);
+    let user = user.inspect_err(|_| audit.refused(&from, &info))?;
+    let Some(record) = audit.begin(&from, &user, &info) else {
+        return served(server, user, info, query, request).await;
+    };
+    let long = info.verb == "watch" || streams(&info);
+    let work = async {
+        let response = served(server, user, info, query, request).await;
+        response.inspect_err(audit::status).unwrap_or_else(|status| respond::failure(Format::JSON, &status))
+    };
+    let response = audit::scope(record.clone(), work).await;
+    Ok(record.answer(response, long))
+}
+
+/// What follows when it is known who asks.
+async fn served(
+    server: &Arc<Server>,
+    user: UserInfo,
+    mut info: RequestInfo,
+    query: Pairs,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
     let user = server.authorization.impersonated(user, request.headers())?;
-    server.authorization.authorize(&user, &info)?;
+    server.authorization.admit(&user, &info)?;
     if let Some(route) = server.aggregator.route(&info.path) {
         return remote(server, &route, &info, &user, request).await;
     }
@@ -151,12 +175,20 @@ async fn resource(
     let call = Call { info, user, query, content_type, body: whole(body).await?, format, user_agent };
     let answer = tokio::time::timeout(TIME_MAX, server.registry.handle(&call)).await;
     Ok(match answer {
-        Ok(Ok(reply)) => respond::reply(&parts.headers, reply),
-        Ok(Err(status)) => respond::failure(format, &status),
-        Err(_) => {
-            respond::failure(format, &Status::timeout("request did not complete within the allotted timeout"))
+        Ok(Ok(reply)) => {
+            if let ReplyBody::Bytes(body) = &reply.body {
+                audit::answered(reply.content_type, body);
+            }
+            respond::reply(&parts.headers, reply)
         }
+        Ok(Err(status)) => failed(format, &status),
+        Err(_) => failed(format, &Status::timeout("request did not complete within the allotted timeout")),
     })
+}
+
+fn failed(format: Format, status: &Status) -> Response<Body> {
+    audit::status(status);
+    respond::failure(format, status)
 }
 
 async fn whole(body: Body) -> Result<Bytes, Status> {

@@ -1,6 +1,7 @@
 //! Request bodies in, canonical objects out, with the findings that `fieldValidation` tells or refuses.
 
 use super::options::FieldValidation;
+use crate::audit;
 use crate::storage::encode::Media;
 use coracle_api::decode::{self, DecodeError, Decoded};
 use coracle_api::kinds::{self, Kind};
@@ -53,7 +54,10 @@ pub fn read(
         Media::Protobuf => from_protobuf(body, kind),
     };
     let DecodeError::BadRequest(text) = match decoded {
-        Ok(decoded) => return judged(decoded, validation, || of_kind(kind)),
+        Ok(decoded) => {
+            audit::request(&decoded.object, kind);
+            return judged(decoded, validation, || of_kind(kind));
+        }
         Err(error) => error,
     };
     Err(Status::bad_request(text))

@@ -98,6 +98,9 @@ impl DeleteOptions {
         }
         let mut shown = if sent.is_object() { sent.clone() } else { json!({}) };
         (shown["kind"], shown["apiVersion"]) = (json!("DeleteOptions"), json!("meta.k8s.io/v1"));
+        if !call.body.is_empty() {
+            crate::audit::options(&shown);
+        }
         let by_flag = orphans.map(|orphans| if orphans { "Orphan" } else { "Background" }.to_owned());
         Ok(Self {
             dry_run,
@@ -249,7 +252,9 @@ impl Registry {
                     return Ok((Outcome::Stored(Arc::new(entry)), true));
                 }
                 (Written::Done(entry), false) => return Ok((Outcome::Stored(entry), false)),
-                (Written::Moved(found), _) => current = found.ok_or_else(|| at.not_found())?,
+                (Written::Moved(found), _) => {
+                    current = Entry::readable(found.ok_or_else(|| at.not_found())?)?;
+                }
                 (Written::Taken, _) => {}
             }
         }

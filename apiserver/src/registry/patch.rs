@@ -26,6 +26,7 @@ impl Registry {
         if !accepted.contains(&call.content_type.as_str()) {
             return Err(unsupported(&kind, accepted));
         }
+        crate::audit::sent(&call.body);
         let applies = call.content_type == APPLY;
         let options = WriteOptions::read(call, "PatchOptions", applies)?;
         let at = At::new(call, self.resource(&kind)?, options)?;

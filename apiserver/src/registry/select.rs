@@ -61,6 +61,10 @@ impl Selection {
         if self.name.as_ref().is_some_and(|name| keys::split(&entry.tail).1 != name) {
             return false;
         }
+        // Whether what cannot be read belongs here nobody can tell: it is not kept quiet.
+        if entry.fault().is_some() {
+            return true;
+        }
         (self.labels.is_empty() || self.labels.matches(&entry.value()["metadata"]["labels"]))
             && (self.fields.is_empty() || self.fields.matches(entry.value()))
     }

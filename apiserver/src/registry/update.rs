@@ -82,8 +82,8 @@ impl Registry {
         let tail = keys::tail(&at.namespace, &at.info.name);
         // What the cache holds is most often current; whatever it is refused for is asked again of the store.
         let (mut current, mut fresh) = match at.resource.cache.get(&tail) {
-            Some(entry) => (entry, false),
-            None => (self.store.get(&at.resource, &tail).await?.ok_or_else(|| at.not_found())?, true),
+            Some(entry) if entry.fault().is_none() => (entry, false),
+            _ => (self.store.get(&at.resource, &tail).await?.ok_or_else(|| at.not_found())?, true),
         };
         let mut tries = 0;
         loop {
@@ -94,7 +94,7 @@ impl Registry {
                     if tries >= TRIES {
                         return Err(Status::stale(&at.kind.group_resource(), &at.info.name));
                     }
-                    (current, fresh) = (found.ok_or_else(|| at.not_found())?, true);
+                    (current, fresh) = (Entry::readable(found.ok_or_else(|| at.not_found())?)?, true);
                 }
                 // It may have been done: making it again from fresh state could do it twice.
                 Ok(Changed::Unwritten(status)) => return Err(status),
@@ -139,7 +139,7 @@ impl Registry {
             return Ok(Changed::Done(Outcome::Dry(object), warnings));
         }
         meta::set(&mut object, "resourceVersion", current.revision.to_string());
-        if object == *old {
+        if object == *old && !self.store.stale(&at.resource, current).await? {
             return Ok(Changed::Done(Outcome::Stored(current.clone()), warnings));
         }
         let finished = is_finished(&object);

@@ -124,6 +124,7 @@ pub fn value(format: Format, object: &Value) -> Result<Vec<u8>, Status> {
 /// # Errors
 /// It has no such form.
 pub fn entry(format: Format, kind: &Kind, entry: &Entry) -> Result<Bytes, Status> {
+    entry.fault().map_or(Ok(()), Err)?;
     if format.shape == Shape::Whole && !convert::needed(kind) {
         match format.media {
             Media::Json if !format.pretty => {
@@ -163,6 +164,7 @@ pub fn object(format: Format, kind: &Kind, object: &Value) -> Result<Vec<u8>, St
 /// # Errors
 /// It has no such form.
 pub fn list(format: Format, kind: &Kind, entries: &[Arc<Entry>], about: &ListMeta) -> Result<Bytes, Status> {
+    entries.iter().find_map(|entry| entry.fault()).map_or(Ok(()), Err)?;
     let plain = format.media == Media::Json && !format.pretty && !convert::needed(kind);
     if format.shape == Shape::Whole && plain {
         return Ok(plain_list(kind, entries, about).into());
@@ -275,6 +277,7 @@ fn tabled<'a>(
 /// # Errors
 /// It has no such form.
 pub fn frame(format: Format, kind: &Kind, change: Change, of: &Entry, first: bool) -> Result<Bytes, Status> {
+    of.fault().map_or(Ok(()), Err)?;
     let plain = format.shape == Shape::Whole && !convert::needed(kind);
     if format.media == Media::Protobuf {
         let object = entry(format, kind, of)?;

@@ -3,8 +3,10 @@
 //! Stored bytes begin with `{"kind":K,"apiVersion":V,"metadata":{` and hold no resourceVersion: it is the key's revision,
 //! put in right after that opening when the object is sent.
 
+use super::encryption;
 use bytes::Bytes;
 use coracle_api::meta;
+use coracle_api::status::Status;
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
 
@@ -87,6 +89,20 @@ impl Entry {
     #[must_use]
     pub fn raw(&self) -> &Bytes {
         &self.raw
+    }
+
+    /// Why the object cannot be read; `None` when it can.
+    #[must_use]
+    pub fn fault(&self) -> Option<Status> {
+        encryption::fault(&self.raw).map(Status::internal)
+    }
+
+    /// Itself.
+    ///
+    /// # Errors
+    /// The object cannot be read.
+    pub fn readable(entry: Arc<Self>) -> Result<Arc<Self>, Status> {
+        entry.fault().map_or(Ok(entry), Err)
     }
 
     /// Where the members of `metadata` begin; `None` when somebody else laid the bytes out.

@@ -1,7 +1,9 @@
 //! Where objects live in the store: `/registry/<plural>[/<namespace>]/<name>`, as kube-apiserver keeps them.
 
-use coracle_api::kinds::Kind;
+use coracle_api::kinds::{self, Kind};
 use coracle_api::status::GroupResource;
+use std::collections::HashMap;
+use std::sync::OnceLock;
 
 /// All keys of this server stand below it.
 pub const ROOT: &str = "/registry/";
@@ -34,6 +36,25 @@ pub fn prefix(kind: &Kind) -> String {
     }
     let other = OVERRIDES.iter().find(|(group, plural, _)| kind.group == *group && kind.plural == *plural);
     format!("{ROOT}{}/", other.map_or(kind.plural.as_str(), |(_, _, path)| path))
+}
+
+/// The resource that a key belongs to; `None` for keys that hold no object.
+#[must_use]
+pub fn resource_of(key: &str) -> Option<GroupResource> {
+    static PATHS: OnceLock<HashMap<String, GroupResource>> = OnceLock::new();
+    let paths = PATHS.get_or_init(|| {
+        let stored = kinds::builtin().iter().filter(|kind| kind.offers("get") || kind.offers("list"));
+        let stored = stored.filter(|kind| stored_as(&kind.group, &kind.plural).group == kind.group);
+        stored.map(|kind| (prefix(kind)[ROOT.len()..].to_owned(), kind.group_resource())).collect()
+    });
+    let path = key.strip_prefix(ROOT)?;
+    let mut slashes = path.match_indices('/').map(|(at, _)| at + 1).take(2);
+    if let Some(of) = slashes.find_map(|at| paths.get(&path[..at])) {
+        return Some(of.clone());
+    }
+    // Groups of custom kinds have a dot, plurals have none.
+    let (group, rest) = path.split_once('/').filter(|(group, _)| group.contains('.'))?;
+    rest.split_once('/').map(|(plural, _)| GroupResource::new(group, plural))
 }
 
 /// What stands after the prefix.

@@ -9,6 +9,7 @@
 pub mod cache;
 pub mod customs;
 pub mod encode;
+pub mod encryption;
 pub mod entry;
 mod feed;
 pub mod keys;
@@ -25,6 +26,7 @@ use coracle_api::kinds::Kind;
 use coracle_api::status::{GroupResource, Status};
 use coracle_etcd::proto::RangeRequest;
 use coracle_etcd::{Kv, KvError};
+use encryption::{AtRest, Plain};
 use entry::Entry;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -72,12 +74,23 @@ pub struct Store {
     wanted: Notify,
     connected: AtomicBool,
     rounds: Arc<rounds::Rounds>,
+    encryption: Option<Arc<AtRest>>,
 }
 
 impl Store {
     /// With caches for `kinds`, empty until [`feed`] runs.
     #[must_use]
     pub fn new(kv: Arc<dyn Kv>, kinds: &[Arc<Kind>]) -> Arc<Self> {
+        Self::over(kv, None, kinds)
+    }
+
+    /// The same behind encryption at rest.
+    #[must_use]
+    pub fn encrypted(at_rest: Arc<AtRest>, kinds: &[Arc<Kind>]) -> Arc<Self> {
+        Self::over(Arc::new(Plain(at_rest.clone())), Some(at_rest), kinds)
+    }
+
+    fn over(kv: Arc<dyn Kv>, encryption: Option<Arc<AtRest>>, kinds: &[Arc<Kind>]) -> Arc<Self> {
         let store = Self {
             resources: ArcSwap::default(),
             routes: ArcSwap::default(),
@@ -87,6 +100,7 @@ impl Store {
             connected: AtomicBool::new(false),
             rounds: rounds::Rounds::over(&kv),
             kv,
+            encryption,
         };
         let (mut resources, mut routes) = (Resources::new(), HashMap::new());
         for kind in kinds.iter().filter(|kind| kind.offers("get") || kind.offers("list")) {
@@ -113,6 +127,22 @@ impl Store {
     #[must_use]
     pub fn kv(&self) -> &Arc<dyn Kv> {
         &self.kv
+    }
+
+    /// How values are kept in the store; `None`: as they are.
+    #[must_use]
+    pub fn encryption(&self) -> Option<&Arc<AtRest>> {
+        self.encryption.as_ref()
+    }
+
+    /// Whether an object should be written anew though nothing in it changes: another key should keep it.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn stale(&self, resource: &Resource, entry: &Entry) -> Result<bool, Status> {
+        let Some(encryption) = &self.encryption else { return Ok(false) };
+        let key = Bytes::from(format!("{}{}", resource.prefix, entry.tail));
+        encryption.stale(&key, entry.revision).await.map_err(|error| unreachable(&error))
     }
 
     /// All resources.
@@ -206,7 +236,7 @@ impl Store {
     /// The store cannot be reached.
     pub async fn current(&self, resource: &Resource, tail: &str) -> Result<Option<Arc<Entry>>, Status> {
         match self.fresh().await {
-            Ok(()) => Ok(resource.cache.get(tail)),
+            Ok(()) => resource.cache.get(tail).map(Entry::readable).transpose(),
             // The store answers where its watch does not.
             Err(_) => self.get(resource, tail).await,
         }
@@ -224,9 +254,9 @@ impl Store {
         let revision = u64::try_from(kv.mod_revision).unwrap_or(0);
         // The cached entry may be parsed and encoded already.
         if let Some(entry) = resource.cache.get(tail).filter(|entry| entry.revision == revision) {
-            return Ok(Some(entry));
+            return Entry::readable(entry).map(Some);
         }
-        Ok(Some(Arc::new(Entry::new(tail, revision, kv.value))))
+        Entry::readable(Arc::new(Entry::new(tail, revision, kv.value))).map(Some)
     }
 }
 
@@ -243,12 +273,13 @@ pub fn unreachable(error: &KvError) -> Status {
 impl Reader for Store {
     fn get(&self, of: &GroupResource, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let resource = self.resources.load().get(of)?.clone();
-        Some(resource.cache.get(&keys::tail(namespace, name))?.value().clone())
+        let entry = resource.cache.get(&keys::tail(namespace, name)).map(Entry::readable)?;
+        Some(entry.ok()?.value().clone())
     }
 
     fn list(&self, of: &GroupResource, namespace: &str) -> Vec<Arc<Value>> {
         let Some(resource) = self.resources.load().get(of).cloned() else { return Vec::new() };
-        let (entries, _) = resource.cache.list(namespace, 0, |_| true);
+        let (entries, _) = resource.cache.list(namespace, 0, |entry| entry.fault().is_none());
         entries.iter().map(|entry| entry.value().clone()).collect()
     }
 

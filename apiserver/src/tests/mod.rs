@@ -2,7 +2,9 @@
 
 mod aggregation;
 mod answers;
+mod audit;
 mod customs;
+mod encryption;
 mod first;
 mod front_proxy;
 mod owners;

@@ -1,6 +1,6 @@
 //! PodSecurity: the Pod Security Standards (baseline, restricted) that a namespace's labels ask for.
 //!
-//! `enforce` refuses pods; `warn` tells whoever writes a pod or a workload with a template. Only the latest version of the
+//! `enforce` refuses pods; `warn` tells whoever writes a pod or a workload with a template, `audit` the audit log. Only the latest version of the
 //! standards is known: a label that pins an older one is judged by it too.
 
 mod baseline;
@@ -9,6 +9,7 @@ mod restricted;
 mod tests;
 
 use super::{Attributes, CREATE, Context, UPDATE};
+use crate::audit;
 use coracle_api::meta;
 use coracle_api::status::{FieldError, GroupResource, Status};
 use serde_json::Value;
@@ -108,7 +109,17 @@ pub fn validate(
     else {
         return Ok(Vec::new());
     };
-    if is_pod && let Some(told) = Policy::of(&namespace, "enforce").and_then(|policy| policy.told(judged)) {
+    let enforced = Policy::of(&namespace, "enforce");
+    if is_pod {
+        audit::annotate("pod-security.kubernetes.io/enforce-policy", || {
+            let named = enforced.as_ref().map(|policy| format!("{}:{}", policy.level, policy.version));
+            named.unwrap_or_else(|| "privileged:latest".to_owned())
+        });
+    }
+    if let Some(told) = Policy::of(&namespace, "audit").and_then(|policy| policy.told(judged)) {
+        audit::annotate("pod-security.kubernetes.io/audit-violations", || format!("would violate {told}"));
+    }
+    if is_pod && let Some(told) = enforced.and_then(|policy| policy.told(judged)) {
         return Err(attributes.forbidden(object, &format!("violates {told}")));
     }
     let warned = Policy::of(&namespace, "warn").and_then(|policy| policy.told(judged));

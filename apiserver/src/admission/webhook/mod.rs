@@ -13,6 +13,7 @@ pub use review::request;
 use super::conditions::Conditions;
 use super::select::{self, GROUP, Target};
 use super::{Attributes, Context};
+use crate::audit;
 use call::Dialler;
 use coracle_api::status::Status;
 use coracle_api::{decode, defaults, meta, patch};
@@ -199,7 +200,12 @@ impl Webhooks {
                 .map_err(|error| format!("received invalid webhook response: {error}"))
         };
         match answered.await {
-            Ok(answer) => Ok(Some(answer)),
+            Ok(answer) => {
+                for (key, value) in &answer.annotations {
+                    audit::annotate(&format!("{name}/{key}"), || value.clone());
+                }
+                Ok(Some(answer))
+            }
             Err(error) if hook.ignores_failure() => {
                 tracing::warn!(webhook = name, error, "cannot call a webhook; going on without it");
                 Ok(None)

@@ -4,7 +4,9 @@ use super::super::Attributes;
 use super::super::select::{self, Target};
 use coracle_api::meta;
 use coracle_api::status::Status;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// The versions of AdmissionReview that this server speaks.
 const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
@@ -16,6 +18,8 @@ pub struct Answer {
     /// The Status that refuses, as sent.
     pub status: Value,
     pub warnings: Vec<String>,
+    /// For the audit log.
+    pub annotations: BTreeMap<String, String>,
     /// JSON patch, decoded.
     pub patch: Vec<u8>,
     pub patch_type: String,
@@ -150,6 +154,7 @@ pub fn answer(version: &str, uid: &str, mutating: bool, review: &Value) -> Resul
         allowed: response["allowed"] == true,
         status: response["status"].clone(),
         warnings: meta::strings(&response["warnings"]).map(str::to_owned).collect(),
+        annotations: BTreeMap::deserialize(&response["auditAnnotations"]).unwrap_or_default(),
         patch: if mutating { patch } else { Vec::new() },
         // The older version knew but one.
         patch_type: if version == "v1" { patch_type } else { "JSONPatch".to_owned() },

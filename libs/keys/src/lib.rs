@@ -1,46 +1,25 @@
-//! Keys of ServiceAccount tokens: PEM in, signatures and JWKs out.
+//! Keys of the cluster: PEM in, signatures, tokens, JWKs and certificates out.
 //!
 //! The algorithm follows from the key (P-256: ES256, RSA: RS256) and never from a token's header. A key's id is the
 //! base64url SHA-256 of its SubjectPublicKeyInfo, as kube-apiserver computes it.
 
+pub mod certificate;
+mod der;
+
 use anyhow::{Context, anyhow, bail};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use der::{BIT_STRING, NULL, OCTET_STRING, OID_EC_PUBLIC_KEY, OID_P256, OID_RSA, SEQUENCE, der};
 use ring::rand::SystemRandom;
 use ring::signature::{self, EcdsaKeyPair, KeyPair, RsaKeyPair};
 use rustls::pki_types::pem::{PemObject, SectionKind};
+use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
-
-const OID_EC_PUBLIC_KEY: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
-const OID_P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
-const OID_RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
-const NULL: &[u8] = &[0x05, 0x00];
-
-const SEQUENCE: u8 = 0x30;
-const BIT_STRING: u8 = 0x03;
-const OCTET_STRING: u8 = 0x04;
-
-/// A DER element with definite length.
-fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut out = vec![tag];
-    match u8::try_from(length) {
-        Ok(short) if short < 0x80 => out.push(short),
-        _ => {
-            let bytes: Vec<u8> = length.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
-            #[expect(clippy::cast_possible_truncation, reason = "a usize has at most 8 bytes")]
-            out.push(0x80 | bytes.len() as u8);
-            out.extend(bytes);
-        }
-    }
-    parts.iter().for_each(|part| out.extend_from_slice(part));
-    out
-}
 
 fn spki(algorithm: &[&[u8]], key: &[u8]) -> Vec<u8> {
     der(SEQUENCE, &[&der(SEQUENCE, algorithm), &der(BIT_STRING, &[&[0], key])])
@@ -74,7 +53,10 @@ pub struct VerifyingKey {
 
 impl VerifyingKey {
     /// From the DER of a SubjectPublicKeyInfo.
-    fn from_spki(spki: &[u8]) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// It is none, or of no kind that is supported.
+    pub fn from_spki(spki: &[u8]) -> anyhow::Result<Self> {
         let (_, info) =
             SubjectPublicKeyInfo::from_der(spki).map_err(|error| anyhow!("not a public key: {error}"))?;
         let raw = info.subject_public_key.data.to_vec();
@@ -105,21 +87,25 @@ impl VerifyingKey {
     }
 
     /// The key's id.
+    #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
     /// `alg` of tokens that this key verifies.
+    #[must_use]
     pub fn algorithm(&self) -> &'static str {
         self.algorithm.name()
     }
 
     /// The key as a JSON Web Key.
+    #[must_use]
     pub fn jwk(&self) -> &Value {
         &self.jwk
     }
 
     /// Whether `signature` over `message` is this key's.
+    #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         let how: &dyn signature::VerificationAlgorithm = match self.algorithm {
             Algorithm::Es256 => &signature::ECDSA_P256_SHA256_FIXED,
@@ -188,8 +174,24 @@ impl SigningKey {
     }
 
     /// The half that verifies.
+    #[must_use]
     pub fn public(&self) -> &VerifyingKey {
         &self.public
+    }
+
+    /// The JSON Web Token (RFC 7519) that says `claims`.
+    ///
+    /// # Errors
+    /// The system's source of randomness failed.
+    pub fn token(&self, claims: &impl Serialize) -> Result<String, ring::error::Unspecified> {
+        let header = json!({"alg": self.public.algorithm(), "kid": self.public.id()});
+        let claims = serde_json::to_vec(claims).map_err(|_| ring::error::Unspecified)?;
+        let mut token =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims));
+        let signature = self.sign(token.as_bytes())?;
+        token.push('.');
+        token.push_str(&URL_SAFE_NO_PAD.encode(signature));
+        Ok(token)
     }
 
     /// The signature of `message`.

@@ -1,0 +1,165 @@
+//! `Event` (audit.k8s.io/v1), in the order of fields that Kubernetes writes.
+
+use super::Sender;
+use super::policy::{Level, Stage};
+use crate::request::{RequestInfo, UserInfo};
+use coracle_api::meta;
+use coracle_api::status::Status;
+use coracle_daemon::clock;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const AGENT_MAX: usize = 1024;
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    kind: &'static str,
+    api_version: &'static str,
+    level: Level,
+    #[serde(rename = "auditID")]
+    id: String,
+    pub(super) stage: Stage,
+    #[serde(rename = "requestURI")]
+    uri: String,
+    verb: String,
+    user: User,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) impersonated_user: Option<User>,
+    #[serde(rename = "sourceIPs", skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    user_agent: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) object_ref: Option<ObjectRef>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) response_status: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) request_object: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) response_object: Option<Value>,
+    request_received_timestamp: String,
+    pub(super) stage_timestamp: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) annotations: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct User {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    username: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    uid: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    extra: BTreeMap<String, Vec<String>>,
+}
+
+impl From<&UserInfo> for User {
+    fn from(user: &UserInfo) -> Self {
+        let UserInfo { name, uid, groups, extra } = user.clone();
+        Self { username: name, uid, groups, extra }
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectRef {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    resource: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    namespace: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    uid: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    api_group: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    api_version: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    resource_version: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    subresource: String,
+}
+
+impl Event {
+    pub fn new(level: Level, from: &Sender<'_>, user: Option<&UserInfo>, info: &RequestInfo) -> Self {
+        let mut user_agent = from.agent.clone();
+        if user_agent.len() > AGENT_MAX {
+            user_agent = user_agent.chars().take(AGENT_MAX).chain("...TRUNCATED".chars()).collect();
+        }
+        let object_ref = info.is_resource.then(|| ObjectRef {
+            resource: info.resource.clone(),
+            namespace: info.namespace.clone(),
+            name: info.name.clone(),
+            api_group: info.group.clone(),
+            api_version: info.version.clone(),
+            subresource: info.subresource.clone(),
+            ..ObjectRef::default()
+        });
+        let now = clock::rfc3339_micros(clock::now());
+        Self {
+            kind: "Event",
+            api_version: "audit.k8s.io/v1",
+            level,
+            id: from.id.to_owned(),
+            stage: Stage::RequestReceived,
+            uri: from.uri.clone(),
+            verb: info.verb.clone(),
+            user: user.map(User::from).unwrap_or_default(),
+            impersonated_user: None,
+            addresses: from.addresses.clone(),
+            user_agent,
+            object_ref,
+            response_status: None,
+            request_object: None,
+            response_object: None,
+            request_received_timestamp: now.clone(),
+            stage_timestamp: now,
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    /// Nobody is behind the request.
+    pub fn refuse(&mut self, tried: &str) {
+        let message = match tried {
+            "" => "Authentication failed, no credentials provided".to_owned(),
+            tried => format!("Authentication failed, attempted: {tried}"),
+        };
+        self.response_status = Some(
+            json!({"metadata": {}, "status": "Failure", "message": message, "reason": "Unauthorized", "code": 401}),
+        );
+    }
+
+    pub fn code(&mut self, code: u16) {
+        let status = self.response_status.get_or_insert_with(|| json!({"metadata": {}}));
+        status["code"] = json!(code);
+    }
+
+    pub fn failed(&mut self, status: &Status) {
+        let mut told = status.to_value();
+        if let Some(told) = told.as_object_mut() {
+            told.retain(|key, _| key != "kind" && key != "apiVersion");
+        }
+        self.response_status = Some(told);
+    }
+
+    /// Names in the reference what the URL does not tell.
+    pub fn refer(&mut self, object: &Value) {
+        let Some(to) = &mut self.object_ref else { return };
+        let fields = [
+            (&mut to.namespace, meta::namespace(object)),
+            (&mut to.name, meta::name(object)),
+            (&mut to.uid, meta::uid(object)),
+            (&mut to.resource_version, meta::field(object, "resourceVersion")),
+        ];
+        for (own, told) in fields {
+            if own.is_empty() {
+                told.clone_into(own);
+            }
+        }
+    }
+}

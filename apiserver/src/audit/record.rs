@@ -1,0 +1,223 @@
+//! One request's event while the request runs. Whoever serves it tells through the task that it runs in.
+
+use super::Audit;
+use super::event::Event;
+use super::policy::{Level, Stage, Verdict};
+use crate::request::UserInfo;
+use axum::body::Body;
+use bytes::Bytes;
+use coracle_api::kinds::Kind;
+use coracle_api::status::Status;
+use coracle_api::{decode, defaults, protobuf};
+use coracle_daemon::clock;
+use http::Response;
+use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+tokio::task_local! {
+    static RECORD: Arc<Record>;
+}
+
+/// The event of a request.
+pub struct Record {
+    audit: Arc<Audit>,
+    verdict: Verdict,
+    event: Mutex<Event>,
+    over: AtomicBool,
+}
+
+/// Runs `work` with its record.
+pub async fn scope<T>(record: Arc<Record>, work: impl Future<Output = T>) -> T {
+    RECORD.scope(record, work).await
+}
+
+fn with(level: Level, tell: impl FnOnce(&mut Event, &Verdict)) {
+    // Outside of a noted request there is nothing to tell.
+    let _ = RECORD.try_with(|record| {
+        if record.verdict.level >= level {
+            tell(&mut record.event.lock(), &record.verdict);
+        }
+    });
+}
+
+/// Adds an annotation; the first of a name stays.
+pub fn annotate(key: &str, value: impl FnOnce() -> String) {
+    with(Level::Metadata, |event, _| {
+        event.annotations.entry(key.to_owned()).or_insert_with(value);
+    });
+}
+
+/// Tells the object that was sent, with its defaults.
+pub fn request(object: &Value, kind: &Kind) {
+    with(Level::Metadata, |event, verdict| {
+        event.refer(object);
+        if verdict.level >= Level::Request {
+            let mut object = object.clone();
+            defaults::apply(&mut object, kind);
+            event.request_object = Some(shown(object, verdict));
+        }
+    });
+}
+
+/// Tells a patch that was sent, as JSON or YAML.
+pub fn sent(body: &[u8]) {
+    with(Level::Request, |event, _| {
+        let read = serde_json::from_slice(body).ok().or_else(|| decode::any(body).ok());
+        event.request_object = read;
+    });
+}
+
+/// Tells the options of a deletion.
+pub fn options(sent: &Value) {
+    with(Level::Request, |event, _| event.request_object = Some(sent.clone()));
+}
+
+/// Tells how the request failed.
+pub fn status(status: &Status) {
+    with(Level::Metadata, |event, verdict| {
+        event.failed(status);
+        if verdict.level >= Level::RequestResponse {
+            event.response_object = Some(status.to_value());
+        }
+    });
+}
+
+/// Tells as whom the request runs.
+pub fn impersonated(user: &UserInfo) {
+    with(Level::Metadata, |event, _| event.impersonated_user = Some(user.into()));
+}
+
+/// Tells what is answered, encoded as `content_type`.
+pub fn answered(content_type: &str, body: &Bytes) {
+    with(Level::RequestResponse, |event, verdict| {
+        let object = match content_type {
+            "application/json" => serde_json::from_slice(body).ok(),
+            "application/yaml" => serde_yaml_ng::from_slice(body).ok(),
+            _ => protobuf::decode(body).ok(),
+        };
+        event.response_object = object.map(|object| shown(object, verdict));
+    });
+}
+
+/// Without managedFields, where the policy does not want them.
+fn shown(mut object: Value, verdict: &Verdict) -> Value {
+    fn strip(object: &mut Value) {
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
+    }
+    if verdict.omit_managed_fields {
+        strip(&mut object);
+        for list in ["items", "rows"] {
+            for item in object.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+                strip(if list == "rows" { &mut item["object"] } else { item });
+            }
+        }
+    }
+    object
+}
+
+impl Record {
+    pub(super) fn new(audit: Arc<Audit>, verdict: Verdict, event: Event) -> Arc<Self> {
+        Arc::new(Self { audit, verdict, event: Mutex::new(event), over: AtomicBool::new(false) })
+    }
+
+    /// Writes the event as of a stage.
+    pub(super) fn emit(&self, stage: Stage) {
+        let mut event = self.event.lock();
+        event.stage = stage;
+        if self.verdict.omit_stages.contains(&stage) {
+            return;
+        }
+        if stage != Stage::RequestReceived {
+            event.stage_timestamp = clock::rfc3339_micros(clock::now());
+        }
+        let mut line = match serde_json::to_vec(&*event) {
+            Ok(line) => line,
+            Err(error) => return tracing::error!(%error, "cannot encode an audit event"),
+        };
+        drop(event);
+        line.push(b'\n');
+        if let Err(error) = self.audit.log.write(&line) {
+            tracing::error!(%error, "cannot write the audit log");
+        }
+    }
+
+    /// The last stage, once.
+    pub(super) fn end(&self, stage: Stage) {
+        if !self.over.swap(true, Ordering::AcqRel) {
+            self.emit(stage);
+        }
+    }
+
+    /// Notes the answer. One that takes long is complete when its body is.
+    pub fn answer(self: &Arc<Self>, response: Response<Body>, long: bool) -> Response<Body> {
+        self.event.lock().code(response.status().as_u16());
+        if !long {
+            self.end(Stage::ResponseComplete);
+            return response;
+        }
+        self.emit(Stage::ResponseStarted);
+        let record = self.clone();
+        response.map(|body| Body::new(Noted { body, _record: Completing(record) }))
+    }
+}
+
+/// A request that nobody waits for any more, or that the server failed on, has an end too.
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.over.load(Ordering::Acquire) {
+            return;
+        }
+        if std::thread::panicking() {
+            self.event.lock().response_status = Some(json!({"metadata": {}, "status": "Failure",
+                "message": "APIServer panic'd", "reason": "InternalError", "code": 500}));
+            return self.end(Stage::Panic);
+        }
+        {
+            let mut event = self.event.lock();
+            let early = || json!({"metadata": {}, "status": "Success", "message": "Connection closed early", "code": 200});
+            event.response_status.get_or_insert_with(early);
+        }
+        self.end(Stage::ResponseComplete);
+    }
+}
+
+struct Completing(Arc<Record>);
+
+impl Drop for Completing {
+    fn drop(&mut self) {
+        self.0.end(Stage::ResponseComplete);
+    }
+}
+
+/// A body whose end is noted.
+struct Noted {
+    body: Body,
+    _record: Completing,
+}
+
+impl http_body::Body for Noted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
