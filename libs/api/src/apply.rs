@@ -108,15 +108,18 @@ pub fn apply(
     let ignored = untouchable(kind, writer.subresource);
     let mut applied = FieldSet::of(&shape, config);
     applied.remove_below(&ignored);
-    strip(&mut applied);
+    let mut owned = applied.clone();
+    strip(&mut owned);
 
     let entry = owners.entry(Operation::Apply, &kind.api_version(), writer);
-    let last = std::mem::replace(&mut entry.fields, applied.clone());
+    // What is never tracked counts as applied for now: a name that the configuration has is not left over from the last one.
+    let last = std::mem::replace(&mut entry.fields, applied);
     kind.api_version().clone_into(&mut entry.api_version);
-    let owned_anew = last != applied;
+    let owned_anew = last != owned;
 
     let merged = merge::merge(&shape, &before, config);
     let mut merged = prune(&shape, merged, &last, &owners);
+    owners.entry(Operation::Apply, &kind.api_version(), writer).fields = owned;
     let mut changes = compare::compare(&shape, &before, &merged);
     changes.forget(&ignored);
     if !force {

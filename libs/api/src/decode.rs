@@ -1,6 +1,7 @@
 //! Request bodies in, canonical objects out: JSON and YAML with Kubernetes' strictness and error texts.
 
 mod canonical;
+mod findings;
 mod json;
 mod yaml;
 
@@ -11,8 +12,11 @@ use crate::status::go_quoted;
 use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
-/// Findings that are told at most.
-const FINDINGS_MAX: usize = 100;
+pub(crate) use findings::tell;
+
+/// How deep an object may be. With its field owners it becomes a few levels deeper, and must still be readable as JSON, whose
+/// parser goes down 128.
+const DEPTH_MAX: usize = 100;
 /// Bytes of a body that an error shows.
 const SHOWN: usize = 30;
 
@@ -70,12 +74,16 @@ pub fn document(body: &[u8]) -> Result<Decoded, String> {
     let mut findings = Vec::new();
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
         && let Ok(object) = json::parse(body, &mut findings)
+        && !too_deep(&object)
     {
         return Ok(Decoded { object, findings });
     }
     findings.clear();
     let read = yaml::parse(body).map_err(|error| format!("error converting YAML to JSON: {error}"))?;
     let object = read.value;
+    if too_deep(&object) {
+        return Err("error converting YAML to JSON: yaml: exceeded max depth".to_owned());
+    }
     findings.extend(repeated(&read.duplicates).map(|text| format!("error converting YAML to JSON: {text}")));
     if !object.is_object() {
         let found = canonical::found(&object);
@@ -131,10 +139,29 @@ pub fn metadata_fields() -> &'static [String] {
 /// # Errors
 /// Go's text of the first value of a wrong type.
 pub(crate) fn of_type(at: usize, object: Value) -> Result<Value, String> {
+    if too_deep(&object) {
+        return Err("proto: exceeded max depth".to_owned());
+    }
     canonical::message(at, object, &mut Vec::new(), &mut Vec::new())
 }
 
+/// Whether an object could be stored, but not be read again.
+fn too_deep(object: &Value) -> bool {
+    fn deeper(value: &Value, left: usize) -> bool {
+        match value {
+            Value::Object(_) | Value::Array(_) if left == 0 => true,
+            Value::Object(map) => map.values().any(|value| deeper(value, left - 1)),
+            Value::Array(items) => items.iter().any(|value| deeper(value, left - 1)),
+            _ => false,
+        }
+    }
+    deeper(object, DEPTH_MAX)
+}
+
 fn shaped(mut object: Value, mut findings: Vec<String>, kind: &Kind) -> Result<Decoded, String> {
+    if too_deep(&object) {
+        return Err("json: exceeded max depth".to_owned());
+    }
     let root = schema::of(kind).filter(|_| kind.custom.is_none());
     let Some(root) = root else {
         if let (Some(meta), Some(metadata)) = (schema::object_meta(), object.get_mut("metadata")) {
@@ -144,7 +171,6 @@ fn shaped(mut object: Value, mut findings: Vec<String>, kind: &Kind) -> Result<D
         if let Some(version) = &kind.custom {
             custom::prune(&mut object, version, &mut findings);
         }
-        findings.truncate(FINDINGS_MAX);
         return Ok(Decoded { object, findings });
     };
     let (name, version) = (object["kind"].take(), object["apiVersion"].take());
@@ -155,7 +181,6 @@ fn shaped(mut object: Value, mut findings: Vec<String>, kind: &Kind) -> Result<D
     let mut object = canonical::message(root, object, &mut Vec::new(), &mut findings)?;
     object["kind"] = name;
     object["apiVersion"] = version;
-    findings.truncate(FINDINGS_MAX);
     Ok(Decoded { object, findings })
 }
 
@@ -297,6 +322,12 @@ mod tests {
                 "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "1"}}}], "terminationGracePeriodSeconds": 0}, "status": {}})
         );
         assert_eq!(canonical(decoded.object.clone(), pod()).expect("again").object, decoded.object);
+        let sets = kinds::by_resource("apps", "v1", "statefulsets").expect("statefulsets");
+        let body = br#"{"spec":{"volumeClaimTemplates":[{"kind":"PersistentVolumeClaim","apiVersion":"v1","nope":1}]}}"#;
+        let decoded = json(body, sets).expect("a set");
+        assert_eq!(decoded.findings, [r#"unknown field "spec.volumeClaimTemplates[0].nope""#]);
+        let claim = &decoded.object["spec"]["volumeClaimTemplates"][0];
+        assert_eq!((&claim["kind"], &claim["apiVersion"]), (&json!("PersistentVolumeClaim"), &json!("v1")));
     }
 
     #[test]

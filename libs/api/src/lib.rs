@@ -14,6 +14,8 @@ pub mod labels;
 pub mod meta;
 pub mod openapi;
 pub mod patch;
+#[cfg(test)]
+mod properties;
 pub mod protobuf;
 pub mod quantity;
 pub mod schema;

@@ -30,6 +30,11 @@ fn type_of(api_version: &str, kind: &str) -> Result<usize, ProtobufError> {
 /// # Errors
 /// Wrong magic, unknown type, malformed wire format or over-deep nesting.
 pub fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
+    enveloped(body, 0)
+}
+
+/// An object that stands within others at this depth.
+fn enveloped(body: &[u8], depth: usize) -> Result<Value, ProtobufError> {
     let unknown = body.strip_prefix(MAGIC).ok_or_else(|| {
         ProtobufError(
             "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
@@ -53,7 +58,7 @@ pub fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
         }
     }
     let of = type_of(&api_version, &kind)?;
-    let object = read::message(of, raw, 0)?;
+    let object = read::message(of, raw, depth)?;
     let mut object = decode::of_type(of, object).map_err(ProtobufError)?;
     object["apiVersion"] = json!(api_version);
     object["kind"] = json!(kind);
@@ -113,6 +118,35 @@ mod tests {
         let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"},
             "spec": {"renewTime": "2024-01-02T03:04:05.000006Z"}});
         assert_eq!(decode(&encode(&lease).expect("encode")).expect("decode"), lease);
+    }
+
+    #[test]
+    fn envelopes_within_envelopes_are_followed_only_so_deep() {
+        let mut meta = Vec::new();
+        wire::put_bytes(&mut meta, 1, b"apps/v1");
+        wire::put_bytes(&mut meta, 2, b"ControllerRevision");
+        let around = |inner: &[u8]| {
+            let (mut raw, mut message, mut out) = (Vec::new(), Vec::new(), MAGIC.to_vec());
+            wire::put_bytes(&mut raw, 1, inner);
+            wire::put_bytes(&mut message, 2, &raw);
+            wire::put_bytes(&mut out, 1, &meta);
+            wire::put_bytes(&mut out, 2, &message);
+            out
+        };
+        let nested = |depth: usize| (0..depth).fold(br#"{"a":1}"#.to_vec(), |inner, _| around(&inner));
+        assert_eq!(decode(&nested(2)).expect("two")["data"]["data"], json!({"a": 1}));
+        assert!(decode(&nested(3000)).is_err());
+    }
+
+    #[test]
+    fn entries_of_maps_without_a_value_have_its_zero() {
+        let mut meta = Vec::new();
+        wire::put_bytes(&mut meta, 1, b"v1");
+        wire::put_bytes(&mut meta, 2, b"Secret");
+        let mut out = MAGIC.to_vec();
+        wire::put_bytes(&mut out, 1, &meta);
+        wire::put_bytes(&mut out, 2, b"\x12\x03\x0a\x01k");
+        assert_eq!(decode(&out).expect("a secret")["data"], json!({"k": ""}));
     }
 
     #[test]

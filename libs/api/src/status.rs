@@ -2,6 +2,7 @@
 //!
 //! Source: apimachinery `api/errors` and `util/validation/field`; texts in the fact table `errors.md`.
 
+use indexmap::IndexSet;
 use serde_json::{Map, Value, json};
 use std::fmt;
 
@@ -327,13 +328,8 @@ impl Status {
     /// 422; `of` is group and *kind*. Repeated errors are told once.
     #[must_use]
     pub fn invalid(of: &GroupResource, name: &str, errors: &[FieldError]) -> Self {
-        let mut texts: Vec<String> = Vec::new();
-        for error in errors {
-            let text = error.to_string();
-            if !texts.contains(&text) {
-                texts.push(text);
-            }
-        }
+        let texts: IndexSet<String> = errors.iter().map(ToString::to_string).collect();
+        let texts: Vec<String> = texts.into_iter().collect();
         let list = if texts.len() == 1 { texts.concat() } else { format!("[{}]", texts.join(", ")) };
         let message = if errors.is_empty() {
             format!("{of} {} is invalid", go_quoted(name))

@@ -131,6 +131,18 @@ fn applies_share_conflict_and_remove() {
 }
 
 #[test]
+fn the_name_stays_when_the_last_label_goes() {
+    let with = |metadata: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
+    let apply = |live: Option<&Value>, metadata: Value| {
+        apply(live, &with(metadata), &config_map(), &writer("m", "t"), false).expect("applies")
+    };
+    let mut live = apply(None, json!({"name": "c", "namespace": "n", "labels": {"a": "b"}}));
+    live["metadata"]["uid"] = json!("u");
+    let bare = apply(Some(&live), json!({"name": "c", "namespace": "n"}));
+    assert_eq!(bare["metadata"], json!({"name": "c", "namespace": "n", "uid": "u"}));
+}
+
+#[test]
 fn lists_merge_by_key() {
     let config = |containers: Value| {
         json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},

@@ -6,6 +6,7 @@
 use super::Version;
 use crate::status::{ErrorType, FieldError, shown};
 use serde_json::Value;
+use std::collections::HashMap;
 
 /// Faults that one object is told at most.
 const FAULTS_MAX: usize = 100;
@@ -27,6 +28,33 @@ pub(super) fn blocks(faults: &[FieldError]) -> bool {
 
 pub(super) fn field(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// Goes on to a field. Paths grow and shrink in place: a long one is not copied for each of its fields.
+fn enter(path: &mut String, key: &str) {
+    if !path.is_empty() {
+        path.push('.');
+    }
+    path.push_str(key);
+}
+
+/// The old value of each of a list's items; empty where items do not correspond.
+pub(super) fn old_items<'a>(
+    items: &[Value],
+    old: Option<&'a Value>,
+    schema: &Value,
+) -> Vec<Option<&'a Value>> {
+    let keys = schema["x-kubernetes-list-map-keys"].as_array();
+    let (Some(keys), Some(old)) = (keys, old.and_then(Value::as_array)) else { return Vec::new() };
+    if schema["x-kubernetes-list-type"] != "map" {
+        return Vec::new();
+    }
+    let key_of = |item: &Value| -> String {
+        keys.iter().map(|key| format!("{:?}\n", item.get(key.as_str().unwrap_or_default()))).collect()
+    };
+    // The first of equals counts.
+    let known: HashMap<String, &Value> = old.iter().rev().map(|item| (key_of(item), item)).collect();
+    items.iter().map(|item| known.get(&key_of(item)).copied()).collect()
 }
 
 /// The old value that a new one corresponds to.
@@ -199,9 +227,12 @@ impl Judge<'_> {
             let value = Value::from(items.to_vec());
             self.body(path, &value, &format!("should have at least {min} items"));
         }
+        let before = old_items(items, old, schema);
+        let mut at = path.to_owned();
         for (index, item) in items.iter().enumerate() {
-            let before = old_item(item, old, schema);
-            self.value(item, before, &schema["items"], &format!("{path}[{index}]"), false);
+            at.truncate(path.len());
+            at.push_str(&format!("[{index}]"));
+            self.value(item, before.get(index).copied().flatten(), &schema["items"], &at, false);
         }
     }
 
@@ -223,6 +254,7 @@ impl Judge<'_> {
         if let Some(min) = schema["minProperties"].as_u64().filter(|min| length < *min) {
             self.body(path, value, &format!("should have at least {min} properties"));
         }
+        let mut at = path.to_owned();
         for (key, child) in map {
             // Standard metadata is judged by its own rules; a schema may only restrict the name.
             if root && key == "metadata" {
@@ -231,7 +263,9 @@ impl Judge<'_> {
             }
             let before = old.and_then(|old| old.get(key));
             let child_schema = schema["properties"].get(key).unwrap_or(&schema["additionalProperties"]);
-            self.value(child, before, child_schema, &field(path, key), false);
+            at.truncate(path.len());
+            enter(&mut at, key);
+            self.value(child, before, child_schema, &at, false);
         }
     }
 
@@ -296,17 +330,23 @@ impl Judge<'_> {
         }
         match value {
             Value::Object(map) => {
+                let mut at = path.to_owned();
                 for (key, child) in map {
                     let before = old.and_then(|old| old.get(key));
                     let schema = schema["properties"].get(key).unwrap_or(&schema["additionalProperties"]);
-                    self.lists(child, before, schema, &field(path, key));
+                    at.truncate(path.len());
+                    enter(&mut at, key);
+                    self.lists(child, before, schema, &at);
                 }
             }
             Value::Array(items) => {
                 self.unique(items, schema, path);
+                let before = old_items(items, old, schema);
+                let mut at = path.to_owned();
                 for (index, item) in items.iter().enumerate() {
-                    let before = old_item(item, old, schema);
-                    self.lists(item, before, &schema["items"], &format!("{path}[{index}]"));
+                    at.truncate(path.len());
+                    at.push_str(&format!("[{index}]"));
+                    self.lists(item, before.get(index).copied().flatten(), &schema["items"], &at);
                 }
             }
             _ => {}
@@ -326,7 +366,7 @@ impl Judge<'_> {
         let mut seen: std::collections::HashSet<String> = std::collections::HashSet::new();
         for (index, item) in items.iter().enumerate() {
             let Some(key) = key_of(item) else { return };
-            if !seen.insert(key.to_string()) {
+            if !seen.insert(key.to_string()) && self.faults.len() <= FAULTS_MAX {
                 self.faults.push(FieldError::duplicate(format!("{path}[{index}]"), &key));
             }
         }

@@ -1,6 +1,7 @@
 //! Pruning and defaults by a structural schema, as Kubernetes does them when it decodes.
 
 use super::Version;
+use crate::decode::tell;
 use serde_json::{Map, Value};
 
 const EXTRA: &str = "x-kubernetes-preserve-unknown-fields";
@@ -10,18 +11,22 @@ const ROOT: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 /// Removes fields that the schema does not know; tells their paths.
 pub fn prune(object: &mut Value, version: &Version, unknown: &mut Vec<String>) {
-    prune_at(object, version.schema(), "", true, unknown);
+    prune_at(object, version.schema(), &mut String::new(), true, unknown);
 }
 
 fn keeps(schema: &Value) -> bool {
     schema[EXTRA] == true
 }
 
-fn prune_at(value: &mut Value, schema: &Value, path: &str, root: bool, unknown: &mut Vec<String>) {
+/// `path` is where the value stands; it comes back as it was.
+fn prune_at(value: &mut Value, schema: &Value, path: &mut String, root: bool, unknown: &mut Vec<String>) {
+    let length = path.len();
     match value {
         Value::Array(items) => {
             for (index, item) in items.iter_mut().enumerate() {
-                prune_at(item, &schema["items"], &format!("{path}[{index}]"), false, unknown);
+                path.push_str(&format!("[{index}]"));
+                prune_at(item, &schema["items"], path, false, unknown);
+                path.truncate(length);
             }
         }
         Value::Object(map) => prune_map(map, schema, path, root || schema[EMBEDDED] == true, unknown),
@@ -32,33 +37,39 @@ fn prune_at(value: &mut Value, schema: &Value, path: &str, root: bool, unknown: 
 fn prune_map(
     map: &mut Map<String, Value>,
     schema: &Value,
-    path: &str,
+    path: &mut String,
     root: bool,
     unknown: &mut Vec<String>,
 ) {
     let more = &schema["additionalProperties"];
+    let length = path.len();
     map.retain(|key, value| {
         if root && ROOT.contains(&key.as_str()) {
             return true;
         }
-        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        path.truncate(length);
+        if length > 0 {
+            path.push('.');
+        }
+        path.push_str(key);
         if let Some(property) = schema["properties"].get(key) {
-            prune_at(value, property, &path, false, unknown);
+            prune_at(value, property, path, false, unknown);
             return true;
         }
         match more {
             Value::Object(_) => {
-                prune_at(value, more, &path, false, unknown);
+                prune_at(value, more, path, false, unknown);
                 true
             }
             Value::Bool(true) => true,
             _ if keeps(schema) => true,
             _ => {
-                unknown.push(format!("unknown field {path:?}"));
+                tell(unknown, || format!("unknown field {path:?}"));
                 false
             }
         }
     });
+    path.truncate(length);
 }
 
 /// Whether a default stands anywhere in a schema.

@@ -1,5 +1,6 @@
 //! A value as Go would write it again after reading it into its type.
 
+use super::findings::tell;
 use crate::quantity::Quantity;
 use crate::schema::{self, Field, Special, Type};
 use serde_json::{Map, Value, json};
@@ -7,6 +8,10 @@ use serde_json::{Map, Value, json};
 type Path = Vec<String>;
 /// Deeper objects are refused rather than followed.
 const DEPTH_MAX: usize = 500;
+
+/// Types that also stand within others, and say there what they are: a StatefulSet's claims, an Eviction's options. The table
+/// does not tell, as protobuf has no such fields.
+const TYPED: [&str; 2] = ["v1.PersistentVolumeClaim", "v1.DeleteOptions"];
 
 /// How Go's errors call what they found.
 pub(super) fn found(value: &Value) -> &'static str {
@@ -85,12 +90,35 @@ pub(super) fn message(
     };
     let mut out = Map::new();
     fill(at, &mut given, &mut out, path, findings)?;
+    if TYPED.contains(&schema::message(at).go.as_str()) {
+        keep_type(&mut given, &mut out, path)?;
+    }
     for key in given.keys() {
         path.push(key.clone());
-        findings.push(format!("unknown field {:?}", shown(path)));
+        tell(findings, || format!("unknown field {:?}", shown(path)));
         path.pop();
     }
     Ok(Value::Object(out))
+}
+
+/// Moves what an object says of its type from `given` to `out`.
+fn keep_type(
+    given: &mut Map<String, Value>,
+    out: &mut Map<String, Value>,
+    path: &Path,
+) -> Result<(), String> {
+    for key in ["kind", "apiVersion"] {
+        match given.remove(key).unwrap_or_default() {
+            Value::Null => {}
+            Value::String(text) if text.is_empty() => {}
+            value @ Value::String(_) => drop(out.insert(key.to_owned(), value)),
+            other => {
+                let path = path.iter().cloned().chain([key.to_owned()]).collect();
+                return Err(mismatch(&other, &Type::String, "TypeMeta", &path));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Moves the fields of a type from `given` to `out`.

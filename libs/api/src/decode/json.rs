@@ -1,7 +1,9 @@
 //! JSON with Go's words for what is wrong with it, and with duplicate fields told.
 
+use super::findings::is_full;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use std::collections::HashSet;
 use std::fmt;
 
 /// Parses a document; the last of duplicate fields counts, as in Go.
@@ -96,13 +98,14 @@ impl<'de> Visitor<'de> for At<'_, '_> {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
+        let mut repeated = HashSet::new();
         let length = self.0.path.len();
         while let Some(key) = entries.next_key::<String>()? {
             if length > 0 {
                 self.0.path.push('.');
             }
             self.0.path.push_str(&key);
-            if map.contains_key(&key) {
+            if map.contains_key(&key) && repeated.insert(key.clone()) && !is_full(self.0.findings) {
                 let told = format!("duplicate field {:?}", self.0.path);
                 if !self.0.findings.contains(&told) {
                     self.0.findings.push(told);

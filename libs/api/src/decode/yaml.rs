@@ -2,9 +2,10 @@
 //!
 //! A document becomes what YAMLToJSON would make of it. Nesting and what aliases expand to are bounded.
 
+use super::findings::tell;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use libyaml_safer::{Error, ErrorKind, Event, EventData, Parser, ScalarStyle};
+use libyaml_safer::{Encoding, Error, ErrorKind, Event, EventData, Parser, ScalarStyle};
 use serde_json::{Map, Number, Value};
 use std::collections::HashMap;
 
@@ -27,12 +28,55 @@ pub(super) struct Document {
 /// # Errors
 /// go-yaml's words, with `yaml: ` before them.
 pub(super) fn parse(text: &[u8]) -> Result<Document, String> {
-    let mut input = text;
+    let text = unicode(text)?;
+    let mark = MARKS
+        .into_iter()
+        .find(|mark| !text.contains(*mark))
+        .ok_or("yaml: control characters are not allowed")?;
+    let text = marked(&text, mark);
+    let mut input = text.as_bytes();
     let mut parser = Parser::new();
+    parser.set_encoding(Encoding::Utf8);
     parser.set_input_string(&mut input);
-    let mut reader = Reader { parser, anchors: HashMap::new(), aliased: 0, duplicates: Vec::new() };
+    let mut reader = Reader { parser, mark, anchors: HashMap::new(), aliased: 0, duplicates: Vec::new() };
     let value = reader.document().map_err(|fault| format!("yaml: {fault}"))?;
     Ok(Document { value, duplicates: reader.duplicates })
+}
+
+/// A text without its byte order mark. The parser must see nothing else: its reader of UTF-16 has bugs.
+fn unicode(text: &[u8]) -> Result<String, String> {
+    let units = |of: fn([u8; 2]) -> u16| -> Vec<u16> {
+        text[2..].chunks(2).map(|pair| of([pair[0], pair.get(1).copied().unwrap_or_default()])).collect()
+    };
+    let read = match text {
+        [0xfe, 0xff, ..] => String::from_utf16(&units(u16::from_be_bytes)).ok(),
+        [0xff, 0xfe, ..] => String::from_utf16(&units(u16::from_le_bytes)).ok(),
+        [0xef, 0xbb, 0xbf, text @ ..] => std::str::from_utf8(text).ok().map(str::to_owned),
+        text => std::str::from_utf8(text).ok().map(str::to_owned),
+    };
+    read.ok_or_else(|| "yaml: invalid Unicode character".to_owned())
+}
+
+/// Characters for private use, one of which no text has.
+const MARKS: [char; 3] = ['\u{f8fd}', '\u{f8fe}', '\u{f8ff}'];
+
+/// The parser panics where a tag in `[]` or `{}` ends at a comma. So each comma that might be one gets a mark before it: after a
+/// tag that is a fault, and anywhere else it is taken out again.
+fn marked(text: &str, mark: char) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut tag = false;
+    for c in text.chars() {
+        match c {
+            ',' if tag => out.extend([mark, c]),
+            _ => out.push(c),
+        }
+        tag = match c {
+            '!' => true,
+            ',' | '[' | ']' | '{' | '}' => false,
+            c => tag && !c.is_whitespace(),
+        };
+    }
+    out
 }
 
 /// Where go-yaml says that an error is.
@@ -47,6 +91,8 @@ fn words(fault: &Error) -> String {
 
 struct Reader<'b, 'r> {
     parser: Parser<&'b mut &'r [u8]>,
+    /// See [`marked`].
+    mark: char,
     anchors: HashMap<String, Value>,
     /// Values that came out of aliases.
     aliased: usize,
@@ -79,7 +125,8 @@ impl Reader<'_, '_> {
         }
         let (anchor, value) = match event.data {
             EventData::Alias { anchor } => return self.alias(&anchor),
-            EventData::Scalar { anchor, tag, value, style, .. } => {
+            EventData::Scalar { anchor, tag, mut value, style, .. } => {
+                value.retain(|c| c != self.mark);
                 let plain = style == ScalarStyle::Plain;
                 (anchor, scalar(tag.as_deref(), value, plain))
             }
@@ -134,7 +181,7 @@ impl Reader<'_, '_> {
                 merge(&mut merged, value)?;
             } else {
                 if map.contains_key(&key) {
-                    self.duplicates.push(format!("line {line}: key {key:?} already set in map"));
+                    tell(&mut self.duplicates, || format!("line {line}: key {key:?} already set in map"));
                 }
                 map.insert(key, value);
             }
@@ -292,5 +339,22 @@ mod tests {
         });
         assert_eq!(parse(bomb.as_bytes()).expect_err("bomb"), "yaml: document contains excessive aliasing");
         assert!(parse("[".repeat(5000).as_bytes()).is_err());
+        // What made the parser panic.
+        for text in ["[!a, b]", "{\"a\":!!str,}", "[!<x>,]", "[!,]", "[!a\u{f8fd}\u{f8fe}\u{f8ff},]"] {
+            assert!(parse(text.as_bytes()).is_err(), "{text}");
+        }
+        for bytes in [&b"\xfe\xff\xff"[..], b"\xfe\xff\xd8\0", b"\xff\xfe\0", b"\xff", b"a: \xc3"] {
+            let _ = parse(bytes);
+        }
+    }
+
+    #[test]
+    fn commas_after_exclamation_marks_and_other_encodings_are_read() {
+        let text = "a: well!, b!c,d\nb: [\"x!, y\", z!, 'p!q,r'] # no!, way\nc!,d: |\n  !e,\n";
+        let want = json!({"a": "well!, b!c,d", "b": ["x!, y", "z!", "p!q,r"], "c!,d": "!e,\n"});
+        assert_eq!(parse(text.as_bytes()).expect("yaml").value, want);
+        for text in [&b"\xef\xbb\xbfa: b"[..], b"\xfe\xff\0a\0:\0 \0b", b"\xff\xfea\0:\0 \0b\0"] {
+            assert_eq!(parse(text).expect("yaml").value, json!({"a": "b"}));
+        }
     }
 }

@@ -107,8 +107,9 @@ fn requests_from_limits(container: &mut Value) {
 
 fn host_ports(container: &mut Value) {
     for port in container.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
-        if port.get("hostPort").and_then(Value::as_i64).unwrap_or(0) == 0 {
-            port["hostPort"] = port["containerPort"].clone();
+        let set = |key: &str| port.get(key).and_then(Value::as_i64).filter(|number| *number != 0);
+        if let (None, Some(number)) = (set("hostPort"), set("containerPort")) {
+            port["hostPort"] = json!(number);
         }
     }
 }

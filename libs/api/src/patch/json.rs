@@ -11,6 +11,24 @@ const PLACED_BYTES_MAX: usize = 6 * 1024 * 1024;
 /// How deep an object may become: whatever walks it afterwards does so by recursion.
 const DEPTH_MAX: usize = 500;
 
+/// How many items of lists may move to other places: inserting at the front of a long list moves them all.
+const SHIFTED_MAX: usize = 50_000_000;
+
+/// What the operations so far have cost.
+#[derive(Default)]
+struct Spent {
+    placed: usize,
+    shifted: usize,
+}
+
+impl Spent {
+    /// Items of a list move to other places.
+    fn shift(&mut self, items: usize) -> Result<(), Misfit> {
+        self.shifted += items;
+        if self.shifted <= SHIFTED_MAX { Ok(()) } else { Err(Misfit) }
+    }
+}
+
 /// An operation that does not apply to the object at hand.
 struct Misfit;
 
@@ -32,9 +50,9 @@ pub(super) fn apply(object: &Value, patch: &[u8]) -> Result<Value, PatchError> {
         )));
     }
     let mut patched = object.clone();
-    let mut placed = 0;
+    let mut spent = Spent::default();
     for operation in &operations {
-        step(&mut patched, operation, &mut placed).map_err(|Misfit| {
+        step(&mut patched, operation, &mut spent).map_err(|Misfit| {
             let text = "the server rejected our request due to an error in our request";
             PatchError::Unprocessable(text.to_owned())
         })?;
@@ -42,32 +60,34 @@ pub(super) fn apply(object: &Value, patch: &[u8]) -> Result<Value, PatchError> {
     Ok(patched)
 }
 
-fn step(object: &mut Value, operation: &Value, placed: &mut usize) -> Result<(), Misfit> {
+fn step(object: &mut Value, operation: &Value, spent: &mut Spent) -> Result<(), Misfit> {
     let path = pointer(&operation["path"])?;
     let from = || pointer(&operation["from"]);
-    let mut place = |value: Value| {
+    let place = |value: Value, spent: &mut Spent| {
         let (bytes, depth) = measure(&value);
-        *placed += bytes;
-        if *placed <= PLACED_BYTES_MAX && depth + path.len() <= DEPTH_MAX { Ok(value) } else { Err(Misfit) }
+        spent.placed += bytes;
+        let fits = spent.placed <= PLACED_BYTES_MAX && depth + path.len() <= DEPTH_MAX;
+        if fits { Ok(value) } else { Err(Misfit) }
     };
     match operation["op"].as_str().ok_or(Misfit)? {
         "add" => {
-            let value = place(operation.get("value").ok_or(Misfit)?.clone())?;
-            add(object, &path, value)
+            let value = place(operation.get("value").ok_or(Misfit)?.clone(), spent)?;
+            add(object, &path, value, spent)
         }
-        "remove" => remove(object, &path).map(drop),
+        "remove" => remove(object, &path, spent).map(drop),
         "replace" => {
-            let value = place(operation.get("value").ok_or(Misfit)?.clone())?;
+            let value = place(operation.get("value").ok_or(Misfit)?.clone(), spent)?;
             *find(object, &path).ok_or(Misfit)? = value;
             Ok(())
         }
         "move" => {
-            let value = place(remove(object, &from()?)?)?;
-            add(object, &path, value)
+            let value = remove(object, &from()?, spent)?;
+            let value = place(value, spent)?;
+            add(object, &path, value, spent)
         }
         "copy" => {
-            let value = place(find(object, &from()?).ok_or(Misfit)?.clone())?;
-            add(object, &path, value)
+            let value = place(find(object, &from()?).ok_or(Misfit)?.clone(), spent)?;
+            add(object, &path, value, spent)
         }
         // A missing field equals a null, and a missing `value` is one.
         "test" => {
@@ -127,7 +147,7 @@ fn index(key: &str, len: usize) -> Option<usize> {
     len.checked_sub(number.unsigned_abs())
 }
 
-fn add(object: &mut Value, path: &[String], value: Value) -> Result<(), Misfit> {
+fn add(object: &mut Value, path: &[String], value: Value, spent: &mut Spent) -> Result<(), Misfit> {
     let Some((key, parent)) = path.split_last() else {
         *object = value;
         return Ok(());
@@ -141,6 +161,7 @@ fn add(object: &mut Value, path: &[String], value: Value) -> Result<(), Misfit> 
             // Inserting at -1 means behind the last item: the list is already one longer in this count.
             let len = items.len() + usize::from(key.starts_with('-'));
             let index = index(key, len).filter(|index| *index <= items.len()).ok_or(Misfit)?;
+            spent.shift(items.len() - index)?;
             items.insert(index, value);
         }
         _ => return Err(Misfit),
@@ -148,12 +169,13 @@ fn add(object: &mut Value, path: &[String], value: Value) -> Result<(), Misfit> 
     Ok(())
 }
 
-fn remove(object: &mut Value, path: &[String]) -> Result<Value, Misfit> {
+fn remove(object: &mut Value, path: &[String], spent: &mut Spent) -> Result<Value, Misfit> {
     let (key, parent) = path.split_last().ok_or(Misfit)?;
     match find(object, parent).ok_or(Misfit)? {
         Value::Object(map) => map.remove(key).ok_or(Misfit),
         Value::Array(items) => {
             let index = index(key, items.len()).filter(|index| *index < items.len()).ok_or(Misfit)?;
+            spent.shift(items.len() - index)?;
             Ok(items.remove(index))
         }
         _ => Err(Misfit),
@@ -225,6 +247,11 @@ mod tests {
         let doubling: Vec<Value> =
             (0..40).map(|n| json!({"op": "copy", "from": "", "path": format!("/a/{n}")})).collect();
         assert!(matches!(patched(&json!(doubling)), Err(PatchError::Unprocessable(_))));
+        // Each operation moves all of a long list.
+        let long = json!([{"op": "add", "path": "/l", "value": vec![0; 100_000]}]);
+        let front = (0..9_000).map(|_| json!({"op": "add", "path": "/l/0", "value": 0}));
+        let shifting: Vec<Value> = long.as_array().into_iter().flatten().cloned().chain(front).collect();
+        assert!(matches!(patched(&json!(shifting)), Err(PatchError::Unprocessable(_))));
         let nesting = vec![json!({"op": "copy", "from": "/a", "path": "/a/b"}); DEPTH_MAX];
         assert!(matches!(patched(&json!(nesting)), Err(PatchError::Unprocessable(_))));
     }

@@ -7,7 +7,7 @@ use super::PatchError;
 use crate::shape::{Field, Shape};
 use crate::status::go_printed;
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 const PATCH: &str = "$patch";
 const RETAIN: &str = "$retainKeys";
@@ -88,12 +88,17 @@ fn merge_maps(shape: &Shape, mut target: Object, mut patch: Object) -> Result<Ob
     let mut orders = HashMap::new();
     for (key, value) in std::mem::take(&mut patch) {
         if let Some(of) = about(&key, ORDER, "setElementOrder list")? {
-            let order = list(&value)?.clone();
-            let original = target.get(of).map(list).transpose()?.cloned().unwrap_or_default();
+            let order = list(&value)?;
+            let merge_key = shape.field(of).map_or("", |field| field.merge_key.as_str());
+            let original = target.get(of).map(list).transpose()?.map_or(&[][..], Vec::as_slice);
+            let (original, order) = (places(original, merge_key), places(order, merge_key));
             orders.insert(of.to_owned(), (original, order));
         } else if let Some(of) = about(&key, DELETE, "primitive list")? {
             match (target.get_mut(of), &value) {
-                (Some(Value::Array(items)), Value::Array(gone)) => items.retain(|item| !gone.contains(item)),
+                (Some(Value::Array(items)), Value::Array(gone)) => {
+                    let gone: HashSet<String> = gone.iter().map(name).collect();
+                    items.retain(|item| !gone.contains(&name(item)));
+                }
                 (Some(_), Value::Null) => {
                     target.remove(of);
                 }
@@ -167,19 +172,17 @@ fn merge_lists(
         Shape::List(_, item) => item,
         _ => &Shape::Any,
     };
-    let (original, order) = (current.clone(), patch.clone());
-    let mut items = current;
+    let (original, order) = (places(&current, merge_key), places(&patch, merge_key));
     if merge_key.is_empty() {
-        for value in patch {
-            if !items.contains(&value) {
-                items.push(value);
-            }
-        }
+        let mut seen: HashSet<String> = current.iter().map(name).collect();
+        let mut items = current;
+        items.extend(patch.into_iter().filter(|value| seen.insert(name(value))));
         arrange(&mut items, &order, &original, merge_key);
         return Ok(Value::Array(items));
     }
-    if items.iter().chain(&patch).any(Value::is_object) && !items.iter().chain(&patch).all(Value::is_object) {
-        let shown = go_printed(&json!([items, patch]));
+    let all = || current.iter().chain(&patch);
+    if all().any(Value::is_object) && !all().all(Value::is_object) {
+        let shown = go_printed(&json!([current, patch]));
         return Err(failed(format!("list element types are not identical: {shown}")));
     }
     let replace = |item: &Value| item[PATCH] == "replace";
@@ -187,44 +190,85 @@ fn merge_lists(
         let kept = patch.into_iter().filter(|item| !replace(item) || item.get(merge_key).is_some());
         return Ok(Value::Array(kept.map(plain).collect()));
     }
-    for value in patch {
-        let Value::Object(value) = value else { return Err(bad_type("map[string]interface {}", &value)) };
-        let Some(id) = value.get(merge_key).cloned() else {
-            let shown = go_printed(&Value::Object(value));
-            return Err(failed(format!("map: {shown} does not contain declared merge key: {merge_key}")));
-        };
-        if value.get(PATCH).is_some_and(|directive| directive == "delete") {
-            items.retain(|item| item[merge_key] != id);
-            continue;
-        }
-        match items.iter_mut().find(|item| item[merge_key] == id) {
-            Some(Value::Object(found)) => *found = merge_maps(item, std::mem::take(found), value)?,
-            _ => items.push(Value::Object(merge_maps(item, Object::new(), value)?)),
-        }
-    }
+    let mut items = merge_keyed(item, merge_key, current, patch)?;
     arrange(&mut items, &order, &original, merge_key);
     Ok(Value::Array(items))
 }
 
+/// Merges the items of a patch into those of the same key.
+fn merge_keyed(
+    item: &Shape,
+    merge_key: &str,
+    current: Vec<Value>,
+    patch: Vec<Value>,
+) -> Result<Vec<Value>, PatchError> {
+    let mut at = places(&current, merge_key);
+    let mut items: Vec<Option<Value>> = current.into_iter().map(Some).collect();
+    for value in patch {
+        let Value::Object(value) = value else { return Err(bad_type("map[string]interface {}", &value)) };
+        let Some(id) = value.get(merge_key).map(name) else {
+            let shown = go_printed(&Value::Object(value));
+            return Err(failed(format!("map: {shown} does not contain declared merge key: {merge_key}")));
+        };
+        let found = at.remove(&id).unwrap_or_default();
+        if value.get(PATCH).is_some_and(|directive| directive == "delete") {
+            found.iter().for_each(|place| items[*place] = None);
+            continue;
+        }
+        let (merged, place) = match found.first() {
+            Some(place) => {
+                let Some(Value::Object(target)) = items[*place].take() else { continue };
+                (merge_maps(item, target, value)?, *place)
+            }
+            None => (merge_maps(item, Object::new(), value)?, items.len()),
+        };
+        if place == items.len() {
+            items.push(None);
+        }
+        items[place] = Some(Value::Object(merged));
+        at.insert(id, if found.is_empty() { vec![place] } else { found });
+    }
+    Ok(items.into_iter().flatten().collect())
+}
+
+/// A value as text: equal values, and only they, have the same.
+fn name(value: &Value) -> String {
+    value.to_string()
+}
+
+fn name_of(item: &Value, merge_key: &str) -> String {
+    if merge_key.is_empty() { name(item) } else { name(&item[merge_key]) }
+}
+
+/// Where the items of each key, or value, stand in a list.
+type Places = HashMap<String, Vec<usize>>;
+
+fn places(list: &[Value], merge_key: &str) -> Places {
+    let mut places = Places::new();
+    for (place, item) in list.iter().enumerate() {
+        places.entry(name_of(item, merge_key)).or_default().push(place);
+    }
+    places
+}
+
 /// Puts the items that `order` names into its order. Each of the others goes before the first of them that stood behind
 /// it in the `original` list; so what a patch adds comes first.
-fn arrange(items: &mut Vec<Value>, order: &[Value], original: &[Value], merge_key: &str) {
-    let id = |item: &Value| if merge_key.is_empty() { item.clone() } else { item[merge_key].clone() };
-    let place = |list: &[Value], item: &Value| list.iter().position(|other| id(other) == id(item));
-    let (mut named, others): (Vec<_>, Vec<_>) =
-        std::mem::take(items).into_iter().partition(|item| place(order, item).is_some());
-    named.sort_by_key(|item| place(order, item));
-    let mut others = others.into_iter().peekable();
-    for item in named {
+fn arrange(items: &mut Vec<Value>, order: &Places, original: &Places, merge_key: &str) {
+    let place = |list: &Places, item: &Value| list.get(&name_of(item, merge_key))?.first().copied();
+    let items_of_order = std::mem::take(items).into_iter().map(|item| (place(order, &item), item));
+    let (mut named, others): (Vec<_>, Vec<_>) = items_of_order.partition(|(named, _)| named.is_some());
+    named.sort_by_key(|(place, _)| *place);
+    let mut others = others.into_iter().map(|(_, item)| (place(original, &item), item)).peekable();
+    for (_, item) in named {
         let stood = place(original, &item);
-        while let Some(other) = others
-            .next_if(|other| place(original, other).zip(stood).is_some_and(|(other, named)| other < named))
-        {
+        let before =
+            |other: &(Option<usize>, Value)| other.0.zip(stood).is_some_and(|(other, item)| other < item);
+        while let Some((_, other)) = others.next_if(before) {
             items.push(other);
         }
         items.push(item);
     }
-    items.extend(others);
+    items.extend(others.map(|(_, item)| item));
 }
 
 fn without_directives(object: Object) -> Object {

@@ -1,7 +1,7 @@
 //! Messages to objects: only what is there; zeros are filled in when the object is made canonical.
 
 use super::wire::{self, Field};
-use super::{ProtobufError, decode};
+use super::{ProtobufError, enveloped};
 use crate::schema::{self, Special, Type};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -31,7 +31,9 @@ fn fill(at: usize, bytes: &[u8], object: &mut Map<String, Value>, depth: usize) 
             (Type::List(item), content) => {
                 let item = value(item, &content, depth)?;
                 let list = object.entry(field.name.clone()).or_insert_with(|| json!([]));
-                list.as_array_mut().into_iter().for_each(|list| list.push(item.clone()));
+                if let Some(list) = list.as_array_mut() {
+                    list.push(item);
+                }
             }
             (Type::Map(item), Field::Bytes(bytes)) => {
                 let (key, value) = entry(item, bytes, depth)?;
@@ -48,14 +50,21 @@ fn fill(at: usize, bytes: &[u8], object: &mut Map<String, Value>, depth: usize) 
 }
 
 fn entry(of: &Type, bytes: &[u8], depth: usize) -> Result<(String, Value), ProtobufError> {
-    let (mut key, mut found) = (String::new(), Value::Null);
+    let (mut key, mut found) = (String::new(), None);
     for field in wire::fields(bytes) {
         match field? {
             (1, Field::Bytes(text)) => key = wire::text(text)?,
-            (2, content) => found = value(of, &content, depth)?,
+            (2, content) => found = Some(value(of, &content, depth)?),
             _ => {}
         }
     }
+    // What is left out has its zero.
+    let zero = if matches!(of, Type::Bool | Type::Int32 | Type::Int64) {
+        Field::Varint(0)
+    } else {
+        Field::Bytes(&[])
+    };
+    let found = found.map_or_else(|| value(of, &zero, depth), Ok)?;
     Ok((key, found))
 }
 
@@ -72,12 +81,12 @@ fn value(of: &Type, content: &Field<'_>, depth: usize) -> Result<Value, Protobuf
         (Type::String, Field::Bytes(bytes)) => json!(wire::text(bytes)?),
         (Type::Bytes, Field::Bytes(bytes)) => json!(BASE64_STANDARD.encode(bytes)),
         (Type::Message(at), Field::Bytes(bytes)) => message(*at, bytes, depth + 1)?,
-        (Type::Special(special), Field::Bytes(bytes)) => of_special(*special, bytes)?,
+        (Type::Special(special), Field::Bytes(bytes)) => of_special(*special, bytes, depth)?,
         _ => return Err(ProtobufError("proto: wrong wireType".to_owned())),
     })
 }
 
-fn of_special(special: Special, bytes: &[u8]) -> Result<Value, ProtobufError> {
+fn of_special(special: Special, bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
     let (mut numbers, mut last, mut texts) = ([0_i64; 3], &[][..], Vec::new());
     for field in wire::fields(bytes) {
         match field? {
@@ -90,6 +99,7 @@ fn of_special(special: Special, bytes: &[u8]) -> Result<Value, ProtobufError> {
         }
     }
     Ok(match special {
+        Special::Quantity if last.is_empty() => json!("0"),
         Special::Quantity => json!(wire::text(last)?),
         Special::IntOrString if numbers[1] == 1 => json!(wire::text(last)?),
         Special::IntOrString => json!(numbers[2]),
@@ -103,8 +113,8 @@ fn of_special(special: Special, bytes: &[u8]) -> Result<Value, ProtobufError> {
         }
         Special::Duration => json!(shown(numbers[1])),
         Special::Raw if last.is_empty() => Value::Null,
-        // An object may stand in its own envelope.
-        Special::Raw if last.starts_with(super::MAGIC) => decode(last)?,
+        // An object may stand in its own envelope, and so may one in that.
+        Special::Raw if last.starts_with(super::MAGIC) => enveloped(last, depth + 1)?,
         Special::Raw => serde_json::from_slice(last).map_err(|error| ProtobufError(error.to_string()))?,
         Special::Strings => {
             let texts: Result<Vec<String>, ProtobufError> = texts.into_iter().map(wire::text).collect();
