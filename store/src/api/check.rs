@@ -8,7 +8,11 @@ use coracle_etcd::proto::request_op::Request;
 use coracle_etcd::proto::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
 use std::collections::HashSet;
 
-pub(super) fn range(request: &RangeRequest) -> Result<(), StoreError> {
+/// A range.
+///
+/// # Errors
+/// What etcd refuses.
+pub fn range(request: &RangeRequest) -> Result<(), StoreError> {
     if request.key.is_empty() {
         return Err(StoreError::EmptyKey);
     }
@@ -19,7 +23,11 @@ pub(super) fn range(request: &RangeRequest) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub(super) fn put(request: &PutRequest) -> Result<(), StoreError> {
+/// A put.
+///
+/// # Errors
+/// What etcd refuses.
+pub fn put(request: &PutRequest) -> Result<(), StoreError> {
     if request.key.is_empty() {
         Err(StoreError::EmptyKey)
     } else if request.ignore_value && !request.value.is_empty() {
@@ -31,11 +39,19 @@ pub(super) fn put(request: &PutRequest) -> Result<(), StoreError> {
     }
 }
 
-pub(super) fn delete(request: &DeleteRangeRequest) -> Result<(), StoreError> {
+/// A deletion.
+///
+/// # Errors
+/// What etcd refuses.
+pub fn delete(request: &DeleteRangeRequest) -> Result<(), StoreError> {
     if request.key.is_empty() { Err(StoreError::EmptyKey) } else { Ok(()) }
 }
 
-pub(super) fn txn(request: &TxnRequest, ops_max: usize) -> Result<(), StoreError> {
+/// A transaction, at any depth.
+///
+/// # Errors
+/// What etcd refuses.
+pub fn txn(request: &TxnRequest, ops_max: usize) -> Result<(), StoreError> {
     shape(request, ops_max)?;
     writes(&request.success)?;
     writes(&request.failure)?;

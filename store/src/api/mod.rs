@@ -3,7 +3,8 @@
 //! A handler checks, then commits or waits for the read barrier, then translates; nothing else. In: requests of any client.
 //! Out: etcd's answers, with etcd's codes and texts for what is refused.
 
-mod check;
+#[doc(hidden)]
+pub mod check;
 mod cluster;
 mod compaction;
 mod context;

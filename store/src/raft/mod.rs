@@ -31,11 +31,14 @@ mod start;
 #[cfg(test)]
 mod tests;
 mod types;
-mod wire;
+#[doc(hidden)]
+pub mod wire;
 
 pub use found::restore;
 pub use metrics::Metrics;
 pub use node::Node;
+#[doc(hidden)]
+pub use snapshot::Snapshots;
 pub use start::start;
 
 use crate::Args;

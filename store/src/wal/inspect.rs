@@ -1,7 +1,7 @@
 //! Looking at a log without changing it: what it holds, and what damage in it would cost.
 
 use super::disk::Disk;
-use super::open::Replay;
+use super::open::{Replay, is_born};
 use super::record::Record;
 use super::segment::{HEADER, file_name, number_of, readable};
 use super::{EntryId, WalError};
@@ -52,8 +52,8 @@ pub fn inspect(disk: &dyn Disk) -> Result<Inspection, WalError> {
                 continue;
             }
             None if gap => Err(WalError::Missing { segment: number - 1 }),
-            // A segment that was never finished has no records, and is no damage.
-            None if is_last && readable(&bytes, HEADER, number).next().is_none() => continue,
+            // A segment that was never finished is no damage: opening removes it.
+            None if is_last && matches!(is_born(&bytes, number), Ok(false)) => continue,
             None => replay.segment(number, &bytes, is_last),
         };
         match good {

@@ -106,22 +106,26 @@ fn read(disk: &dyn Disk, number: u64) -> Result<(Vec<u8>, Box<dyn DiskFile>), Wa
     Ok((file.read_all().map_err(failed)?, file))
 }
 
+/// Whether the newest segment has its first batch: before that nothing in it counts.
+pub(super) fn is_born(bytes: &[u8], number: u64) -> Result<bool, WalError> {
+    Ok(match read_header(bytes, number) {
+        HeaderRead::Version(version) => return Err(WalError::Version { segment: number, version }),
+        HeaderRead::Good { .. } => {
+            let scanned = scan(bytes, number).map_err(|at| WalError::Damaged { segment: number, at })?;
+            !scanned.records.is_empty()
+        }
+        HeaderRead::Bad if later_batch(bytes, HEADER, number) => {
+            return Err(WalError::Damaged { segment: number, at: 0 });
+        }
+        HeaderRead::Bad => false,
+    })
+}
+
 /// Removes the newest segment when the member died while making it: nothing was appended to it yet.
 fn drop_unborn(disk: &dyn Disk, numbers: &mut Vec<u64>) -> Result<(), WalError> {
     let Some(&number) = numbers.last() else { return Ok(()) };
     let (bytes, _) = read(disk, number)?;
-    let born = match read_header(&bytes, number) {
-        HeaderRead::Version(version) => return Err(WalError::Version { segment: number, version }),
-        HeaderRead::Good { .. } => {
-            let scanned = scan(&bytes, number).map_err(|at| WalError::Damaged { segment: number, at })?;
-            !scanned.records.is_empty()
-        }
-        HeaderRead::Bad if later_batch(&bytes, HEADER, number) => {
-            return Err(WalError::Damaged { segment: number, at: 0 });
-        }
-        HeaderRead::Bad => false,
-    };
-    if !born {
+    if !is_born(&bytes, number)? {
         tracing::warn!(segment = number, "removing a segment that was never finished");
         disk.remove(&file_name(number)).map_err(|source| WalError::Segment {
             what: "remove",

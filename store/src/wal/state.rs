@@ -38,7 +38,7 @@ impl Head {
             Record::Committed(id) => self.committed = *id,
             Record::Entry(entry) => self.last = Some(entry.id),
             Record::TruncateAfter(to) => {
-                if self.last.is_some_and(|last| last.index >= to.map_or(0, |id| id.index + 1)) {
+                if self.last.is_some_and(|last| to.is_none_or(|to| last.index > to.index)) {
                     self.last = to.or(self.purged);
                 }
             }
@@ -62,7 +62,7 @@ impl<E: Named> LogState<E> {
         match &record {
             Record::Entry(entry) => {
                 if let Some(last) = self.head.last
-                    && entry.id.index != last.index + 1
+                    && last.index.checked_add(1) != Some(entry.id.index)
                 {
                     return Err(format!("entry {} follows entry {}", entry.id.index, last.index));
                 }
@@ -80,8 +80,8 @@ impl<E: Named> LogState<E> {
         match record {
             Record::Entry(entry) => self.entries.push_back(E::from(entry)),
             Record::TruncateAfter(to) => {
-                let keep = to.map_or(0, |id| id.index + 1);
-                while self.entries.back().is_some_and(|entry| entry.id().index >= keep) {
+                let goes = |entry: &E| to.is_none_or(|to| entry.id().index > to.index);
+                while self.entries.back().is_some_and(goes) {
                     self.entries.pop_back();
                 }
             }
@@ -111,7 +111,7 @@ impl<E: Named> LogState<E> {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         match (self.entries.front(), self.head.purged) {
-            (Some(first), Some(purged)) => first.id().index == purged.index + 1,
+            (Some(first), Some(purged)) => purged.index.checked_add(1) == Some(first.id().index),
             (Some(_), None) => true,
             (None, purged) => purged.map(|id| id.index) == self.head.last.map(|id| id.index),
         }

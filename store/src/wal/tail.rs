@@ -94,7 +94,7 @@ impl Tail {
             && slot.id.index <= decided
         {
             self.held -= slot.payload.take().map_or(0, |payload| payload.len());
-            self.held_from = slot.id.index + 1;
+            self.held_from = slot.id.index.saturating_add(1);
             at += 1;
         }
     }

@@ -1,6 +1,6 @@
 //! Tests against a disk in memory that can lose what was not synced.
 
-use super::segment::{HEADER, file_name, framed_len, put, scan};
+use super::segment::{HEADER, file_name, framed_len, header, put, scan};
 use super::*;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -332,6 +332,40 @@ fn a_segment_that_was_never_finished_is_forgotten() {
         drop(wal);
         assert_eq!(indexes(&open(&died).expect("opens").1), [1, 2]);
     }
+}
+
+#[test]
+fn what_opens_is_not_called_damaged() {
+    let disk = MemoryDisk::default();
+    let (wal, _) = open(&disk).expect("opens");
+    write(&wal, vec![entry(1, 20)]).expect("stable");
+    drop(wal);
+    let end = scan(&disk.bytes(&file_name(1)), 1).expect("whole").end;
+    // The first batch of a new segment is torn: its head is unreadable, what was written with it is not.
+    for previous_end in [end, 0] {
+        let mut bytes = header(2, previous_end).to_vec();
+        for record in [Record::Head(Head::default()), Record::Committed(None)] {
+            put(&mut bytes, &record, 2, HEADER as u32);
+        }
+        bytes[HEADER + 4] ^= 1;
+        bytes.resize(4096, 0);
+        let died = disk.copy();
+        died.set(&file_name(2), bytes);
+        assert!(inspect(&died).expect("reads").damage.is_none());
+        assert_eq!(indexes(&open(&died).expect("opens").1), [1]);
+    }
+}
+
+#[test]
+fn the_greatest_index_is_one_like_others() {
+    let of = |index| Entry { id: id(index), kind: 1, payload: Bytes::new() };
+    let mut state = LogState::<Entry>::default();
+    let mut apply = |record| state.apply(record);
+    assert!(apply(Record::Entry(of(u64::MAX))).is_ok());
+    assert!(apply(Record::Entry(of(0))).is_err());
+    assert!(apply(Record::TruncateAfter(Some(id(u64::MAX)))).is_ok());
+    assert!(apply(Record::Purge(id(u64::MAX))).is_ok());
+    assert!(state.is_whole() && state.entries.is_empty());
 }
 
 #[test]
