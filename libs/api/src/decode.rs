@@ -163,6 +163,18 @@ fn shaped(mut object: Value, mut findings: Vec<String>, kind: &Kind) -> Result<D
         return Err("json: exceeded max depth".to_owned());
     }
     let root = schema::of(kind).filter(|_| kind.custom.is_none());
+    match &object {
+        Value::Object(_) => {}
+        // Nothing is an object without fields.
+        Value::Null => object = Value::Object(Map::new()),
+        other => {
+            let go = root.map_or("map[string]interface {}", |root| schema::message(root).go.as_str());
+            return Err(format!(
+                "json: cannot unmarshal {} into Go value of type {go}",
+                canonical::found(other)
+            ));
+        }
+    }
     let Some(root) = root else {
         if let (Some(meta), Some(metadata)) = (schema::object_meta(), object.get_mut("metadata")) {
             let mut path = vec!["metadata".to_owned()];
@@ -328,6 +340,17 @@ mod tests {
         assert_eq!(decoded.findings, [r#"unknown field "spec.volumeClaimTemplates[0].nope""#]);
         let claim = &decoded.object["spec"]["volumeClaimTemplates"][0];
         assert_eq!((&claim["kind"], &claim["apiVersion"]), (&json!("PersistentVolumeClaim"), &json!("v1")));
+    }
+
+    #[test]
+    fn what_a_patch_makes_of_an_object_may_be_none() {
+        let number = "json: cannot unmarshal number into Go value of type v1.Pod";
+        assert_eq!(canonical(json!(5), pod()), Err(number.to_owned()));
+        assert!(canonical(json!([{}]), pod()).is_err());
+        assert_eq!(canonical(Value::Null, pod()), canonical(json!({}), pod()));
+        let custom = Kind { custom: Some(Default::default()), ..pod().clone() };
+        assert!(canonical(json!("x"), &custom).is_err());
+        assert_eq!(canonical(Value::Null, &custom).expect("an object").object, json!({}));
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn unicode(text: &[u8]) -> Result<String, String> {
 const MARKS: [char; 3] = ['\u{f8fd}', '\u{f8fe}', '\u{f8ff}'];
 
 /// The parser panics where a tag in `[]` or `{}` ends at a comma. So each comma that might be one gets a mark before it: after a
-/// tag that is a fault, and anywhere else it is taken out again.
+/// tag that is a fault, and anywhere else it is taken out again. It also panics where a text ends in an escape.
 fn marked(text: &str, mark: char) -> String {
     let mut out = String::with_capacity(text.len());
     let mut tag = false;
@@ -75,6 +75,9 @@ fn marked(text: &str, mark: char) -> String {
             ',' | '[' | ']' | '{' | '}' => false,
             c => tag && !c.is_whitespace(),
         };
+    }
+    if out.ends_with('\\') {
+        out.push('\n');
     }
     out
 }
@@ -340,7 +343,15 @@ mod tests {
         assert_eq!(parse(bomb.as_bytes()).expect_err("bomb"), "yaml: document contains excessive aliasing");
         assert!(parse("[".repeat(5000).as_bytes()).is_err());
         // What made the parser panic.
-        for text in ["[!a, b]", "{\"a\":!!str,}", "[!<x>,]", "[!,]", "[!a\u{f8fd}\u{f8fe}\u{f8ff},]"] {
+        for text in [
+            "[!a, b]",
+            "{\"a\":!!str,}",
+            "[!<x>,]",
+            "[!,]",
+            "\"a\\",
+            "a: [\"\\\\\\",
+            "[!a\u{f8fd}\u{f8fe}\u{f8ff},]",
+        ] {
             assert!(parse(text.as_bytes()).is_err(), "{text}");
         }
         for bytes in [&b"\xfe\xff\xff"[..], b"\xfe\xff\xd8\0", b"\xff\xfe\0", b"\xff", b"a: \xc3"] {
@@ -350,6 +361,7 @@ mod tests {
 
     #[test]
     fn commas_after_exclamation_marks_and_other_encodings_are_read() {
+        assert_eq!(parse(b"a: b\\").expect("yaml").value, json!({"a": "b\\"}));
         let text = "a: well!, b!c,d\nb: [\"x!, y\", z!, 'p!q,r'] # no!, way\nc!,d: |\n  !e,\n";
         let want = json!({"a": "well!, b!c,d", "b": ["x!, y", "z!", "p!q,r"], "c!,d": "!e,\n"});
         assert_eq!(parse(text.as_bytes()).expect("yaml").value, want);
