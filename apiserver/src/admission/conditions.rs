@@ -1,12 +1,15 @@
-//! matchConditions, and what CEL knows of a write.
+//! matchConditions and the expressions of policies: what CEL knows of a write, and what it says.
 
 use super::Attributes;
 use super::select::{self, Target};
 use super::webhook;
-use coracle_api::expression::{Answer, Program, Scope};
+use crate::authorization::Authorization;
+use crate::request::{RequestInfo, UserInfo};
+use coracle_api::expression::{self, Answer, Authorizer, Check, Compiled, Decision, Failure, Policy, Scope};
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Compiled expressions that are kept; more are compiled again when they are asked for.
 const KEPT_MAX: usize = 2000;
@@ -14,67 +17,175 @@ const KEPT_MAX: usize = 2000;
 /// Expressions of webhooks and policies, compiled once.
 #[derive(Default)]
 pub struct Conditions {
-    programs: Mutex<HashMap<String, Program>>,
+    webhooks: Mutex<HashMap<String, Arc<Vec<Compiled>>>>,
+    policies: Mutex<HashMap<String, Known>>,
+}
+
+/// A policy, and its programs.
+type Known = (Arc<Value>, Arc<Policy>);
+
+/// What a write shows to expressions.
+pub struct Shown<'a> {
+    object: Value,
+    old: Value,
+    request: Value,
+    namespace: Option<&'a Value>,
+    asker: Asker<'a>,
+}
+
+/// Asks the server's own authorization on behalf of expressions.
+struct Asker<'a> {
+    authorization: &'a Authorization,
+    attributes: &'a Attributes<'a>,
+}
+
+impl Authorizer for Asker<'_> {
+    fn decide(&self, check: &Check) -> Decision {
+        let user = match &check.service_account {
+            Some((namespace, name)) => UserInfo {
+                name: format!("system:serviceaccount:{namespace}:{name}"),
+                groups: [
+                    "system:serviceaccounts",
+                    &format!("system:serviceaccounts:{namespace}"),
+                    "system:authenticated",
+                ]
+                .map(str::to_owned)
+                .to_vec(),
+                ..UserInfo::default()
+            },
+            None => self.attributes.user.clone(),
+        };
+        let request = RequestInfo {
+            is_resource: check.path.is_empty(),
+            verb: check.verb.clone(),
+            path: check.path.clone(),
+            group: check.group.clone(),
+            version: "*".to_owned(),
+            resource: check.resource.clone(),
+            subresource: check.subresource.clone(),
+            namespace: check.namespace.clone(),
+            name: check.name.clone(),
+            field_selector: check.field_selector.clone(),
+            label_selector: check.label_selector.clone(),
+            ..RequestInfo::default()
+        };
+        match self.authorization.decide(&user, &request) {
+            Ok(()) => Decision { allowed: true, ..Decision::default() },
+            Err(reason) => Decision { reason, ..Decision::default() },
+        }
+    }
+}
+
+impl<'a> Shown<'a> {
+    /// What expressions about a write can name.
+    pub fn new(
+        authorization: &'a Authorization,
+        attributes: &'a Attributes<'a>,
+        object: &Value,
+        target: &Target,
+        namespace: Option<&'a Value>,
+    ) -> Self {
+        let old = attributes.old.unwrap_or(&Value::Null);
+        Self {
+            object: select::converted(target, attributes, object).into_owned(),
+            old: select::converted(target, attributes, old).into_owned(),
+            request: webhook::request(attributes, object, target),
+            namespace,
+            asker: Asker { authorization, attributes },
+        }
+    }
+
+    /// The same as names and values.
+    pub fn scope(&self) -> Scope<'_> {
+        let mut scope = Scope::default();
+        scope.set("object", &self.object);
+        scope.set("oldObject", &self.old);
+        scope.set("request", &self.request);
+        scope.set("namespaceObject", self.namespace.unwrap_or(&Value::Null));
+        let request = self.asker.attributes.request;
+        let requested = Check {
+            group: request.group.clone(),
+            resource: request.resource.clone(),
+            subresource: request.subresource.clone(),
+            namespace: request.namespace.clone(),
+            name: request.name.clone(),
+            ..Check::default()
+        };
+        scope.authorize(&self.asker, requested);
+        scope
+    }
+}
+
+/// How an expression failed, in Kubernetes' words.
+pub fn failed(expression: &str, failure: &Failure) -> String {
+    match failure {
+        Failure::Told(why) => format!("expression '{}' resulted in error: {why}", expression.trim()),
+        Failure::Budget => {
+            "validation failed due to running out of cost budget, no further validation rules will be run"
+                .to_owned()
+        }
+    }
 }
 
 impl Conditions {
-    /// The program of an expression.
-    pub fn program(&self, expression: &str) -> Program {
-        let mut known = self.programs.lock();
+    /// The programs of a webhook's conditions.
+    pub fn of_webhook(&self, conditions: &Value) -> Arc<Vec<Compiled>> {
+        let mut known = self.webhooks.lock();
         if known.len() > KEPT_MAX {
             known.clear();
         }
-        known.entry(expression.to_owned()).or_insert_with(|| Program::compile(expression)).clone()
+        let key = conditions.to_string();
+        known.entry(key).or_insert_with(|| Arc::new(expression::conditions(conditions))).clone()
     }
 
-    /// What expressions about a write can name.
-    pub fn scope(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        target: &Target,
-        namespace: Option<&Value>,
-    ) -> Scope {
-        let mut scope = Scope::default();
-        let old = attributes.old.unwrap_or(&Value::Null);
-        scope.set("object", &select::converted(target, attributes, object));
-        scope.set("oldObject", &select::converted(target, attributes, old));
-        scope.set("request", &webhook::request(attributes, object, target));
-        scope.set("namespaceObject", namespace.unwrap_or(&Value::Null));
-        scope
+    /// The programs of a policy.
+    pub fn of_policy(&self, policy: &Arc<Value>) -> Arc<Policy> {
+        let mut known = self.policies.lock();
+        let name = coracle_api::meta::name(policy);
+        if let Some((own, programs)) = known.get(name)
+            && (Arc::ptr_eq(own, policy) || own["spec"] == policy["spec"])
+        {
+            return programs.clone();
+        }
+        if known.len() > KEPT_MAX {
+            known.clear();
+        }
+        let programs = Arc::new(Policy::compile(&policy["spec"], None, None));
+        known.insert(name.to_owned(), (policy.clone(), programs.clone()));
+        programs
     }
+}
 
-    /// Whether all conditions hold. One that does not wins over those that fail.
-    ///
-    /// # Errors
-    /// How they failed, unless failures are to be ignored: then they do not hold.
-    pub fn met(
-        &self,
-        conditions: &Value,
-        ignore_failure: bool,
-        scope: impl FnOnce() -> Scope,
-    ) -> Result<bool, String> {
-        let Some(conditions) = conditions.as_array().filter(|conditions| !conditions.is_empty()) else {
-            return Ok(true);
-        };
-        let scope = scope();
-        let mut errors = Vec::new();
-        for condition in conditions {
-            let expression = condition["expression"].as_str().unwrap_or_default();
-            match self.program(expression).eval(&scope) {
-                Ok(Answer::Bool(true)) => {}
-                Ok(Answer::Bool(false)) => return Ok(false),
-                Ok(_) => errors.push(format!("cel expression must evaluate to a bool: {expression}")),
-                Err(error) => {
-                    errors.push(format!("expression '{}' resulted in error: {error}", expression.trim()));
-                }
+/// Whether all conditions hold. One that does not wins over those that fail.
+///
+/// # Errors
+/// How they failed, unless failures are to be ignored: then they do not hold.
+pub fn met<'a>(
+    conditions: &Value,
+    programs: &'a [Compiled],
+    ignore_failure: bool,
+    scope: &Scope<'a>,
+) -> Result<bool, String> {
+    let mut errors = Vec::new();
+    for (condition, program) in conditions.as_array().into_iter().flatten().zip(programs) {
+        let text = condition["expression"].as_str().unwrap_or_default();
+        let answer = match program {
+            Ok(program) => {
+                scope.eval(program, expression::CONDITIONS_BUDGET).map_err(|failure| failed(text, &failure))
             }
+            Err(why) => Err(format!("compilation error: {why}")),
+        };
+        match answer {
+            Ok(Answer::Bool(true)) => {}
+            Ok(Answer::Bool(false)) => return Ok(false),
+            Ok(_) => errors.push(format!("cel expression must evaluate to a bool: {text}")),
+            Err(error) => errors.push(error),
         }
-        match (errors.as_slice(), ignore_failure) {
-            ([], _) => Ok(true),
-            (_, true) => Ok(false),
-            ([only], false) => Err(only.clone()),
-            (all, false) => Err(format!("[{}]", all.join(", "))),
-        }
+    }
+    match (errors.as_slice(), ignore_failure) {
+        ([], _) => Ok(true),
+        (_, true) => Ok(false),
+        ([only], false) => Err(only.clone()),
+        (all, false) => Err(format!("[{}]", all.join(", "))),
     }
 }

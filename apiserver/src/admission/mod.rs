@@ -25,6 +25,8 @@ mod storage;
 mod tests;
 mod webhook;
 
+pub use webhook::Dialler;
+
 use crate::authorization::Authorization;
 use crate::reader::{Objects, Reader};
 use crate::request::{RequestInfo, UserInfo};

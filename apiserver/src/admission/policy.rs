@@ -2,11 +2,11 @@
 //!
 //! In: a write. Out: warnings, or the Status with which the first binding denies it.
 
-use super::conditions::Conditions;
+use super::conditions::{self, Conditions, Shown};
 use super::select::{self, GROUP, Target};
 use super::{Attributes, Context};
 use crate::audit;
-use coracle_api::expression::{Answer, Scope};
+use coracle_api::expression::{Answer, Compiled, MESSAGE_MAX, OBJECT_BUDGET, Policy, Scope};
 use coracle_api::kinds;
 use coracle_api::meta;
 use coracle_api::selector::LabelSelector;
@@ -100,7 +100,7 @@ struct Bound<'a> {
     conditions: &'a Conditions,
     attributes: &'a Attributes<'a>,
     object: &'a Value,
-    policy: &'a Value,
+    policy: &'a Arc<Value>,
     binding: &'a Value,
     target: &'a Target,
 }
@@ -166,56 +166,78 @@ impl Bound<'_> {
             Err(error) => return Ok(self.failed(format!("failed to configure binding: {error}"))),
         };
         let namespace = select::namespace(self.context, self.attributes).await.unwrap_or_default();
-        let spec = &self.policy["spec"];
+        let programs = self.conditions.of_policy(self.policy);
         let mut all = Vec::new();
         for param in params {
-            let scope = || {
-                let mut scope =
-                    self.conditions.scope(self.attributes, self.object, self.target, namespace.as_deref());
-                scope.set("params", param.as_deref().unwrap_or(&Value::Null));
-                scope
-            };
-            match self.conditions.met(&spec["matchConditions"], self.ignores_failure(), scope) {
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(error) => {
-                    all.extend(self.failed(error));
-                    continue;
-                }
-            }
-            let mut scope = scope();
-            for variable in spec["variables"].as_array().into_iter().flatten() {
-                let text = |key: &str| variable[key].as_str().unwrap_or_default();
-                scope.define(text("name"), &self.conditions.program(text("expression")));
-            }
-            for (index, validation) in spec["validations"].as_array().into_iter().flatten().enumerate() {
-                let objections = self.asked(validation, &scope);
-                all.extend(objections.into_iter().map(|objection| Objection { index, ..objection }));
-            }
-            self.note(&scope);
+            let shown = Shown::new(
+                &self.context.authorization,
+                self.attributes,
+                self.object,
+                self.target,
+                namespace.as_deref(),
+            );
+            all.extend(self.judged(&programs, &shown, param.as_deref().unwrap_or(&Value::Null)));
         }
         Ok(all)
     }
 
+    /// What the policy has against a write, with one parameter.
+    fn judged(&self, programs: &Policy, shown: &Shown<'_>, param: &Value) -> Vec<Objection> {
+        let spec = &self.policy["spec"];
+        let mut scope = shown.scope();
+        scope.set("params", param);
+        let ignores = self.ignores_failure();
+        match conditions::met(&spec["matchConditions"], &programs.conditions, ignores, &scope) {
+            Ok(true) => {}
+            Ok(false) => return Vec::new(),
+            Err(error) => return self.failed(error),
+        }
+        let mut scope = shown.scope();
+        scope.set("params", param);
+        for (name, program) in &programs.variables {
+            scope.define(name, program.as_ref().map_err(Clone::clone));
+        }
+        let mut all = Vec::new();
+        let validations = spec["validations"].as_array().into_iter().flatten();
+        for (index, (validation, program)) in validations.zip(&programs.validations).enumerate() {
+            let objections = self.asked(validation, program, &scope);
+            all.extend(objections.into_iter().map(|objection| Objection { index, ..objection }));
+        }
+        self.note(&programs.annotations, &scope);
+        all
+    }
+
     /// Tells the audit log what the policy wants it to know.
-    fn note(&self, scope: &Scope) {
-        for annotation in self.policy["spec"]["auditAnnotations"].as_array().into_iter().flatten() {
-            let text = |key: &str| annotation[key].as_str().unwrap_or_default();
-            let key = format!("{}/{}", meta::name(self.policy), text("key"));
-            if let Ok(Answer::Text(value)) = self.conditions.program(text("valueExpression")).eval(scope) {
+    fn note<'p>(&self, programs: &'p [Compiled], scope: &Scope<'p>) {
+        let annotations = self.policy["spec"]["auditAnnotations"].as_array().into_iter().flatten();
+        for (annotation, program) in annotations.zip(programs) {
+            let key = annotation["key"].as_str().unwrap_or_default();
+            let key = format!("{}/{key}", meta::name(self.policy));
+            if let Ok(program) = program
+                && let Ok(Answer::Text(value)) = scope.eval(program, OBJECT_BUDGET)
+            {
                 audit::annotate(&key, || value);
             }
         }
     }
 
-    fn asked(&self, validation: &Value, scope: &Scope) -> Vec<Objection> {
+    fn asked<'p>(
+        &self,
+        validation: &Value,
+        (program, message): &'p (Compiled, Option<Compiled>),
+        scope: &Scope<'p>,
+    ) -> Vec<Objection> {
         let text = |key: &str| validation[key].as_str().unwrap_or_default().trim();
         let expression = text("expression");
-        match self.conditions.program(expression).eval(scope) {
+        let program = match program {
+            Ok(program) => program,
+            Err(why) => return self.failed(format!("compilation error: {why}")),
+        };
+        match scope.eval(program, OBJECT_BUDGET) {
             Ok(Answer::Bool(true)) => Vec::new(),
-            Ok(Answer::Bool(false)) => {
-                let made = Some(text("messageExpression")).filter(|text| !text.is_empty());
-                let made = made.and_then(|text| self.conditions.program(text).eval(scope).ok());
+            Ok(_) => {
+                let made = message.as_ref().and_then(|message| message.as_ref().ok());
+                let made = made.and_then(|program| scope.eval(program, OBJECT_BUDGET).ok());
                 let message = match (made, text("message")) {
                     (Some(Answer::Text(made)), _) if is_message(&made) => made.trim().to_owned(),
                     (_, "") => format!("failed expression: {expression}"),
@@ -223,8 +245,7 @@ impl Bound<'_> {
                 };
                 vec![Objection { message, reason: text("reason").to_owned(), index: 0 }]
             }
-            Ok(_) => self.failed(format!("expression '{expression}' resulted in error: no boolean")),
-            Err(error) => self.failed(format!("expression '{expression}' resulted in error: {error}")),
+            Err(failure) => self.failed(conditions::failed(expression, &failure)),
         }
     }
 
@@ -289,5 +310,5 @@ impl Bound<'_> {
 /// Whether a made message can be shown.
 fn is_message(text: &str) -> bool {
     let text = text.trim();
-    !text.is_empty() && !text.contains('\n') && text.len() <= 5 * 1024
+    !text.is_empty() && !text.contains('\n') && text.len() <= MESSAGE_MAX
 }

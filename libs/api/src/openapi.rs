@@ -213,6 +213,11 @@ pub fn v3_document(path: &str, custom: &[Arc<Kind>]) -> Option<Value> {
     BUILTIN.get(path).cloned().or_else(|| custom_documents(custom).remove(path))
 }
 
+/// The schema of a definition, with references to others as in the `/openapi/v2` document.
+pub(crate) fn definition(name: &str) -> Option<&'static Value> {
+    SCHEMAS.get(name)
+}
+
 /// The `/openapi/v2` document.
 #[must_use]
 pub fn v2_document(custom: &[Arc<Kind>]) -> Value {

@@ -1,7 +1,7 @@
 //! One call of a webhook: found by URL or Service, over TLS by its own CA, bounded in time and size.
 
-use super::super::Context;
 use crate::outbound::{self, Trust};
+use crate::reader::Reader;
 use axum::body::Body;
 use coracle_daemon::{Tasks, clock};
 use http::Request;
@@ -29,7 +29,7 @@ impl Dialler {
     ///
     /// # Errors
     /// Why there is none, in Go's words.
-    pub async fn call(&self, context: &Context, hook: &Value, question: &Value) -> Result<Value, String> {
+    pub async fn call(&self, reader: &dyn Reader, hook: &Value, question: &Value) -> Result<Value, String> {
         let seconds = hook["timeoutSeconds"].as_u64().unwrap_or(SECONDS);
         let client = &hook["clientConfig"];
         let url = url(client, seconds)?;
@@ -40,7 +40,7 @@ impl Dialler {
             url.to_string()
         };
         let posted = format!("Post {shown:?}");
-        let work = self.exchange(context, client, &url, question);
+        let work = self.exchange(reader, client, &url, question);
         match clock::timeout(Duration::from_secs(seconds), work).await {
             Ok(answer) => answer.map_err(|fault| match fault {
                 Fault::Dial(text) => format!("{posted}: {text}"),
@@ -52,7 +52,7 @@ impl Dialler {
 
     async fn exchange(
         &self,
-        context: &Context,
+        reader: &dyn Reader,
         client: &Value,
         url: &Url,
         question: &Value,
@@ -64,7 +64,7 @@ impl Dialler {
         let service = &client["service"];
         let (host, at) = if service.is_object() {
             let text = |key: &str| service[key].as_str().unwrap_or_default();
-            outbound::service(context.reader.as_ref(), text("namespace"), text("name"), port)
+            outbound::service(reader, text("namespace"), text("name"), port)
                 .map_err(Fault::Dial)?
         } else {
             (name.clone(), port)

@@ -8,13 +8,13 @@
 mod call;
 mod review;
 
+pub use call::Dialler;
 pub use review::request;
 
-use super::conditions::Conditions;
+use super::conditions::{self, Conditions, Shown};
 use super::select::{self, GROUP, Target};
 use super::{Attributes, Context};
 use crate::audit;
-use call::Dialler;
 use coracle_api::status::Status;
 use coracle_api::{decode, defaults, meta, patch};
 use coracle_daemon::{Tasks, random};
@@ -169,8 +169,13 @@ impl Webhooks {
         {
             return Ok(None);
         }
-        let scope = || conditions.scope(attributes, object, &target, None);
-        let met = conditions.met(&value["matchConditions"], hook.ignores_failure(), scope);
+        let list = &value["matchConditions"];
+        if list.as_array().is_none_or(Vec::is_empty) {
+            return Ok(Some(target));
+        }
+        let programs = conditions.of_webhook(list);
+        let shown = Shown::new(&context.authorization, attributes, object, &target, None);
+        let met = conditions::met(list, &programs, hook.ignores_failure(), &shown.scope());
         let met = met.map_err(|error| attributes.forbidden(object, &error))?;
         Ok(met.then_some(target))
     }
@@ -194,7 +199,7 @@ impl Webhooks {
             let version =
                 review::version(value).ok_or("webhook does not accept known AdmissionReview versions")?;
             let question = review::question(version, &uid, attributes, object, target);
-            let reply = self.dialler.call(context, value, &question).await;
+            let reply = self.dialler.call(context.reader.as_ref(), value, &question).await;
             let reply = reply.map_err(|error| format!("failed to call webhook: {error}"))?;
             review::answer(version, &uid, mutating, &reply)
                 .map_err(|error| format!("received invalid webhook response: {error}"))

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The verbs of every custom kind, in the order of its discovery.
 const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
@@ -35,7 +35,7 @@ pub struct Version {
     value: Value,
     has_defaults: bool,
     patterns: Mutex<HashMap<String, Option<Regex>>>,
-    programs: Mutex<HashMap<String, rules::Compiled>>,
+    rules: OnceLock<Option<rules::Part>>,
 }
 
 impl Version {
@@ -52,6 +52,13 @@ impl Version {
         &self.value["schema"]["openAPIV3Schema"]
     }
 
+    /// The webhook that makes objects of other versions; `None` where only their apiVersion differs.
+    #[must_use]
+    pub fn conversion(&self) -> Option<&Value> {
+        let conversion = &self.value["conversion"];
+        (conversion["strategy"] == "Webhook").then(|| &conversion["webhook"])
+    }
+
     /// Whether reading an object may add something to it.
     #[must_use]
     pub fn has_defaults(&self) -> bool {
@@ -63,9 +70,9 @@ impl Version {
         known.entry(text.to_owned()).or_insert_with(|| Regex::new(text).ok()).clone()
     }
 
-    fn program(&self, rule: &str) -> rules::Compiled {
-        let mut known = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        known.entry(rule.to_owned()).or_insert_with(|| rules::compile(rule)).clone()
+    /// Its rules, read when they are first asked for.
+    fn rules(&self) -> Option<&rules::Part> {
+        self.rules.get_or_init(|| rules::part(self.schema(), true)).as_ref()
     }
 }
 
@@ -142,6 +149,7 @@ fn kind(definition: &Value, version: &Value, storage: &str) -> Kind {
     }
     let mut row = version.clone();
     row["listKind"] = json!(text(&names["listKind"]));
+    row["conversion"] = spec["conversion"].clone();
     let reversed: Vec<&str> = group.rsplit('.').collect();
     Kind {
         version: name.clone(),
@@ -184,7 +192,7 @@ pub fn priority(version: &str) -> (u8, u64, u64, std::cmp::Reverse<String>) {
 pub(crate) fn validate(object: &Value, old: Option<&Value>, version: &Version) -> Vec<FieldError> {
     let mut faults = schema::validate(object, old, version);
     let blocking = schema::blocks(&faults);
-    if !rules::any(version.schema()) {
+    if version.rules().is_none() {
         return faults;
     }
     if blocking {

@@ -1,250 +1,273 @@
 //! `x-kubernetes-validations`: CEL rules over custom objects.
 //!
 //! `self` is the value where the rule stands, `oldSelf` what an update replaces. A rule that names `oldSelf` is only asked
-//! of updates. Rules of parts that an update leaves as they were are not asked again.
+//! of updates, unless it takes it as optional. Rules of parts that an update leaves as they were are not asked again.
+//! All rules of an object share one budget.
 
 use super::Version;
 use super::schema::{field, old_item};
-use crate::status::{ErrorType, FieldError};
-use cel::objects::{Key, Map};
-use cel::{Context, Env, Program, extensions};
+use crate::expression::{self, Checked, Decl, Environment, Fault, OBJECT_BUDGET, Type, Value as Cel};
+use crate::status::FieldError;
 use serde_json::Value;
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// A rule, or what is wrong with it.
-pub(crate) type Compiled = Arc<Result<Program, String>>;
+pub(crate) const RULES: &str = "x-kubernetes-validations";
 
-const RULES: &str = "x-kubernetes-validations";
-/// Words that CEL keeps for itself.
-const RESERVED: [&str; 17] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-];
+/// A rule with its message, read and checked.
+pub(crate) struct Rule {
+    pub program: Result<Checked, String>,
+    pub message: Option<Result<Checked, String>>,
+    pub uses_old: bool,
+}
 
-/// CEL with the libraries that Kubernetes has, as far as they exist.
-static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
-    let mut env = Env::stdlib();
-    for (name, done) in [
-        ("strings", env.add_extension(extensions::strings)),
-        ("lists", env.add_extension(extensions::lists)),
-        ("math", env.add_extension(extensions::math)),
-        ("encoders", env.add_extension(extensions::encoders)),
-    ] {
-        debug_assert!(done.is_ok(), "{name}");
+/// A part of a schema with the rules in it.
+pub(crate) struct Part {
+    place: Option<Arc<Decl>>,
+    rules: Vec<Rule>,
+    properties: BTreeMap<String, Part>,
+    items: Option<Box<Part>>,
+    more: Option<Box<Part>>,
+    /// Whether a rule in it compares with what was before.
+    compares: bool,
+}
+
+/// What rules that stand on a schema may name.
+pub(crate) fn environment(place: &Arc<Decl>, optional_old: bool) -> Environment {
+    let environment = Environment::default().with("self", place.clone());
+    if optional_old {
+        environment.typed("oldSelf", Type::optional(place.ty.clone()))
+    } else {
+        environment.with("oldSelf", place.clone())
     }
-    Arc::new(env)
-});
-static TIMESTAMP: LazyLock<Compiled> = LazyLock::new(|| compile("timestamp(text)"));
-static DURATION: LazyLock<Compiled> = LazyLock::new(|| compile("duration(text)"));
-
-/// CEL as Kubernetes has it.
-pub(crate) fn env() -> Arc<Env> {
-    ENV.clone()
 }
 
-/// Compiles a rule.
-pub(crate) fn compile(rule: &str) -> Compiled {
-    let told = |errors: &dyn std::fmt::Display| errors.to_string().replace("\n| ", "\n | ");
-    Arc::new(ENV.compile(rule.trim()).map_err(|errors| told(&errors)))
+/// Reads a rule.
+pub(crate) fn compile(rule: &Value, place: &Arc<Decl>) -> Rule {
+    let environment = environment(place, rule["optionalOldSelf"] == true);
+    let text = |key: &str| rule[key].as_str().unwrap_or_default();
+    let typed = |program: Checked, wanted: &Type, what: &str| {
+        if program.ty().is_exactly(wanted) { Ok(program) } else { Err(what.to_owned()) }
+    };
+    let program = Checked::compile(text("rule"), &environment)
+        .map_err(|why| format!("compilation failed: {why}"))
+        .and_then(|program| typed(program, &Type::Bool, "cel expression must evaluate to a bool"));
+    let message = Some(text("messageExpression")).filter(|text| !text.is_empty()).map(|text| {
+        Checked::compile(text, &environment)
+            .map_err(|why| format!("messageExpression compilation failed: {why}"))
+            .and_then(|program| typed(program, &Type::String, "messageExpression must evaluate to a string"))
+    });
+    let names_old =
+        |program: &Result<Checked, String>| program.as_ref().is_ok_and(|own| own.names("oldSelf"));
+    let uses_old = names_old(&program) || message.as_ref().is_some_and(names_old);
+    Rule { program, message, uses_old }
 }
 
-/// A text as CEL's timestamp or duration.
-fn converted(program: &Compiled, text: &str) -> Option<cel::Value> {
-    let program = program.as_ref().as_ref().ok()?;
-    let mut context = Context::with_env(ENV.clone());
-    context.add_variable_from_value("text", text);
-    program.execute(&context).ok()
-}
-
-/// A text as a duration.
-pub(crate) fn go_duration(text: &str) -> Option<cel::Value> {
-    converted(&DURATION, text)
-}
-
-/// Whether a schema has rules anywhere.
-pub(super) fn any(schema: &Value) -> bool {
-    let inner = |schema: &Value| schema.is_object() && any(schema);
-    schema[RULES].as_array().is_some_and(|rules| !rules.is_empty())
-        || schema["properties"].as_object().is_some_and(|properties| properties.values().any(inner))
-        || inner(&schema["items"])
-        || inner(&schema["additionalProperties"])
+/// The rules of a schema and of all that is in it, read; `None` where there are none. `root` is a whole object's.
+pub(crate) fn part(schema: &Value, root: bool) -> Option<Part> {
+    let root = root || schema["x-kubernetes-embedded-resource"] == true;
+    let written = schema[RULES].as_array().filter(|rules| !rules.is_empty());
+    let place = written.and_then(|_| expression::declared(schema, "selfType", root).map(Arc::new));
+    let rules: Vec<Rule> = match (&place, written) {
+        (Some(place), Some(written)) => written.iter().map(|rule| compile(rule, place)).collect(),
+        _ => Vec::new(),
+    };
+    let inner = |schema: &Value| schema.is_object().then(|| part(schema, false)).flatten();
+    let properties: BTreeMap<String, Part> = schema["properties"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, property)| Some((key.clone(), inner(property)?)))
+        .collect();
+    let [items, more] = ["items", "additionalProperties"].map(|key| inner(&schema[key]).map(Box::new));
+    if rules.is_empty() && properties.is_empty() && items.is_none() && more.is_none() {
+        return None;
+    }
+    let mut parts = properties.values().chain(items.as_deref()).chain(more.as_deref());
+    let compares = rules.iter().any(|rule| rule.uses_old) || parts.any(|part| part.compares);
+    Some(Part { place, rules, properties, items, more, compares })
 }
 
 /// Faults of an object by all rules.
 pub(super) fn validate(object: &Value, old: Option<&Value>, version: &Version) -> Vec<FieldError> {
-    let mut faults = Vec::new();
-    let (object, old) = (with_public_metadata(object), old.map(with_public_metadata));
-    ask(&object, old.as_ref(), version.schema(), "", version, &mut faults);
-    faults
+    let mut judge = Judge { faults: Vec::new(), budget: OBJECT_BUDGET, spent: false };
+    if let Some(part) = version.rules() {
+        judge.value(object, old, version.schema(), part, "");
+    }
+    judge.faults
 }
 
-/// Rules see of an object's metadata only its name.
-fn with_public_metadata(object: &Value) -> Value {
-    let mut object = object.clone();
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.retain(|key, _| key == "name" || key == "generateName");
-    }
-    object
+struct Judge {
+    faults: Vec<FieldError>,
+    budget: u64,
+    /// Whether no further rule is asked.
+    spent: bool,
 }
 
-fn ask(
-    value: &Value,
-    old: Option<&Value>,
-    schema: &Value,
-    path: &str,
-    version: &Version,
-    faults: &mut Vec<FieldError>,
-) {
-    if old == Some(value) || !any(schema) {
-        return;
-    }
-    let rules = schema[RULES].as_array();
-    if let Some(rules) = rules.filter(|rules| !rules.is_empty() && !value.is_null()) {
-        let own = to_cel(value, schema);
-        let before = old.map(|old| to_cel(old, schema));
-        for rule in rules {
-            faults.extend(one(rule, &own, before.as_ref(), schema, path, version));
+/// The place where a rule stands, with its values.
+struct Standing<'s> {
+    own: &'s Value,
+    old: Option<&'s Value>,
+    place: &'s Decl,
+    path: &'s str,
+    shown: Value,
+}
+
+impl Judge {
+    fn value(&mut self, value: &Value, old: Option<&Value>, schema: &Value, part: &Part, path: &str) {
+        let same = old == Some(value);
+        if self.spent || (same && !part.compares) {
+            return;
+        }
+        if !value.is_null() {
+            self.rules(value, old, schema, part, path);
+        }
+        match value {
+            Value::Object(map) => {
+                for (key, child) in map {
+                    let before = old.and_then(|old| old.get(key));
+                    let more = &schema["additionalProperties"];
+                    match (schema["properties"].get(key), part.properties.get(key), &part.more) {
+                        (Some(schema), Some(part), _) => {
+                            self.value(child, before, schema, part, &field(path, key));
+                        }
+                        (None, _, Some(part)) => {
+                            self.value(child, before, more, part, &format!("{path}[{key}]"));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Value::Array(items) => {
+                let Some(part) = &part.items else { return };
+                for (index, item) in items.iter().enumerate() {
+                    let before = old_item(item, old, schema);
+                    self.value(item, before, &schema["items"], part, &format!("{path}[{index}]"));
+                }
+            }
+            _ => {}
         }
     }
-    match value {
-        Value::Object(map) => {
-            for (key, child) in map {
-                let declared = schema["properties"].get(key);
-                let at = match declared {
-                    Some(_) => field(path, key),
-                    None => format!("{path}[{key}]"),
-                };
-                let before = old.and_then(|old| old.get(key));
-                ask(child, before, declared.unwrap_or(&schema["additionalProperties"]), &at, version, faults);
+
+    fn rules(&mut self, own: &Value, old: Option<&Value>, schema: &Value, part: &Part, path: &str) {
+        let Some(place) = &part.place else { return };
+        let shown = Value::from(schema["type"].as_str().unwrap_or("object"));
+        let same = old == Some(own);
+        let old = old.filter(|old| !old.is_null());
+        let standing = Standing { own, old, place, path, shown };
+        let written = schema[RULES].as_array().into_iter().flatten();
+        for (rule, written) in part.rules.iter().zip(written) {
+            if self.spent {
+                return;
+            }
+            // What was wrong before may stay so, but for what must not stay as it was.
+            if !same || rule.uses_old {
+                self.one(rule, written, &standing);
             }
         }
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                let before = old_item(item, old, schema);
-                ask(item, before, &schema["items"], &format!("{path}[{index}]"), version, faults);
+    }
+
+    fn invalid(&mut self, standing: &Standing<'_>, detail: String) {
+        self.faults.push(FieldError::invalid(standing.path, &standing.shown, detail));
+    }
+
+    /// Evaluates within the budget; tells and ends it all where that is spent.
+    fn run<'p>(
+        &mut self,
+        program: &'p Checked,
+        standing: &'p Standing<'_>,
+        optional: bool,
+    ) -> Option<Result<Cel<'p>, Fault>> {
+        let mut values = vec![("self", Cel::of(standing.own, Some(standing.place)))];
+        let before = standing.old.map(|old| Cel::of(old, Some(standing.place)));
+        match (before, optional) {
+            (before, true) => values.push(("oldSelf", Cel::Optional(before.map(Arc::new)))),
+            (Some(before), false) => values.push(("oldSelf", before)),
+            (None, false) => {}
+        }
+        let (answer, cost) = program.run(&values);
+        match self.budget.checked_sub(cost) {
+            Some(left) => self.budget = left,
+            None => {
+                self.spent = true;
+                return None;
             }
         }
-        _ => {}
+        Some(answer)
     }
-}
 
-fn one(
-    rule: &Value,
-    own: &cel::Value,
-    before: Option<&cel::Value>,
-    schema: &Value,
-    path: &str,
-    version: &Version,
-) -> Option<FieldError> {
-    let text = |key: &str| rule[key].as_str().unwrap_or_default().trim();
-    let compiled = version.program(text("rule"));
-    let shown = Value::from(schema["type"].as_str().unwrap_or("object"));
-    let program = match compiled.as_ref() {
-        Ok(program) => program,
-        Err(why) => return Some(FieldError::invalid(path, &shown, format!("rule compile error: {why}"))),
-    };
-    if program.references().has_variable("oldSelf") && before.is_none() {
-        return None;
-    }
-    let mut context = Context::with_env(ENV.clone());
-    context.add_variable_from_value("self", own.clone());
-    if let Some(before) = before {
-        context.add_variable_from_value("oldSelf", before.clone());
-    }
-    let said = match text("message") {
-        "" => format!("failed rule: {}", text("rule")),
-        message => message.to_owned(),
-    };
-    let detail = match program.execute(&context) {
-        Ok(cel::Value::Bool(true)) => return None,
-        Ok(cel::Value::Bool(false)) => expression(rule, &context, version).unwrap_or(said),
-        Ok(_) => "rule evaluated to a value that is no boolean".to_owned(),
-        Err(error) => format!("{} evaluating rule: {said}", faulted(&error)),
-    };
-    let path = format!("{path}{}", text("fieldPath"));
-    let path = path.trim_start_matches('.');
-    Some(match text("reason") {
-        "FieldValueForbidden" => FieldError::forbidden(path, detail),
-        "FieldValueRequired" => FieldError::required(path, detail),
-        "FieldValueDuplicate" => {
-            FieldError { kind: ErrorType::Duplicate, ..FieldError::invalid(path, &shown, detail) }
+    fn one(&mut self, rule: &Rule, written: &Value, standing: &Standing<'_>) {
+        let text = |key: &str| written[key].as_str().unwrap_or_default().trim();
+        let program = match &rule.program {
+            Ok(_) if text("rule").is_empty() => return,
+            Ok(program) => program,
+            Err(why) => return self.invalid(standing, format!("rule compile error: {why}")),
+        };
+        let optional = written["optionalOldSelf"] == true;
+        if rule.uses_old && standing.old.is_none() && !optional {
+            return;
         }
-        _ => FieldError::invalid(path, &shown, detail),
-    })
-}
-
-/// The text that `messageExpression` makes, where it makes one.
-fn expression(rule: &Value, context: &Context<'_, '_>, version: &Version) -> Option<String> {
-    let text = rule["messageExpression"].as_str().filter(|text| !text.is_empty())?;
-    let compiled = version.program(text);
-    match compiled.as_ref().as_ref().ok()?.execute(context) {
-        Ok(cel::Value::String(text)) if !text.trim().is_empty() => Some(text.trim().to_owned()),
-        _ => None,
+        let said = match text("message") {
+            "" => format!("failed rule: {}", text("rule")),
+            message => message.to_owned(),
+        };
+        let Some(answer) = self.run(program, standing, optional) else {
+            let detail = "validation failed due to running out of cost budget, no further validation rules will be run";
+            return self.invalid(standing, detail.to_owned());
+        };
+        let detail = match answer {
+            Ok(Cel::Bool(true)) => return,
+            Ok(_) => match self.message(rule, written, standing, optional) {
+                Ok(made) => made.unwrap_or(said),
+                Err(why) => {
+                    self.spent = true;
+                    why
+                }
+            },
+            Err(Fault::NoOverload) => {
+                return self.invalid(standing, format!("'no such overload': call arguments did not match a supported operator, function or macro signature for rule: {said}"));
+            }
+            Err(Fault::Limit) => {
+                self.spent = true;
+                return self.invalid(standing, format!("'{}': no further validation rules will be run due to call cost exceeds limit for rule: {said}", Fault::Limit));
+            }
+            Err(Fault::Told(why)) => return self.invalid(standing, format!("{why} evaluating rule: {said}")),
+        };
+        let path = format!("{}{}", standing.path, named_path(text("fieldPath")));
+        let path = path.trim_start_matches('.');
+        let shown = &standing.shown;
+        self.faults.push(match text("reason") {
+            "FieldValueForbidden" => FieldError::forbidden(path, detail),
+            "FieldValueRequired" => FieldError::required(path, detail),
+            "FieldValueDuplicate" => FieldError::duplicate(path, shown),
+            _ => FieldError::invalid(path, shown, detail),
+        });
     }
-}
 
-pub(crate) fn faulted(error: &cel::ExecutionError) -> String {
-    match error {
-        cel::ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
-        other => other.to_string(),
-    }
-}
-
-/// A property's name as an identifier of CEL.
-fn escaped(key: &str) -> String {
-    if RESERVED.contains(&key) {
-        return format!("__{key}__");
-    }
-    key.replace("__", "__underscores__")
-        .replace('.', "__dot__")
-        .replace('-', "__dash__")
-        .replace('/', "__slash__")
-}
-
-/// A value by its schema; without one (`Null`) as it is.
-pub(crate) fn to_cel(value: &Value, schema: &Value) -> cel::Value {
-    match value {
-        Value::Null => cel::Value::Null,
-        Value::Bool(value) => cel::Value::Bool(*value),
-        Value::Number(number) => match number.as_i64() {
-            Some(whole) if schema["type"] != "number" => cel::Value::Int(whole),
-            _ => cel::Value::Float(number.as_f64().unwrap_or_default()),
-        },
-        Value::String(text) => {
-            let special = match schema["format"].as_str() {
-                Some("date-time") => converted(&TIMESTAMP, text),
-                Some("duration") => converted(&DURATION, text),
-                _ => None,
-            };
-            special.unwrap_or_else(|| cel::Value::from(text.as_str()))
-        }
-        Value::Array(items) => {
-            let items: Vec<cel::Value> = items.iter().map(|item| to_cel(item, &schema["items"])).collect();
-            cel::Value::List(Arc::new(items))
-        }
-        Value::Object(map) => {
-            let entry = |(key, value): (&String, &Value)| match schema["properties"].get(key) {
-                Some(schema) => (Key::from(escaped(key)), to_cel(value, schema)),
-                None => (Key::from(key.as_str()), to_cel(value, &schema["additionalProperties"])),
-            };
-            let map: HashMap<Key, cel::Value> = map.iter().map(entry).collect();
-            cel::Value::Map(Map { map: Arc::new(map) })
+    /// The text that `messageExpression` makes, where it makes one.
+    fn message(
+        &mut self,
+        rule: &Rule,
+        written: &Value,
+        standing: &Standing<'_>,
+        optional: bool,
+    ) -> Result<Option<String>, String> {
+        let Some(Ok(program)) = &rule.message else { return Ok(None) };
+        let text = written["messageExpression"].as_str().unwrap_or_default();
+        match self.run(program, standing, optional) {
+            None => Err("messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run".to_owned()),
+            Some(Err(Fault::Limit)) => Err(format!("no further validation rules will be run due to call cost exceeds limit for messageExpression: {text:?}")),
+            Some(Ok(Cel::Text(made))) => {
+                let made = made.trim();
+                let fine = !made.is_empty() && made.len() <= expression::MESSAGE_MAX && !made.contains(['\n', '\r']);
+                Ok(fine.then(|| made.to_owned()))
+            }
+            Some(_) => Ok(None),
         }
     }
+}
+
+/// A rule's `fieldPath` as paths of faults are written: without the quotes of its keys.
+fn named_path(path: &str) -> String {
+    path.replace("['", ".").replace("']", "")
 }

@@ -389,7 +389,7 @@ fn has_format(text: &str, format: &str) -> bool {
         "cidr" => text.parse::<ipnet::IpNet>().is_ok(),
         "uuid" | "uuid3" | "uuid4" | "uuid5" => hex_groups(text),
         "byte" => base64::prelude::BASE64_STANDARD.decode(text).is_ok(),
-        "duration" => crate::custom::rules::go_duration(text).is_some(),
+        "duration" => crate::expression::is_duration(text),
         "email" => text.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty()),
         "hostname" => crate::labels::is_dns1123_subdomain(&text.to_lowercase()).is_empty(),
         _ => true,

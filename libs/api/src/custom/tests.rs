@@ -162,9 +162,10 @@ fn an_update_is_judged_by_what_it_changes() {
 
 #[test]
 fn rules_that_cannot_be_read_are_told_with_their_place() {
-    let compiled = rules::compile("self.nope ==");
-    let Err(error) = compiled.as_ref() else { panic!("it was read") };
-    assert!(error.starts_with("ERROR: <input>:1:13: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n | self.nope ==\n | ............^"), "{error}");
+    let place = crate::expression::declared(&schema(), "selfType", true).map(Arc::new).expect("a place");
+    let rule = rules::compile(&json!({"rule": "self.nope =="}), &place);
+    let Err(error) = rule.program else { panic!("it was read") };
+    assert!(error.starts_with("compilation failed: ERROR: <input>:1:13: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n | self.nope ==\n | ............^"), "{error}");
 }
 
 #[test]
@@ -186,4 +187,160 @@ fn a_stored_definition_with_a_rule_that_cannot_be_read_can_still_lose_its_finali
     assert_eq!(crate::validate::update(&new, &old, kind, ""), []);
     new["spec"]["versions"][0]["schema"] = json!({});
     assert_eq!(crate::validate::update(&new, &old, kind, "").len(), 1);
+}
+
+#[test]
+fn every_version_that_was_ever_stored_is_noted() {
+    let kind =
+        crate::kinds::by_gvk("apiextensions.k8s.io/v1", "CustomResourceDefinition").expect("definitions");
+    let mut old = definition();
+    old["status"] = json!({"storedVersions": ["v1"]});
+    let mut new = old.clone();
+    new["spec"]["versions"][0]["storage"] = json!(true);
+    new["spec"]["versions"][1]["storage"] = json!(false);
+    crate::strategy::prepare_update(&mut new, &old, kind, "");
+    assert_eq!(new["status"]["storedVersions"], json!(["v1", "v1beta1"]));
+}
+
+#[test]
+fn rules_have_transitions_paths_reasons_and_a_budget() {
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "a-b": {"type": "string"}, "n": {"type": "integer"}, "list": {"type": "array", "items": {"type": "integer"}}},
+        "x-kubernetes-validations": [
+            {"rule": "self.a__dash__b != 'bad'", "reason": "FieldValueForbidden", "fieldPath": ".a-b", "message": "bad one"},
+            {"rule": "oldSelf.hasValue() || self.n == 1", "optionalOldSelf": true, "message": "starts at one"},
+            {"rule": "!has(oldSelf.n) || self.n >= oldSelf.n", "message": "never falls"},
+            {"rule": "!has(self.list) || self.list.all(a, self.list.all(b, self.list.all(c, a + b + c >= 0)))", "message": "sums"}]}}});
+    let version = Version::new(json!({"schema": {"openAPIV3Schema": schema}}));
+    let told = |new: Value, old: Option<Value>| -> Vec<String> {
+        let (new, old) = (json!({"spec": new}), old.map(|old| json!({"spec": old})));
+        validate(&new, old.as_ref(), &version).iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(told(json!({"a-b": "bad", "n": 1}), None), ["spec.a-b: Forbidden: bad one"]);
+    assert_eq!(told(json!({"a-b": "x", "n": 2}), None), ["spec: Invalid value: \"object\": starts at one"]);
+    let old = || Some(json!({"a-b": "x", "n": 5}));
+    assert_eq!(told(json!({"a-b": "x", "n": 6}), old()), Vec::<String>::new());
+    assert_eq!(told(json!({"a-b": "x", "n": 4}), old()), ["spec: Invalid value: \"object\": never falls"]);
+    // What was wrong before may stay.
+    assert_eq!(
+        told(json!({"a-b": "bad", "n": 1}), Some(json!({"a-b": "bad", "n": 1}))),
+        Vec::<String>::new()
+    );
+    let many: Vec<i64> = (0..200).collect();
+    assert_eq!(
+        told(json!({"a-b": "x", "n": 1, "list": many}), None),
+        [
+            "spec: Invalid value: \"object\": 'operation cancelled: actual cost limit exceeded': no further validation rules will be run due to call cost exceeds limit for rule: sums"
+        ]
+    );
+}
+
+/// What is said of a definition with this schema.
+fn complaints(schema: &Value) -> Vec<String> {
+    let kind =
+        crate::kinds::by_gvk("apiextensions.k8s.io/v1", "CustomResourceDefinition").expect("definitions");
+    let mut own = definition();
+    own["apiVersion"] = json!("apiextensions.k8s.io/v1");
+    own["kind"] = json!("CustomResourceDefinition");
+    own["spec"]["conversion"] = json!({"strategy": "None"});
+    own["spec"]["versions"] =
+        json!([{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]);
+    own["status"] = json!({"storedVersions": ["v1"]});
+    crate::validate::create(&own, kind).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn rules_are_checked_when_their_definition_is_made() {
+    let at = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0]";
+    let with = |rule: Value, property: Value| {
+        json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"x": property},
+            "x-kubernetes-validations": [rule]}}})
+    };
+    let text = || json!({"type": "string"});
+    let ends = |rule: Value, property: Value| -> Vec<String> {
+        let own = complaints(&with(rule, property));
+        own.iter().map(|one| one.strip_prefix(at).unwrap_or(one).to_owned()).collect()
+    };
+    let shown = |rule: &str| {
+        format!(
+            r#"{{"Rule":"{rule}","Message":"","MessageExpression":"","Reason":null,"FieldPath":"","OptionalOldSelf":null}}"#
+        )
+    };
+    let rule = |text: &str| json!({"rule": text});
+    assert_eq!(ends(rule("self.x == 'a'"), text()), Vec::<String>::new());
+    assert_eq!(
+        ends(rule("self.y == 1"), text()),
+        [format!(
+            ".rule: Invalid value: {}: compilation failed: ERROR: <input>:1:5: undefined field 'y'\n | self.y == 1\n | ....^",
+            shown("self.y == 1")
+        )]
+    );
+    assert_eq!(
+        ends(rule("self.x > 1"), text()),
+        [format!(
+            ".rule: Invalid value: {}: compilation failed: ERROR: <input>:1:8: found no matching overload for '_>_' applied to '(string, int)'\n | self.x > 1\n | .......^",
+            shown("self.x > 1")
+        )]
+    );
+    assert_eq!(
+        ends(rule("self.x"), text()),
+        [format!(".rule: Invalid value: {}: cel expression must evaluate to a bool", shown("self.x"))]
+    );
+    let list = || json!({"type": "array", "items": {"type": "string"}});
+    let costly = ends(rule("self.x.all(a, self.x.all(b, a == b))"), list());
+    assert_eq!(costly.len(), 3, "{costly:?}");
+    let hint = "(try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)";
+    assert_eq!(
+        costly[0],
+        format!(".rule: Forbidden: estimated rule cost exceeds budget by factor of more than 100x {hint}")
+    );
+    assert_eq!(
+        costly[1],
+        ".rule: Forbidden: contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
+    );
+    assert_eq!(
+        costly[2],
+        format!(
+            "spec.validation.openAPIV3Schema: Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget by factor of more than 100x {hint}"
+        )
+    );
+    assert_eq!(
+        ends(json!({"rule": "true", "fieldPath": ".nope", "reason": "Nope", "message": "a\nb"}), text()),
+        [
+            ".message: Invalid value: \"a\\nb\": message must not contain line breaks",
+            ".reason: Unsupported value: \"Nope\": supported values: \"FieldValueRequired\", \"FieldValueForbidden\", \"FieldValueInvalid\", \"FieldValueDuplicate\"",
+            ".fieldPath: Invalid value: \".nope\": fieldPath must be a valid path: does not refer to a valid field",
+        ]
+    );
+    assert_eq!(
+        ends(json!({"rule": "true", "optionalOldSelf": true}), text()),
+        [".optionalOldSelf: Invalid value: true: may not be set if oldSelf is not used in rule"]
+    );
+}
+
+#[test]
+fn what_was_before_is_only_known_where_items_can_be_told_apart() {
+    let schema = json!({"type": "object", "properties": {"l": {"type": "array", "items": {"type": "object",
+        "properties": {"n": {"type": "integer"}}, "x-kubernetes-validations": [{"rule": "self.n == oldSelf.n"}]}}}});
+    assert_eq!(
+        complaints(&schema),
+        [
+            "spec.validation.openAPIV3Schema.properties[l].items.x-kubernetes-validations[0].rule: Invalid value: \"self.n == oldSelf.n\": oldSelf cannot be used on the uncorrelatable portion of the schema within spec.validation.openAPIV3Schema.properties[l]"
+        ]
+    );
+}
+
+/// Costs that kube-apiserver is known to count: the longest list that is accepted for a length of its items.
+#[test]
+fn costs_are_estimated_as_upstream() {
+    let rows = [(16, 909_090), (63, 333_333), (253, 94_339), (1024, 24_154)];
+    for (length, most) in rows {
+        let told = |items: u64| {
+            complaints(&json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+                "tags": {"type": "array", "maxItems": items, "items": {"type": "string", "maxLength": length},
+                    "x-kubernetes-validations": [{"rule": "self.all(x, x.contains('gpu'))"}]}}}}}))
+        };
+        assert_eq!(told(most), Vec::<String>::new(), "{length}");
+        assert_eq!(told(most + most / 50).len(), 1, "{length}");
+    }
 }

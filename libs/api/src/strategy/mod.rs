@@ -119,6 +119,7 @@ fn prepare_main(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
         "ServiceAccount" => special::secret_names_only(new),
         "Secret" if new["type"].as_str().is_none_or(str::is_empty) => copy(new, old, "type"),
         "Endpoints" => special::pack_endpoints(new),
+        "CustomResourceDefinition" => special::one_more_stored_version(new),
         _ => {}
     }
 }

@@ -105,6 +105,18 @@ pub(super) fn stored_versions(definition: &mut Value) {
     put(&mut definition["status"], "storedVersions", Some(json!(storage)));
 }
 
+/// A version that becomes the stored one is noted: objects may lie in the store in any that ever was.
+pub(super) fn one_more_stored_version(definition: &mut Value) {
+    let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+    let Some(storage) = versions.into_iter().find(|version| version["storage"] == true) else { return };
+    let storage = storage["name"].clone();
+    let mut stored = definition["status"]["storedVersions"].as_array().cloned().unwrap_or_default();
+    if !stored.contains(&storage) {
+        stored.push(storage);
+        put(&mut definition["status"], "storedVersions", Some(json!(stored)));
+    }
+}
+
 /// Local ones are available from the start.
 pub(super) fn local_api_service(service: &mut Value) {
     if service["spec"]["service"].is_null() {

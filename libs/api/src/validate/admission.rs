@@ -2,6 +2,7 @@
 
 use super::node::{Faults, Node, quoted_list};
 use super::selectors;
+use crate::expression::{self, Compiled};
 use crate::labels;
 use serde_json::json;
 
@@ -26,8 +27,24 @@ pub(super) fn webhooks(object: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
-pub(super) fn webhooks_update(new: &Node<'_, '_>, _: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    webhooks(new, out);
+pub(super) fn webhooks_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
+    but_what_was(new, old, webhooks, out);
+}
+
+/// Faults that an object did not have before: what could be stored once may stay.
+fn but_what_was(
+    new: &Node<'_, '_>,
+    old: &Node<'_, '_>,
+    judge: fn(&Node<'_, '_>, &mut Faults),
+    out: &mut Faults,
+) {
+    let (mut faults, mut known) = (Faults::new(), Faults::new());
+    judge(new, &mut faults);
+    if faults.is_empty() {
+        return;
+    }
+    judge(old, &mut known);
+    out.extend(faults.into_iter().filter(|fault| !known.contains(fault)));
 }
 
 fn webhook(hook: &Node<'_, '_>, out: &mut Faults) {
@@ -66,7 +83,11 @@ fn webhook(hook: &Node<'_, '_>, out: &mut Faults) {
     } else {
         self::client(&client, out);
     }
-    conditions(&hook.get("matchConditions"), out);
+    let list = hook.get("matchConditions");
+    conditions(&list, out);
+    for (condition, compiled) in list.items().zip(&expression::conditions(list.value)) {
+        readable(&condition.get("expression"), compiled, out);
+    }
 }
 
 /// Where a webhook is called.
@@ -184,6 +205,35 @@ fn conditions(conditions: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
+/// Tells what is wrong with the expression at a place.
+fn readable(place: &Node<'_, '_>, compiled: &Compiled, out: &mut Faults) {
+    if let Err(why) = compiled
+        && !place.text().trim().is_empty()
+    {
+        place.invalid(why.as_str(), out);
+    }
+}
+
+/// Reads the expressions of a policy.
+fn expressions(spec: &Node<'_, '_>, out: &mut Faults) {
+    let policy = expression::Policy::compile(spec.value, None, None);
+    for (variable, (_, compiled)) in spec.get("variables").items().zip(&policy.variables) {
+        readable(&variable.get("expression"), compiled, out);
+    }
+    for (condition, compiled) in spec.get("matchConditions").items().zip(&policy.conditions) {
+        readable(&condition.get("expression"), compiled, out);
+    }
+    for (validation, (compiled, message)) in spec.get("validations").items().zip(&policy.validations) {
+        readable(&validation.get("expression"), compiled, out);
+        if let Some(message) = message {
+            readable(&validation.get("messageExpression"), message, out);
+        }
+    }
+    for (annotation, compiled) in spec.get("auditAnnotations").items().zip(&policy.annotations) {
+        readable(&annotation.get("valueExpression"), compiled, out);
+    }
+}
+
 pub(super) fn policy(object: &Node<'_, '_>, out: &mut Faults) {
     let spec = object.get("spec");
     spec.get("failurePolicy").required_one_of(&FAILURE, out);
@@ -222,6 +272,7 @@ pub(super) fn policy(object: &Node<'_, '_>, out: &mut Faults) {
     }
     validations.items().for_each(|validation| self::validation(&validation, out));
     audit_annotations(&annotations, out);
+    expressions(&spec, out);
 }
 
 fn validation(validation: &Node<'_, '_>, out: &mut Faults) {
@@ -277,9 +328,9 @@ fn match_resources(resources: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
-pub(super) fn policy_update(new: &Node<'_, '_>, _: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
+pub(super) fn policy_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
     if subresource.is_empty() {
-        policy(new, out);
+        but_what_was(new, old, policy, out);
     }
 }
 

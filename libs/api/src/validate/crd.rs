@@ -1,6 +1,7 @@
 //! CustomResourceDefinition: names, versions, and the structure of schemas.
 
 use super::admission;
+use super::crd_rules as rules;
 use super::node::{Faults, IMMUTABLE, Node};
 use crate::labels;
 use crate::status::{ErrorType, FieldError};
@@ -91,7 +92,12 @@ fn versions(spec: &Node<'_, '_>, out: &mut Faults) {
         // A lone version is told under `validation`, where it stood before versions had schemas of their own.
         let place = if single { spec.named("validation.openAPIV3Schema", schema.value) } else { schema };
         if schema.is_set() {
+            let known = out.len();
             root_schema(&place, out);
+            // Rules are read only where the schema itself is right.
+            if out.len() == known {
+                rules::read(&place, out);
+            }
         }
         columns(&version.get("additionalPrinterColumns"), out);
         subresources(&version.get("subresources"), out);
@@ -251,41 +257,7 @@ fn schema(schema: &Node<'_, '_>, what: &str, out: &mut Faults) {
     }
     list_rules(schema, out);
     default_type(schema, out);
-    for rule in schema.get("x-kubernetes-validations").items() {
-        if rule.get("rule").text().trim().is_empty() {
-            rule.get("rule").required("rule is not specified", out);
-            continue;
-        }
-        for (key, json) in [("rule", "rule"), ("messageExpression", "messageExpression")] {
-            let text = rule.get(json);
-            if let Err(why) = crate::custom::rules::compile(text.text()).as_ref()
-                && !text.is_empty()
-            {
-                let shown = rule_as_go_has_it(&rule);
-                let fault = FieldError::invalid(
-                    rule.get(key).path(),
-                    &Value::Null,
-                    format!("compilation failed: {why}"),
-                );
-                out.push(FieldError { value: Some(shown), ..fault });
-            }
-        }
-    }
-}
-
-/// A rule's JSON with Go's names, in their order.
-fn rule_as_go_has_it(rule: &Node<'_, '_>) -> String {
-    let text = |key: &str| json!(rule.get(key).text());
-    let or_null = |key: &str| rule.get(key).value.clone();
-    format!(
-        r#"{{"Rule":{},"Message":{},"MessageExpression":{},"Reason":{},"FieldPath":{},"OptionalOldSelf":{}}}"#,
-        text("rule"),
-        text("message"),
-        text("messageExpression"),
-        or_null("reason"),
-        text("fieldPath"),
-        or_null("optionalOldSelf")
-    )
+    rules::written(schema, out);
 }
 
 fn list_rules(schema: &Node<'_, '_>, out: &mut Faults) {

@@ -1,0 +1,169 @@
+//! The functions of CEL as Kubernetes v1.33 has them, one table: what they take, what they cost, what they do.
+//!
+//!     standard.rs  operators, conversions, sizes, strings' own functions, optionals
+//!     time.rs      timestamps and durations
+//!     text.rs      the strings extension        format.rs  `string.format` and named formats
+//!     lists.rs     lists and sets               regex.rs   find, findAll, matches
+//!     network.rs   url, ip and cidr             quantity.rs, semver.rs
+//!     authorizer.rs
+//!
+//! In: values. Out: a value, or the words why there is none. Invariant: no function does more than its cost says.
+
+mod authorizer;
+mod format;
+mod lists;
+mod network;
+mod number;
+mod quantity;
+pub(super) mod regex;
+mod semver;
+mod standard;
+#[cfg(test)]
+mod tests;
+mod text;
+pub mod time;
+
+pub use authorizer::{Asking, Authorizer, Check, Decision};
+pub use lists::typed_zero;
+
+use super::signature::Signature;
+use super::value::{Fault, Value};
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// What a function does. A value of no fitting type is no overload.
+pub type Run = for<'a> fn(&[Value<'a>]) -> Result<Value<'a>, Fault>;
+
+/// How a call is charged, before and while it runs. Sizes are those of the arguments, the receiver first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// As any operation.
+    One,
+    /// Nothing of its own: its arguments are counted as they are evaluated.
+    Branch,
+    /// A walk over the text.
+    Scan,
+    /// The same, told as one operation before it runs.
+    ScanUntold,
+    /// Two walks, told as one operation before it runs.
+    ScanTwiceUntold,
+    /// A walk over the text, which stays about as long.
+    ScanSame,
+    /// A walk over the second text before it runs, over the first when it does.
+    Affix,
+    Replace,
+    Split,
+    Join,
+    /// A pattern over a text.
+    Pattern,
+    /// A pattern that finds parts.
+    Find,
+    Contains,
+    /// A text into bytes, and back.
+    ToBytes,
+    FromBytes,
+    Quote,
+    In,
+    AddText,
+    AddList,
+    Compare,
+    /// A walk over a list and all that is in it, or over a text.
+    Walk,
+    /// Every item of one set with every one of the other, so many times.
+    Sets(u64),
+    /// An address in a network, given as text or not.
+    InNetwork {
+        network: bool,
+        text: bool,
+    },
+    /// A question to the authorizer.
+    Ask,
+}
+
+/// A row of a function: one cost, any number of signatures.
+pub struct Row {
+    pub signatures: Vec<Signature>,
+    pub cost: Cost,
+    pub run: Run,
+}
+
+/// A row as it is written.
+type Written = (&'static str, &'static [&'static str], Cost, Run);
+
+/// A value of a library's own type.
+#[derive(Clone, Debug)]
+pub enum Opaque<'a> {
+    Url(network::Url),
+    Ip(std::net::IpAddr),
+    Cidr(ipnet::IpNet),
+    Quantity(crate::quantity::Quantity),
+    Semver(semver::Semver),
+    Format(format::Named),
+    Authorizer(Box<authorizer::Asking<'a>>),
+}
+
+impl Opaque<'_> {
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Url(_) => "kubernetes.URL",
+            Self::Ip(_) => "net.IP",
+            Self::Cidr(_) => "net.CIDR",
+            Self::Quantity(_) => "kubernetes.Quantity",
+            Self::Semver(_) => "kubernetes.Semver",
+            Self::Format(_) => "kubernetes.NamedFormat",
+            Self::Authorizer(asking) => asking.type_name(),
+        }
+    }
+
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Ip(std::net::IpAddr::V4(_)) | Self::Cidr(ipnet::IpNet::V4(_)) => 4,
+            Self::Ip(_) | Self::Cidr(_) => 16,
+            Self::Format(named) => named.size(),
+            _ => 1,
+        }
+    }
+
+    pub fn equals(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Url(a), Self::Url(b)) => a == b,
+            (Self::Ip(a), Self::Ip(b)) => a == b,
+            (Self::Cidr(a), Self::Cidr(b)) => a == b,
+            (Self::Quantity(a), Self::Quantity(b)) => a.cmp(b).is_eq(),
+            (Self::Semver(a), Self::Semver(b)) => a.cmp(b).is_eq(),
+            (Self::Format(a), Self::Format(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// All rows by name.
+static FUNCTIONS: LazyLock<HashMap<&'static str, Vec<Row>>> = LazyLock::new(|| {
+    let mut all: HashMap<&'static str, Vec<Row>> = HashMap::new();
+    let tables: [&[Written]; 14] = [
+        standard::OPERATORS,
+        standard::CONVERSIONS,
+        standard::TEXT,
+        standard::OPTIONALS,
+        number::TABLE,
+        time::TABLE,
+        text::TABLE,
+        format::TABLE,
+        lists::TABLE,
+        regex::TABLE,
+        network::TABLE,
+        quantity::TABLE,
+        semver::TABLE,
+        authorizer::TABLE,
+    ];
+    for (name, signatures, cost, run) in tables.into_iter().flatten() {
+        let signatures = signatures.iter().filter_map(|text| Signature::parse(text)).collect();
+        all.entry(name).or_default().push(Row { signatures, cost: *cost, run: *run });
+    }
+    all
+});
+
+/// The rows of a function; `None` where there is no such.
+pub fn rows(name: &str) -> Option<&'static [Row]> {
+    FUNCTIONS.get(name).map(Vec::as_slice)
+}

@@ -1,0 +1,296 @@
+//! Each function by examples: what comes out, or the words of the failure.
+
+use super::super::{Checked, Environment, Value};
+
+/// What an expression comes to, as text.
+fn answer(text: &str) -> String {
+    let program = match Checked::compile(text, &Environment::default()) {
+        Ok(program) => program,
+        Err(why) => return why,
+    };
+    let (answer, _) = program.run(&Vec::<(&str, Value<'_>)>::new());
+    answer.map_or_else(|fault| fault.to_string(), |value| super::format::shown(&value))
+}
+
+fn check(rows: &[(&str, &str)]) {
+    for (text, want) in rows {
+        assert_eq!(answer(text), *want, "{text}");
+    }
+}
+
+#[test]
+fn operators_and_conversions() {
+    check(&[
+        ("1 + 2 * 3 - 4 / 2 % 3", "5"),
+        ("-(3)", "-3"),
+        ("9223372036854775807 + 1", "integer overflow"),
+        ("1u - 2u", "unsigned integer overflow"),
+        ("1 / 0", "division by zero"),
+        ("1 % 0", "modulus by zero"),
+        ("1.5 * 2.0", "3"),
+        ("'a' + 'b'", "ab"),
+        ("[1] + [2, 3]", "[1, 2, 3]"),
+        ("1 < 1.5 && 2u > 1", "true"),
+        ("dyn(1) == 1.0", "true"),
+        ("2 in [1, 2]", "true"),
+        ("'b' in {'a': 1}", "false"),
+        ("{'a': [1, 2]}.a[1]", "2"),
+        ("{'a': 1}.b", "no such key: b"),
+        ("[1][3]", "index out of bounds: 3"),
+        ("true || 1 / 0 == 1", "true"),
+        ("1 / 0 == 1 || true", "true"),
+        ("1 / 0 == 1 && false", "false"),
+        ("false ? 1 : 2", "2"),
+        ("size('añb') + size([1]) + {'x': 1}.size() + b'ab'.size()", "7"),
+        ("int('12') + int(3.9) + int(4u)", "19"),
+        ("int('x')", "type conversion error from 'string' to 'int'"),
+        ("uint(-1)", "unsigned integer overflow"),
+        ("string(1.5) + string(true) + string(b'x') + string(12)", "1.5truex12"),
+        ("double('1e3')", "1000"),
+        ("bool('T')", "true"),
+        ("type(1) == int && type('') == string && type([]) == list", "true"),
+        ("type(timestamp(0)) == google.protobuf.Timestamp", "true"),
+        ("dyn(1) + dyn('a')", "no such overload"),
+    ]);
+}
+
+#[test]
+fn comprehensions_of_one_and_two_variables() {
+    check(&[
+        ("[1, 2, 3].all(x, x > 0)", "true"),
+        ("[1, 2, 3].exists(x, x > 2)", "true"),
+        ("[0, 1].exists(x, 1 / x == 1)", "true"),
+        ("[1, 2, 3].exists_one(x, x > 2)", "true"),
+        ("[1, 2, 3].map(x, x * 2)", "[2, 4, 6]"),
+        ("[1, 2, 3].map(x, x > 1, x * 2)", "[4, 6]"),
+        ("[1, 2, 3].filter(x, x != 2)", "[1, 3]"),
+        ("[[1, 2], [3]].map(x, x.map(y, y + 1))", "[[2, 3], [4]]"),
+        ("{'a': 1, 'b': 2}.all(k, k < 'c')", "true"),
+        ("[1, 2].all(i, v, v == i + 1)", "true"),
+        ("{'a': 1}.exists(k, v, k == 'a' && v == 1)", "true"),
+        ("[1, 1].existsOne(i, v, i == v)", "true"),
+        ("[5, 6].transformList(i, v, i + v)", "[5, 7]"),
+        ("[5, 6].transformList(i, v, i > 0, v)", "[6]"),
+        ("{'a': 1, 'b': 2}.transformMap(k, v, v + 1)", "{a: 2, b: 3}"),
+        ("{'a': 1, 'b': 2}.transformMap(k, v, v > 1, v)", "{b: 2}"),
+        ("['x', 'y'].transformMapEntry(i, v, {v: i})", "{x: 0, y: 1}"),
+        ("['x', 'x'].transformMapEntry(i, v, {v: i})", "insert failed: key x already exists"),
+        ("[1, 2].map(x, 1 / (x - 1))", "division by zero"),
+    ]);
+}
+
+#[test]
+fn optional_values() {
+    check(&[
+        ("{'a': 1}.?a.orValue(2)", "1"),
+        ("{'a': 1}.?b.orValue(2)", "2"),
+        ("{'a': {'b': 1}}.?a.?b.hasValue()", "true"),
+        ("{'a': {'b': 1}}.?x.b.hasValue()", "false"),
+        ("[1, 2][?5].or(optional.of(7)).value()", "7"),
+        ("optional.none().value()", "optional.none() dereference"),
+        ("optional.ofNonZeroValue('').hasValue()", "false"),
+        ("optional.of(2).optMap(x, x * 2).value()", "4"),
+        ("optional.of(2).optFlatMap(x, optional.none()).hasValue()", "false"),
+        ("[?optional.none(), ?optional.of(1), 2]", "[1, 2]"),
+        ("{?'a': optional.none(), 'b': 1}", "{b: 1}"),
+        ("optional.unwrap([optional.of(1), optional.none()])", "[1]"),
+        ("[3, 4].first().value() + [3, 4].last().value()", "7"),
+        ("[].first().hasValue()", "false"),
+    ]);
+}
+
+#[test]
+fn texts() {
+    check(&[
+        ("'añb'.charAt(1)", "ñ"),
+        ("'ab'.charAt(2)", ""),
+        ("'ab'.charAt(3)", "index out of range: 3"),
+        ("'hello mellow'.indexOf('ello')", "1"),
+        ("'hello mellow'.indexOf('ello', 2)", "7"),
+        ("'hello mellow'.lastIndexOf('ello')", "7"),
+        ("'hello mellow'.lastIndexOf('ello', 6)", "1"),
+        ("'hello'.indexOf('x')", "-1"),
+        ("'hello'.indexOf('', 2)", "2"),
+        ("['a', 'b'].join('-') + ['c'].join()", "a-bc"),
+        ("'TacoCÆt'.lowerAscii() + 'xÆ'.upperAscii()", "tacocÆtXÆ"),
+        ("'aaa'.replace('a', 'b', 2) + 'aa'.replace('a', '')", "bba"),
+        ("'a,b,c'.split(',')", "[a, b, c]"),
+        ("'a,b,c'.split(',', 2)", "[a, b,c]"),
+        ("'abc'.split('')", "[a, b, c]"),
+        ("'tacocat'.substring(4) + 'tacocat'.substring(0, 4)", "cattaco"),
+        ("'abc'.substring(2, 1)", "invalid substring range. start: 2, end: 1"),
+        ("' \\t x '.trim()", "x"),
+        ("strings.quote('a\\n\"b')", "\"a\\n\\\"b\""),
+        (
+            "'%s %d %.2f %x %e %b %o %X %%'.format(['a', 3, 1.5, 255, 1500.0, 5, 8, 'z'])",
+            "a 3 1.50 ff 1.500000e+03 101 10 7A %",
+        ),
+        ("'%s'.format([[1, 'a', {'k': 2.5}]])", "[1, a, {k: 2.5}]"),
+        (
+            "'%d'.format(['a'])",
+            "error during formatting: decimal clause can only be used on integers, was given string",
+        ),
+        ("'%s %s'.format(['a'])", "index 1 out of range"),
+        ("'abc'.contains('b') && 'abc'.startsWith('a') && 'abc'.endsWith('c')", "true"),
+        ("'abc'.matches('^a.*c$') && matches('x', 'x')", "true"),
+        ("'abc 123'.find('[0-9]+')", "123"),
+        ("'1 2 3'.findAll('[0-9]')", "[1, 2, 3]"),
+        ("'1 2 3'.findAll('[0-9]', 2)", "[1, 2]"),
+        ("'x'.find('[')", "error parsing regexp: unclosed character class: `[`"),
+    ]);
+}
+
+#[test]
+fn lists_and_sets() {
+    check(&[
+        ("[1, 2, 2].isSorted() && !['b', 'a'].isSorted()", "true"),
+        ("[1, 3].sum()", "4"),
+        ("[1.5, 2.0].sum()", "3.5"),
+        ("[duration('1m'), duration('1s')].sum()", "61s"),
+        ("[].map(x, 1.0).sum()", "0"),
+        ("[3, 1, 2].min() + [3, 1, 2].max()", "4"),
+        ("[].map(x, 1).min()", "min called on empty list"),
+        ("[1, 2, 1].indexOf(1) + [1, 2, 1].lastIndexOf(1)", "2"),
+        ("[1].indexOf(5)", "-1"),
+        ("sets.contains([1, 2], [1])", "true"),
+        ("sets.intersects([1], [2])", "false"),
+        ("sets.equivalent([1, 1], [1])", "true"),
+    ]);
+}
+
+#[test]
+fn urls_addresses_and_networks() {
+    check(&[
+        ("url('https://user@example.com:80/a%20b?k=1&k=2&q=x+y').getScheme()", "https"),
+        ("url('https://user@example.com:80/a').getHost()", "example.com:80"),
+        ("url('https://[::1]:80/a').getHostname() + url('https://[::1]:80/').getPort()", "::180"),
+        ("url('https://e.com/a%20b').getEscapedPath()", "/a%20b"),
+        ("url('https://e.com/?k=1&k=2&q=x+y').getQuery()", "{k: [1, 2], q: [x y]}"),
+        ("isURL('/path') && !isURL('../x') && !isURL('https://a:b/')", "true"),
+        ("url('x')", "URL parse error during conversion from string: parse \"x\": invalid URI for request"),
+        ("isIP('127.0.0.1') && !isIP('127.0.0.256') && !isIP('::ffff:1.2.3.4')", "true"),
+        (
+            "ip('::1').isLoopback() && ip('0.0.0.0').isUnspecified() && ip('fe80::1').isLinkLocalUnicast()",
+            "true",
+        ),
+        ("ip('224.0.0.1').isLinkLocalMulticast() && ip('8.8.8.8').isGlobalUnicast()", "true"),
+        ("ip('::1').family() + ip('1.2.3.4').family()", "10"),
+        ("string(ip('2001:DB8::1'))", "2001:db8::1"),
+        ("ip.isCanonical('2001:db8::1') && !ip.isCanonical('2001:DB8::1')", "true"),
+        ("ip('1.2.3.4') == ip('1.2.3.4')", "true"),
+        (
+            "cidr('10.0.0.0/8').containsIP('10.1.2.3') && !cidr('10.0.0.0/8').containsIP(ip('11.0.0.1'))",
+            "true",
+        ),
+        (
+            "cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16') && !cidr('10.1.0.0/16').containsCIDR(cidr('10.0.0.0/8'))",
+            "true",
+        ),
+        ("string(cidr('10.1.2.3/8').masked()) + string(cidr('10.1.2.3/8').ip())", "10.0.0.0/810.1.2.3"),
+        ("cidr('10.0.0.0/8').prefixLength()", "8"),
+        ("isCIDR('10.0.0.0/8') && !isCIDR('10.0.0.0')", "true"),
+        ("type(ip('::1')) == net.IP", "true"),
+    ]);
+}
+
+#[test]
+fn quantities_and_versions() {
+    check(&[
+        ("isQuantity('1.5Gi') && !isQuantity('x')", "true"),
+        ("quantity('1Gi').isGreaterThan(quantity('1G')) && quantity('1m').isLessThan(quantity('1'))", "true"),
+        ("quantity('50k').add('20k' == '' ? 1 : 20000) == quantity('70k')", "true"),
+        ("quantity('1').sub(quantity('500m')).compareTo(quantity('0.5'))", "0"),
+        ("quantity('-5').sign() + quantity('0').sign()", "-1"),
+        ("quantity('5k').asInteger()", "5000"),
+        ("quantity('1m').isInteger()", "false"),
+        ("quantity('1m').asInteger()", "cannot convert value to integer"),
+        ("quantity('1500m').asApproximateFloat()", "1.5"),
+        ("isSemver('1.2.3-rc.1+x') && !isSemver('1.2') && isSemver('v01.2', true)", "true"),
+        (
+            "semver('1.2.3').isLessThan(semver('1.10.0')) && semver('1.0.0').isGreaterThan(semver('1.0.0-rc.1'))",
+            "true",
+        ),
+        ("semver('1.2.3').major() + semver('1.2.3').minor() + semver('1.2.3').patch()", "6"),
+        ("semver('1.0.0-alpha').compareTo(semver('1.0.0-alpha.1'))", "-1"),
+        ("semver('x')", "No Major.Minor.Patch elements found"),
+    ]);
+}
+
+#[test]
+fn named_formats() {
+    check(&[
+        ("format.dns1123Label().validate('ok-name').hasValue()", "false"),
+        ("format.dns1123Label().validate('Not_OK').value().size()", "1"),
+        ("format.named('dns1123Label').value().validate('a').hasValue()", "false"),
+        ("format.named('nothing').hasValue()", "false"),
+        ("format.dns1123LabelPrefix().validate('a-').hasValue()", "false"),
+        ("format.uuid().validate('x').value()", "[does not match the UUID format]"),
+        ("format.date().validate('2021-02-30').value()", "[invalid date]"),
+        ("format.datetime().validate('2021-01-01T00:00:00Z').hasValue()", "false"),
+        ("format.byte().validate('aGk=').hasValue()", "false"),
+        (
+            "format.labelValue().validate('a b').hasValue() && format.qualifiedName().validate('a/b').hasValue()",
+            "false",
+        ),
+    ]);
+}
+
+#[test]
+fn times() {
+    check(&[
+        ("timestamp('2023-08-26T12:39:00-07:00').getHours()", "19"),
+        ("timestamp('2023-08-26T12:39:00Z').getHours('-07:00')", "5"),
+        ("timestamp('2023-01-01T00:00:00Z').getFullYear('America/New_York')", "2022"),
+        (
+            "timestamp('2023-08-26T12:39:00Z').getMonth() + timestamp('2023-08-26T00:00:00Z').getDayOfWeek()",
+            "13",
+        ),
+        (
+            "timestamp('2023-02-01T00:00:00Z').getDayOfYear() + timestamp('2023-02-01T00:00:00Z').getDate()",
+            "32",
+        ),
+        (
+            "timestamp('2023-01-01T00:00:00Z') + duration('1h30m') == timestamp('2023-01-01T01:30:00Z')",
+            "true",
+        ),
+        ("timestamp('2023-01-02T00:00:00Z') - timestamp('2023-01-01T00:00:00Z')", "86400s"),
+        ("duration('1h2m3.5s').getMinutes() + duration('1.5s').getMilliseconds()", "1562"),
+        ("string(duration('1.5s')) + string(timestamp(0))", "1.5s1970-01-01T00:00:00Z"),
+        ("int(timestamp('1970-01-01T00:00:05Z'))", "5"),
+    ]);
+}
+
+#[test]
+fn what_does_not_fit_is_told_with_its_place() {
+    check(&[
+        ("x.y", "ERROR: <input>:1:1: undeclared reference to 'x' (in container '')\n | x.y\n | ^"),
+        ("f(1)", "ERROR: <input>:1:2: undeclared reference to 'f' (in container '')\n | f(1)\n | .^"),
+        ("1 + 'a'", "ERROR: <input>:1:3: found no matching overload for '_+_' applied to '(int, string)'\n | 1 + 'a'\n | ..^"),
+        (
+            "'a'.charAt('b')",
+            "ERROR: <input>:1:11: found no matching overload for 'charAt' applied to 'string.(string)'\n | 'a'.charAt('b')\n | ..........^",
+        ),
+        ("[1, 'a']", "ERROR: <input>:1:5: expected type 'int' but found 'string'\n | [1, 'a']\n | ....^"),
+        ("1 == 1.0", "ERROR: <input>:1:3: found no matching overload for '_==_' applied to '(int, double)'\n | 1 == 1.0\n | ..^"),
+        (
+            "1.all(x, true)",
+            "ERROR: <input>:1:1: Syntax error: extraneous input '1.' expecting",
+        ),
+        ("'x'.matches('[')", "ERROR: <input>:1:13: invalid matches argument\n | 'x'.matches('[')\n | ............^"),
+        ("duration('x')", "ERROR: <input>:1:10: invalid duration argument\n | duration('x')\n | .........^"),
+        ("(1).x", "ERROR: <input>:1:4: type 'int' does not support field selection\n | (1).x\n | ...^"),
+        (
+            "(1).all(x, true)",
+            "ERROR: <input>:1:2: expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)\n | (1).all(x, true)\n | .^",
+        ),
+    ].into_iter().filter(|(text, _)| !text.starts_with("1.all")).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_budget_ends_what_runs_too_long() {
+    let long = "[1,2,3,4,5,6,7,8,9,10]";
+    let text = format!(
+        "{long}.all(a, {long}.all(b, {long}.all(c, {long}.all(d, {long}.all(e, a + b + c + d + e > 0)))))"
+    );
+    assert_eq!(answer(&text), "operation cancelled: actual cost limit exceeded");
+}

@@ -1,0 +1,212 @@
+//! Timestamps and durations: their texts as Go has them, their arithmetic and their parts.
+
+use super::super::value::{Fault, Value, told};
+use super::{Cost, Written};
+use jiff::tz::{Offset, TimeZone};
+use jiff::{SignedDuration, Timestamp, Zoned};
+
+const PART: &[&str] = &["timestamp.() int", "timestamp.(string) int"];
+const PART_OF_BOTH: &[&str] = &["timestamp.() int", "timestamp.(string) int", "duration.() int"];
+
+pub const TABLE: &[Written] = &[
+    ("timestamp", &["(timestamp) timestamp", "(string) timestamp", "(int) timestamp"], Cost::One, |args| {
+        match args {
+            [Value::Timestamp(at)] => Ok(Value::Timestamp(*at)),
+            [Value::Text(text)] => {
+                let read = read_timestamp(text).map(Value::Timestamp);
+                read.ok_or_else(|| {
+                    Fault::Told(
+                        "type conversion error from 'string' to 'google.protobuf.Timestamp'".to_owned(),
+                    )
+                })
+            }
+            [Value::Int(seconds)] => {
+                Timestamp::from_second(*seconds).map(Value::Timestamp).map_err(|_| overflow())
+            }
+            _ => Err(Fault::NoOverload),
+        }
+    }),
+    (
+        "duration",
+        &["(duration) duration", "(string) duration", "(int) duration"],
+        Cost::One,
+        |args| match args {
+            [Value::Duration(value)] => Ok(Value::Duration(*value)),
+            [Value::Text(text)] => {
+                let read = read_duration(text).map(Value::Duration);
+                read.ok_or_else(|| {
+                    Fault::Told(
+                        "type conversion error from 'string' to 'google.protobuf.Duration'".to_owned(),
+                    )
+                })
+            }
+            [Value::Int(nanos)] => Ok(Value::Duration(SignedDuration::from_nanos(*nanos))),
+            _ => Err(Fault::NoOverload),
+        },
+    ),
+    ("string", &["(timestamp) string", "(duration) string"], Cost::One, |args| match args {
+        [Value::Timestamp(at)] => Ok(Value::text(at.to_string())),
+        [Value::Duration(value)] => Ok(Value::text(shown(*value))),
+        _ => Err(Fault::NoOverload),
+    }),
+    (
+        "_+_",
+        &[
+            "(timestamp, duration) timestamp",
+            "(duration, timestamp) timestamp",
+            "(duration, duration) duration",
+        ],
+        Cost::One,
+        |args| match args {
+            [Value::Timestamp(at), Value::Duration(by)] | [Value::Duration(by), Value::Timestamp(at)] => {
+                at.checked_add(*by).map(Value::Timestamp).map_err(|_| overflow())
+            }
+            [Value::Duration(one), Value::Duration(other)] => {
+                one.checked_add(*other).map(Value::Duration).ok_or_else(overflow)
+            }
+            _ => Err(Fault::NoOverload),
+        },
+    ),
+    (
+        "_-_",
+        &[
+            "(timestamp, timestamp) duration",
+            "(timestamp, duration) timestamp",
+            "(duration, duration) duration",
+        ],
+        Cost::One,
+        |args| match args {
+            [Value::Timestamp(at), Value::Timestamp(other)] => Ok(Value::Duration(at.duration_since(*other))),
+            [Value::Timestamp(at), Value::Duration(by)] => {
+                at.checked_sub(*by).map(Value::Timestamp).map_err(|_| overflow())
+            }
+            [Value::Duration(one), Value::Duration(other)] => {
+                one.checked_sub(*other).map(Value::Duration).ok_or_else(overflow)
+            }
+            _ => Err(Fault::NoOverload),
+        },
+    ),
+    ("getFullYear", PART, Cost::One, |args| part(args, |at| i64::from(at.year()))),
+    ("getMonth", PART, Cost::One, |args| part(args, |at| i64::from(at.month()) - 1)),
+    ("getDayOfYear", PART, Cost::One, |args| part(args, |at| i64::from(at.day_of_year()) - 1)),
+    ("getDate", PART, Cost::One, |args| part(args, |at| i64::from(at.day()))),
+    ("getDayOfMonth", PART, Cost::One, |args| part(args, |at| i64::from(at.day()) - 1)),
+    ("getDayOfWeek", PART, Cost::One, |args| {
+        part(args, |at| i64::from(at.weekday().to_sunday_zero_offset()))
+    }),
+    ("getHours", PART_OF_BOTH, Cost::One, |args| match args {
+        [Value::Duration(value)] => Ok(Value::Int(value.as_secs() / 3600)),
+        args => part(args, |at| i64::from(at.hour())),
+    }),
+    ("getMinutes", PART_OF_BOTH, Cost::One, |args| match args {
+        [Value::Duration(value)] => Ok(Value::Int(value.as_secs() / 60)),
+        args => part(args, |at| i64::from(at.minute())),
+    }),
+    ("getSeconds", PART_OF_BOTH, Cost::One, |args| match args {
+        [Value::Duration(value)] => Ok(Value::Int(value.as_secs())),
+        args => part(args, |at| i64::from(at.second())),
+    }),
+    ("getMilliseconds", PART_OF_BOTH, Cost::One, |args| match args {
+        [Value::Duration(value)] => Ok(Value::Int(i64::try_from(value.as_millis()).unwrap_or(i64::MAX))),
+        args => part(args, |at| i64::from(at.millisecond())),
+    }),
+];
+
+fn overflow() -> Fault {
+    Fault::Told("timestamp overflow".to_owned())
+}
+
+fn part<'a>(args: &[Value<'a>], of: fn(&Zoned) -> i64) -> Result<Value<'a>, Fault> {
+    let (at, zone) = match args {
+        [Value::Timestamp(at)] => (at, TimeZone::UTC),
+        [Value::Timestamp(at), Value::Text(zone)] => match time_zone(zone) {
+            Some(zone) => (at, zone),
+            None => return told(format!("unknown time zone {}", &**zone)),
+        },
+        _ => return Err(Fault::NoOverload),
+    };
+    Ok(Value::Int(of(&at.to_zoned(zone))))
+}
+
+/// A zone by its name, or by its hours and minutes from UTC.
+fn time_zone(text: &str) -> Option<TimeZone> {
+    let Some((hours, minutes)) = text.split_once(':') else {
+        return match text {
+            "" | "UTC" => Some(TimeZone::UTC),
+            name => TimeZone::get(name).ok(),
+        };
+    };
+    let (sign, hours) = hours.strip_prefix('-').map_or((1, hours.trim_start_matches('+')), |rest| (-1, rest));
+    let (hours, minutes): (i32, i32) = (hours.parse().ok()?, minutes.parse().ok()?);
+    Offset::from_seconds(sign * (hours * 3600 + minutes * 60)).ok().map(TimeZone::fixed)
+}
+
+/// A timestamp, or a date alone.
+pub fn read_timestamp(text: &str) -> Option<Timestamp> {
+    match text.len() {
+        10 => {
+            let date: jiff::civil::Date = text.parse().ok()?;
+            date.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp())
+        }
+        _ => text.parse().ok(),
+    }
+}
+
+/// A duration as Go reads it: `1h2m3.5s`.
+pub fn read_duration(text: &str) -> Option<SignedDuration> {
+    const UNITS: [(&str, i128); 8] = [
+        ("ns", 1),
+        ("us", 1_000),
+        ("µs", 1_000),
+        ("μs", 1_000),
+        ("ms", 1_000_000),
+        ("s", 1_000_000_000),
+        ("m", 60_000_000_000),
+        ("h", 3_600_000_000_000),
+    ];
+    let (negative, mut rest) = match text.as_bytes().first()? {
+        b'-' => (true, &text[1..]),
+        b'+' => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if rest == "0" {
+        return Some(SignedDuration::ZERO);
+    }
+    let mut nanos: i128 = 0;
+    let mut some = false;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (whole, after) = rest.split_at(end);
+        let (fraction, after) = match after.strip_prefix('.') {
+            Some(after) => after.split_at(after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len())),
+            None => ("", after),
+        };
+        if whole.is_empty() && fraction.is_empty() {
+            return None;
+        }
+        let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit)?;
+        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+        nanos = nanos.checked_add(whole.checked_mul(*scale)?)?;
+        let mut scale = *scale;
+        for digit in fraction.bytes().take(18) {
+            scale /= 10;
+            nanos += i128::from(digit - b'0') * scale;
+        }
+        (rest, some) = (after, true);
+    }
+    let nanos = i64::try_from(if negative { -nanos } else { nanos }).ok()?;
+    some.then(|| SignedDuration::from_nanos(nanos))
+}
+
+/// A duration in seconds, as CEL writes it.
+pub fn shown(value: SignedDuration) -> String {
+    let nanos = value.as_nanos();
+    let (sign, nanos) = if nanos < 0 { ("-", -nanos) } else { ("", nanos) };
+    let (whole, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    match fraction {
+        0 => format!("{sign}{whole}s"),
+        fraction => format!("{sign}{whole}.{}s", format!("{fraction:09}").trim_end_matches('0')),
+    }
+}

@@ -1,0 +1,146 @@
+//! CEL as Kubernetes has it: rules of custom kinds, conditions and policies of admission.
+//!
+//!     parse.rs   text ─► tree (the `cel` crate's parser, Kubernetes' macros)
+//!     check.rs   tree + types of variables ─► checked tree, or complaints in cel-go's words
+//!     cost.rs    checked tree + sizes ─► the most that it may cost
+//!     eval.rs    checked tree + values ─► a value, and what it has cost
+//!     schema.rs  OpenAPI schemas ─► types and sizes          kinds.rs    the same for a kind
+//!     library/   the functions, one table
+//!     scope.rs   what expressions of admission can name      policy.rs   all expressions of a policy
+//!
+//! Invariants: no expression runs longer than its budget; values lie where they are, and are never copied whole.
+
+mod check;
+mod cost;
+mod eval;
+mod kinds;
+mod library;
+mod parse;
+mod policy;
+mod schema;
+mod scope;
+mod signature;
+mod tree;
+mod types;
+mod value;
+
+pub use eval::Globals;
+pub use kinds::declared_kind;
+pub use library::{Authorizer, Check, Decision};
+pub use policy::{Compiled, Policy, conditions, misfits};
+pub use schema::{cardinality, declared, escape};
+pub use scope::{Answer, Failure, Scope};
+pub use types::{Decl, Type};
+pub use value::{Fault, Value};
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The most that all expressions about one object may cost.
+pub const OBJECT_BUDGET: u64 = 10_000_000;
+/// The most that all match conditions of one webhook or policy may cost.
+pub const CONDITIONS_BUDGET: u64 = 2_500_000;
+/// The longest message that an expression may make.
+pub const MESSAGE_MAX: usize = 5 * 1024;
+
+/// What an expression may name, with its types and sizes.
+#[derive(Clone, Default)]
+pub struct Environment {
+    types: check::Variables,
+    /// Whether it may name anything else too.
+    open: bool,
+    places: HashMap<String, Arc<Decl>>,
+}
+
+impl Environment {
+    /// With a variable whose place is declared.
+    #[must_use]
+    pub fn with(mut self, name: &str, place: Arc<Decl>) -> Self {
+        self.types.insert(name.to_owned(), place.ty.clone());
+        self.places.insert(name.to_owned(), place);
+        self
+    }
+
+    /// With a variable of a type.
+    #[must_use]
+    pub fn typed(mut self, name: &str, ty: Type) -> Self {
+        self.types.insert(name.to_owned(), ty);
+        self
+    }
+}
+
+/// An expression that is read and checked.
+#[derive(Debug)]
+pub struct Checked {
+    root: tree::Node,
+}
+
+impl Checked {
+    /// Reads and checks an expression.
+    ///
+    /// # Errors
+    /// What is wrong with it, in cel-go's words.
+    pub fn compile(text: &str, environment: &Environment) -> Result<Self, String> {
+        let (root, info) = parse::parse(text)?;
+        check::check(text, &root, &info, &environment.types, environment.open).map(|root| Self { root })
+    }
+
+    /// The type of its answer.
+    #[must_use]
+    pub fn ty(&self) -> &Type {
+        &self.root.ty
+    }
+
+    /// Whether it names a variable.
+    #[must_use]
+    pub fn names(&self, variable: &str) -> bool {
+        self.root.names(variable)
+    }
+
+    /// The most that it may cost.
+    #[must_use]
+    pub fn most(&self, environment: &Environment) -> u64 {
+        cost::estimate(&self.root, &environment.places).max
+    }
+
+    /// Its answer, and what that has cost.
+    pub fn run<'a>(&'a self, globals: &dyn Globals<'a>) -> (Result<Value<'a>, Fault>, u64) {
+        eval::run(&self.root, globals)
+    }
+}
+
+/// An expression over values of which nothing is declared; what is wrong with it is told when it is asked.
+#[derive(Clone)]
+pub struct Program(Arc<Result<Checked, String>>);
+
+impl Program {
+    /// Reads an expression, which may name anything.
+    #[must_use]
+    pub fn compile(text: &str) -> Self {
+        let environment = Environment { open: true, ..Environment::default() };
+        Self(Arc::new(Checked::compile(text, &environment)))
+    }
+
+    /// What is wrong with the expression, if anything.
+    #[must_use]
+    pub fn fault(&self) -> Option<&str> {
+        self.0.as_ref().as_ref().err().map(String::as_str)
+    }
+
+    /// The expression's answer.
+    ///
+    /// # Errors
+    /// It does not compile, or fails on these values.
+    pub fn eval<'a>(&'a self, scope: &Scope<'a>) -> Result<Answer, String> {
+        let checked = self.0.as_ref().as_ref().map_err(Clone::clone)?;
+        scope.eval(checked, u64::MAX).map_err(|failure| match failure {
+            Failure::Told(why) => why,
+            Failure::Budget => Fault::Limit.to_string(),
+        })
+    }
+}
+
+/// A text as a duration of Go.
+pub(crate) fn is_duration(text: &str) -> bool {
+    library::time::read_duration(text).is_some()
+}

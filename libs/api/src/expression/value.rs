@@ -1,0 +1,409 @@
+//! CEL's values: JSON is looked into where it lies, and never copied whole.
+//!
+//! In: JSON with what its schema declares. Out: values, their equality and order as CEL has them.
+
+use super::library::Opaque;
+use super::types::{Decl, Field, ListKind, Type};
+use indexmap::IndexMap;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value as Json;
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+/// Why an expression has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No overload takes these values.
+    NoOverload,
+    /// The budget is spent.
+    Limit,
+    /// Anything else, in words.
+    Told(String),
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoOverload => f.write_str("no such overload"),
+            Self::Limit => f.write_str("operation cancelled: actual cost limit exceeded"),
+            Self::Told(text) => f.write_str(text),
+        }
+    }
+}
+
+pub fn told<T>(text: impl Into<String>) -> Result<T, Fault> {
+    Err(Fault::Told(text.into()))
+}
+
+/// A text, borrowed where it can be.
+#[derive(Clone, Debug)]
+pub enum Text<'a> {
+    Lent(&'a str),
+    Own(Arc<str>),
+}
+
+impl std::ops::Deref for Text<'_> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        match self {
+            Self::Lent(text) => text,
+            Self::Own(text) => text,
+        }
+    }
+}
+
+/// A value.
+#[derive(Clone, Debug)]
+pub enum Value<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Uint(u64),
+    Double(f64),
+    Text(Text<'a>),
+    Bytes(Arc<[u8]>),
+    List(List<'a>),
+    Map(Map<'a>),
+    Timestamp(Timestamp),
+    Duration(SignedDuration),
+    Type(Text<'a>),
+    Optional(Option<Arc<Value<'a>>>),
+    Opaque(Arc<Opaque<'a>>),
+}
+
+/// A list.
+#[derive(Clone, Debug)]
+pub enum List<'a> {
+    Json(&'a [Json], Option<&'a Decl>),
+    Own(Arc<Vec<Value<'a>>>),
+}
+
+/// A map, or an object.
+#[derive(Clone, Debug)]
+pub enum Map<'a> {
+    Json(&'a serde_json::Map<String, Json>, Option<&'a Decl>),
+    Own(Arc<IndexMap<Key, (Value<'a>, Value<'a>)>>),
+}
+
+/// A key as it is compared: numbers of every kind are the same when they are equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    Bool(bool),
+    Number(i128),
+    Text(Arc<str>),
+}
+
+static NO_FIELDS: std::sync::LazyLock<serde_json::Map<String, Json>> =
+    std::sync::LazyLock::new(serde_json::Map::new);
+
+impl<'a> Value<'a> {
+    pub fn text(text: impl Into<Arc<str>>) -> Self {
+        Self::Text(Text::Own(text.into()))
+    }
+
+    pub fn list(items: Vec<Value<'a>>) -> Self {
+        Self::List(List::Own(Arc::new(items)))
+    }
+
+    pub fn some(value: Value<'a>) -> Self {
+        Self::Optional(Some(Arc::new(value)))
+    }
+
+    pub fn as_text(&self) -> Result<&str, Fault> {
+        match self {
+            Self::Text(text) => Ok(text),
+            _ => Err(Fault::NoOverload),
+        }
+    }
+
+    pub fn as_int(&self) -> Result<i64, Fault> {
+        match self {
+            Self::Int(value) => Ok(*value),
+            _ => Err(Fault::NoOverload),
+        }
+    }
+
+    /// A value of JSON by what is declared of its place.
+    pub fn of(json: &'a Json, decl: Option<&'a Decl>) -> Self {
+        let ty = decl.map(|decl| &decl.ty);
+        match json {
+            Json::Null => Self::Null,
+            Json::Bool(value) => Self::Bool(*value),
+            Json::Number(number) => match (number.as_i64(), ty) {
+                (Some(whole), None | Some(Type::Int | Type::Dyn)) => Self::Int(whole),
+                _ => Self::Double(number.as_f64().unwrap_or_default()),
+            },
+            Json::String(text) => Self::of_text(text, ty),
+            Json::Array(items) => Self::List(List::Json(items, decl)),
+            Json::Object(map) => Self::Map(Map::Json(map, decl)),
+        }
+    }
+
+    fn of_text(text: &'a str, ty: Option<&Type>) -> Self {
+        use base64::Engine;
+        let special = match ty {
+            Some(Type::Bytes) => {
+                base64::prelude::BASE64_STANDARD.decode(text).ok().map(|bytes| Self::Bytes(bytes.into()))
+            }
+            Some(Type::Timestamp) => super::library::time::read_timestamp(text).map(Self::Timestamp),
+            Some(Type::Duration) => super::library::time::read_duration(text).map(Self::Duration),
+            _ => None,
+        };
+        special.unwrap_or(Self::Text(Text::Lent(text)))
+    }
+
+    /// The name of its type.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Null => "null_type",
+            Self::Bool(_) => "bool",
+            Self::Int(_) => "int",
+            Self::Uint(_) => "uint",
+            Self::Double(_) => "double",
+            Self::Text(_) => "string",
+            Self::Bytes(_) => "bytes",
+            Self::List(_) => "list",
+            Self::Map(_) => "map",
+            Self::Timestamp(_) => "google.protobuf.Timestamp",
+            Self::Duration(_) => "google.protobuf.Duration",
+            Self::Type(_) => "type",
+            Self::Optional(_) => "optional_type",
+            Self::Opaque(value) => value.type_name(),
+        }
+    }
+
+    /// What `size()` says; 1 for what has no size. Costs are counted by it.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Text(text) => text.chars().count() as u64,
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::List(list) => list.len() as u64,
+            Self::Map(map) => map.len() as u64,
+            Self::Opaque(value) => value.size(),
+            _ => 1,
+        }
+    }
+
+    /// How it is compared as a key.
+    #[expect(clippy::cast_possible_truncation, reason = "only whole numbers in range are turned")]
+    pub fn key(&self) -> Option<Key> {
+        Some(match self {
+            Self::Bool(value) => Key::Bool(*value),
+            Self::Int(value) => Key::Number(i128::from(*value)),
+            Self::Uint(value) => Key::Number(i128::from(*value)),
+            Self::Double(value) if value.fract() == 0.0 && value.abs() < 1e30 => Key::Number(*value as i128),
+            Self::Text(text) => Key::Text(match text {
+                Text::Lent(text) => Arc::from(*text),
+                Text::Own(text) => text.clone(),
+            }),
+            _ => return None,
+        })
+    }
+
+    /// A field of a map, as `.name` finds it.
+    pub fn field(&self, name: &str) -> Result<Option<Value<'a>>, Fault> {
+        match self {
+            Self::Map(map) => Ok(map.field(name)),
+            Self::Optional(Some(inner)) => Ok(inner.field(name)?.map(Value::some)),
+            Self::Optional(None) => Ok(None),
+            _ => Err(Fault::NoOverload),
+        }
+    }
+}
+
+impl<'a> List<'a> {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Json(items, _) => items.len(),
+            Self::Own(items) => items.len(),
+        }
+    }
+
+    pub fn get(&self, index: usize) -> Option<Value<'a>> {
+        match self {
+            Self::Json(items, decl) => {
+                items.get(index).map(|item| Value::of(item, decl.and_then(|decl| decl.item.as_deref())))
+            }
+            Self::Own(items) => items.get(index).cloned(),
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Value<'a>> + '_ {
+        (0..self.len()).filter_map(|index| self.get(index))
+    }
+
+    fn kind(&self) -> &'a ListKind {
+        match self {
+            Self::Json(_, Some(decl)) => &decl.list,
+            _ => &ListKind::Atomic,
+        }
+    }
+
+    /// Both together: sets keep one of each, items of maps replace those with their keys.
+    pub fn plus(&self, other: &Self) -> List<'a> {
+        let mut items: Vec<Value<'a>> = self.iter().collect();
+        let kind = if *self.kind() == ListKind::Atomic { other.kind() } else { self.kind() };
+        for item in other.iter() {
+            let place = match kind {
+                ListKind::Atomic => None,
+                ListKind::Set => items.iter().position(|own| equal(own, &item)),
+                ListKind::Map(keys) => items.iter().position(|own| same_keys(own, &item, keys)),
+            };
+            match place {
+                Some(at) => items[at] = item,
+                None => items.push(item),
+            }
+        }
+        List::Own(Arc::new(items))
+    }
+}
+
+fn same_keys(one: &Value<'_>, other: &Value<'_>, keys: &[String]) -> bool {
+    keys.iter().all(|key| match (one.field(key), other.field(key)) {
+        (Ok(Some(one)), Ok(Some(other))) => equal(&one, &other),
+        (one, other) => matches!((one, other), (Ok(None), Ok(None))),
+    })
+}
+
+impl<'a> Map<'a> {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Json(map, _) => map.len(),
+            Self::Own(map) => map.len(),
+        }
+    }
+
+    /// The declared field of that name.
+    fn declared(decl: Option<&'a Decl>, name: &str) -> Option<&'a Field> {
+        decl?.fields()?.get(name)
+    }
+
+    /// What the field `name` holds, by its name in expressions.
+    pub fn field(&self, name: &str) -> Option<Value<'a>> {
+        match self {
+            Self::Json(map, decl) => match Self::declared(*decl, name) {
+                Some(field) => map.get(&field.raw).map(|value| Value::of(value, Some(&field.decl))),
+                None => {
+                    map.get(name).map(|value| Value::of(value, decl.and_then(|decl| decl.item.as_deref())))
+                }
+            },
+            Self::Own(map) => map.get(&Key::Text(Arc::from(name))).map(|(_, value)| value.clone()),
+        }
+    }
+
+    pub fn get(&self, key: &Value<'a>) -> Option<Value<'a>> {
+        match (self, key) {
+            (_, Value::Text(text)) => self.field(text),
+            (Self::Own(map), key) => map.get(&key.key()?).map(|(_, value)| value.clone()),
+            (Self::Json(..), _) => None,
+        }
+    }
+
+    /// The entries; an object's under the names that expressions use.
+    pub fn entries(&self) -> Vec<(Value<'a>, Value<'a>)> {
+        match self {
+            Self::Own(map) => map.values().cloned().collect(),
+            Self::Json(map, decl) => {
+                let fields = decl.and_then(Decl::fields);
+                let known =
+                    |raw: &str| fields.and_then(|fields| fields.iter().find(|(_, field)| field.raw == raw));
+                let entry = |(raw, value): (&'a String, &'a Json)| match known(raw) {
+                    Some((name, field)) => {
+                        (Value::Text(Text::Lent(name)), Value::of(value, Some(&field.decl)))
+                    }
+                    None => {
+                        let item = decl.and_then(|decl| decl.item.as_deref());
+                        (Value::Text(Text::Lent(raw)), Value::of(value, item))
+                    }
+                };
+                map.iter().map(entry).collect()
+            }
+        }
+    }
+
+    pub fn empty() -> Self {
+        Self::Json(&NO_FIELDS, None)
+    }
+}
+
+/// Whether two values are equal. Numbers of all kinds are compared as numbers.
+pub fn equal(one: &Value<'_>, other: &Value<'_>) -> bool {
+    match (one, other) {
+        (Value::Null, Value::Null) => true,
+        (Value::Bool(a), Value::Bool(b)) => a == b,
+        (Value::Bytes(a), Value::Bytes(b)) => a == b,
+        (Value::Type(a), Value::Type(b)) | (Value::Text(a), Value::Text(b)) => **a == **b,
+        (Value::Timestamp(a), Value::Timestamp(b)) => a == b,
+        (Value::Duration(a), Value::Duration(b)) => a == b,
+        (Value::Optional(a), Value::Optional(b)) => match (a, b) {
+            (Some(a), Some(b)) => equal(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        },
+        (Value::Opaque(a), Value::Opaque(b)) => a.equals(b),
+        (Value::List(a), Value::List(b)) => lists_equal(a, b),
+        (Value::Map(a), Value::Map(b)) => maps_equal(a, b),
+        _ => numbers(one, other) == Some(Ordering::Equal),
+    }
+}
+
+fn lists_equal(one: &List<'_>, other: &List<'_>) -> bool {
+    if let (List::Json(a, Some(_)), List::Json(b, Some(_))) = (one, other)
+        && a == b
+    {
+        return true;
+    }
+    if one.len() != other.len() {
+        return false;
+    }
+    let kind = if *one.kind() == ListKind::Atomic { other.kind() } else { one.kind() };
+    match kind {
+        ListKind::Atomic => one.iter().zip(other.iter()).all(|(one, other)| equal(&one, &other)),
+        ListKind::Set | ListKind::Map(_) => one.iter().all(|item| other.iter().any(|own| equal(&own, &item))),
+    }
+}
+
+fn maps_equal(one: &Map<'_>, other: &Map<'_>) -> bool {
+    if let (Map::Json(a, Some(_)), Map::Json(b, Some(_))) = (one, other)
+        && a == b
+    {
+        return true;
+    }
+    one.len() == other.len()
+        && one.entries().into_iter().all(|(key, value)| {
+            let found = other.entries().into_iter().find(|(own, _)| equal(own, &key));
+            found.is_some_and(|(_, own)| equal(&own, &value))
+        })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "CEL compares numbers of two kinds as doubles")]
+fn numbers(one: &Value<'_>, other: &Value<'_>) -> Option<Ordering> {
+    let whole = |value: &Value<'_>| match value {
+        Value::Int(value) => Some(i128::from(*value)),
+        Value::Uint(value) => Some(i128::from(*value)),
+        _ => None,
+    };
+    let double = |value: &Value<'_>| match value {
+        Value::Double(value) => Some(*value),
+        value => whole(value).map(|value| value as f64),
+    };
+    match (whole(one), whole(other)) {
+        (Some(one), Some(other)) => Some(one.cmp(&other)),
+        _ => double(one)?.partial_cmp(&double(other)?),
+    }
+}
+
+/// The order of two values; `None` where there is none between them, as with not-a-number.
+pub fn order(one: &Value<'_>, other: &Value<'_>) -> Result<Option<Ordering>, Fault> {
+    Ok(match (one, other) {
+        (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(b)),
+        (Value::Text(a), Value::Text(b)) => Some((**a).cmp(&**b)),
+        (Value::Bytes(a), Value::Bytes(b)) => Some(a.cmp(b)),
+        (Value::Timestamp(a), Value::Timestamp(b)) => Some(a.cmp(b)),
+        (Value::Duration(a), Value::Duration(b)) => Some(a.cmp(b)),
+        (
+            Value::Int(_) | Value::Uint(_) | Value::Double(_),
+            Value::Int(_) | Value::Uint(_) | Value::Double(_),
+        ) => numbers(one, other),
+        _ => return Err(Fault::NoOverload),
+    })
+}
