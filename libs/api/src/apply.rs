@@ -74,11 +74,11 @@ pub fn update(new: &mut Value, old: Option<&Value>, kind: &Kind, writer: &Writer
     changes.forget(&untouchable(kind, writer.subresource));
     owners.lose(&changes, None);
     let mut taken = changes.modified;
-    taken.add_all(&changes.added);
+    taken.add_all(changes.added);
     strip(&mut taken);
     if !taken.is_empty() {
         let entry = owners.entry(Operation::Update, &kind.api_version(), writer);
-        entry.fields.add_all(&taken);
+        entry.fields.add_all(taken);
         writer.now.clone_into(&mut entry.time);
     }
     owners.cap_updates();
@@ -176,7 +176,7 @@ fn prune(shape: &Shape, merged: Value, last: &FieldSet, owners: &Owners) -> Valu
     // Items that others own, or that stand beside them, come back.
     let all = FieldSet::of(shape, &merged).with_named_fields(shape);
     let mut kept = FieldSet::of(shape, &pruned).with_named_fields(shape);
-    kept.add_all(&owners.all_fields().with_named_fields(shape));
+    kept.add_all(owners.all_fields().with_named_fields(shape));
     let mut gone = all.clone();
     gone.subtract(&kept);
     let pruned = merge::remove(shape, &merged, &gone);
@@ -198,22 +198,20 @@ fn untouchable(kind: &Kind, subresource: &str) -> FieldSet {
 /// Fields that are never tracked.
 fn strip(fields: &mut FieldSet) {
     const METADATA: [&str; 9] = [
-        "name",
-        "namespace",
-        "creationTimestamp",
-        "selfLink",
-        "uid",
-        "clusterName",
-        "generation",
-        "managedFields",
-        "resourceVersion",
+        "f:name",
+        "f:namespace",
+        "f:creationTimestamp",
+        "f:selfLink",
+        "f:uid",
+        "f:clusterName",
+        "f:generation",
+        "f:managedFields",
+        "f:resourceVersion",
     ];
-    for top in ["f:apiVersion", "f:kind", "f:metadata"] {
-        fields.remove_member(&[top]);
+    for top in ["f:apiVersion", "f:kind"] {
+        fields.strip(top, &[]);
     }
-    for name in METADATA {
-        fields.remove_below(&FieldSet::path(&["f:metadata", &format!("f:{name}")]));
-    }
+    fields.strip("f:metadata", &METADATA);
 }
 
 /// Whether two objects are the same in every field that can be owned.

@@ -26,111 +26,114 @@ impl Changes {
 }
 
 pub(super) fn compare(shape: &Shape, old: &Value, new: &Value) -> Changes {
-    let mut walk = Walk { path: Vec::new(), changes: Changes::default() };
-    walk.visit(shape, Some(old), Some(new));
-    walk.changes
+    visit(shape, Some(old), Some(new))
 }
 
-struct Walk {
-    path: Vec<String>,
-    changes: Changes,
-}
-
-impl Walk {
-    fn note(&mut self, set: fn(&mut Changes) -> &mut FieldSet) {
-        set(&mut self.changes).insert(self.path.iter().map(String::as_str));
-    }
-
-    fn leaf(&mut self, old: Option<&Value>, new: Option<&Value>) {
+impl Changes {
+    /// Of one field, that stands for itself.
+    fn leaf(old: Option<&Value>, new: Option<&Value>) -> Self {
+        let mut changes = Self::default();
         match (old, new) {
-            (None, Some(_)) => self.note(|changes| &mut changes.added),
-            (Some(_), None) => self.note(|changes| &mut changes.removed),
-            (old, new) if old != new => self.note(|changes| &mut changes.modified),
+            (None, Some(_)) => changes.added = FieldSet::leaf(),
+            (Some(_), None) => changes.removed = FieldSet::leaf(),
+            (old, new) if old != new => changes.modified = FieldSet::leaf(),
             _ => {}
         }
+        changes
     }
 
-    fn visit(&mut self, shape: &Shape, old: Option<&Value>, new: Option<&Value>) {
-        if old == new {
-            return;
+    /// Takes in what changed below a path element.
+    fn below(&mut self, element: String, changes: Self) {
+        let Self { added, modified, removed } = changes;
+        if modified.is_empty() && removed.is_empty() {
+            return self.added.put(element, added);
         }
-        let null = Value::Null;
-        let (was, is) = (container(shape, old.unwrap_or(&null)), container(shape, new.unwrap_or(&null)));
-        match (was, is) {
-            (Container::Map(was), Container::Map(is)) => {
-                if is_empty(was.map(Map::len), is.map(Map::len)) {
-                    return self.leaf(old, new);
-                }
-                self.maps(shape, was, is);
-            }
-            // Null is nothing in a field of any type.
-            (Container::Leaf, Container::Map(is)) if matches!(shape, Shape::Any) && is_null(old) => {
-                if is_empty(None, is.map(Map::len)) {
-                    return self.leaf(old, new);
-                }
-                self.maps(shape, None, is);
-            }
-            (Container::Map(was), Container::Leaf) if matches!(shape, Shape::Any) && is_null(new) => {
-                if is_empty(was.map(Map::len), None) {
-                    return self.leaf(old, new);
-                }
-                self.maps(shape, was, None);
-            }
-            (Container::List(items, item, was), Container::List(_, _, is)) => {
-                if is_empty(was.map(Vec::len), is.map(Vec::len)) {
-                    return self.leaf(old, new);
-                }
-                let keyed = |list: Option<&'_ Vec<Value>>| -> Vec<String> {
-                    list.into_iter().flatten().map(|value| element(items, item, value)).collect()
-                };
-                self.lists(item, &(keyed(was), was), &(keyed(is), is));
-            }
-            _ => return self.leaf(old, new),
-        }
-        if old.is_none() {
-            self.note(|changes| &mut changes.added);
-        } else if new.is_none() {
-            self.note(|changes| &mut changes.removed);
-        }
-    }
-
-    fn step(&mut self, element: String, shape: &Shape, old: Option<&Value>, new: Option<&Value>) {
-        self.path.push(element);
-        self.visit(shape, old, new);
-        self.path.pop();
+        self.added.put(element.clone(), added);
+        self.modified.put(element.clone(), modified);
+        self.removed.put(element, removed);
     }
 
     fn maps(&mut self, shape: &Shape, old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>) {
+        let element = |key: &str| ["f:", key].concat();
         for (key, is) in new.into_iter().flatten() {
             let was = old.and_then(|old| old.get(key));
             if was != Some(is) {
-                self.step(format!("f:{key}"), shape.at(key), was, Some(is));
+                self.below(element(key), visit(shape.at(key), was, Some(is)));
             }
         }
         for (key, was) in old.into_iter().flatten() {
             if new.is_none_or(|new| !new.contains_key(key)) {
-                self.step(format!("f:{key}"), shape.at(key), Some(was), None);
+                self.below(element(key), visit(shape.at(key), Some(was), None));
             }
         }
     }
 
-    fn lists(&mut self, item: &Shape, old: &Keyed<'_>, new: &Keyed<'_>) {
-        let by_key = |list: &Keyed<'_>| -> HashMap<String, usize> {
-            list.0.iter().enumerate().rev().map(|(index, key)| (key.clone(), index)).collect()
-        };
-        let (was, is) = (by_key(old), by_key(new));
-        for (key, index) in &is {
-            let before = was.get(key).and_then(|index| old.1?.get(*index));
-            self.step(key.clone(), item, before, new.1.and_then(|list| list.get(*index)));
+    fn lists(&mut self, item: &Shape, old: Keyed<'_>, new: Keyed<'_>) {
+        let was = first_of_each(&old);
+        let is = first_of_each(&new);
+        for (key, before) in was.iter().filter(|(key, _)| !is.contains_key(*key)) {
+            self.below((*key).to_owned(), visit(item, Some(before), None));
         }
-        for (key, index) in was.iter().filter(|(key, _)| !is.contains_key(*key)) {
-            self.step(key.clone(), item, old.1.and_then(|list| list.get(*index)), None);
+        for (key, now) in &is {
+            self.below((*key).to_owned(), visit(item, was.get(key).copied(), Some(now)));
         }
     }
 }
 
+fn visit(shape: &Shape, old: Option<&Value>, new: Option<&Value>) -> Changes {
+    let mut changes = Changes::default();
+    if old == new {
+        return changes;
+    }
+    let null = Value::Null;
+    let (was, is) = (container(shape, old.unwrap_or(&null)), container(shape, new.unwrap_or(&null)));
+    match (was, is) {
+        (Container::Map(was), Container::Map(is)) => {
+            if is_empty(was.map(Map::len), is.map(Map::len)) {
+                return Changes::leaf(old, new);
+            }
+            changes.maps(shape, was, is);
+        }
+        // Null is nothing in a field of any type.
+        (Container::Leaf, Container::Map(is)) if matches!(shape, Shape::Any) && is_null(old) => {
+            if is_empty(None, is.map(Map::len)) {
+                return Changes::leaf(old, new);
+            }
+            changes.maps(shape, None, is);
+        }
+        (Container::Map(was), Container::Leaf) if matches!(shape, Shape::Any) && is_null(new) => {
+            if is_empty(was.map(Map::len), None) {
+                return Changes::leaf(old, new);
+            }
+            changes.maps(shape, was, None);
+        }
+        (Container::List(items, item, was), Container::List(_, _, is)) => {
+            if is_empty(was.map(Vec::len), is.map(Vec::len)) {
+                return Changes::leaf(old, new);
+            }
+            let keyed = |list: Option<&'_ Vec<Value>>| -> Vec<String> {
+                list.into_iter().flatten().map(|value| element(items, item, value)).collect()
+            };
+            changes.lists(item, (&keyed(was), was), (&keyed(is), is));
+        }
+        _ => return Changes::leaf(old, new),
+    }
+    if old.is_none() {
+        changes.added.add_self();
+    } else if new.is_none() {
+        changes.removed.add_self();
+    }
+    changes
+}
+
+/// The first item of each path element.
+fn first_of_each<'a>(list: &Keyed<'a>) -> HashMap<&'a str, &'a Value> {
+    let values = list.1.map_or(&[][..], Vec::as_slice);
+    list.0.iter().map(String::as_str).zip(values).rev().collect()
+}
+
 /// A list with the path elements of its items.
-type Keyed<'a> = (Vec<String>, Option<&'a Vec<Value>>);
+type Keyed<'a> = (&'a [String], Option<&'a Vec<Value>>);
 
 fn is_empty(old: Option<usize>, new: Option<usize>) -> bool {
     old.unwrap_or_default() == 0 && new.unwrap_or_default() == 0

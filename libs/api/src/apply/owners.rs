@@ -54,7 +54,7 @@ impl Entry {
             fields: FieldSet::decode(&entry["fieldsV1"])?,
         })
     }
-    fn encode(&self) -> Value {
+    fn encode(self) -> Value {
         let operation = if self.operation == Operation::Apply { "Apply" } else { "Update" };
         let mut entry = json!({
             "manager": self.manager, "operation": operation, "apiVersion": self.api_version,
@@ -91,12 +91,11 @@ impl Owners {
     /// Writes `managedFields`, in Kubernetes' order.
     pub fn encode(mut self) -> Value {
         self.entries.retain(|entry| !entry.fields.is_empty());
-        let order = |entry: &Entry| {
-            let Entry { operation, time, manager, api_version, subresource, .. } = entry.clone();
-            (operation, time, manager, api_version, subresource)
-        };
-        self.entries.sort_by_cached_key(order);
-        Value::Array(self.entries.iter().map(Entry::encode).collect())
+        fn order(entry: &Entry) -> impl Ord {
+            (entry.operation, &entry.time, &entry.manager, &entry.api_version, &entry.subresource)
+        }
+        self.entries.sort_by(|a, b| order(a).cmp(&order(b)));
+        Value::Array(self.entries.into_iter().map(Entry::encode).collect())
     }
     /// The entry of a writer, made when there is none. An applier has one, whatever version it writes in.
     pub fn entry(&mut self, operation: Operation, api_version: &str, writer: &Writer<'_>) -> &mut Entry {
@@ -123,7 +122,7 @@ impl Owners {
     pub fn all_fields(&self) -> FieldSet {
         let mut all = FieldSet::default();
         for entry in &self.entries {
-            all.add_all(&entry.fields);
+            all.add_all(entry.fields.clone());
         }
         all
     }
@@ -137,7 +136,7 @@ impl Owners {
     /// The fields of others that an apply would change, by owner.
     pub fn conflicts(&self, changes: &Changes, writer: &Writer<'_>) -> Vec<(String, Vec<String>)> {
         let mut touched = changes.modified.clone();
-        touched.add_all(&changes.added);
+        touched.add_all(changes.added.clone());
         let others = self.entries.iter().filter(|entry| !Self::is_applier(entry, writer));
         let mut conflicts: Vec<(String, Vec<String>)> = others
             .map(|entry| (entry.shown(), entry.fields.intersect(&touched).paths()))
@@ -172,7 +171,7 @@ impl Owners {
             let older = kept.iter_mut().find(|kept| is_update(kept) && kept.api_version == entry.api_version);
             match older {
                 Some(bucket) if is_update(&entry) && count > UPDATES_MAX => {
-                    bucket.fields.add_all(&entry.fields);
+                    bucket.fields.add_all(entry.fields);
                     ANCIENT.clone_into(&mut bucket.manager);
                     bucket.subresource.clear();
                     bucket.time = entry.time;

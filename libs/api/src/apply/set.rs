@@ -3,6 +3,7 @@
 use crate::shape::{Items, Shape};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// A set of paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,10 @@ impl FieldSet {
         let mut set = Self::default();
         set.insert(elements.iter().copied());
         set
+    }
+    /// The set of the path that leads here.
+    pub fn leaf() -> Self {
+        Self { member: true, children: BTreeMap::new() }
     }
     /// The fields that an object names.
     pub fn of(shape: &Shape, value: &Value) -> Self {
@@ -70,10 +75,27 @@ impl FieldSet {
         self.children.get(element)
     }
 
-    pub fn add_all(&mut self, other: &Self) {
+    pub fn add_all(&mut self, other: Self) {
         self.member |= other.member;
-        for (element, theirs) in &other.children {
-            self.children.entry(element.clone()).or_default().add_all(theirs);
+        if self.children.is_empty() {
+            self.children = other.children;
+            return;
+        }
+        for (element, theirs) in other.children {
+            match self.children.entry(element) {
+                Entry::Vacant(place) => drop(place.insert(theirs)),
+                Entry::Occupied(mut ours) => ours.get_mut().add_all(theirs),
+            }
+        }
+    }
+    /// Adds the path that leads here.
+    pub fn add_self(&mut self) {
+        self.member = true;
+    }
+    /// Adds what is below an element that is not here yet.
+    pub fn put(&mut self, element: String, below: Self) {
+        if !below.is_empty() {
+            self.children.insert(element, below);
         }
     }
     /// Takes out exactly the paths of `other`, not what is below them.
@@ -102,9 +124,16 @@ impl FieldSet {
             }
         }
     }
-    /// Takes out one path, not what is below it.
-    pub fn remove_member(&mut self, elements: &[&str]) {
-        self.subtract(&Self::path(elements));
+    /// Takes out one element's own path, and some elements below it with all that is below those.
+    pub fn strip(&mut self, element: &str, below: &[&str]) {
+        let Some(child) = self.children.get_mut(element) else { return };
+        child.member = false;
+        for gone in below {
+            child.children.remove(*gone);
+        }
+        if child.is_empty() {
+            self.children.remove(element);
+        }
     }
     pub fn intersect(&self, other: &Self) -> Self {
         let both = |(element, ours): (&String, &Self)| {
@@ -162,14 +191,12 @@ impl FieldSet {
         Some(set)
     }
     /// Writes `fieldsV1`.
-    pub fn encode(&self) -> Value {
+    pub fn encode(self) -> Value {
         let mut fields = Map::new();
         if self.member && !self.children.is_empty() {
             fields.insert(".".to_owned(), Value::Object(Map::new()));
         }
-        for (element, child) in &self.children {
-            fields.insert(element.clone(), child.encode());
-        }
+        fields.extend(self.children.into_iter().map(|(element, child)| (element, child.encode())));
         Value::Object(fields)
     }
 }
