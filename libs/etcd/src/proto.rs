@@ -1,4 +1,4 @@
-//! Generated from `proto/`: etcdserverpb and mvccpb.
+//! Generated from `proto/`: etcdserverpb, mvccpb, v3lockpb and v3electionpb.
 
 #![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
 
@@ -10,6 +10,16 @@ pub mod mvccpb {
 /// Requests, answers, clients and servers.
 pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
+}
+
+/// Locks.
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+
+/// Elections.
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
 }
 
 pub use etcdserverpb::*;

@@ -7,6 +7,7 @@ use coracle_etcd::proto::range_request::{SortOrder, SortTarget};
 use coracle_etcd::proto::request_op::Request;
 use coracle_etcd::proto::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
 use std::collections::HashSet;
+use tonic::Status;
 
 /// A range.
 ///
@@ -131,6 +132,19 @@ fn writes(ops: &[RequestOp]) -> Result<Writes<'_>, StoreError> {
     Ok(all)
 }
 
+/// Whether a cluster could go back to `version`, which is a matter of one minor version.
+pub(super) fn downgrade(version: &str) -> Result<(), Status> {
+    let mut numbers = version.split('.').map(|number| number.parse::<u16>().ok());
+    let numbers = (numbers.next(), numbers.next(), numbers.next(), numbers.next());
+    match numbers {
+        (Some(Some(3)), Some(Some(4)), None | Some(Some(_)), None) => Ok(()),
+        (Some(Some(_)), Some(Some(_)), None | Some(Some(_)), None) => {
+            Err(Status::invalid_argument("etcdserver: invalid downgrade target version"))
+        }
+        _ => Err(Status::invalid_argument("etcdserver: wrong downgrade target version format")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +205,22 @@ mod tests {
         assert_eq!(txn(&compare, 9), Err(StoreError::EmptyKey));
         let sorted = RangeRequest { key: "a".into(), sort_target: 9, ..RangeRequest::default() };
         assert_eq!(range(&sorted), Err(StoreError::InvalidSortOption));
+    }
+
+    #[test]
+    fn one_minor_version_back_is_a_downgrade_that_could_be() {
+        for (version, wanted) in [
+            ("3.4", None),
+            ("3.4.0", None),
+            ("3.3.0", Some("etcdserver: invalid downgrade target version")),
+            ("3.5.0", Some("etcdserver: invalid downgrade target version")),
+            ("3", Some("etcdserver: wrong downgrade target version format")),
+            ("3.4.0.1", Some("etcdserver: wrong downgrade target version format")),
+            ("three", Some("etcdserver: wrong downgrade target version format")),
+        ] {
+            let refused = downgrade(version).err();
+            assert_eq!(refused.as_ref().map(Status::message), wanted, "{version}");
+        }
     }
 
     #[test]

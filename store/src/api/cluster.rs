@@ -7,7 +7,7 @@ use coracle_etcd::proto::cluster_server::Cluster;
 use coracle_etcd::proto::{
     Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
     MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, MemberUpdateRequest,
-    MemberUpdateResponse,
+    MemberUpdateResponse, ResponseHeader,
 };
 use tonic::{Request, Response, Status};
 
@@ -41,6 +41,11 @@ pub(super) fn peer_urls(urls: Vec<String>) -> Result<Vec<String>, StoreError> {
 }
 
 impl Api {
+    /// As etcd's: who the members are has no revision.
+    fn member_header(&self) -> Option<ResponseHeader> {
+        self.header_at(0)
+    }
+
     fn member_messages(&self) -> Vec<Member> {
         self.consensus.members().into_iter().map(message).collect()
     }
@@ -57,7 +62,11 @@ impl Cluster for Api {
         let urls = peer_urls(request.peer_ur_ls)?;
         let member = self.consensus.add_member(urls, request.is_learner).await?;
         let members = self.member_messages();
-        Ok(Response::new(MemberAddResponse { header: self.header(), member: Some(message(member)), members }))
+        Ok(Response::new(MemberAddResponse {
+            header: self.member_header(),
+            member: Some(message(member)),
+            members,
+        }))
     }
 
     async fn member_remove(
@@ -67,7 +76,7 @@ impl Cluster for Api {
         self.admit_voter(&request)?;
         self.consensus.remove_member(request.into_inner().id).await?;
         let members = self.member_messages();
-        Ok(Response::new(MemberRemoveResponse { header: self.header(), members }))
+        Ok(Response::new(MemberRemoveResponse { header: self.member_header(), members }))
     }
 
     async fn member_update(
@@ -79,7 +88,7 @@ impl Cluster for Api {
         let urls = peer_urls(request.peer_ur_ls)?;
         self.consensus.update_member(request.id, urls).await?;
         let members = self.member_messages();
-        Ok(Response::new(MemberUpdateResponse { header: self.header(), members }))
+        Ok(Response::new(MemberUpdateResponse { header: self.member_header(), members }))
     }
 
     async fn member_list(
@@ -93,7 +102,7 @@ impl Cluster for Api {
             self.admit(&request)?;
         }
         let members = self.member_messages();
-        Ok(Response::new(MemberListResponse { header: self.header(), members }))
+        Ok(Response::new(MemberListResponse { header: self.member_header(), members }))
     }
 
     async fn member_promote(
@@ -103,7 +112,7 @@ impl Cluster for Api {
         self.admit_voter(&request)?;
         self.consensus.promote_member(request.into_inner().id).await?;
         let members = self.member_messages();
-        Ok(Response::new(MemberPromoteResponse { header: self.header(), members }))
+        Ok(Response::new(MemberPromoteResponse { header: self.member_header(), members }))
     }
 }
 

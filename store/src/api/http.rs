@@ -1,7 +1,7 @@
 //! The pages beside gRPC: `/health`, `/livez`, `/readyz`, `/version` and `/metrics`.
 
 use super::metrics::Metrics;
-use super::{Api, VERSION};
+use super::{Api, CLUSTER_VERSION, VERSION};
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
@@ -90,7 +90,7 @@ async fn readyz(State(pages): State<Arc<Pages>>, Query(query): Query<Vec<(String
 }
 
 async fn version() -> Response {
-    json(StatusCode::OK, &serde_json::json!({"etcdserver": VERSION, "etcdcluster": "3.5.0"}))
+    json(StatusCode::OK, &serde_json::json!({"etcdserver": VERSION, "etcdcluster": CLUSTER_VERSION}))
 }
 
 async fn metrics(State(pages): State<Arc<Pages>>) -> Response {

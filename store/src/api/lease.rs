@@ -23,7 +23,7 @@ const DRAWS: usize = 8;
 type KeepAlives = Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
 
 impl Api {
-    async fn grant(&self, request: LeaseGrantRequest) -> Result<LeaseGrantResponse, Status> {
+    pub(super) async fn grant(&self, request: LeaseGrantRequest) -> Result<LeaseGrantResponse, Status> {
         let ttl = request.ttl.max(self.limits.lease_ttl_min);
         for _ in 0..DRAWS {
             let drawn = i64::try_from(random::u64() >> 1).unwrap_or(1).max(1);

@@ -1,5 +1,7 @@
 //! Addresses to listen on, with TLS or without, and connections from them.
 
+use super::authority::{Lenient, Open};
+use super::metrics::Counts;
 use crate::Args;
 use anyhow::{Context, bail};
 use coracle_daemon::tls::{self, ClientAuth, Identity};
@@ -8,7 +10,7 @@ use rustls::ServerConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -16,7 +18,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 /// How long a client may take to agree on keys.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -24,6 +25,8 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const HANDSHAKES_MAX: usize = 256;
 /// How long to wait when the process can open no more files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that wait to be accepted; one more waits a second before it tries again. Linux bounds it further, at 4096.
+const BACKLOG: u32 = 65_535;
 /// Bytes that a client may send on one request, and on a connection, before this side has read them.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -53,12 +56,18 @@ impl Listener {
             "https" => Some(client_tls(args)?),
             _ => bail!("its scheme is neither http nor https"),
         };
-        let listener = TcpListener::bind(address.trim_end_matches('/')).await?;
-        Ok(Self { address: listener.local_addr()?, listener, tls })
+        let mut failed = None;
+        for address in tokio::net::lookup_host(address.trim_end_matches('/')).await? {
+            match listen(address) {
+                Ok(listener) => return Ok(Self { address: listener.local_addr()?, listener, tls }),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| std::io::ErrorKind::AddrNotAvailable.into()).into())
     }
 
     /// Serves until the process stops.
-    pub fn serve(self, routes: Routes, args: &Args, tasks: &Tasks) {
+    pub fn serve(self, routes: Routes, args: &Args, counts: &Counts, tasks: &Tasks) {
         let (ping, pong) = (args.grpc_keepalive_interval, args.grpc_keepalive_timeout);
         let server = Server::builder()
             .accept_http1(true)
@@ -72,16 +81,24 @@ impl Listener {
         let stopped = stop.clone().cancelled_owned();
         match self.tls {
             None => {
-                let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+                let connections = counts.connections.clone();
+                let incoming = futures::stream::unfold(self.listener, move |listener| {
+                    let connections = connections.clone();
+                    async move {
+                        let (stream, _) = next(&listener).await;
+                        let open = Open::new(&connections);
+                        Some((Ok::<_, std::io::Error>(Lenient::new(stream, open)), listener))
+                    }
+                });
                 tasks.spawn("client server", async move {
                     Ok(server.serve_with_incoming_shutdown(incoming, stopped).await?)
                 });
             }
             Some(tls) => {
                 let (ready, incoming) = mpsc::channel(HANDSHAKES_MAX);
-                let (accepting, listener) = (tasks.clone(), self.listener);
+                let (accepting, listener, counts) = (tasks.clone(), self.listener, counts.clone());
                 tasks.spawn("client listener", async move {
-                    accept(&listener, &TlsAcceptor::from(tls), &ready, &accepting, stop).await;
+                    accept(&listener, &TlsAcceptor::from(tls), &ready, &counts, &accepting, stop).await;
                     Ok(())
                 });
                 tasks.spawn("client server", async move {
@@ -91,6 +108,14 @@ impl Listener {
             }
         }
     }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A member that comes back takes its address over from connections that are not quite gone.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn client_tls(args: &Args) -> anyhow::Result<Arc<ServerConfig>> {
@@ -103,41 +128,54 @@ fn client_tls(args: &Args) -> anyhow::Result<Arc<ServerConfig>> {
     Ok(tls::server(&identity, clients, &[b"h2", b"http/1.1"])?)
 }
 
+/// The next connection. When the process can open no more files, those who come wait.
+async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                // Without it answers wait for acknowledgements of earlier ones; it is only slower then.
+                let _ = stream.set_nodelay(true);
+                return (stream, from);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot accept a connection");
+                clock::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
 /// Hands over connections that have agreed on keys.
 async fn accept(
     listener: &TcpListener,
     tls: &TlsAcceptor,
-    ready: &mpsc::Sender<std::io::Result<TlsStream<TcpStream>>>,
+    ready: &mpsc::Sender<std::io::Result<Lenient<TlsStream<TcpStream>>>>,
+    counts: &Counts,
     tasks: &Tasks,
     stop: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     loop {
-        let accepted = tokio::select! {
+        let (stream, from) = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::debug!(%error, "cannot accept a connection");
-                clock::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
+            accepted = next(listener) => accepted,
         };
         // It is never closed.
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let (tls, ready) = (tls.clone(), ready.clone());
+        let (tls, ready, failed) = (tls.clone(), ready.clone(), counts.handshakes_failed.clone());
+        let open = Open::new(&counts.connections);
         tasks.run("client handshake", async move {
             let _place = place;
-            // Without it answers wait for acknowledgements of earlier ones; it is only slower then.
-            let _ = stream.set_nodelay(true);
             match clock::timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
                 // The server is gone when the process stops.
-                Ok(Ok(stream)) => drop(ready.send(Ok(stream)).await),
+                Ok(Ok(stream)) => {
+                    drop(ready.send(Ok(Lenient::new(stream, open))).await);
+                    return;
+                }
                 Ok(Err(error)) => tracing::debug!(%from, %error, "no TLS connection came about"),
                 Err(_) => tracing::debug!(%from, "the client took too long to agree on keys"),
             }
+            failed.inc();
         });
     }
 }

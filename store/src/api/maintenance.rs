@@ -1,15 +1,16 @@
 //! `etcdserverpb.Maintenance`.
 
 use super::context::mismatch;
-use super::{Api, VERSION, snapshot};
+use super::{Api, CLUSTER_VERSION, VERSION, check, snapshot};
 use crate::command::{Op, Outcome};
 use crate::error::StoreError;
 use coracle_etcd::proto::alarm_request::AlarmAction;
+use coracle_etcd::proto::downgrade_request::DowngradeAction;
 use coracle_etcd::proto::maintenance_server::Maintenance;
 use coracle_etcd::proto::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
-    HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse,
-    SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+    DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
+    MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
 use futures::Stream;
 use std::pin::Pin;
@@ -136,5 +137,21 @@ impl Maintenance for Api {
             self.consensus.transfer_leader(target).await?;
         }
         Ok(Response::new(MoveLeaderResponse { header: self.header() }))
+    }
+
+    async fn downgrade(
+        &self,
+        request: Request<DowngradeRequest>,
+    ) -> Result<Response<DowngradeResponse>, Status> {
+        self.admit_voter(&request)?;
+        let request = request.into_inner();
+        if request.action() == DowngradeAction::Cancel {
+            return Err(Status::failed_precondition("etcdserver: no inflight downgrade job"));
+        }
+        check::downgrade(&request.version)?;
+        if request.action() == DowngradeAction::Enable {
+            return Err(Status::unimplemented("etcdserver: members of this store have one version"));
+        }
+        Ok(Response::new(DowngradeResponse { header: self.header(), version: CLUSTER_VERSION.to_owned() }))
     }
 }

@@ -16,6 +16,12 @@ pub struct Counts {
     pub deletes: Counter,
     pub txns: Counter,
     pub proposals_failed: Counter,
+    /// Calls by how they ended.
+    pub calls: super::calls::Calls,
+    /// Connections of clients.
+    pub connections: Gauge,
+    /// Connections on which no TLS came about.
+    pub handshakes_failed: Counter,
     proposals_pending: Gauge,
 }
 
@@ -126,6 +132,17 @@ impl Metrics {
             "etcd_server_proposals_pending",
             "Proposals without an answer yet",
             counts.proposals_pending.clone(),
+        );
+        counts.calls.register(registry);
+        registry.register(
+            "coracle_store_client_connections",
+            "Connections of clients that are open",
+            counts.connections.clone(),
+        );
+        registry.register(
+            "coracle_store_client_handshakes_failed",
+            "Connections of clients that were refused, as no TLS came about",
+            counts.handshakes_failed.clone(),
         );
     }
 

@@ -4,16 +4,23 @@
 //! Out: etcd's answers, with etcd's codes and texts for what is refused.
 
 #[doc(hidden)]
+pub mod auth;
+mod authority;
+mod calls;
+#[doc(hidden)]
 pub mod check;
 mod cluster;
 mod compaction;
 mod context;
+mod election;
 mod http;
 mod kv;
 mod lease;
 mod listen;
+mod lock;
 mod maintenance;
 mod metrics;
+mod queue;
 mod session;
 mod snapshot;
 #[cfg(test)]
@@ -33,6 +40,8 @@ use coracle_etcd::proto::cluster_server::ClusterServer;
 use coracle_etcd::proto::kv_server::KvServer;
 use coracle_etcd::proto::lease_server::LeaseServer;
 use coracle_etcd::proto::maintenance_server::MaintenanceServer;
+use coracle_etcd::proto::v3electionpb::election_server::ElectionServer;
+use coracle_etcd::proto::v3lockpb::lock_server::LockServer;
 use listen::Listener;
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
@@ -48,6 +57,8 @@ mod wire {
 
 /// The version of etcd whose behaviour clients may count on.
 pub const VERSION: &str = "3.5.21";
+/// The least version that all members of a cluster have, as etcd tells it.
+const CLUSTER_VERSION: &str = "3.5.0";
 
 /// What a message may have besides the request that it carries, as in etcd.
 const MESSAGE_OVERHEAD: usize = 512 << 10;
@@ -57,7 +68,18 @@ const MESSAGE_OVERHEAD: usize = 512 << 10;
 /// # Errors
 /// A flag does not fit, the data cannot be read, or an address cannot be bound.
 pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
+    allow_files();
     start(args, &tasks).await.map(drop)
+}
+
+/// Lets the process open as many files as the system lets it: each client's connection is one.
+fn allow_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// Returns the addresses that clients are served on.
@@ -93,10 +115,10 @@ pub(crate) async fn start(args: Args, tasks: &Tasks) -> anyhow::Result<Vec<Socke
     let addresses = clients.iter().map(|listener| listener.address).collect();
     for listener in clients {
         tracing::info!(address = %listener.address, "serving clients");
-        listener.serve(routes(&api, http.clone()), &args, tasks);
+        listener.serve(routes(&api, http.clone()), &args, &api.counts, tasks);
     }
     for listener in pages {
-        listener.serve(Routes::from(http.clone()), &args, tasks);
+        listener.serve(Routes::from(http.clone()), &args, &api.counts, tasks);
     }
     Ok(addresses)
 }
@@ -109,8 +131,15 @@ fn routes(api: &Api, pages: axum::Router) -> Routes {
         .add_service(WatchServer::new(api.clone()).max_decoding_message_size(bytes_max))
         .add_service(LeaseServer::new(api.clone()).max_decoding_message_size(bytes_max))
         .add_service(ClusterServer::new(api.clone()).max_decoding_message_size(bytes_max))
-        .add_service(MaintenanceServer::new(api.clone()).max_decoding_message_size(bytes_max));
+        .add_service(MaintenanceServer::new(api.clone()).max_decoding_message_size(bytes_max))
+        .add_service(LockServer::new(api.clone()).max_decoding_message_size(bytes_max))
+        .add_service(ElectionServer::new(api.clone()).max_decoding_message_size(bytes_max));
+    let auth =
+        axum::Router::new().route(auth::PATH, axum::routing::post(auth::answer)).with_state(api.clone());
+    let calls = api.counts.calls.clone();
+    let counted = std::mem::take(routes.axum_router_mut()).merge(auth);
+    let counted = counted.layer(axum::middleware::from_fn_with_state(calls, calls::count));
     // The services' own answer to paths that nobody serves is gRPC's, which stays.
-    *routes.axum_router_mut() = std::mem::take(routes.axum_router_mut()).merge(pages);
+    *routes.axum_router_mut() = counted.merge(pages);
     routes.prepare()
 }

@@ -1,6 +1,5 @@
 //! All state as rows: a consistent view that is made at once and read at leisure, and the way back.
 
-use super::record::kind;
 use super::{Change, FIRST_REVISION, Machine, Record, Row};
 use std::sync::Arc;
 
@@ -147,10 +146,17 @@ impl Restore {
         }
         self.last.clear();
         self.last.extend_from_slice(key);
+        self.change(Change::from_row(key, value).ok_or(RestoreError::BadRow)?)
+    }
+
+    /// Takes one change: records in the order of their places, and leases before what they hold.
+    ///
+    /// # Errors
+    /// It is none that makes state.
+    pub fn change(&mut self, change: Change) -> Result<(), RestoreError> {
         let machine = &mut self.machine;
-        match Change::from_row(key, value).ok_or(RestoreError::BadRow)? {
+        match change {
             Change::Record(record) => {
-                debug_assert_eq!(key.first(), Some(&kind::RECORD));
                 let previous = machine
                     .index
                     .get(&record.kv.key)
@@ -191,6 +197,16 @@ impl Restore {
             self.row(key, value)?;
         }
         Ok(())
+    }
+
+    /// Forgets all below `revision`, where that was not done yet. The last records may be gone already.
+    pub fn compact(&mut self, revision: i64) {
+        if revision > self.machine.compacted {
+            self.machine.revision = self.machine.revision.max(revision);
+            // It refuses only revisions that are compacted or yet to come.
+            let _ = self.machine.compact(revision);
+            drop(self.machine.take_effects());
+        }
     }
 
     /// The machine.

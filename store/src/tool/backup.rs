@@ -1,6 +1,7 @@
 //! `coracle store backup`: the state of one moment, from any member that answers, checked by reading it back.
 
-use super::file::{self, HASH};
+use super::file;
+use crate::database::HASH;
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 use coracle_daemon::clock;
@@ -60,7 +61,7 @@ pub(super) async fn run(args: BackupArgs) -> Result<String> {
     let finish = move || -> Result<String> {
         file.sync_all().with_context(|| format!("cannot write {}", part.0.display()))?;
         drop(file);
-        let machine = file::read(&part.0).context("what the member sent is no whole backup")?;
+        let machine = file::read(&part.0, true).context("what the member sent is no whole snapshot")?;
         // Unlike a rename, a link never replaces what has come to be there meanwhile.
         std::fs::hard_link(&part.0, &target)
             .with_context(|| format!("cannot create {}", target.display()))?;

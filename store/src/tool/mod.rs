@@ -28,7 +28,7 @@ pub struct Program {
 pub enum Tool {
     /// Save all state of a running cluster to a file
     Backup(backup::BackupArgs),
-    /// Make a member's data folder from such a file, for a new cluster
+    /// Make a member's data folder from such a file, or from a snapshot of an etcd, for a new cluster
     Restore(restore::RestoreArgs),
     /// Look for damage in a stopped member's log
     Repair(repair::RepairArgs),

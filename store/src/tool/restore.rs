@@ -1,4 +1,4 @@
-//! `coracle store restore`: a member's data folder from a backup, as a member of a new cluster.
+//! `coracle store restore`: a member's data folder from a snapshot, ours or etcd's, as a member of a new cluster.
 
 use super::file;
 use crate::raft::{NodeConfig, restore};
@@ -9,8 +9,11 @@ use std::path::PathBuf;
 /// `coracle store restore`
 #[derive(ClapArgs, Clone, Debug)]
 pub struct RestoreArgs {
-    /// The backup
+    /// What `backup`, or etcdctl's `snapshot save`, has written
     pub file: PathBuf,
+    /// Take a database without a hash, as it is in the data folder of an etcd that does not run
+    #[arg(long)]
+    pub skip_hash_check: bool,
     /// The member's name, as in --initial-cluster
     #[arg(long, default_value = "default")]
     pub name: String,
@@ -37,7 +40,7 @@ pub(super) fn run(args: &RestoreArgs) -> Result<String> {
         &args.initial_cluster_token,
         &args.initial_advertise_peer_urls,
     )?;
-    let machine = file::read(&args.file)?;
+    let machine = file::read(&args.file, !args.skip_hash_check)?;
     let identity = restore(&config, &machine)?;
     let (keys, revision, data) = (machine.keys(), machine.revision(), config.data.display());
     Ok(format!("restored {data} as member {:x}: revision {revision}, {keys} keys", identity.member))

@@ -1,5 +1,8 @@
 //! One real member on loopback, asked by the generated clients: what it answers, and with which of etcd's codes and texts it refuses.
 
+mod queues;
+mod refusals;
+
 use super::start;
 use crate::Args;
 use clap::Parser;
@@ -423,7 +426,7 @@ async fn a_full_quota_raises_the_alarm_and_leaves_deletions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_is_whole_sectors_and_their_hash() {
+async fn a_snapshot_is_a_database_of_pages_and_their_hash() {
     let member = Member::start(&[]).await;
     for (key, value) in [("a", "1"), ("b", "2"), ("a", "3")] {
         member.put(key, value).await;
@@ -436,7 +439,7 @@ async fn a_snapshot_is_whole_sectors_and_their_hash() {
         all.extend_from_slice(&part.blob);
         remaining = Some(part.remaining_bytes);
     }
-    assert_eq!((all.len() % 512, remaining), (32, Some(0)));
+    assert_eq!((all.len() % 4096, remaining), (32, Some(0)));
     let (state, hash) = all.split_at(all.len() - 32);
     assert_eq!(Sha256::digest(state).as_slice(), hash);
     member.stop().await;
