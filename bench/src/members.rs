@@ -1,5 +1,6 @@
 //! Three members of a store, ours or etcd's, each a process of its own with the same flags, on loopback.
 
+use crate::cluster::busy_seconds;
 use anyhow::{Context, Result};
 use coracle_daemon::clock;
 use coracle_etcd::proto::StatusRequest;
@@ -151,6 +152,11 @@ impl Members {
     /// Bytes of memory that all members hold.
     pub fn resident_bytes(&self) -> u64 {
         self.children.iter().filter_map(Child::id).filter_map(resident_bytes).sum()
+    }
+
+    /// Seconds that all members have kept a core busy.
+    pub fn busy_seconds(&self) -> f64 {
+        self.children.iter().filter_map(Child::id).filter_map(busy_seconds).sum()
     }
 
     fn last_words(&self) -> String {

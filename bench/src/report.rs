@@ -20,6 +20,8 @@ pub enum Output {
 pub enum Unit {
     /// Less is better.
     Milliseconds,
+    /// Less is better.
+    Microseconds,
     /// More is better.
     PerSecond,
     /// Less is better: of one core.
@@ -32,6 +34,7 @@ impl Unit {
     fn name(self) -> &'static str {
         match self {
             Self::Milliseconds => "ms",
+            Self::Microseconds => "µs",
             Self::PerSecond => "/s",
             Self::Percent => "%",
             Self::Megabytes => "MB",

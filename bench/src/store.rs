@@ -85,8 +85,12 @@ async fn measure(system: &System, args: &Args, report: &mut Report) -> Result<()
     let puts = sequential_puts(&members.endpoints[leader], time).await?;
     add("sequential put, p50", Unit::Milliseconds, median(&puts).context("no put")?);
     for clients in CLIENTS {
+        let busy = members.busy_seconds();
         let puts = calls_per_second(&members.endpoints, clients, Call::Put, time).await?;
         add(&format!("puts, {clients} clients"), Unit::PerSecond, puts);
+        // On few cores the clients take as much as the members, which ratios of puts hide.
+        let each = (members.busy_seconds() - busy) / (puts * time.as_secs_f64()) * 1e6;
+        add(&format!("CPU of the members for a put, {clients} clients"), Unit::Microseconds, each);
     }
     let gets = calls_per_second(&members.endpoints, READERS, Call::Get, time).await?;
     add(&format!("linearizable gets, {READERS} clients"), Unit::PerSecond, gets);
