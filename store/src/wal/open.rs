@@ -60,8 +60,11 @@ pub(super) fn open(disk: &dyn Disk, options: &Options) -> Result<Opened, WalErro
     if let Some(pair) = numbers.windows(2).find(|pair| pair[1] != pair[0] + 1) {
         return Err(WalError::Missing { segment: pair[0] + 1 });
     }
-    drop_unborn(disk, &mut numbers)?;
-    let Some((&last, sealed_numbers)) = numbers.split_last() else { return fresh(disk, options) };
+    let unborn = take_unborn(disk, &mut numbers)?;
+    let Some((&last, sealed_numbers)) = numbers.split_last() else {
+        forget(disk, unborn)?;
+        return fresh(disk, options);
+    };
     let mut replay = Replay::default();
     for &number in sealed_numbers {
         let (bytes, _) = read(disk, number)?;
@@ -69,7 +72,8 @@ pub(super) fn open(disk: &dyn Disk, options: &Options) -> Result<Opened, WalErro
         replay.tail.trim(options.resident_bytes);
     }
     let (bytes, mut file) = read(disk, last)?;
-    let end = replay.segment(last, &bytes, true)?;
+    // The next segment was only begun once this one was full and on stable storage.
+    let end = replay.segment(last, &bytes, unborn.is_none())?;
     replay.tail.trim(options.resident_bytes);
     let purged = replay.tail.log().head.purged.map(|id| id.index);
     // A segment is removed only when all its entries are purged.
@@ -77,6 +81,7 @@ pub(super) fn open(disk: &dyn Disk, options: &Options) -> Result<Opened, WalErro
     if beheaded || !replay.tail.log().is_whole() {
         return Err(WalError::Missing { segment: numbers[0].saturating_sub(1) });
     }
+    forget(disk, unborn)?;
     if end.torn {
         tracing::warn!(
             segment = last,
@@ -121,20 +126,18 @@ pub(super) fn is_born(bytes: &[u8], number: u64) -> Result<bool, WalError> {
     })
 }
 
-/// Removes the newest segment when the member died while making it: nothing was appended to it yet.
-fn drop_unborn(disk: &dyn Disk, numbers: &mut Vec<u64>) -> Result<(), WalError> {
-    let Some(&number) = numbers.last() else { return Ok(()) };
+/// Takes out the newest segment when the member died while making it: nothing was appended to it yet.
+fn take_unborn(disk: &dyn Disk, numbers: &mut Vec<u64>) -> Result<Option<u64>, WalError> {
+    let Some(&number) = numbers.last() else { return Ok(None) };
     let (bytes, _) = read(disk, number)?;
-    if !is_born(&bytes, number)? {
-        tracing::warn!(segment = number, "removing a segment that was never finished");
-        disk.remove(&file_name(number)).map_err(|source| WalError::Segment {
-            what: "remove",
-            segment: number,
-            source,
-        })?;
-        numbers.pop();
-    }
-    Ok(())
+    if is_born(&bytes, number)? { Ok(None) } else { Ok(numbers.pop()) }
+}
+
+fn forget(disk: &dyn Disk, unborn: Option<u64>) -> Result<(), WalError> {
+    let Some(segment) = unborn else { return Ok(()) };
+    tracing::warn!(segment, "removing a segment that was never finished");
+    let failed = |source| WalError::Segment { what: "remove", segment, source };
+    disk.remove(&file_name(segment)).map_err(failed)
 }
 
 /// The segments of a log, one after the other.

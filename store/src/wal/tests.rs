@@ -357,6 +357,25 @@ fn what_opens_is_not_called_damaged() {
 }
 
 #[test]
+fn a_segment_before_another_cannot_be_torn() {
+    let disk = MemoryDisk::default();
+    let (wal, _) = open(&disk).expect("opens");
+    write(&wal, vec![entry(1, 20), entry(2, 20)]).expect("stable");
+    drop(wal);
+    let mut bytes = disk.bytes(&file_name(1));
+    let end = scan(&bytes, 1).expect("whole").end as usize;
+    bytes[end - 30] ^= 1;
+    disk.set(&file_name(1), bytes);
+    assert_eq!(indexes(&open(&disk.copy()).expect("opens").1), [1], "alone, it may be");
+    // The next one was begun, so all of it had been acknowledged; that stays so, however often the member is started.
+    disk.set(&file_name(2), vec![0; 4096]);
+    for _ in 0..2 {
+        assert!(matches!(open(&disk), Err(WalError::Damaged { segment: 1, .. })));
+        assert!(inspect(&disk).expect("reads").damage.is_some());
+    }
+}
+
+#[test]
 fn the_greatest_index_is_one_like_others() {
     let of = |index| Entry { id: id(index), kind: 1, payload: Bytes::new() };
     let mut state = LogState::<Entry>::default();
