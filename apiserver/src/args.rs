@@ -3,6 +3,7 @@
 use crate::aggregator::AggregatorArgs;
 use crate::audit::AuditArgs;
 use crate::authentication::AuthenticationArgs;
+use crate::authorization::AuthorizationArgs;
 use crate::storage::encryption::EncryptionArgs;
 use crate::streaming::StreamingArgs;
 use anyhow::{Context, bail};
@@ -66,6 +67,9 @@ pub struct Args {
     /// How requests are authenticated.
     #[command(flatten)]
     pub authentication: AuthenticationArgs,
+    /// Who decides what is allowed.
+    #[command(flatten)]
+    pub authorization: AuthorizationArgs,
     /// How kubelets are reached.
     #[command(flatten)]
     pub streaming: StreamingArgs,
@@ -84,7 +88,10 @@ fn port_range(text: &str) -> anyhow::Result<RangeInclusive<u16>> {
 }
 
 /// Go's durations of hours, minutes and seconds.
-fn duration(text: &str) -> anyhow::Result<Duration> {
+///
+/// # Errors
+/// The text is none.
+pub fn duration(text: &str) -> anyhow::Result<Duration> {
     let mut seconds = 0;
     let mut number = String::new();
     for c in text.chars() {

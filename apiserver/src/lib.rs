@@ -87,7 +87,8 @@ impl Server {
         let objects: Arc<dyn Objects> = direct.clone();
         let authentication =
             Arc::new(Authentication::new(&args.authentication, store.clone(), objects.clone())?);
-        let authorization = Arc::new(Authorization::new(store.clone()));
+        let modes = args.authorization.modes()?;
+        let authorization = Arc::new(Authorization::with_modes(store.clone(), modes));
         let admission = Admission::with_authorization(
             store.clone(),
             objects.clone(),

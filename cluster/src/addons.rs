@@ -31,12 +31,13 @@ const CONTROLLER_ROLES: [&str; 16] = [
     "statefulset-controller",
 ];
 /// These are named apart from the list above, whose entries manage pods or nodes.
-const MORE_ROLES: [&str; 9] = [
+const MORE_ROLES: [&str; 10] = [
     "ephemeral-volume-controller",
     "ttl-controller",
     "root-ca-cert-publisher",
     "ttl-after-finished-controller",
     "replication-controller",
+    "certificate-controller",
     "persistent-volume-binder",
     "pvc-protection-controller",
     "pv-protection-controller",

@@ -55,8 +55,13 @@ impl Ground<'_> {
         all.extend((0..spec.apiservers).map(|i| self.apiserver(i)));
         all.push(self.balancer());
         all.extend((0..STANDBYS).map(|i| self.standby("scheduler", i, spec.scheduler_port(i), &[])));
-        let own =
-            [("root-ca-file", text(self.layout.cert("ca"))), ("volume-dir", text(self.layout.volumes()))];
+        let own = [
+            ("root-ca-file", text(self.layout.cert("ca"))),
+            ("cluster-signing-cert-file", text(self.layout.cert("ca"))),
+            ("cluster-signing-key-file", text(self.layout.key("ca"))),
+            ("service-account-private-key-file", text(self.layout.key("service-account"))),
+            ("volume-dir", text(self.layout.volumes())),
+        ];
         all.extend((0..STANDBYS).map(|i| self.standby("controllers", i, spec.controllers_port(i), &own)));
         if spec.simulated_nodes > 0 {
             all.push(self.simulator());

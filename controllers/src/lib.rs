@@ -6,6 +6,7 @@
 //!
 //! Of all instances one leads; only that one watches, so a waiting instance costs next to nothing.
 
+mod certificates;
 mod cluster_role;
 mod context;
 mod counts;
@@ -33,15 +34,18 @@ mod stores;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod volume;
 mod wake;
 
 use anyhow::Context as _;
+use certificates::{Signer, SigningArgs};
 use clap::Args as ClapArgs;
 use context::Context;
 use coracle_client::leader;
 use coracle_daemon::Tasks;
 use coracle_daemon::health::{self, Health};
+use coracle_keys::SigningKey;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,6 +66,12 @@ pub struct Args {
     /// CA certificate to publish in every namespace as ConfigMap kube-root-ca.crt
     #[arg(long)]
     pub root_ca_file: Option<PathBuf>,
+    /// How certificates are signed
+    #[command(flatten)]
+    pub signing: SigningArgs,
+    /// PEM private key that signs the tokens in Secrets of ServiceAccounts
+    #[arg(long)]
+    pub service_account_private_key_file: Option<PathBuf>,
     /// Folder for the volumes of storage classes of the provisioner coracle.dev/folder; without it none are made
     #[arg(long)]
     pub volume_dir: Option<PathBuf>,
@@ -100,8 +110,12 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
         &tasks,
     )
     .await?;
+    let token_key =
+        args.service_account_private_key_file.as_deref().map(SigningKey::from_file).transpose()?;
     let settings = Settings {
         root_ca,
+        signer: args.signing.signer()?,
+        token_key: token_key.map(Arc::new),
         node_grace: Duration::from_secs(args.node_monitor_grace_seconds),
         volume_dir: args.volume_dir,
     };
@@ -118,8 +132,11 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     Ok(())
 }
 
+#[derive(Default)]
 struct Settings {
     root_ca: Option<Arc<str>>,
+    signer: Option<Arc<Signer>>,
+    token_key: Option<Arc<SigningKey>>,
     node_grace: Duration,
     volume_dir: Option<PathBuf>,
 }
@@ -128,6 +145,8 @@ fn start(client: &kube::Client, scope: &coracle_client::Scope, settings: &Settin
     let ctx = Context::new(client, scope);
     namespace::start(&ctx);
     service_account::start(&ctx, settings.root_ca.clone());
+    tokens::start(&ctx, settings.token_key.clone(), settings.root_ca.clone());
+    certificates::start(&ctx, settings.signer.clone());
     deployment::start(&ctx);
     replica_set::start(&ctx);
     replication_controller::start(&ctx);

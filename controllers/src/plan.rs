@@ -57,6 +57,8 @@ resources! {
     JOB = "batch" "v1" "Job" "jobs";
     CRON_JOB = "batch" "v1" "CronJob" "cronjobs";
     POD_DISRUPTION_BUDGET = "policy" "v1" "PodDisruptionBudget" "poddisruptionbudgets";
+    SECRET = "" "v1" "Secret" "secrets";
+    CERTIFICATE_SIGNING_REQUEST = "certificates.k8s.io" "v1" "CertificateSigningRequest" "certificatesigningrequests";
     CLUSTER_ROLE = "rbac.authorization.k8s.io" "v1" "ClusterRole" "clusterroles";
 }
 
@@ -70,7 +72,7 @@ impl Resource {
         }
     }
 
-    fn api(&self, client: &kube::Client, namespace: &str) -> Api<DynamicObject> {
+    pub fn api(&self, client: &kube::Client, namespace: &str) -> Api<DynamicObject> {
         let resource = ApiResource {
             group: self.group.into(),
             version: self.version.into(),

@@ -3,10 +3,11 @@
 use coracle_client::{Reflector, Scope, Store, controller_of};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
-    ReplicationController, ResourceQuota, Service, ServiceAccount,
+    ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -20,6 +21,13 @@ pub const ROOT_CA_CONFIG_MAP: &str = "kube-root-ca.crt";
 /// The name of the ServiceAccount of pods that name none.
 pub const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 
+/// The type of Secrets that hold a ServiceAccount's token.
+pub const TOKEN_TYPE: &str = "kubernetes.io/service-account-token";
+/// Their annotation that names the account.
+pub const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
+
+/// Index: Secrets by their ServiceAccount, as `namespace/name`.
+pub const BY_ACCOUNT: &str = "account";
 /// Index: objects by the uid of their controller.
 pub const BY_OWNER: &str = "owner";
 /// Index: objects without a controller, by namespace.
@@ -65,6 +73,8 @@ stores! {
     budgets: PodDisruptionBudget,
     leases: Lease,
     cluster_roles: ClusterRole,
+    signing_requests: CertificateSigningRequest,
+    tokens: Secret,
 }
 
 impl Stores {
@@ -75,9 +85,7 @@ impl Stores {
             pods: owned(Api::all(c())).index(BY_NODE, node_of).start(scope),
             nodes: Reflector::new(Api::all(c())).start(scope),
             namespaces: Reflector::new(Api::all(c())).start(scope),
-            service_accounts: Reflector::new(Api::all(c()))
-                .fields(format!("metadata.name={DEFAULT_SERVICE_ACCOUNT}"))
-                .start(scope),
+            service_accounts: Reflector::new(Api::all(c())).start(scope),
             config_maps: Reflector::new(Api::all(c()))
                 .fields(format!("metadata.name={ROOT_CA_CONFIG_MAP}"))
                 .start(scope),
@@ -99,6 +107,11 @@ impl Stores {
             budgets: Reflector::new(Api::all(c())).start(scope),
             leases: Reflector::new(Api::namespaced(c(), "kube-node-lease")).start(scope),
             cluster_roles: Reflector::new(Api::all(c())).start(scope),
+            signing_requests: Reflector::new(Api::all(c())).start(scope),
+            tokens: Reflector::new(Api::all(c()))
+                .fields(format!("type={TOKEN_TYPE}"))
+                .index(BY_ACCOUNT, account_of)
+                .start(scope),
         }
     }
 }
@@ -121,6 +134,12 @@ fn orphanage_of<K: kube::Resource>(object: &K) -> Vec<String> {
 
 fn node_of(pod: &Pod) -> Vec<String> {
     pod.spec.iter().filter_map(|spec| spec.node_name.clone()).collect()
+}
+
+fn account_of(secret: &Secret) -> Vec<String> {
+    let namespace = secret.metadata.namespace.as_deref().unwrap_or_default();
+    let account = secret.metadata.annotations.iter().filter_map(|annotations| annotations.get(ACCOUNT_NAME));
+    account.map(|name| format!("{namespace}/{name}")).collect()
 }
 
 fn service_of(slice: &EndpointSlice) -> Vec<String> {

@@ -18,7 +18,11 @@ fn cluster() -> (FakeApi, Scope) {
     start(
         &api.client(),
         &scope,
-        &Settings { root_ca: Some(Arc::from("PEM")), node_grace: Duration::from_secs(50), volume_dir: None },
+        &Settings {
+            root_ca: Some(Arc::from("PEM")),
+            node_grace: Duration::from_secs(50),
+            ..Settings::default()
+        },
     );
     let pods = Reflector::<Pod>::new(Api::all(api.client())).start(&scope);
     let kubelet = api.clone();

@@ -3,7 +3,8 @@
 //!     front proxy's ────► front_proxy ─┐ (its headers say who)
 //!     leaf certificate ─► certificate ─┤
 //!     Bearer JWT ───────► service_account ├─► UserInfo (+ system:authenticated)
-//!     Bearer id.secret ─► bootstrap_token ┘
+//!     Bearer id.secret ─► bootstrap_token ┤
+//!     Bearer of others ─► oidc, webhook ──┘
 //!     nothing ──────────► system:anonymous, where allowed
 //!
 //! Invariants: bad credentials are a 401 and never anonymous; secrets are compared in constant time; a bound token dies
@@ -14,11 +15,14 @@ mod certificate;
 mod front_proxy;
 mod jwt;
 mod legacy;
+mod oidc;
 mod review;
 mod service_account;
 #[cfg(test)]
 mod tests;
 mod token_request;
+mod tokens;
+mod webhook;
 
 pub use front_proxy::Peer;
 pub use review::user_info;
@@ -28,10 +32,16 @@ use crate::request::UserInfo;
 use coracle_api::status::Status;
 use coracle_keys::{self as keys, SigningKey, VerifyingKey};
 use front_proxy::FrontProxies;
+pub use oidc::OidcArgs;
+use oidc::{Anonymous, Oidc};
 use rustls::pki_types::CertificateDer;
 use service_account::{Refused, Verifier};
 use std::path::PathBuf;
 use std::sync::Arc;
+use webhook::Webhook;
+pub use webhook::WebhookArgs;
+
+const ANONYMOUS: &str = "system:anonymous";
 
 /// Settings of authentication and of ServiceAccount tokens, named as kube-apiserver's flags.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,13 +70,21 @@ pub struct AuthenticationArgs {
     /// Let requests without credentials in as system:anonymous.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub anonymous_auth: bool,
+    /// Tokens that another server knows.
+    #[command(flatten)]
+    pub webhook: WebhookArgs,
+    /// Tokens of other issuers.
+    #[command(flatten)]
+    pub oidc: OidcArgs,
 }
 
 /// Authenticates requests and issues tokens.
 pub struct Authentication {
     reader: Arc<dyn Reader>,
     objects: Arc<dyn Objects>,
-    anonymous: bool,
+    anonymous: Anonymous,
+    oidc: Oidc,
+    webhook: Option<Webhook>,
     front_proxies: Option<FrontProxies>,
     issuer: String,
     /// What tokens for this server are meant for; never empty.
@@ -98,11 +116,15 @@ impl Authentication {
             public_keys.push(key.public().clone());
         }
         let issuer = args.service_account_issuer.clone();
+        let oidc = Oidc::new(&args.oidc)?;
+        let by_flag = Anonymous { enabled: args.anonymous_auth, ..Anonymous::default() };
         let given = args.api_audiences.clone();
         Ok(Self {
             verifier: Verifier::new(public_keys.clone(), issuer.clone(), reader.clone(), objects.clone()),
             audiences: if given.is_empty() { vec![issuer.clone()] } else { given },
-            anonymous: args.anonymous_auth,
+            anonymous: oidc.anonymous.clone().unwrap_or(by_flag),
+            oidc,
+            webhook: Webhook::new(&args.webhook)?,
             front_proxies: FrontProxies::new(args)?,
             reader,
             objects,
@@ -148,14 +170,27 @@ impl Authentication {
                 }
             };
         }
-        if peer.leaf.is_some() || !self.anonymous {
+        if peer.leaf.is_some() || !self.anonymous.enabled {
             return Err(Status::unauthorized());
         }
         Ok(UserInfo {
-            name: "system:anonymous".to_owned(),
+            name: ANONYMOUS.to_owned(),
             groups: vec!["system:unauthenticated".to_owned()],
             ..UserInfo::default()
         })
+    }
+
+    /// The user, unless the request has no credentials and is for a path where that is not enough.
+    ///
+    /// # Errors
+    /// 401.
+    pub fn lets_in(&self, user: UserInfo, path: &str) -> Result<UserInfo, Status> {
+        let conditions = &self.anonymous.conditions;
+        let bound = user.name == ANONYMOUS && !conditions.is_empty();
+        if bound && !conditions.iter().any(|condition| condition.path == path) {
+            return Err(Status::unauthorized());
+        }
+        Ok(user)
     }
 
     /// The user of a bearer token and those of `audiences` that it is for.
@@ -165,7 +200,15 @@ impl Authentication {
             let user = user.ok_or_else(|| Refused::Claims("invalid bearer token".to_owned()))?;
             return Ok((authenticated(user), Vec::new()));
         }
-        let (user, audiences) = self.verifier.user(token, audiences, &self.audiences).await?;
+        let own = &self.audiences;
+        let mut answer = match jwt::issuer(token).and_then(|issuer| self.oidc.issuer(&issuer)) {
+            Some(issuer) => issuer.user(token, audiences, own).await,
+            None => self.verifier.user(token, audiences, own).await,
+        };
+        if let (Err(Refused::Token(_) | Refused::Claims(_)), Some(webhook)) = (&answer, &self.webhook) {
+            answer = webhook.user(token, audiences, own).await;
+        }
+        let (user, audiences) = answer?;
         Ok((authenticated(user), audiences))
     }
 }

@@ -17,6 +17,8 @@ fn args(pem: &str) -> (AuthenticationArgs, tempfile::NamedTempFile) {
         service_account_issuer: "https://issuer".to_owned(),
         api_audiences: Vec::new(),
         anonymous_auth: true,
+        webhook: WebhookArgs::default(),
+        oidc: OidcArgs::default(),
     };
     (args, file)
 }

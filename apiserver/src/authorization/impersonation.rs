@@ -97,6 +97,15 @@ fn questions(user: &UserInfo) -> Vec<RequestInfo> {
 }
 
 impl Authorization {
+    /// Asks the webhooks what it takes to run a request as another.
+    pub async fn ask_to_impersonate(&self, user: &UserInfo, headers: &HeaderMap) {
+        if let Ok(Some(wanted)) = wanted(headers) {
+            for question in questions(&wanted) {
+                self.ask(user, &question).await;
+            }
+        }
+    }
+
     /// The user that the request is to be run as, after checking `Impersonate-*` headers.
     ///
     /// # Errors

@@ -2,12 +2,15 @@
 //!
 //!     system:masters ─► yes
 //!     node::NodeAuthorizer ─► yes, or a reason ─┐
-//!     rbac::Rbac ───────────► yes, or a reason ─┴─► 403 with the reasons
+//!     rbac::Rbac ───────────► yes, or a reason ─┼─► 403 with the reasons
+//!     webhook::Webhook ─────► yes, no, or a reason ─┘   (where configured)
 //!
-//! In: who, what, and the cached roles, bindings and pods. Invariants: nobody is allowed what no rule says; no I/O.
+//! In: who, what, and the cached roles, bindings and pods. Invariants: nobody is allowed what no rule says; deciding does no
+//! I/O: webhooks are asked before ([`Authorization::ask`]), and their answers remembered.
 
 mod aggregate;
 mod bootstrap;
+mod config;
 mod escalation;
 mod impersonation;
 mod node;
@@ -16,9 +19,11 @@ mod review;
 mod rule;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 pub use aggregate::aggregate;
 pub use bootstrap::bootstrap;
+pub use config::{AuthorizationArgs, Mode};
 pub use node::node_of;
 pub use rule::Rule;
 
@@ -27,6 +32,7 @@ use crate::reader::Reader;
 use crate::request::{RequestInfo, UserInfo};
 use coracle_api::status::{GroupResource, Status};
 use std::sync::Arc;
+use webhook::Decision;
 
 /// Who may do everything, whatever the roles say: the way back into a cluster with broken RBAC.
 const MASTERS: &str = "system:masters";
@@ -35,14 +41,47 @@ const MASTERS: &str = "system:masters";
 pub struct Authorization {
     rbac: rbac::Rbac,
     node: node::NodeAuthorizer,
+    /// In the order in which they are asked.
+    modes: Vec<Mode>,
+}
+
+/// Why something is allowed.
+enum Why {
+    /// Nothing is said of it.
+    Unsaid,
+    /// A role says so.
+    Rbac,
+    /// Another server says so.
+    Told(String),
 }
 
 impl Authorization {
     /// From the caches.
     #[must_use]
     pub fn new(reader: Arc<dyn Reader>) -> Self {
+        Self::with_modes(reader, vec![Mode::Node, Mode::Rbac])
+    }
+
+    /// The same with other authorizers.
+    #[must_use]
+    pub fn with_modes(reader: Arc<dyn Reader>, modes: Vec<Mode>) -> Self {
         let node = node::NodeAuthorizer::new(reader.clone(), bootstrap::node_rules());
-        Self { rbac: rbac::Rbac::new(reader), node }
+        Self { rbac: rbac::Rbac::new(reader), node, modes }
+    }
+
+    /// Asks the webhooks whose opinion counts of such a request, so that it can be decided.
+    pub async fn ask(&self, user: &UserInfo, request: &RequestInfo) {
+        if is_master(user) {
+            return;
+        }
+        for mode in &self.modes {
+            if let Mode::Webhook(webhook) = mode {
+                webhook.ask(user, request).await;
+            }
+            if !matches!(self.opinion(mode, user, request), Decision::NoOpinion(_)) {
+                return;
+            }
+        }
     }
 
     /// Ok when allowed.
@@ -57,23 +96,25 @@ impl Authorization {
     ///
     /// # Errors
     /// The 403 that Kubernetes would send.
-    pub fn admit(&self, user: &UserInfo, request: &RequestInfo) -> Result<(), Status> {
-        let decided = self.decide(user, request);
+    pub async fn admit(&self, user: &UserInfo, request: &RequestInfo) -> Result<(), Status> {
+        self.ask(user, request).await;
+        let decided = self.judge(user, request);
         let word = if decided.is_ok() { "allow" } else { "forbid" };
         audit::annotate("authorization.k8s.io/decision", || word.to_owned());
         audit::annotate("authorization.k8s.io/reason", || match &decided {
-            Ok(()) => self.reason(user, request),
+            Ok(why) => self.reason(why, user, request),
             Err(reason) => reason.clone(),
         });
-        decided.map_err(|reason| refusal(user, request, &reason))
+        decided.map(drop).map_err(|reason| refusal(user, request, &reason))
     }
 
-    /// Why a request is allowed.
-    fn reason(&self, user: &UserInfo, request: &RequestInfo) -> String {
-        if user.groups.iter().any(|group| group == MASTERS) {
-            return String::new();
+    /// Why a request is allowed, in words.
+    fn reason(&self, why: &Why, user: &UserInfo, request: &RequestInfo) -> String {
+        match why {
+            Why::Unsaid => String::new(),
+            Why::Rbac => self.rbac.reason(user, request),
+            Why::Told(reason) => reason.clone(),
         }
-        self.rbac.reason(user, request)
     }
 
     /// Ok when allowed; the reason otherwise, mostly empty.
@@ -81,20 +122,43 @@ impl Authorization {
     /// # Errors
     /// The reason, to be told after the 403's own text.
     pub fn decide(&self, user: &UserInfo, request: &RequestInfo) -> Result<(), String> {
-        if user.groups.iter().any(|group| group == MASTERS) {
-            return Ok(());
-        }
-        let of_node = match self.node.allows(user, request) {
-            Some(Ok(())) => return Ok(()),
-            Some(Err(reason)) => reason,
-            None => String::new(),
-        };
-        self.rbac.allows(user, request).map_err(|reason| match (of_node.is_empty(), reason.is_empty()) {
-            (true, _) => reason,
-            (false, true) => of_node,
-            (false, false) => format!("{of_node}\n{reason}"),
-        })
+        self.judge(user, request).map(drop)
     }
+
+    fn judge(&self, user: &UserInfo, request: &RequestInfo) -> Result<Why, String> {
+        if is_master(user) {
+            return Ok(Why::Unsaid);
+        }
+        let mut reasons = Vec::new();
+        for mode in &self.modes {
+            match (self.opinion(mode, user, request), mode) {
+                (Decision::Allow(_), Mode::Rbac) => return Ok(Why::Rbac),
+                (Decision::Allow(reason), _) => return Ok(Why::Told(reason)),
+                (Decision::Deny(reason), _) => return Err(reason),
+                (Decision::NoOpinion(reason), _) if reason.is_empty() => {}
+                (Decision::NoOpinion(reason), _) => reasons.push(reason),
+            }
+        }
+        Err(reasons.join("\n"))
+    }
+
+    fn opinion(&self, mode: &Mode, user: &UserInfo, request: &RequestInfo) -> Decision {
+        let told = |allowed: Result<(), String>| match allowed {
+            Ok(()) => Decision::Allow(String::new()),
+            Err(reason) => Decision::NoOpinion(reason),
+        };
+        match mode {
+            Mode::Node => told(self.node.allows(user, request).unwrap_or_else(|| Err(String::new()))),
+            Mode::Rbac => told(self.rbac.allows(user, request)),
+            Mode::Webhook(webhook) => webhook.remembered(user, request),
+            Mode::AlwaysAllow => Decision::Allow(String::new()),
+            Mode::AlwaysDeny => Decision::NoOpinion("Everything is forbidden.".to_owned()),
+        }
+    }
+}
+
+fn is_master(user: &UserInfo) -> bool {
+    user.groups.iter().any(|group| group == MASTERS)
 }
 
 /// The 403 for what `user` may not do.

@@ -79,7 +79,7 @@ impl Authorization {
     ///
     /// # Errors
     /// 400 or 422 for a review that asks nothing or too much.
-    pub fn review(&self, kind: &str, user: &UserInfo, mut object: Value) -> Result<Value, Status> {
+    pub async fn review(&self, kind: &str, user: &UserInfo, mut object: Value) -> Result<Value, Status> {
         if kind == "SelfSubjectRulesReview" {
             let namespace = text(&object["spec"]["namespace"]);
             if namespace.is_empty() {
@@ -102,13 +102,15 @@ impl Authorization {
             }
         }
         let subject = if kind == "SelfSubjectAccessReview" { user.clone() } else { subject(spec) };
-        object["status"] = self.answer(&subject, &question(spec));
+        let question = question(spec);
+        self.ask(&subject, &question).await;
+        object["status"] = self.answer(&subject, &question);
         Ok(object)
     }
 
     fn answer(&self, user: &UserInfo, request: &RequestInfo) -> Value {
-        let (allowed, reason) = match self.decide(user, request) {
-            Ok(()) => (true, self.reason(user, request)),
+        let (allowed, reason) = match self.judge(user, request) {
+            Ok(why) => (true, self.reason(&why, user, request)),
             Err(reason) => (false, reason),
         };
         let mut status = json!({"allowed": allowed});

@@ -88,6 +88,7 @@ async fn handle(
         return Err(Status::unavailable("the server has not read its store yet; please try again"));
     }
     let user = server.authentication.authenticate(request.headers(), peer).await;
+    let user = user.and_then(|user| server.authentication.lets_in(user, &info.path));
     let Some(audit) = &server.audit else { return served(server, user?, info, query, request).await };
     let from = Sender::of(id, &request);
     let user = user.inspect_err(|_| audit.refused(&from, &info))?;
@@ -111,8 +112,9 @@ async fn served(
     query: Pairs,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
+    server.authorization.ask_to_impersonate(&user, request.headers()).await;
     let user = server.authorization.impersonated(user, request.headers())?;
-    server.authorization.admit(&user, &info)?;
+    server.authorization.admit(&user, &info).await?;
     if let Some(route) = server.aggregator.route(&info.path) {
         return remote(server, &route, &info, &user, request).await;
     }

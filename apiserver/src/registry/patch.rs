@@ -86,7 +86,7 @@ impl Registry {
                 "uid mismatch: the provided object specified uid, and no existing object was found",
             ));
         }
-        self.may_create(at)?;
+        self.may_create(at).await?;
         let mut object = applied(None, config, kind, &writer, at.options.force)?;
         meta::remove(&mut object, "resourceVersion");
         let mut warnings = warnings;

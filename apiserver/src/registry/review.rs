@@ -23,7 +23,7 @@ impl Registry {
         let answer = match kind.kind.as_str() {
             "TokenReview" => self.authentication.review_token(object).await?,
             "SelfSubjectReview" => self.authentication.review_self(&call.user),
-            name => self.authorization.review(name, &call.user, object)?,
+            name => self.authorization.review(name, &call.user, object).await?,
         };
         Ok(Reply::value(201, call.format, &answer)?.warned(read.warnings))
     }

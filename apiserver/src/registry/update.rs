@@ -47,7 +47,7 @@ impl Registry {
             |_: &Value| Ok(Made { object: object.clone(), warnings: read.warnings.clone(), owned: false });
         match self.change(&at, &make).await {
             Err(status) if self.creates_on_update(&at, &status, &object) => {
-                self.may_create(&at)?;
+                self.may_create(&at).await?;
                 let mut warnings = read.warnings.clone();
                 let outcome = self.create_object(&at, object, false, &mut warnings).await?;
                 Ok(Reply::bytes(201, call.format, outcome.encoded(call.format, &kind)?).warned(warnings))
@@ -60,11 +60,12 @@ impl Registry {
     }
 
     /// Whoever creates by a PUT or an apply must be allowed to create.
-    pub(super) fn may_create(&self, at: &At) -> Result<(), Status> {
+    pub(super) async fn may_create(&self, at: &At) -> Result<(), Status> {
         if at.own {
             return Ok(());
         }
         let info = crate::request::RequestInfo { verb: "create".to_owned(), ..at.info.clone() };
+        self.authorization.ask(&at.user, &info).await;
         self.authorization.authorize(&at.user, &info)
     }
 

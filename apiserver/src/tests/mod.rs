@@ -7,6 +7,7 @@ mod customs;
 mod encryption;
 mod first;
 mod front_proxy;
+mod outside;
 mod owners;
 mod watch_contract;
 mod webhooks;

@@ -324,7 +324,11 @@ fn kms_faults(kms: &Kms, at: &str, names: &mut BTreeSet<String>, faults: &mut Ve
         Some("v2") => {}
         // As Kubernetes without its KMSv1 feature gate.
         None | Some("v1") => {
-            wrong("apiVersion", json!("v1"), "KMSv1 is deprecated and disabled, use KMSv2 instead".to_owned());
+            wrong(
+                "apiVersion",
+                json!("v1"),
+                "KMSv1 is deprecated and disabled, use KMSv2 instead".to_owned(),
+            );
         }
         Some(other) => {
             let why = "unsupported apiVersion apiVersion for KMS provider, only v1 and v2 are supported";

@@ -5,12 +5,14 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// (group, version, plural, kind, in namespaces)
-const SERVED: [(&str, &str, &str, &str, bool); 26] = [
+const SERVED: [(&str, &str, &str, &str, bool); 28] = [
     ("", "v1", "pods", "Pod", true),
     ("", "v1", "nodes", "Node", false),
     ("", "v1", "namespaces", "Namespace", false),
     ("", "v1", "serviceaccounts", "ServiceAccount", true),
     ("", "v1", "configmaps", "ConfigMap", true),
+    ("", "v1", "secrets", "Secret", true),
+    ("certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", false),
     ("", "v1", "services", "Service", true),
     ("", "v1", "endpoints", "Endpoints", true),
     ("", "v1", "events", "Event", true),

@@ -1,0 +1,138 @@
+//! Webhook authentication (`--authentication-token-webhook-config-file`): tokens that nobody here knows are shown to another
+//! server in a TokenReview.
+
+use super::service_account::Refused;
+use super::tokens::{self, Answered, Remembered};
+use crate::outbound::remote::Remote;
+use crate::request::UserInfo;
+use anyhow::{Context, ensure};
+use coracle_api::meta;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Flags, named as kube-apiserver's.
+#[derive(Clone, Debug, clap::Args)]
+pub struct WebhookArgs {
+    /// Kubeconfig of a server that knows tokens.
+    #[arg(long)]
+    pub authentication_token_webhook_config_file: Option<PathBuf>,
+    /// Version of the TokenReviews that it is sent.
+    #[arg(long, default_value = "v1beta1")]
+    pub authentication_token_webhook_version: String,
+    /// How long its answers are remembered, e.g. 2m0s.
+    #[arg(long, default_value = "2m0s", value_parser = crate::args::duration)]
+    pub authentication_token_webhook_cache_ttl: Duration,
+}
+
+impl Default for WebhookArgs {
+    fn default() -> Self {
+        Self {
+            authentication_token_webhook_config_file: None,
+            authentication_token_webhook_version: "v1beta1".to_owned(),
+            authentication_token_webhook_cache_ttl: Duration::from_secs(120),
+        }
+    }
+}
+
+/// The other server.
+pub struct Webhook {
+    remote: Remote,
+    version: String,
+    remembered: Remembered,
+}
+
+impl Webhook {
+    /// By the flags; `None` without one.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be used.
+    pub fn new(args: &WebhookArgs) -> anyhow::Result<Option<Self>> {
+        let Some(path) = &args.authentication_token_webhook_config_file else { return Ok(None) };
+        let version = args.authentication_token_webhook_version.clone();
+        let known = ["v1", "v1beta1"].contains(&version.as_str());
+        ensure!(known, "unsupported webhook authenticator version {version:?}");
+        let remote = Remote::from_kubeconfig(path, LIMIT);
+        let remote = remote.context("cannot use --authentication-token-webhook-config-file")?;
+        let life = args.authentication_token_webhook_cache_ttl;
+        Ok(Some(Self { remote, version, remembered: Remembered::new(life, life) }))
+    }
+
+    /// The user of a token, and those of `audiences` that it is for. A server that says nothing of audiences means `own`.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn user(
+        &self,
+        token: &str,
+        audiences: &[String],
+        own: &[String],
+    ) -> Result<(UserInfo, Vec<String>), Refused> {
+        let key = tokens::key(token, audiences);
+        if let Some(known) = self.remembered.get(&key) {
+            return known.map_err(Refused::Claims);
+        }
+        let question = json!({
+            "kind": "TokenReview",
+            "apiVersion": format!("authentication.k8s.io/{}", self.version),
+            "metadata": {"creationTimestamp": null},
+            "spec": {"token": token, "audiences": audiences},
+        });
+        // That it is not reached says nothing of the token.
+        let answer = self.remote.ask(&question).await.map_err(|error| Refused::Claims(error.to_string()))?;
+        let answered = read(&answer["status"], audiences, own);
+        self.remembered.put(key, &answered);
+        answered.map_err(Refused::Claims)
+    }
+}
+
+fn read(status: &Value, audiences: &[String], own: &[String]) -> Answered {
+    if status["authenticated"] != true {
+        let why = status["error"].as_str().filter(|why| !why.is_empty());
+        return Err(why.unwrap_or("the webhook does not know the token").to_owned());
+    }
+    let told: Vec<String> = meta::strings(&status["audiences"]).map(str::to_owned).collect();
+    let told = if told.is_empty() { own } else { &told };
+    let fitting: Vec<String> = audiences.iter().filter(|wanted| told.contains(wanted)).cloned().collect();
+    if fitting.is_empty() {
+        return Err(format!("token audiences {told:?} is invalid for the target audiences {audiences:?}"));
+    }
+    let text = |key: &str| status["user"][key].as_str().unwrap_or_default().to_owned();
+    let extra = status["user"]["extra"].as_object().into_iter().flatten();
+    let user = UserInfo {
+        name: text("username"),
+        uid: text("uid"),
+        groups: meta::strings(&status["user"]["groups"]).map(str::to_owned).collect(),
+        extra: extra
+            .map(|(key, values)| (key.clone(), meta::strings(values).map(str::to_owned).collect()))
+            .collect(),
+    };
+    Ok((user, fitting))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_a_user_for_the_audiences_it_names() {
+        let own = ["api".to_owned()];
+        let both = ["api".to_owned(), "vault".to_owned()];
+        let user = json!({"username": "jane", "groups": ["devs"], "extra": {"k": ["v"]}});
+        let told = |status: Value, audiences: &[String]| {
+            read(&status, audiences, &own).map(|(user, fitting)| (user.name, fitting.len()))
+        };
+        let yes = |more: Value| {
+            let mut status = json!({"authenticated": true, "user": user});
+            status["audiences"] = more;
+            status
+        };
+        assert_eq!(told(yes(Value::Null), &both), Ok(("jane".to_owned(), 1)));
+        assert_eq!(told(yes(json!(["vault", "api"])), &both), Ok(("jane".to_owned(), 2)));
+        assert!(told(yes(json!(["vault"])), &own).is_err());
+        assert_eq!(told(json!({"authenticated": false, "error": "no"}), &own), Err("no".to_owned()));
+        assert!(told(json!({}), &own).is_err());
+    }
+}

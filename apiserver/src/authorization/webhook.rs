@@ -1,0 +1,269 @@
+//! Webhook authorization: what is asked is shown to another server in a SubjectAccessReview, and its answer is remembered.
+
+use crate::outbound::remote::Remote;
+use crate::request::{RequestInfo, UserInfo};
+use anyhow::ensure;
+use coracle_api::expression::{Answer, Program, Scope};
+use coracle_daemon::clock::Instant;
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+/// Answers that are remembered.
+const REMEMBERED_MAX: usize = 8192;
+/// Longer questions have no answer: whoever asks could fill the memory with them.
+const REMEMBERED_BYTES_MAX: usize = 10_000;
+
+/// The request that an answer was got for must find it.
+const LIFE_MIN: Duration = Duration::from_secs(1);
+
+/// What an authorizer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Yes, and why.
+    Allow(String),
+    /// No, whatever others say.
+    Deny(String),
+    /// Others are asked.
+    NoOpinion(String),
+}
+
+/// How a webhook is asked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Of the reviews.
+    pub version: String,
+    /// How long an answer may take.
+    pub limit: Duration,
+    /// How long answers are remembered.
+    pub authorized: Duration,
+    /// See `authorized`.
+    pub unauthorized: Duration,
+    /// Whether no answer means no.
+    pub deny_on_failure: bool,
+    /// CEL over `request`, the review's spec: the webhook is asked when all are true.
+    pub conditions: Vec<String>,
+}
+
+/// The other server.
+pub struct Webhook {
+    remote: Remote,
+    settings: Settings,
+    conditions: Vec<Program>,
+    remembered: Mutex<HashMap<String, (Instant, Decision)>>,
+}
+
+/// The spec of a SubjectAccessReview.
+fn spec(user: &UserInfo, request: &RequestInfo) -> Value {
+    let mut spec = Map::new();
+    let mut resource = Map::new();
+    let set = |to: &mut Map<String, Value>, key: &str, text: &str| {
+        if !text.is_empty() {
+            to.insert(key.to_owned(), json!(text));
+        }
+    };
+    if request.is_resource {
+        let RequestInfo { namespace, verb, group, version, resource: plural, subresource, name, .. } =
+            request;
+        let fields = [
+            ("namespace", namespace),
+            ("verb", verb),
+            ("group", group),
+            ("version", version),
+            ("resource", plural),
+            ("subresource", subresource),
+            ("name", name),
+        ];
+        for (key, text) in fields {
+            set(&mut resource, key, text);
+        }
+        for (key, raw) in
+            [("fieldSelector", &request.field_selector), ("labelSelector", &request.label_selector)]
+        {
+            if !raw.is_empty() {
+                resource.insert(key.to_owned(), json!({"rawSelector": raw}));
+            }
+        }
+        spec.insert("resourceAttributes".to_owned(), Value::Object(resource));
+    } else {
+        set(&mut resource, "path", &request.path);
+        set(&mut resource, "verb", &request.verb);
+        spec.insert("nonResourceAttributes".to_owned(), Value::Object(resource));
+    }
+    set(&mut spec, "user", &user.name);
+    set(&mut spec, "uid", &user.uid);
+    if !user.groups.is_empty() {
+        spec.insert("groups".to_owned(), json!(user.groups));
+    }
+    if !user.extra.is_empty() {
+        spec.insert("extra".to_owned(), json!(user.extra));
+    }
+    Value::Object(spec)
+}
+
+impl Webhook {
+    /// At the server of a kubeconfig.
+    ///
+    /// # Errors
+    /// The kubeconfig, the version or a condition cannot be used.
+    pub fn new(kubeconfig: &Path, settings: Settings) -> anyhow::Result<Self> {
+        let known = ["v1", "v1beta1"].contains(&settings.version.as_str());
+        ensure!(known, "unsupported webhook authorizer version {:?}", settings.version);
+        let conditions: Vec<Program> =
+            settings.conditions.iter().map(|text| Program::compile(text)).collect();
+        for (text, program) in settings.conditions.iter().zip(&conditions) {
+            ensure!(
+                program.fault().is_none(),
+                "matchConditions: {text:?}: {}",
+                program.fault().unwrap_or_default()
+            );
+        }
+        let remote = Remote::from_kubeconfig(kubeconfig, settings.limit)?;
+        Ok(Self { remote, settings, conditions, remembered: Mutex::default() })
+    }
+
+    /// What is remembered of such a question, as an answer; nothing is asked.
+    #[must_use]
+    pub fn remembered(&self, user: &UserInfo, request: &RequestInfo) -> Decision {
+        let spec = spec(user, request);
+        match self.concerns(&spec) {
+            Ok(true) => self.known(&spec.to_string()).unwrap_or_else(|| self.silence()),
+            Ok(false) => Decision::NoOpinion(String::new()),
+            Err(_) => self.silence(),
+        }
+    }
+
+    /// What no answer means.
+    fn silence(&self) -> Decision {
+        if self.settings.deny_on_failure {
+            Decision::Deny("the webhook authorizer cannot be asked".to_owned())
+        } else {
+            Decision::NoOpinion(String::new())
+        }
+    }
+
+    fn known(&self, key: &str) -> Option<Decision> {
+        let remembered = self.remembered.lock();
+        let (until, decision) = remembered.get(key)?;
+        (*until > Instant::now()).then(|| decision.clone())
+    }
+
+    /// Asks the other server, unless its answer is remembered; then it is.
+    pub async fn ask(&self, user: &UserInfo, request: &RequestInfo) {
+        let spec = spec(user, request);
+        match self.concerns(&spec) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(why) => return tracing::warn!(why, "a matchCondition of the webhook authorizer fails"),
+        }
+        let key = spec.to_string();
+        if self.known(&key).is_some() {
+            return;
+        }
+        let mut shown = spec;
+        // The older version names groups in the singular.
+        if self.settings.version == "v1beta1"
+            && let Some(shown) = shown.as_object_mut()
+            && let Some(groups) = shown.remove("groups")
+        {
+            shown.insert("group".to_owned(), groups);
+        }
+        let question = json!({
+            "kind": "SubjectAccessReview",
+            "apiVersion": format!("authorization.k8s.io/{}", self.settings.version),
+            "metadata": {"creationTimestamp": null},
+            "spec": shown,
+        });
+        match self.remote.ask(&question).await {
+            Ok(answer) => self.remember(key, &read(&answer["status"])),
+            Err(error) => tracing::warn!(%error, "the webhook authorizer cannot be asked"),
+        }
+    }
+
+    fn concerns(&self, spec: &Value) -> Result<bool, String> {
+        if self.conditions.is_empty() {
+            return Ok(true);
+        }
+        let mut scope = Scope::default();
+        scope.set("request", spec);
+        let mut fault = None;
+        for program in &self.conditions {
+            match program.eval(&scope) {
+                Ok(Answer::Bool(true)) => {}
+                Ok(Answer::Bool(false)) => return Ok(false),
+                Ok(_) => fault = Some("a matchCondition is no boolean".to_owned()),
+                Err(why) => fault = Some(why),
+            }
+        }
+        fault.map_or(Ok(true), Err)
+    }
+
+    fn remember(&self, key: String, decision: &Decision) {
+        let life = match decision {
+            Decision::Allow(_) => self.settings.authorized,
+            _ => self.settings.unauthorized,
+        }
+        .max(LIFE_MIN);
+        if key.len() > REMEMBERED_BYTES_MAX {
+            return;
+        }
+        let now = Instant::now();
+        let mut remembered = self.remembered.lock();
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.retain(|_, (until, _)| *until > now);
+            if remembered.len() >= REMEMBERED_MAX {
+                remembered.clear();
+            }
+        }
+        remembered.insert(key, (now + life, decision.clone()));
+    }
+}
+
+fn read(status: &Value) -> Decision {
+    let reason = status["reason"].as_str().unwrap_or_default().to_owned();
+    match (status["allowed"] == true, status["denied"] == true) {
+        (true, true) => {
+            Decision::Deny("webhook subject access review returned both allow and deny response".to_owned())
+        }
+        (true, false) => Decision::Allow(reason),
+        (false, true) => Decision::Deny(reason),
+        (false, false) => Decision::NoOpinion(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_review_asks_what_was_asked() {
+        let user =
+            UserInfo { name: "jane".to_owned(), groups: vec!["devs".to_owned()], ..UserInfo::default() };
+        let request = RequestInfo {
+            is_resource: true,
+            verb: "list".to_owned(),
+            group: "apps".to_owned(),
+            version: "v1".to_owned(),
+            resource: "deployments".to_owned(),
+            namespace: "a".to_owned(),
+            label_selector: "x=y".to_owned(),
+            ..RequestInfo::default()
+        };
+        let want = json!({"user": "jane", "groups": ["devs"], "resourceAttributes": {"namespace": "a", "verb": "list",
+            "group": "apps", "version": "v1", "resource": "deployments", "labelSelector": {"rawSelector": "x=y"}}});
+        assert_eq!(spec(&user, &request), want);
+        let path =
+            RequestInfo { verb: "get".to_owned(), path: "/metrics".to_owned(), ..RequestInfo::default() };
+        assert_eq!(spec(&user, &path)["nonResourceAttributes"], json!({"path": "/metrics", "verb": "get"}));
+    }
+
+    #[test]
+    fn an_answer_is_yes_no_or_none() {
+        assert_eq!(read(&json!({"allowed": true, "reason": "r"})), Decision::Allow("r".to_owned()));
+        assert_eq!(read(&json!({"allowed": false, "denied": true})), Decision::Deny(String::new()));
+        assert_eq!(read(&json!({"allowed": false})), Decision::NoOpinion(String::new()));
+        assert!(matches!(read(&json!({"allowed": true, "denied": true})), Decision::Deny(_)));
+    }
+}
