@@ -4,6 +4,7 @@ use crate::aggregator::AggregatorArgs;
 use crate::audit::AuditArgs;
 use crate::authentication::AuthenticationArgs;
 use crate::authorization::AuthorizationArgs;
+use crate::http::limits::LimitArgs;
 use crate::storage::encryption::EncryptionArgs;
 use crate::streaming::StreamingArgs;
 use anyhow::{Context, bail};
@@ -70,6 +71,9 @@ pub struct Args {
     /// Who decides what is allowed.
     #[command(flatten)]
     pub authorization: AuthorizationArgs,
+    /// How many requests run, and how long.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// How kubelets are reached.
     #[command(flatten)]
     pub streaming: StreamingArgs,

@@ -75,7 +75,8 @@ async fn first_objects(server: &Server, args: &Args) -> Result<(), Status> {
     server.store.fresh().await
 }
 
-/// Tells FlowSchemas of their priority levels whenever one of either changes.
+/// Lets requests run by the FlowSchemas and priority levels as they are, and tells the former of the latter, whenever one
+/// of either changes.
 ///
 /// # Errors
 /// None: what fails is tried again.
@@ -88,6 +89,10 @@ pub async fn priority_levels(server: Arc<Server>, tasks: Tasks) -> anyhow::Resul
     let work = async {
         server.health.wait_bootstrapped().await;
         loop {
+            let [flows, own] = ["flowschemas", "prioritylevelconfigurations"].map(|plural| {
+                Reader::list(server.store.as_ref(), &GroupResource::new("flowcontrol.apiserver.k8s.io", plural), "")
+            });
+            server.flow.configure(&flows, &own);
             if let Err(status) =
                 flowcontrol::tell_dangling(server.store.as_ref(), server.objects.as_ref()).await
             {

@@ -1,6 +1,15 @@
-//! Priority and fairness' objects as every cluster has them from its start, and whether a FlowSchema's priority level exists.
+//! API Priority and Fairness: which requests run now, which wait, and which are sent away.
 //!
-//! The objects stand as data. As upstream the annotation `apf.kubernetes.io/autoupdate-spec` lets people keep their own.
+//!     request ─► matching.rs (schema, level, flow) ─► gate.rs ─► queues.rs (seats, fair queues) ─► runs, waits, or 429
+//!
+//! Here stand the objects that every cluster has from its start, as data, and whether a FlowSchema's priority level exists.
+//! As upstream the annotation `apf.kubernetes.io/autoupdate-spec` lets people keep their own.
+
+mod gate;
+mod matching;
+mod queues;
+
+pub use gate::{FlowControl, Permit, Told, seats};
 
 use crate::reader::{Objects, Reader};
 use coracle_api::meta;

@@ -17,6 +17,7 @@ mod endpoints;
 pub mod flowcontrol;
 pub mod http;
 pub mod outbound;
+mod policies;
 pub mod reader;
 pub mod registry;
 pub mod request;
@@ -42,13 +43,14 @@ use coracle_daemon::tls::{self, Identity};
 use coracle_etcd::{Client, ClientTls, Kv};
 use endpoints::health::Health;
 use endpoints::metrics::Metrics;
-use http::limits::Limits;
+use flowcontrol::FlowControl;
 use reader::Objects;
-use registry::Registry;
+use registry::{Conversion, Registry};
 use registry::allocate::Allocator;
 use registry::direct::Direct;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use storage::Store;
 use storage::encryption::AtRest;
 use streaming::Streaming;
@@ -68,7 +70,9 @@ pub struct Server {
     objects: Arc<dyn Objects>,
     health: Health,
     metrics: Metrics,
-    limits: Limits,
+    flow: FlowControl,
+    /// How long a request may take.
+    request_timeout: Duration,
     /// `host:port` as clients are told.
     external: String,
 }
@@ -104,12 +108,15 @@ impl Server {
             authorization.clone(),
             admission,
             allocator,
+            Arc::new(Conversion::new(store.clone(), tasks.clone())),
             tasks.stopping(),
         );
         direct.bind(&registry);
         let streaming = Streaming::new(&args.streaming, store.clone(), objects.clone(), tasks.clone())?;
         let aggregator = Aggregator::new(&args.aggregator, store.clone(), objects.clone(), tasks.clone())?;
         let external = SocketAddr::new(args.advertised(), args.secure_port).to_string();
+        let mut metrics = Metrics::default();
+        let flow = FlowControl::new(args.limits.seats(), args.limits.request_timeout, metrics.registry());
         Ok(Arc::new(Self {
             store,
             registry,
@@ -120,8 +127,9 @@ impl Server {
             audit: Audit::new(&args.audit)?,
             objects,
             health: Health::default(),
-            metrics: Metrics::default(),
-            limits: Limits::default(),
+            metrics,
+            flow,
+            request_timeout: args.limits.request_timeout,
             external,
         }))
     }
@@ -134,6 +142,7 @@ impl Server {
         tasks.spawn("watch cache", storage::feed(self.store.clone(), tasks.clone()));
         tasks.spawn("bootstrap", bootstrap::run(self.clone(), args.clone(), tasks.clone()));
         tasks.spawn("priority levels", bootstrap::priority_levels(self.clone(), tasks.clone()));
+        tasks.spawn("policies", policies::run(self.clone(), tasks.clone()));
         tasks.spawn("custom kinds", definitions::run(self.clone(), tasks.clone()));
         tasks.spawn("API registration", aggregator::registration(self.clone(), tasks.clone()));
         tasks.spawn("availability of APIs", aggregator::availability(self.aggregator.clone(), tasks.clone()));

@@ -35,24 +35,65 @@ impl Health {
     }
 }
 
+/// What runs once the caches hold the store's objects, under kube-apiserver's names.
+const AFTER_LOADING: [&str; 14] = [
+    "generic-apiserver-start-informers",
+    "priority-and-fairness-config-consumer",
+    "priority-and-fairness-filter",
+    "storage-object-count-tracker-hook",
+    "start-apiextensions-informers",
+    "start-apiextensions-controllers",
+    "crd-informer-synced",
+    "start-kube-aggregator-informers",
+    "apiservice-status-local-available-controller",
+    "apiservice-status-remote-available-controller",
+    "apiservice-registration-controller",
+    "apiservice-discovery-controller",
+    "apiservice-openapi-controller",
+    "apiservice-openapiv3-controller",
+];
+/// What has made the first objects, likewise.
+const AFTER_BOOTSTRAP: [&str; 7] = [
+    "start-system-namespaces-controller",
+    "start-cluster-authentication-info-controller",
+    "rbac/bootstrap-roles",
+    "scheduling/bootstrap-system-priority-classes",
+    "priority-and-fairness-config-producer",
+    "bootstrap-controller",
+    "kube-apiserver-autoregistration",
+];
+
 fn checks(server: &Server, path: &str) -> Vec<(Cow<'static, str>, bool)> {
     let mut checks: Vec<(Cow<'static, str>, bool)> = vec![("ping".into(), true), ("log".into(), true)];
-    let reached = server.store.progress() > 0 && server.store.connected();
-    checks.push(("etcd".into(), path == "livez" || reached));
+    let loaded = server.store.progress() > 0;
+    checks.push(("etcd".into(), path == "livez" || (loaded && server.store.connected())));
+    if path == "readyz" {
+        checks.push(("etcd-readiness".into(), loaded && server.store.connected()));
+        checks.push(("informer-sync".into(), loaded));
+    }
     if let Some(encryption) = server.store.encryption() {
         checks.extend(encryption.health().into_iter().map(|(name, well)| (name.into(), well)));
     }
-    if path != "livez" {
-        checks.push((
-            "poststarthook/bootstrap".into(),
-            path == "healthz" || *server.health.bootstrapped.borrow(),
-        ));
-    }
+    // A server that is still starting lives.
+    let done = |done: bool| path != "readyz" || done;
+    let bootstrapped = *server.health.bootstrapped.borrow();
+    let hook = |name: &&str, well: bool| (Cow::from(format!("poststarthook/{name}")), done(well));
+    checks.extend(AFTER_LOADING.iter().map(|name| hook(name, loaded)));
+    checks.extend(AFTER_BOOTSTRAP.iter().map(|name| hook(name, bootstrapped)));
+    checks.push(("autoregister-completion".into(), done(bootstrapped)));
     if path == "readyz" {
-        checks.push(("informer-sync".into(), server.store.progress() > 0));
         checks.push(("shutdown".into(), !server.health.stopping.load(Ordering::Acquire)));
     }
     checks
+}
+
+/// Every check with the path that it belongs to, for the metrics.
+#[must_use]
+pub fn results(server: &Server) -> Vec<(String, &'static str, bool)> {
+    let of = |path: &'static str| {
+        checks(server, path).into_iter().map(move |(name, well)| (name.into_owned(), path, well))
+    };
+    ["healthz", "livez", "readyz"].into_iter().flat_map(of).collect()
 }
 
 /// The answer, for paths of health.

@@ -1,6 +1,9 @@
-//! `/metrics`: requests by verb, resource and code, their times, and what runs now.
+//! `/metrics`: requests, their times and what runs now, admission, the store; all under kube-apiserver's names.
+//!
+//! Only what is served is counted by name, so that nobody can make series by asking for things that do not exist.
 
 use crate::Server;
+use crate::request::RequestInfo;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -8,19 +11,43 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Request {
     verb: String,
+    dry_run: &'static str,
+    group: String,
+    version: String,
     resource: String,
+    subresource: String,
+    scope: &'static str,
+    component: &'static str,
     code: u16,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Timed {
     verb: String,
+    dry_run: &'static str,
+    group: String,
+    version: String,
     resource: String,
+    subresource: String,
+    scope: &'static str,
+    component: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Long {
+    verb: String,
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    scope: &'static str,
+    component: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -33,66 +60,236 @@ struct Stored {
     resource: String,
 }
 
-const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Deprecated {
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    removed_release: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Hook {
+    name: String,
+    r#type: &'static str,
+}
+
+const BUCKETS: [f64; 18] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 5.0, 10.0, 30.0, 60.0];
+
+/// Group, version and resource that are deprecated, and the release that does not serve them any more.
+const DEPRECATED: [(&str, &str, &str, &str); 1] = [("", "v1", "componentstatuses", "")];
+
+type Times<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The server's metrics.
 pub struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
-    times: Family<Timed, Histogram, fn() -> Histogram>,
+    times: Times<Timed>,
     running: Family<Running, Gauge>,
+    long: Family<Long, Gauge>,
     objects: Family<Stored, Gauge>,
+    deprecated: Family<Deprecated, Gauge>,
+    healthy: Family<Hook, Gauge>,
+    started: Gauge<f64, AtomicU64>,
+}
+
+/// A long-running request, counted until it goes.
+pub struct LongRunning(Gauge);
+
+impl Drop for LongRunning {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::default();
-        let requests = Family::default();
-        let times: Family<Timed, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(BUCKETS));
-        let (running, objects) = (Family::default(), Family::default());
-        registry.register(
-            "apiserver_request",
-            "Requests by verb, resource and code",
-            Family::clone(&requests),
-        );
-        registry.register(
-            "apiserver_request_duration_seconds",
-            "Time to answer; watches: to begin",
-            Family::clone(&times),
-        );
-        registry.register(
-            "apiserver_current_inflight_requests",
-            "Requests that run now",
-            Family::clone(&running),
-        );
-        registry.register("apiserver_storage_objects", "Stored objects by resource", Family::clone(&objects));
-        Self { registry, requests, times, running, objects }
+        let own = Self {
+            registry: Registry::default(),
+            requests: Family::default(),
+            times: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            running: Family::default(),
+            long: Family::default(),
+            objects: Family::default(),
+            deprecated: Family::default(),
+            healthy: Family::default(),
+            started: Gauge::default(),
+        };
+        own.registered()
+    }
+}
+
+/// How Kubernetes calls a verb in metrics.
+fn verb(info: &RequestInfo) -> String {
+    match (info.is_resource, info.verb.as_str(), info.name.is_empty()) {
+        (true, "list" | "watch" | "get", _) | (false, ..) => info.verb.to_uppercase(),
+        (true, "create", _) => "POST".to_owned(),
+        (true, "update", _) => "PUT".to_owned(),
+        (true, other, _) => other.to_uppercase(),
+    }
+}
+
+fn scope(info: &RequestInfo) -> &'static str {
+    match (info.is_resource, info.name.is_empty(), info.namespace.is_empty()) {
+        (false, ..) => "",
+        (true, false, _) => "resource",
+        (true, true, false) => "namespace",
+        (true, true, true) => "cluster",
+    }
+}
+
+/// What is told of a request: nothing by name of what is not served.
+fn timed(info: &RequestInfo, dry_run: bool) -> Timed {
+    let known = info.kind.is_some();
+    let named = |text: &str| if known { text.to_owned() } else { String::new() };
+    Timed {
+        verb: verb(info),
+        dry_run: if dry_run { "All" } else { "" },
+        group: named(&info.group),
+        version: named(&info.version),
+        resource: named(&info.resource),
+        subresource: known
+            .then(|| info.kind.as_ref().and_then(|kind| kind.subresource(&info.subresource)))
+            .flatten()
+            .map(|own| own.name.clone())
+            .unwrap_or_default(),
+        scope: scope(info),
+        component: "apiserver",
     }
 }
 
 impl Metrics {
+    fn registered(mut self) -> Self {
+        let registry = &mut self.registry;
+        registry.register("apiserver_request", "Requests that were answered", self.requests.clone());
+        registry.register(
+            "apiserver_request_duration_seconds",
+            "Time to answer; of watches, to begin",
+            self.times.clone(),
+        );
+        registry.register(
+            "apiserver_current_inflight_requests",
+            "Requests that run now",
+            self.running.clone(),
+        );
+        registry.register(
+            "apiserver_longrunning_requests",
+            "Watches and streams that run now",
+            self.long.clone(),
+        );
+        registry.register("apiserver_storage_objects", "Stored objects by resource", self.objects.clone());
+        registry.register(
+            "apiserver_requested_deprecated_apis",
+            "Deprecated APIs that were asked for",
+            self.deprecated.clone(),
+        );
+        registry.register(
+            "kubernetes_healthcheck",
+            "Results of the server's own checks",
+            self.healthy.clone(),
+        );
+        registry.register(
+            "process_start_time_seconds",
+            "When this process started, since 1970",
+            self.started.clone(),
+        );
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in a double")]
+        self.started.set(coracle_daemon::clock::now().as_second() as f64);
+        self
+    }
+
+    /// For those who count things of their own.
+    pub fn registry(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
     /// Counts an answered request.
-    pub fn observe(&self, verb: &str, resource: &str, code: u16, took: Duration) {
-        let (verb, resource) = (verb.to_uppercase(), resource.to_owned());
-        self.requests.get_or_create(&Request { verb: verb.clone(), resource: resource.clone(), code }).inc();
-        self.times.get_or_create(&Timed { verb, resource }).observe(took.as_secs_f64());
+    pub fn observe(&self, info: &RequestInfo, dry_run: bool, code: u16, took: Duration) {
+        let timed = timed(info, dry_run);
+        for (group, version, resource, removed_release) in DEPRECATED {
+            if info.kind.is_some()
+                && info.group == group
+                && info.version == version
+                && info.resource == resource
+            {
+                let label = Deprecated {
+                    group: timed.group.clone(),
+                    version: timed.version.clone(),
+                    resource: timed.resource.clone(),
+                    subresource: timed.subresource.clone(),
+                    removed_release,
+                };
+                self.deprecated.get_or_create(&label).set(1);
+            }
+        }
+        self.times.get_or_create(&timed).observe(took.as_secs_f64());
+        let Timed { verb, dry_run, group, version, resource, subresource, scope, component } = timed;
+        let request =
+            Request { verb, dry_run, group, version, resource, subresource, scope, component, code };
+        self.requests.get_or_create(&request).inc();
+    }
+
+    /// Counts a watch or a stream while it runs.
+    pub fn long_running(&self, info: &RequestInfo) -> LongRunning {
+        let Timed { verb, group, version, resource, subresource, scope, component, .. } = timed(info, false);
+        let label = Long { verb, group, version, resource, subresource, scope, component };
+        let gauge = self.long.get_or_create_owned(&label);
+        gauge.inc();
+        LongRunning(gauge)
     }
 
     /// All as text.
     #[must_use]
     pub fn text(&self, server: &Server) -> String {
-        let (reads, writes) = server.limits.running();
+        let [reads, writes] = server.flow.running();
         for (request_kind, running) in [("readOnly", reads), ("mutating", writes)] {
-            self.running.get_or_create(&Running { request_kind }).set(i64::try_from(running).unwrap_or(0));
+            self.running.get_or_create(&Running { request_kind }).set(running);
         }
         for resource in server.store.resources().values() {
             let stored = Stored { resource: resource.of.to_string() };
             self.objects.get_or_create(&stored).set(i64::try_from(resource.cache.count()).unwrap_or(0));
         }
+        for (name, r#type, well) in super::health::results(server) {
+            self.healthy.get_or_create(&Hook { name, r#type }).set(i64::from(well));
+        }
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_api::kinds;
+
+    #[test]
+    fn requests_are_told_with_kubernetes_labels() {
+        let pods = kinds::by_gvk("v1", "Pod").expect("pods").clone();
+        let info = |verb: &str, name: &str, subresource: &str| RequestInfo {
+            is_resource: true,
+            verb: verb.to_owned(),
+            version: "v1".to_owned(),
+            resource: "pods".to_owned(),
+            namespace: "a".to_owned(),
+            name: name.to_owned(),
+            subresource: subresource.to_owned(),
+            kind: Some(pods.clone()),
+            ..RequestInfo::default()
+        };
+        let told = |info: &RequestInfo| {
+            let own = timed(info, false);
+            (own.verb, own.subresource, own.scope)
+        };
+        assert_eq!(told(&info("create", "", "")), ("POST".to_owned(), String::new(), "namespace"));
+        assert_eq!(told(&info("update", "x", "status")), ("PUT".to_owned(), "status".to_owned(), "resource"));
+        // What is not served makes no series.
+        assert_eq!(told(&info("get", "x", "made-up")), ("GET".to_owned(), String::new(), "resource"));
+        let unknown = RequestInfo { kind: None, resource: "made-up".to_owned(), ..info("get", "x", "") };
+        assert_eq!(timed(&unknown, false).resource, "");
     }
 }

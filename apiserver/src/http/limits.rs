@@ -1,32 +1,25 @@
-//! How many requests run at once. Watches and streams are not counted: they wait more than they work.
+//! How many requests run at once, and how long they may take.
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use std::time::Duration;
 
-const READS_MAX: usize = 400;
-const WRITES_MAX: usize = 200;
-
-/// Places for running requests.
-pub struct Limits {
-    reads: Semaphore,
-    writes: Semaphore,
+/// Flags of limits.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LimitArgs {
+    /// Reads that may run at once; with the writes they are the seats of priority and fairness.
+    #[arg(long, default_value_t = 400)]
+    pub max_requests_inflight: u64,
+    /// Writes that may run at once.
+    #[arg(long, default_value_t = 200)]
+    pub max_mutating_requests_inflight: u64,
+    /// How long a request may take, watches and streams apart, e.g. 1m0s.
+    #[arg(long, default_value = "1m0s", value_parser = crate::args::duration)]
+    pub request_timeout: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self { reads: Semaphore::new(READS_MAX), writes: Semaphore::new(WRITES_MAX) }
-    }
-}
-
-impl Limits {
-    /// A place for a request of that verb; `None` when all are taken.
-    pub fn place(&self, verb: &str) -> Option<SemaphorePermit<'_>> {
-        let places = if matches!(verb, "get" | "list") { &self.reads } else { &self.writes };
-        places.try_acquire().ok()
-    }
-
-    /// Reads and writes that run now.
+impl LimitArgs {
+    /// Seats of priority and fairness.
     #[must_use]
-    pub fn running(&self) -> (usize, usize) {
-        (READS_MAX - self.reads.available_permits(), WRITES_MAX - self.writes.available_permits())
+    pub fn seats(&self) -> u64 {
+        (self.max_requests_inflight + self.max_mutating_requests_inflight).max(1)
     }
 }

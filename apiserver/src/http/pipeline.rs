@@ -6,7 +6,8 @@ use crate::Server;
 use crate::aggregator::Route;
 use crate::audit::{self, Sender};
 use crate::authentication::Peer;
-use crate::endpoints;
+use crate::endpoints::{self, metrics::LongRunning};
+use crate::flowcontrol::{self, Told};
 use crate::registry::{Call, ReplyBody};
 use crate::request::{RequestInfo, UserInfo};
 use crate::storage::encode::Format;
@@ -14,23 +15,22 @@ use axum::body::Body;
 use bytes::Bytes;
 use coracle_api::status::Status;
 use coracle_daemon::random;
-use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::{ACCEPT, CONTENT_TYPE, UPGRADE, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use futures::{FutureExt, StreamExt};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, UPGRADE, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 /// Largest body.
 const BODY_MAX: usize = 3 << 20;
-/// Longest run of a request that is no watch.
-const TIME_MAX: Duration = Duration::from_secs(60);
 /// How long the first requests wait for the caches.
 const LOAD_MAX: Duration = Duration::from_secs(10);
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 fn text(headers: &HeaderMap, name: HeaderName) -> &str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
@@ -51,9 +51,8 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     let mut info = request_info::parse(request.method(), request.uri().path(), &query);
     find_custom(server, &mut info);
     let given = text(request.headers(), AUDIT_ID).to_owned();
-    // Only what is served is counted by name: anybody can ask for anything.
-    let resource = info.kind.as_ref().map_or(String::new(), |kind| kind.plural.clone());
-    let verb = info.verb.clone();
+    let dry_run = query.iter().any(|(key, _)| key == "dryRun");
+    let counted = info.clone();
     let id = if given.is_empty() { random::uuid() } else { given };
     let mut response = match handle(server, peer, info, query, request, &id).await {
         Ok(response) => response,
@@ -62,7 +61,7 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(AUDIT_ID, id);
     }
-    server.metrics.observe(&verb, &resource, response.status().as_u16(), began.elapsed());
+    server.metrics.observe(&counted, dry_run, response.status().as_u16(), began.elapsed());
     response
 }
 
@@ -108,12 +107,80 @@ async fn handle(
 async fn served(
     server: &Arc<Server>,
     user: UserInfo,
-    mut info: RequestInfo,
+    info: RequestInfo,
     query: Pairs,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     server.authorization.ask_to_impersonate(&user, request.headers()).await;
     let user = server.authorization.impersonated(user, request.headers())?;
+    // What lives as long as its connection waits more than it works.
+    if streams(&info) || request.headers().contains_key(UPGRADE) {
+        let running = server.metrics.long_running(&info);
+        return Ok(held(routed(server, user, info, query, request).await?, running));
+    }
+    let running = (info.verb == "watch").then(|| server.metrics.long_running(&info));
+    let permit = match server.flow.admit(&user, &info, seats(server, &info, &query)).await {
+        Ok(permit) => permit,
+        Err(told) => {
+            let text = "Too many requests, please try again later.\n";
+            let mut response = respond::plain(429, "text/plain; charset=utf-8", text);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            tell(&mut response, &told);
+            return Ok(response);
+        }
+    };
+    let response = routed(server, user, info, query, request).await;
+    let mut response = response.unwrap_or_else(|status| failed(Format::JSON, &status));
+    if let Some(told) = permit.told() {
+        tell(&mut response, &told);
+    }
+    Ok(match running {
+        Some(running) => held(response, running),
+        None => response,
+    })
+}
+
+/// An answer that counts as running until its body has ended.
+fn held(response: Response<Body>, running: LongRunning) -> Response<Body> {
+    // What becomes another protocol has no body.
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return response;
+    }
+    response.map(|body| {
+        Body::from_stream(body.into_data_stream().inspect(move |_| {
+            let _counted = &running;
+        }))
+    })
+}
+
+/// Tells clients where their request belongs.
+fn tell(response: &mut Response<Body>, told: &Told) {
+    for (name, uid) in [(FLOW_SCHEMA, &told.schema_uid), (PRIORITY_LEVEL, &told.level_uid)] {
+        if let Ok(uid) = HeaderValue::from_str(uid) {
+            response.headers_mut().insert(name, uid);
+        }
+    }
+}
+
+/// The seats that a request takes.
+fn seats(server: &Server, info: &RequestInfo, query: &Pairs) -> u64 {
+    if info.verb != "list" {
+        return 1;
+    }
+    let stored =
+        server.store.resource(&info.group, &info.resource).map_or(0, |resource| resource.cache.count());
+    let limit = query.iter().find(|(key, _)| key == "limit").and_then(|(_, value)| value.parse().ok());
+    flowcontrol::seats(&info.verb, stored, limit)
+}
+
+/// What follows when its turn has come.
+async fn routed(
+    server: &Arc<Server>,
+    user: UserInfo,
+    mut info: RequestInfo,
+    query: Pairs,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
     server.authorization.admit(&user, &info).await?;
     if let Some(route) = server.aggregator.route(&info.path) {
         return remote(server, &route, &info, &user, request).await;
@@ -149,13 +216,7 @@ async fn remote(
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let long = info.verb == "watch" || streams(info) || request.headers().contains_key(UPGRADE);
-    let _place = if long { None } else { Some(place(server, &info.verb)?) };
     server.aggregator.pass(route, &info.path, user, long, request).await
-}
-
-fn place<'a>(server: &'a Server, verb: &str) -> Result<SemaphorePermit<'a>, Status> {
-    let full = || Status::too_many_requests("Too many requests, please try again later.", 1);
-    server.limits.place(verb).ok_or_else(full)
 }
 
 async fn resource(
@@ -171,11 +232,10 @@ async fn resource(
     let custom = info.kind.as_ref().is_some_and(|kind| kind.custom.is_some());
     let accept = text(&parts.headers, ACCEPT);
     let format = negotiate::format(accept, &query, &user_agent, watches, custom)?;
-    let _place = if watches { None } else { Some(place(server, &info.verb)?) };
     let content_type =
         text(&parts.headers, CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_owned();
     let call = Call { info, user, query, content_type, body: whole(body).await?, format, user_agent };
-    let answer = tokio::time::timeout(TIME_MAX, server.registry.handle(&call)).await;
+    let answer = tokio::time::timeout(server.request_timeout, server.registry.handle(&call)).await;
     Ok(match answer {
         Ok(Ok(reply)) => {
             if let ReplyBody::Bytes(body) = &reply.body {

@@ -2,7 +2,7 @@
 
 use super::allocate::Claims;
 use super::options::WriteOptions;
-use super::{At, Call, Outcome, Registry, Reply, body, convert};
+use super::{At, Call, Outcome, Registry, Reply, body};
 use crate::storage::keys;
 use crate::storage::write::Written;
 use coracle_api::apply::{self, Writer};
@@ -48,7 +48,7 @@ impl Registry {
         let at = At::new(call, self.resource(&kind)?, options)?;
         let mut warnings = read.warnings;
         let outcome = self.create_object(&at, read.object, false, &mut warnings).await?;
-        Ok(Reply::bytes(201, call.format, outcome.encoded(call.format, &kind)?).warned(warnings))
+        Ok(Reply::bytes(201, call.format, self.encoded(&outcome, call.format, &kind).await?).warned(warnings))
     }
 
     /// Creates a decoded object; `owned` when its managedFields are made already.
@@ -132,7 +132,7 @@ impl Registry {
         let kind = &at.kind;
         let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
         let tail = keys::tail(&namespace, &name);
-        let mut stored = convert::from(kind, object);
+        let mut stored = self.to_store(kind, object).await?;
         let lease = self.allocator.lease(&at.resource).await?;
         for _ in 0..TRIES_TO_ALLOCATE {
             // Nothing but a claim can be taken.

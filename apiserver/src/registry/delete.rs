@@ -166,7 +166,7 @@ impl Registry {
         let mut told = warnings(&at, &options);
         let (outcome, gone) = self.delete_object(&at, &options, &mut told).await?;
         if !gone || ANSWERED_WITH_OBJECT.contains(&kind.plural.as_str()) {
-            let reply = Reply::bytes(200, call.format, outcome.encoded(call.format, &kind)?);
+            let reply = Reply::bytes(200, call.format, self.encoded(&outcome, call.format, &kind).await?);
             return Ok(reply.warned(told));
         }
         let object = outcome.object(&kind);
@@ -208,6 +208,7 @@ impl Registry {
         let deletions: Vec<_> = deletions.collect();
         futures::stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         let about = encode::ListMeta { revision, ..encode::ListMeta::default() };
+        let entries = self.shown(&kind, entries).await?;
         Ok(Reply::bytes(200, call.format, encode::list(call.format, &kind, &entries, &about)?))
     }
 

@@ -6,6 +6,7 @@ pub mod allocate;
 mod binding;
 mod body;
 pub mod call;
+mod conversion;
 pub mod convert;
 mod create;
 mod delete;
@@ -22,6 +23,7 @@ mod update;
 mod watch;
 
 pub use call::{Call, Reply, ReplyBody};
+pub use conversion::Conversion;
 
 use crate::admission::{Admission, Attributes};
 use crate::authentication::Authentication;
@@ -52,6 +54,7 @@ pub struct Registry {
     authorization: Arc<Authorization>,
     admission: Admission,
     allocator: Allocator,
+    conversion: Arc<Conversion>,
     /// Ends watches.
     stop: CancellationToken,
 }
@@ -141,9 +144,10 @@ impl Registry {
         authorization: Arc<Authorization>,
         admission: Admission,
         allocator: Allocator,
+        conversion: Arc<Conversion>,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { store, authentication, authorization, admission, allocator, stop })
+        Arc::new(Self { store, authentication, authorization, admission, allocator, conversion, stop })
     }
 
     /// Answers an authorized request for a resource.
@@ -188,6 +192,17 @@ impl Registry {
             ("delete", "") => self.delete(call).await,
             ("deletecollection", "") => self.delete_collection(call).await,
             _ => Err(no_such_method()),
+        }
+    }
+
+    /// A write's result as it is sent.
+    async fn encoded(&self, outcome: &Outcome, format: Format, kind: &Kind) -> Result<Bytes, Status> {
+        match outcome {
+            Outcome::Stored(entry) => {
+                let shown = self.shown_one(kind, entry.clone()).await?;
+                encode::entry(format, kind, &shown)
+            }
+            Outcome::Dry(_) => outcome.encoded(format, kind),
         }
     }
 

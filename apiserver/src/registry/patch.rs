@@ -40,7 +40,7 @@ impl Registry {
             Ok(Made { object, warnings: read.warnings, owned: false })
         };
         let (outcome, warnings) = self.change(&at, &make).await?;
-        Ok(Reply::bytes(200, call.format, outcome.encoded(call.format, &kind)?).warned(warnings))
+        Ok(Reply::bytes(200, call.format, self.encoded(&outcome, call.format, &kind).await?).warned(warnings))
     }
 
     async fn apply(&self, call: &Call, at: At) -> Result<Reply, Status> {
@@ -51,7 +51,7 @@ impl Registry {
         let Read { object: mut config, warnings } =
             judged(decoded, at.options.validation, || "error strict decoding YAML: ".to_owned())?;
         let (code, outcome, warnings) = self.apply_config(&at, &mut config, warnings).await?;
-        Ok(Reply::bytes(code, call.format, outcome.encoded(call.format, &kind)?).warned(warnings))
+        Ok(Reply::bytes(code, call.format, self.encoded(&outcome, call.format, &kind).await?).warned(warnings))
     }
 
     /// Applies a configuration; tells whether that created (201) or changed (200) the object.

@@ -135,7 +135,7 @@ fn opened(token: &str) -> Result<(u64, String), Status> {
 impl Registry {
     pub(super) async fn get(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?;
-        let entry = self.find(call).await?;
+        let entry = self.shown_one(kind, self.find(call).await?).await?;
         Ok(Reply::bytes(200, call.format, encode::entry(call.format, kind, &entry)?))
     }
 
@@ -163,6 +163,7 @@ impl Registry {
         let selection = Selection::read(call, kind)?;
         let page = Page::read(call)?;
         let (entries, about) = self.listed(&resource, &selection, &page).await?;
+        let entries = self.shown(kind, entries).await?;
         Ok(Reply::bytes(200, call.format, encode::list(call.format, kind, &entries, &about)?))
     }
 

@@ -84,7 +84,7 @@ fn put(object: &mut Value, pointer: &str, number: i64) {
 impl Registry {
     pub(super) async fn get_scale(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?;
-        let entry = self.find(call).await?;
+        let entry = self.shown_one(kind, self.find(call).await?).await?;
         Reply::value(200, call.format, &of(&convert::to(kind, entry.value()), kind))
     }
 

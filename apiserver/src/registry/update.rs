@@ -50,11 +50,11 @@ impl Registry {
                 self.may_create(&at).await?;
                 let mut warnings = read.warnings.clone();
                 let outcome = self.create_object(&at, object, false, &mut warnings).await?;
-                Ok(Reply::bytes(201, call.format, outcome.encoded(call.format, &kind)?).warned(warnings))
+                Ok(Reply::bytes(201, call.format, self.encoded(&outcome, call.format, &kind).await?).warned(warnings))
             }
             Err(status) => Err(status),
             Ok((outcome, warnings)) => {
-                Ok(Reply::bytes(200, call.format, outcome.encoded(call.format, &kind)?).warned(warnings))
+                Ok(Reply::bytes(200, call.format, self.encoded(&outcome, call.format, &kind).await?).warned(warnings))
             }
         }
     }
@@ -110,7 +110,7 @@ impl Registry {
 
     async fn change_once(&self, at: &At, current: &Arc<Entry>, make: &Make<'_>) -> Result<Changed, Status> {
         let kind = &at.kind;
-        let old = convert::to(kind, current.value());
+        let old = convert::to(kind, self.shown_one(kind, current.clone()).await?.value());
         let Made { mut object, mut warnings, owned } = make(&old)?;
         self.check_version(at, &mut object, &old)?;
         defaults::apply(&mut object, kind);
@@ -144,7 +144,7 @@ impl Registry {
             return Ok(Changed::Done(Outcome::Stored(current.clone()), warnings));
         }
         let finished = is_finished(&object);
-        let stored = convert::from(kind, object);
+        let stored = self.to_store(kind, object).await?;
         let written = if finished {
             let beside = self.allocator.freed(kind, &stored);
             let lost =

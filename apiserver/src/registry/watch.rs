@@ -2,7 +2,7 @@
 
 use super::read::revision;
 use super::select::Selection;
-use super::{Call, Registry, Reply, ReplyBody};
+use super::{Call, Conversion, Registry, Reply, ReplyBody, conversion};
 use crate::storage::Store;
 use crate::storage::cache::{Change, Cursor, Event, Gone};
 use crate::storage::encode::{self, Format, Shape};
@@ -25,6 +25,7 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// One client's watch.
 struct Watch {
     store: Arc<Store>,
+    conversion: Arc<Conversion>,
     resource: Arc<Resource>,
     kind: Arc<Kind>,
     selection: Selection,
@@ -101,6 +102,7 @@ impl Registry {
                 resource
                     .cache
                     .list_and_cursor(&selection.namespace, progress, |entry| selection.matches(entry));
+            let entries = self.shown(&kind, entries).await?;
             let opening = opening(call.format, &kind, &entries, start.marks_end.then_some(revision))?;
             columns_owed &= entries.is_empty();
             (Some(opening), revision, cursor)
@@ -118,6 +120,7 @@ impl Registry {
         });
         let watch = Watch {
             store: self.store.clone(),
+            conversion: self.conversion.clone(),
             resource,
             kind,
             selection,
@@ -174,7 +177,7 @@ impl Watch {
             return Some(opening);
         }
         while !self.over {
-            match self.pending() {
+            match self.pending().await {
                 Ok(Some(chunk)) => return Some(chunk),
                 Ok(None) => {}
                 Err(status) => {
@@ -191,7 +194,7 @@ impl Watch {
             tokio::select! {
                 () = self.cursor.moved() => {}
                 _ = tick => {
-                    if let Some(mark) = self.bookmark() {
+                    if let Some(mark) = self.bookmark().await {
                         return Some(mark);
                     }
                 }
@@ -201,17 +204,17 @@ impl Watch {
         }
         // The last word, once: under steady writes there would always be another one.
         self.bookmarks.take()?;
-        self.bookmark()
+        self.bookmark().await
     }
 
     /// A bookmark, when the client has not been told of this revision.
-    fn bookmark(&mut self) -> Option<Bytes> {
+    async fn bookmark(&mut self) -> Option<Bytes> {
         // Read before the events: what comes after it is still to be told.
         let progress = self.store.progress();
         if progress <= self.told {
             return None;
         }
-        match self.pending() {
+        match self.pending().await {
             Ok(None) => {}
             Ok(chunk) => return chunk,
             Err(_) => return None,
@@ -222,14 +225,14 @@ impl Watch {
     }
 
     /// The frames of all events that are there.
-    fn pending(&mut self) -> Result<Option<Bytes>, Status> {
+    async fn pending(&mut self) -> Result<Option<Bytes>, Status> {
         let events = self.resource.cache.read(&mut self.cursor).map_err(|gone| expired(gone, self.told))?;
         let mut out: Option<BytesMut> = None;
         let mut only: Option<Bytes> = None;
         for event in &events {
             self.told = self.told.max(event.entry.revision);
             let Some(change) = seen(&self.selection, event) else { continue };
-            let frame = self.frame(change, event)?;
+            let frame = self.frame(change, event).await?;
             match (&mut out, only.take()) {
                 (None, None) => only = Some(frame),
                 (None, Some(first)) => {
@@ -243,7 +246,13 @@ impl Watch {
         Ok(out.map(BytesMut::freeze).or(only))
     }
 
-    fn frame(&mut self, change: Change, event: &Event) -> Result<Bytes, Status> {
+    async fn frame(&mut self, change: Change, event: &Event) -> Result<Bytes, Status> {
+        if conversion::asks(&self.kind) {
+            let entries = conversion::shown(&self.conversion, &self.kind, vec![event.entry.clone()]).await?;
+            let owed = std::mem::take(&mut self.columns_owed);
+            let entry = entries.first().unwrap_or(&event.entry);
+            return encode::frame(self.format, &self.kind, change, entry, owed);
+        }
         if matches!(self.format.shape, Shape::Table(_)) {
             // Ages differ from watcher to watcher.
             return encode::frame(

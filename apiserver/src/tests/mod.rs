@@ -3,8 +3,10 @@
 mod aggregation;
 mod answers;
 mod audit;
+mod conversion;
 mod customs;
 mod encryption;
+mod fairness;
 mod first;
 mod front_proxy;
 mod outside;

@@ -344,3 +344,50 @@ fn costs_are_estimated_as_upstream() {
         assert_eq!(told(most + most / 50).len(), 1, "{length}");
     }
 }
+
+#[test]
+fn lists_of_a_definition_must_tell_their_items_apart() {
+    let told = |list: Value| -> Vec<String> {
+        let all = complaints(&json!({"type": "object", "properties": {"l": list}}));
+        let at = "spec.validation.openAPIV3Schema.properties[l].";
+        all.iter().map(|one| one.strip_prefix(at).unwrap_or(one).to_owned()).collect()
+    };
+    let item = |more: Value| {
+        let mut item = json!({"type": "object", "required": ["k"], "properties": {"k": {"type": "string"}}});
+        item.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
+        item
+    };
+    let keyed = |keys: Value, item: Value| json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys, "items": item});
+    let rows = [
+        (keyed(json!(["k"]), item(json!({}))), vec![]),
+        (
+            keyed(json!(["k"]), item(json!({"required": []}))),
+            vec![
+                "items.properties[k].default: Required value: this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
+            ],
+        ),
+        (
+            keyed(json!(["k", "k"]), item(json!({}))),
+            vec![
+                "x-kubernetes-list-map-keys: Invalid value: [\"k\",\"k\"]: must not contain duplicate entries",
+            ],
+        ),
+        (
+            keyed(json!(["k"]), item(json!({"nullable": true}))),
+            vec!["items.nullable: Forbidden: cannot be nullable when x-kubernetes-list-type is map"],
+        ),
+        (
+            json!({"type": "array", "x-kubernetes-list-type": "set", "items": item(json!({}))}),
+            vec![
+                "items.x-kubernetes-map-type: Invalid value: null: must be atomic as item of a list with x-kubernetes-list-type=set",
+            ],
+        ),
+        (
+            json!({"type": "string", "x-kubernetes-map-type": "atomic"}),
+            vec!["type: Invalid value: \"string\": must be object if x-kubernetes-map-type is specified"],
+        ),
+    ];
+    for (list, want) in rows {
+        assert_eq!(told(list.clone()), want, "{list}");
+    }
+}

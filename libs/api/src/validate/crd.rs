@@ -1,6 +1,7 @@
 //! CustomResourceDefinition: names, versions, and the structure of schemas.
 
 use super::admission;
+use super::crd_lists as lists;
 use super::crd_rules as rules;
 use super::node::{Faults, IMMUTABLE, Node};
 use crate::labels;
@@ -99,6 +100,7 @@ fn versions(spec: &Node<'_, '_>, out: &mut Faults) {
                 rules::read(&place, out);
             }
         }
+        lists::selectable(&version.get("selectableFields"), schema.value, out);
         columns(&version.get("additionalPrinterColumns"), out);
         subresources(&version.get("subresources"), out);
     }
@@ -255,37 +257,9 @@ fn schema(schema: &Node<'_, '_>, what: &str, out: &mut Faults) {
         Value::Object(_) => self::schema(&items, "array items", out),
         _ => {}
     }
-    list_rules(schema, out);
+    lists::types(schema, out);
     default_type(schema, out);
     rules::written(schema, out);
-}
-
-fn list_rules(schema: &Node<'_, '_>, out: &mut Faults) {
-    let (list, keys) = (schema.get("x-kubernetes-list-type"), schema.get("x-kubernetes-list-map-keys"));
-    if list.is_set() {
-        match schema.get("type").text() {
-            "" => schema.get("type").required("must be array if x-kubernetes-list-type is specified", out),
-            "array" => {}
-            _ => schema.get("type").invalid("must be array if x-kubernetes-list-type is specified", out),
-        }
-        list.must_be_one_of(&["atomic", "map", "set"], out);
-    }
-    match list.text() {
-        "map" if keys.is_empty() => keys.required("must not be empty if x-kubernetes-list-type is map", out),
-        "map" => {
-            let properties = schema.get("items.properties");
-            if keys.items().any(|key| !properties.key(key.text()).is_set()) {
-                keys.invalid("entries must all be names of item properties", out);
-            }
-        }
-        "" if !keys.is_empty() => {
-            list.required("must be map if x-kubernetes-list-map-keys is non-empty", out);
-        }
-        _ if !keys.is_empty() => list.invalid("must be map if x-kubernetes-list-map-keys is non-empty", out),
-        _ => {}
-    }
-    let map = schema.get("x-kubernetes-map-type");
-    map.may_be_one_of(&["atomic", "granular"], out);
 }
 
 fn default_type(schema: &Node<'_, '_>, out: &mut Faults) {

@@ -64,7 +64,7 @@ fn field_path(path: &Node<'_, '_>, schema: &Value, out: &mut Faults) {
 }
 
 /// Follows `.a['b']` into a schema.
-fn followed(path: &str, schema: &Value) -> Result<(), String> {
+pub(super) fn followed<'s>(path: &str, schema: &'s Value) -> Result<&'s Value, String> {
     let mut rest = path;
     let mut at = schema;
     while !rest.is_empty() {
@@ -106,7 +106,7 @@ fn followed(path: &str, schema: &Value) -> Result<(), String> {
             _ => return Err(missing()),
         };
     }
-    Ok(())
+    Ok(at)
 }
 
 /// The text up to the closing quote, and where that ends.

@@ -10,6 +10,7 @@ mod autoscale;
 mod cluster;
 mod config;
 mod crd;
+mod crd_lists;
 mod crd_rules;
 mod cron;
 mod diff;

@@ -1,0 +1,77 @@
+//! Priority and fairness as clients see it.
+
+use super::Fixture;
+use coracle_etcd::memory::MemoryKv;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const FLOWS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1";
+
+/// The header `name` of an answer to a read of namespaces.
+async fn told(fixture: &Fixture, name: &str) -> String {
+    let response = fixture.send("GET", "/api/v1/namespaces/default", "", Value::Null).await;
+    response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+async fn uid(fixture: &Fixture, plural: &str, name: &str) -> String {
+    let (code, object) = fixture.call("GET", &format!("{FLOWS}/{plural}/{name}"), Value::Null).await;
+    assert_eq!(code, 200, "{object}");
+    object["metadata"]["uid"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn clients_are_told_where_their_requests_belong() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let (schema, level) = (
+        uid(&fixture, "flowschemas", "exempt").await,
+        uid(&fixture, "prioritylevelconfigurations", "exempt").await,
+    );
+    let known = async {
+        while told(&fixture, "x-kubernetes-pf-flowschema-uid").await != schema {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), known).await.expect("in time");
+    assert_eq!(told(&fixture, "x-kubernetes-pf-prioritylevel-uid").await, level);
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_schema_of_ones_own_takes_requests_and_the_metrics_tell() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let level = json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "PriorityLevelConfiguration", "metadata": {"name": "mine"},
+        "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 5, "limitResponse": {"type": "Reject"}}}});
+    let (code, made) = fixture.call("POST", &format!("{FLOWS}/prioritylevelconfigurations"), level).await;
+    assert_eq!(code, 201, "{made}");
+    let schema = json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema", "metadata": {"name": "mine"},
+        "spec": {"matchingPrecedence": 3, "priorityLevelConfiguration": {"name": "mine"}, "distinguisherMethod": {"type": "ByUser"},
+            "rules": [{"subjects": [{"kind": "User", "user": {"name": "joe"}}],
+                "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": true, "namespaces": ["*"]}]}]}});
+    let (code, made) = fixture.call("POST", &format!("{FLOWS}/flowschemas"), schema).await;
+    assert_eq!(code, 201, "{made}");
+    let wanted = made["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    let joe = super::certificate("joe", "people");
+    let ask = || async {
+        let request = http::Request::builder().uri("/api/v1/nodes").body(axum::body::Body::empty());
+        let response = fixture.server.answer(Some(joe.clone()), request.expect("request")).await;
+        let uid = response.headers().get("x-kubernetes-pf-flowschema-uid").cloned();
+        uid.and_then(|uid| uid.to_str().ok().map(str::to_owned)).unwrap_or_default()
+    };
+    let known = async {
+        while ask().await != wanted {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), known).await.expect("in time");
+    let metrics = fixture.server.metrics.text(&fixture.server);
+    for line in [
+        "apiserver_flowcontrol_dispatched_requests_total{priority_level=\"mine\",flow_schema=\"mine\"}",
+        "apiserver_flowcontrol_nominal_limit_seats{priority_level=\"mine\"}",
+        "apiserver_request_total{verb=\"POST\",dry_run=\"\",group=\"flowcontrol.apiserver.k8s.io\"",
+        "apiserver_storage_objects{resource=\"flowschemas.flowcontrol.apiserver.k8s.io\"}",
+        "kubernetes_healthcheck{name=\"poststarthook/rbac/bootstrap-roles\",type=\"readyz\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    fixture.stop().await;
+}
