@@ -83,7 +83,7 @@ impl Maintenance for Api {
     ) -> Result<Response<DefragmentResponse>, Status> {
         self.admit(&request)?;
         self.consensus.defragment().await?;
-        Ok(Response::new(DefragmentResponse { header: self.header() }))
+        Ok(Response::new(DefragmentResponse { header: None }))
     }
 
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
@@ -136,7 +136,7 @@ impl Maintenance for Api {
         if target != self.member_id() {
             self.consensus.transfer_leader(target).await?;
         }
-        Ok(Response::new(MoveLeaderResponse { header: self.header() }))
+        Ok(Response::new(MoveLeaderResponse { header: None }))
     }
 
     async fn downgrade(

@@ -1,5 +1,6 @@
 //! What replication tells monitoring, under etcd's names.
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -10,12 +11,14 @@ pub struct Metrics {
     pub wal_syncs: Histogram,
     /// Seconds that this member's proposals took from the request to the answer.
     pub proposals: Histogram,
+    /// Calls that came from no member of this cluster, or were meant for another one.
+    pub peers_refused: Counter,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let histogram = || Histogram::new(exponential_buckets(0.000_1, 2.0, 17));
-        Self { wal_syncs: histogram(), proposals: histogram() }
+        Self { wal_syncs: histogram(), proposals: histogram(), peers_refused: Counter::default() }
     }
 }
 
@@ -32,6 +35,11 @@ impl Metrics {
             "etcd_server_proposal_duration_seconds",
             "Time of each proposal made on this member as leader, until it was applied",
             proposals,
+        );
+        registry.register(
+            "coracle_store_peer_calls_refused",
+            "Calls from no member of this cluster, or meant for another one",
+            self.peers_refused.clone(),
         );
     }
 }

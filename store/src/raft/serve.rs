@@ -47,8 +47,16 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 }
 
 impl Served {
-    /// Refuses members of other clusters, and calls meant for another member that had this address before.
     fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let permitted = self.permit(request);
+        if permitted.is_err() {
+            self.node.metrics().peers_refused.inc();
+        }
+        permitted
+    }
+
+    /// Refuses members of other clusters, and calls meant for another member that had this address before.
+    fn permit<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let metadata = request.metadata();
         let (cluster, to) = (id_in(metadata, CLUSTER), id_in(metadata, TO));
         if cluster != Some(self.node.cluster_id()) {

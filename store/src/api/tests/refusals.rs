@@ -1,7 +1,7 @@
 //! Bad input: it is refused with etcd's code, counted, and costs others nothing.
 
 use super::*;
-use coracle_etcd::proto::DowngradeRequest;
+use coracle_etcd::proto::{DefragmentRequest, DowngradeRequest};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic_prost::ProstCodec;
@@ -209,6 +209,8 @@ async fn who_asks_for_users_is_told_that_there_are_none() {
     assert_eq!(checked.version, "3.5.0");
     let far = "etcdserver: invalid downgrade target version";
     refused(maintenance.downgrade(downgrade(0, "3.3.0")), Code::InvalidArgument, far).await;
+    let done = maintenance.defragment(DefragmentRequest {}).await.expect("is done").into_inner();
+    assert_eq!(done.header, None, "etcd gives none");
     let none = "etcdserver: no inflight downgrade job";
     refused(maintenance.downgrade(downgrade(2, "")), Code::FailedPrecondition, none).await;
     member.stop().await;

@@ -92,6 +92,7 @@ fn members_of_another_cluster_are_refused() {
     });
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
     assert_eq!(refused.message(), "etcdserver: cluster ID mismatch");
+    assert_eq!(cluster.member(0).node.metrics().peers_refused.get(), 1);
     let stranger = NodeConfig { joins: true, peer_urls: vec![url(1)], ..cluster.config(0) };
     let stranger = NodeConfig { name: "stranger".to_owned(), ..stranger };
     let refused = cluster.member(0).run(async move { identity::join(&stranger, None).await });

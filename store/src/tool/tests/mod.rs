@@ -1,5 +1,7 @@
 //! Backups of a running member, restored and started; and logs that are whole or not.
 
+mod etcd;
+
 use super::backup::{self, BackupArgs};
 use super::{repair, restore};
 use crate::Args;
