@@ -299,9 +299,7 @@ impl FlowControl {
     pub async fn admit(&self, user: &UserInfo, info: &RequestInfo, seats: u64) -> Result<Permit<'_>, Told> {
         let writes = usize::from(!matches!(info.verb.as_str(), "get" | "list" | "watch"));
         let compilation = self.compiled.load();
-        let found = compilation.configuration.schema(user, info);
-        let found =
-            found.and_then(|schema| compilation.schemas.iter().find(|own| Arc::ptr_eq(&own.schema, schema)));
+        let found = compilation.configuration.place(user, info).and_then(|at| compilation.schemas.get(at));
         let Some(compiled) = found.cloned() else { return Ok(self.permit(None, None, seats, writes)) };
         drop(compilation);
         if compiled.limit == Limit::Exempt {

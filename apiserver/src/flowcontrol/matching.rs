@@ -129,17 +129,21 @@ impl Subject {
 }
 
 impl ResourceRule {
+    /// This is asked of every request: it copies nothing.
     fn is(&self, info: &RequestInfo) -> bool {
-        let resource = match info.subresource.as_str() {
-            "" => info.resource.clone(),
-            subresource => format!("{}/{subresource}", info.resource),
+        let named = |own: &String| match (own.as_str(), info.subresource.as_str()) {
+            ("*", _) => true,
+            (own, "") => own == info.resource,
+            (own, subresource) => own.split_once('/') == Some((info.resource.as_str(), subresource)),
         };
-        let place =
-            if info.namespace.is_empty() { self.cluster } else { has(&self.namespaces, &info.namespace) };
-        place
-            && has(&self.verbs, &info.verb)
+        let place = || match info.namespace.as_str() {
+            "" => self.cluster,
+            namespace => has(&self.namespaces, namespace),
+        };
+        has(&self.verbs, &info.verb)
             && has(&self.groups, &info.group)
-            && has(&self.resources, &resource)
+            && self.resources.iter().any(named)
+            && place()
     }
 }
 
@@ -254,10 +258,11 @@ impl Configuration {
         Self { schemas, levels }
     }
 
-    /// The schema of a request; the last one where none has a rule for it.
+    /// The place of a request's schema; that of the last one where none has a rule for it.
     #[must_use]
-    pub fn schema(&self, user: &UserInfo, info: &RequestInfo) -> Option<&Arc<Schema>> {
-        self.schemas.iter().find(|schema| schema.is(user, info)).or_else(|| self.schemas.last())
+    pub fn place(&self, user: &UserInfo, info: &RequestInfo) -> Option<usize> {
+        let found = self.schemas.iter().position(|schema| schema.is(user, info));
+        found.or_else(|| self.schemas.len().checked_sub(1))
     }
 }
 
@@ -328,9 +333,27 @@ mod tests {
             (user("joe", &[everybody]), request("get", "pods", "b"), "global-default", "joe"),
         ];
         for (user, info, want, flow) in rows {
-            let schema = configuration.schema(&user, &info).expect("a schema");
+            let schema = &configuration.schemas[configuration.place(&user, &info).expect("a schema")];
             assert_eq!((schema.name.as_str(), schema.flow(&user, &info)), (want, flow), "{user:?}");
         }
+    }
+
+    #[test]
+    fn rules_name_subresources_apart() {
+        let rule = ResourceRule {
+            verbs: vec!["get".to_owned()],
+            groups: vec!["*".to_owned()],
+            resources: vec!["pods".to_owned(), "nodes/status".to_owned()],
+            cluster: true,
+            namespaces: vec!["a".to_owned()],
+        };
+        let with = |resource: &str, subresource: &str, namespace: &str| RequestInfo {
+            subresource: subresource.to_owned(),
+            ..request("get", resource, namespace)
+        };
+        assert!(rule.is(&with("pods", "", "a")) && !rule.is(&with("pods", "status", "a")));
+        assert!(rule.is(&with("nodes", "status", "")) && !rule.is(&with("nodes", "", "")));
+        assert!(!rule.is(&with("pods", "", "b")));
     }
 
     #[test]
@@ -339,6 +362,6 @@ mod tests {
             "rules": [{"subjects": [{"kind": "User", "user": {"name": "*"}}],
                 "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": true}]}]}});
         let configuration = Configuration::read(&[Arc::new(schema)], &[]);
-        assert!(configuration.schema(&user("a", &[]), &request("get", "nodes", "")).is_none());
+        assert!(configuration.place(&user("a", &[]), &request("get", "nodes", "")).is_none());
     }
 }
