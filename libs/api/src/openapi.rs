@@ -15,6 +15,14 @@ static SCHEMAS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
     serde_json::from_str(include_str!("../data/schemas.json")).unwrap_or_default()
 });
 
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
+const PATCHES: [&str; 4] = [
+    "application/apply-patch+yaml",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// Documents by path of the index.
@@ -83,6 +91,7 @@ fn point_to_components(schema: &mut Value, referred: &mut Vec<String>) {
 
 fn document(kinds: &[&Arc<Kind>]) -> Value {
     let (mut paths, mut schemas) = (Map::new(), Map::new());
+    collect(PATCH, &mut schemas);
     for kind in kinds {
         add_paths(kind, &mut paths);
         match &kind.custom {
@@ -102,11 +111,37 @@ fn document(kinds: &[&Arc<Kind>]) -> Value {
                 schema["properties"]["metadata"] =
                     json!({"allOf": [{"$ref": format!("#/components/schemas/{OBJECT_META}")}]});
                 collect(OBJECT_META, &mut schemas);
+                collect(LIST_META, &mut schemas);
                 schemas.insert(kind.definition.clone(), schema);
+                schemas.insert(list_definition(kind), custom_list(kind));
             }
         }
     }
     json!({"openapi": "3.0.0", "info": info(), "paths": paths, "components": {"schemas": schemas}})
+}
+
+/// The name of the schema of a kind's lists.
+fn list_definition(kind: &Kind) -> String {
+    match &kind.custom {
+        None => format!("{}List", kind.definition),
+        Some(_) => kind.definition.trim_end_matches(&kind.kind).to_owned() + &kind.list_kind(),
+    }
+}
+
+fn custom_list(kind: &Kind) -> Value {
+    let of = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
+    let text = json!({"type": "string"});
+    let items = json!({"type": "array", "items": {"allOf": [of(&kind.definition)]}});
+    let list = json!({"group": kind.group, "version": kind.version, "kind": kind.list_kind()});
+    json!({"type": "object", "required": ["items"], "x-kubernetes-group-version-kind": [list], "properties":
+        {"apiVersion": text, "kind": text, "metadata": {"allOf": [of(LIST_META)]}, "items": items}})
+}
+
+/// What stands in braces in a path.
+fn path_parameters(path: &str) -> Value {
+    let names = ["namespace", "name"].into_iter().filter(|name| path.contains(&format!("{{{name}}}")));
+    let of = |name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "uniqueItems": true}});
+    names.map(of).collect()
 }
 
 fn gvk(kind: &Kind) -> Value {
@@ -138,12 +173,23 @@ fn parameters(verb: &str) -> Value {
 }
 
 fn operation(kind: &Kind, method: &str, action: &str) -> Value {
-    let reference = json!({"$ref": format!("#/components/schemas/{}", kind.definition)});
-    let content = json!({"application/json": {"schema": reference}});
+    let of = |name: &str| json!({"schema": {"$ref": format!("#/components/schemas/{name}")}});
+    let content = |name: &str| json!({"application/json": of(name)});
+    let answer = if action == "list" { list_definition(kind) } else { kind.definition.clone() };
+    let told = |what: &str| json!({"description": what, "content": content(&answer)});
     let mut operation = json!({"x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk(kind),
         "parameters": parameters(if action == "list" { action } else { method }),
-        "responses": {"200": {"description": "OK", "content": content}}});
+        "responses": {"200": told("OK"), "401": {"description": "Unauthorized"}}});
+    if matches!(method, "post" | "put" | "patch") {
+        operation["responses"]["201"] = told("Created");
+    }
     if matches!(method, "post" | "put") {
+        operation["requestBody"] = json!({"content": content(&kind.definition), "required": true});
+    }
+    if method == "patch" {
+        let fits = |media: &&&str| kind.custom.is_none() || !media.contains("strategic");
+        let content: Map<String, Value> =
+            PATCHES.iter().filter(fits).map(|media| ((*media).to_owned(), of(PATCH))).collect();
         operation["requestBody"] = json!({"content": content, "required": true});
     }
     operation
@@ -160,6 +206,10 @@ fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
             item.insert((*method).to_owned(), operation(kind, method, action));
         }
         if !item.is_empty() {
+            let given = path_parameters(&path);
+            if given.as_array().is_some_and(|given| !given.is_empty()) {
+                item.insert("parameters".to_owned(), given);
+            }
             paths.insert(path, Value::Object(item));
         }
     };
@@ -242,6 +292,7 @@ mod tests {
         let schemas = &document["components"]["schemas"];
         let fields = schemas["io.a.v1.Widget"]["properties"].as_object().expect("fields");
         assert_eq!(fields.keys().collect::<Vec<_>>(), ["apiVersion", "kind", "metadata", "spec"]);
+        assert!(schemas["io.a.v1.WidgetList"]["properties"]["items"].is_object());
         assert!(schemas[OBJECT_META].is_object());
     }
 
@@ -251,12 +302,16 @@ mod tests {
         for root in index["paths"].as_object().expect("paths").keys() {
             let document = v3_document(root, &[]).expect("document");
             let schemas = document["components"]["schemas"].as_object().expect("schemas");
-            for part in document["components"].to_string().split("#/components/schemas/").skip(1) {
+            for part in document.to_string().split("#/components/schemas/").skip(1) {
                 let name = part.split('"').next().expect("name");
                 assert!(schemas.contains_key(name), "{root}: {name}");
             }
         }
         let apps = v3_document("apis/apps/v1", &[]).expect("apps");
+        let given = &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["parameters"];
+        assert_eq!((&given[0]["name"], &given[1]["name"]), (&json!("namespace"), &json!("name")));
+        let list = &apps["paths"]["/apis/apps/v1/deployments"]["get"]["responses"]["200"]["content"];
+        assert!(list.to_string().contains("io.k8s.api.apps.v1.DeploymentList"), "{list}");
         let patch = &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
         assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
         assert!(patch["parameters"].to_string().contains("fieldValidation"));
