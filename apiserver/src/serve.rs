@@ -16,9 +16,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// How long a client may take to begin its first request.
+const FIRST_MAX: Duration = Duration::from_secs(32);
 const STREAMS_MAX: u32 = 1000;
 /// Pause after a failed accept, which mostly means that files have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -68,7 +71,10 @@ async fn connection(
     let peer = server.authentication.peer(certificates.unwrap_or_default());
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let stream = Lenient::new(stream, http2);
+    let first = Arc::new(Notify::new());
+    let asked = first.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
+        asked.notify_one();
         if server.audit.is_some() {
             request.extensions_mut().insert(Remote(from.ip()));
         }
@@ -93,8 +99,16 @@ async fn connection(
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        () = silent(&first) => return tracing::debug!("no request came in time"),
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// Returns when no request has begun in time.
+async fn silent(first: &Notify) {
+    if tokio::time::timeout(FIRST_MAX, first.notified()).await.is_ok() {
+        std::future::pending::<()>().await;
     }
 }

@@ -26,6 +26,8 @@ use tokio::time::Instant;
 
 /// Largest body.
 const BODY_MAX: usize = 3 << 20;
+/// How long a body may take to come.
+const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long the first requests wait for the caches.
 const LOAD_MAX: Duration = Duration::from_secs(10);
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -254,7 +256,11 @@ fn failed(format: Format, status: &Status) -> Response<Body> {
 }
 
 async fn whole(body: Body) -> Result<Bytes, Status> {
-    match Limited::new(body, BODY_MAX).collect().await {
+    // Whoever sends slowly keeps others from their turn.
+    let Ok(read) = tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, BODY_MAX).collect()).await else {
+        return Err(Status::new(408, "Timeout", "the body of the request did not come in time"));
+    };
+    match read {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(Status::too_large(BODY_MAX)),
         Err(error) => Err(Status::bad_request(error.to_string())),

@@ -13,6 +13,7 @@ use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io::Write;
 
@@ -110,17 +111,21 @@ fn compressed(request: &HeaderMap, mut response: Response<Body>, bytes: Bytes) -
     response
 }
 
-/// `Warning: 299` headers: each text once; when they are too long together, each is cut.
+/// `Warning: 299` headers: each text once; when they are too long together, each is cut, and what still is too much is left
+/// out.
 fn warn(headers: &mut HeaderMap, warnings: &[String]) {
     let total: usize = warnings.iter().map(|text| text.chars().count()).sum();
-    let mut told: Vec<&String> = Vec::new();
+    let keep = if total > WARNINGS_MAX { WARNING_CUT } else { usize::MAX };
+    let (mut told, mut written) = (HashSet::new(), 0);
     for warning in warnings {
-        if told.contains(&warning) {
+        if written >= WARNINGS_MAX {
+            return;
+        }
+        if !told.insert(warning) {
             continue;
         }
-        told.push(warning);
-        let keep = if total > WARNINGS_MAX { WARNING_CUT } else { usize::MAX };
         let text: String = warning.chars().filter(|c| !c.is_control()).take(keep).collect();
+        written += text.chars().count();
         let text = text.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {
             headers.append(WARNING, value);

@@ -3,6 +3,7 @@
 mod aggregation;
 mod answers;
 mod audit;
+mod bad_requests;
 mod conversion;
 mod customs;
 mod encryption;

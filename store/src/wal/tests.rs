@@ -366,8 +366,8 @@ fn a_segment_before_another_cannot_be_torn() {
     let end = scan(&bytes, 1).expect("whole").end as usize;
     bytes[end - 30] ^= 1;
     disk.set(&file_name(1), bytes);
-    assert_eq!(indexes(&open(&disk.copy()).expect("opens").1), [1], "alone, it may be");
-    // The next one was begun, so all of it had been acknowledged; that stays so, however often the member is started.
+    assert_eq!(indexes(&open(&disk.copy()).expect("opens").1), [1]);
+    // The next one was begun, so all of it had been acknowledged: at every start.
     disk.set(&file_name(2), vec![0; 4096]);
     for _ in 0..2 {
         assert!(matches!(open(&disk), Err(WalError::Damaged { segment: 1, .. })));
@@ -377,11 +377,9 @@ fn a_segment_before_another_cannot_be_torn() {
 
 #[test]
 fn the_greatest_index_is_one_like_others() {
-    let of = |index| Entry { id: id(index), kind: 1, payload: Bytes::new() };
     let mut state = LogState::<Entry>::default();
     let mut apply = |record| state.apply(record);
-    assert!(apply(Record::Entry(of(u64::MAX))).is_ok());
-    assert!(apply(Record::Entry(of(0))).is_err());
+    assert!(apply(entry(u64::MAX, 1)).is_ok() && apply(entry(0, 1)).is_err());
     assert!(apply(Record::TruncateAfter(Some(id(u64::MAX)))).is_ok());
     assert!(apply(Record::Purge(id(u64::MAX))).is_ok());
     assert!(state.is_whole() && state.entries.is_empty());
