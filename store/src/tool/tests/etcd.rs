@@ -59,7 +59,9 @@ async fn seen(url: &str) -> Seen {
     let revision = now.header.take().map_or(0, |header| header.revision);
     before.header = None;
     let ask = LeaseTimeToLiveRequest { id: 77, keys: true };
-    let lease = LeaseClient::new(channel).lease_time_to_live(ask).await.expect("tells").into_inner();
+    let mut lease = LeaseClient::new(channel).lease_time_to_live(ask).await.expect("tells").into_inner();
+    // etcd tells them in any order.
+    lease.keys.sort();
     Seen { revision, now, before, lease: (lease.granted_ttl, lease.keys) }
 }
 
