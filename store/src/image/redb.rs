@@ -220,7 +220,16 @@ impl Image for RedbImage {
             transaction.commit()?;
             Ok(records)
         };
-        self.records = write().map_err(|error| ImageError::Database(Box::new(error)))?;
+        match write() {
+            Ok(records) => self.records = records,
+            Err(error) => {
+                // What is there is not trusted any more, and would only keep a full disk full.
+                if let Err(error) = self.remove() {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the image stays");
+                }
+                return Err(error.into());
+            }
+        }
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing here is synced for each entry. A restart begins with the image or the newest snapshot, whichever is further, and
 //! applies the rest of the log again.
 
-use super::snapshot::{Part, SnapshotFile, Snapshots};
+use super::snapshot::{Part, SnapshotFile, Snapshots, is_full};
 use super::types::{Applied, LogId, SnapshotMeta, StoredMembership, Types};
 use crate::command::Command;
 use crate::image::ImageWriter;
@@ -18,10 +18,13 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 /// Entries applied under one lock of the machine.
 const BATCH: usize = 512;
+/// How long to wait before a snapshot that had no room on the disk is tried again.
+pub(super) const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// How far the machine is. The image keeps it as its description.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -276,9 +279,18 @@ impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<SnapshotOf, io::Error> {
         let position = self.position.clone();
         let meta = SnapshotMeta { last_log_id: position.applied, last_membership: position.membership };
-        let (view, snapshots, for_disk) = (self.view.clone(), self.snapshots.clone(), meta.clone());
-        let file = blocking(move || Ok(snapshots.write(&for_disk, &view)?)).await?;
-        Ok(Snapshot { meta, snapshot: SnapshotData::Whole(file) })
+        loop {
+            let (view, snapshots, for_disk) = (self.view.clone(), self.snapshots.clone(), meta.clone());
+            match blocking(move || Ok(snapshots.write(&for_disk, &view)?)).await {
+                Ok(file) => return Ok(Snapshot { meta, snapshot: SnapshotData::Whole(file) }),
+                // The log has all of it: a member need not end because its disk is full for a while.
+                Err(error) if is_full(&error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "no room for a snapshot yet");
+                    clock::sleep(FULL_PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

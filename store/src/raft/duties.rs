@@ -207,26 +207,26 @@ async fn compact(node: &Node, growth: &Growth, log: &Log) -> anyhow::Result<()> 
     }
 }
 
-/// Makes the cluster take no more data once this member's disk is full. Taking the alarm back is up to people, as in etcd.
+/// Makes the cluster take no more data while this member's disk is full. Taking the alarm back is up to people, as in etcd;
+/// it is raised again when there still is no room.
 async fn raise_alarm(node: &Node, mut room: watch::Receiver<bool>) {
-    let alarm = AlarmRequest {
-        action: AlarmAction::Activate.into(),
-        member_id: node.identity.member,
-        alarm: AlarmType::Nospace.into(),
-    };
-    while room.wait_for(|room| !room).await.is_ok() {
-        match node.commit(Op::Alarm(alarm)).await {
-            Ok(_) => {
-                tracing::error!("the disk is full: the cluster takes no more data");
-                // Once is enough, until there was room again.
-                if room.wait_for(|room| *room).await.is_err() {
-                    return;
+    let (me, nospace) = (node.identity.member, i32::from(AlarmType::Nospace));
+    let alarm = AlarmRequest { action: AlarmAction::Activate.into(), member_id: me, alarm: nospace };
+    loop {
+        let is_full = !*room.borrow_and_update();
+        let stands = node.shared.machine().alarms().any(|raised| raised == (me, nospace));
+        if is_full && !stands {
+            match node.commit(Op::Alarm(alarm)).await {
+                Ok(_) => tracing::error!("the disk is full: the cluster takes no more data"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot raise the alarm for the full disk yet");
+                    clock::sleep(ALARM_PAUSE).await;
+                    continue;
                 }
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot raise the alarm for the full disk yet");
-                clock::sleep(ALARM_PAUSE).await;
-            }
+        }
+        if room.changed().await.is_err() {
+            return;
         }
     }
 }

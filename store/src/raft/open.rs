@@ -162,7 +162,8 @@ impl Observer for DiskWatch {
     }
 
     fn has_room(&self, room: bool) {
-        self.room.send_if_modified(|known| std::mem::replace(known, room) != room);
+        // Also that there still is none: the alarm may have been taken back meanwhile.
+        self.room.send_replace(room);
     }
 }
 

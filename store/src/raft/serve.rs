@@ -1,7 +1,10 @@
 //! The calls of other members: checks who calls, translates, and hands over to openraft or to the leader's duties.
 
+use super::MESSAGE_MAX;
+use super::apply::{FULL_PAUSE, SnapshotData, blocking};
 use super::node::Node;
 use super::peers::{CLUSTER, FROM, TO};
+use super::snapshot::{Part, is_full};
 use super::types::Vote;
 use super::wire::peer_server::{Peer, PeerServer};
 use super::wire::{
@@ -9,13 +12,14 @@ use super::wire::{
     ProposeRequest, Proposed, ReadIndexReply, ReadIndexRequest, SnapshotPart, SnapshotReply, TransferReply,
     TransferRequest, VoteReply, VoteRequest,
 };
-use super::{MESSAGE_MAX, apply::SnapshotData, apply::blocking};
 use crate::command::{Command, encode_reply};
 use crate::consensus::Consensus;
+use coracle_daemon::clock;
 use futures::Stream;
 use openraft::Snapshot;
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::{AppendEntriesResponse, VoteResponse};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,6 +107,39 @@ impl Drop for Followed {
     }
 }
 
+/// A snapshot that another member sends, and who leads it says.
+async fn receive(node: &Node, mut parts: Streaming<SnapshotPart>) -> Result<(Part, Vote), Status> {
+    let mut part = match node.snapshots().part() {
+        Ok(part) => part,
+        Err(error) => return Err(not_stored(&error.into()).await),
+    };
+    let mut vote: Option<Vote> = None;
+    loop {
+        let next = tokio::time::timeout(PART_MAX, parts.message()).await;
+        let Some(next) = next.map_err(|_| Status::deadline_exceeded("no part of the snapshot came"))?? else {
+            break;
+        };
+        if vote.is_none() {
+            vote = Some(wire::take_vote(next.vote.as_ref())?);
+        }
+        part = match blocking(move || part.push(&next.data).map(|()| part)).await {
+            Ok(part) => part,
+            Err(error) => return Err(not_stored(&error).await),
+        };
+    }
+    let vote = vote.ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
+    Ok((part, vote))
+}
+
+/// The answer to a snapshot that the disk does not take. The leader sends it again at once, so a full disk takes its time.
+async fn not_stored(error: &io::Error) -> Status {
+    tracing::warn!(%error, "cannot store the snapshot that the leader sends");
+    if is_full(error) {
+        clock::sleep(FULL_PAUSE).await;
+    }
+    Status::internal(error.to_string())
+}
+
 /// Tells a member that it is not one any more.
 pub const REMOVED: &str = "the member has been permanently removed from the cluster";
 
@@ -162,24 +199,8 @@ impl Peer for Served {
         request: Request<Streaming<SnapshotPart>>,
     ) -> Result<Response<SnapshotReply>, Status> {
         self.check(&request)?;
-        let mut parts = request.into_inner();
+        let (part, vote) = receive(&self.node, request.into_inner()).await?;
         let failed = |error: &dyn std::fmt::Display| Status::internal(error.to_string());
-        let mut part = self.node.snapshots().part().map_err(|error| failed(&error))?;
-        let mut vote: Option<Vote> = None;
-        loop {
-            let next = tokio::time::timeout(PART_MAX, parts.message()).await;
-            let Some(next) =
-                next.map_err(|_| Status::deadline_exceeded("no part of the snapshot came"))??
-            else {
-                break;
-            };
-            if vote.is_none() {
-                vote = Some(wire::take_vote(next.vote.as_ref())?);
-            }
-            let pushed = blocking(move || part.push(&next.data).map(|()| part));
-            part = pushed.await.map_err(|error| failed(&error))?;
-        }
-        let vote = vote.ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
         let meta = part.reader().map_err(|error| failed(&error))?.meta().map_err(|error| failed(&error))?;
         let snapshot = Snapshot { meta, snapshot: SnapshotData::Received(part) };
         let installed = self.node.raft().install_full_snapshot(vote, snapshot).await.map_err(stopped)?;

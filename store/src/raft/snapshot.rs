@@ -72,8 +72,17 @@ pub enum SnapshotError {
 
 impl From<SnapshotError> for io::Error {
     fn from(error: SnapshotError) -> Self {
-        Self::other(error)
+        match &error {
+            SnapshotError::Io { source, .. } => Self::new(source.kind(), error),
+            _ => Self::other(error),
+        }
     }
+}
+
+/// Whether a disk, or the share of it that this process may use, has no room.
+#[must_use]
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// A snapshot on the disk. The file stays readable while someone holds this, even once it is replaced.

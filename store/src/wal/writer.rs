@@ -240,8 +240,8 @@ enum Spare {
     None,
     InTheMaking(JoinHandle<io::Result<()>>),
     Ready,
-    /// It could not be made; when that was.
-    Failed(Instant),
+    /// It could not be made; when that was, and where the segment stood.
+    Failed(Instant, u64),
 }
 
 const SPARE: &str = "spare";
@@ -382,7 +382,7 @@ impl Writer {
         let spare = match std::mem::replace(&mut self.spare, Spare::None) {
             Spare::Ready => true,
             Spare::InTheMaking(spare) => matches!(spare.join(), Ok(Ok(()))),
-            Spare::None | Spare::Failed(_) => false,
+            Spare::None | Spare::Failed(..) => false,
         };
         let file = if spare && size == self.options.segment_bytes {
             self.disk.rename(SPARE, &name)?;
@@ -422,12 +422,17 @@ impl Writer {
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "cannot prepare the next log segment");
                     self.observer.has_room(false);
-                    Spare::Failed(Instant::now())
+                    Spare::Failed(Instant::now(), self.current.at)
                 }
-                Err(_) => Spare::Failed(Instant::now()),
+                Err(_) => Spare::Failed(Instant::now(), self.current.at),
             },
             Spare::None if self.current.at > self.current.size / 2 => self.make_spare(),
-            Spare::Failed(at) if at.elapsed() > SPARE_RETRY => self.make_spare(),
+            // Sooner when much is written: once the segment is full, the member ends.
+            Spare::Failed(when, at)
+                if when.elapsed() > SPARE_RETRY || self.current.at > at + self.current.size / 16 =>
+            {
+                self.make_spare()
+            }
             other => other,
         };
     }
@@ -438,14 +443,14 @@ impl Writer {
             return if disk.create(SPARE, size).is_ok() {
                 Spare::Ready
             } else {
-                Spare::Failed(Instant::now())
+                Spare::Failed(Instant::now(), self.current.at)
             };
         }
         let thread = std::thread::Builder::new().name("wal-spare".to_owned());
         // Without a spare the segment is made when it is needed.
         match thread.spawn(move || disk.create(SPARE, size).map(drop)) {
             Ok(thread) => Spare::InTheMaking(thread),
-            Err(_) => Spare::Failed(Instant::now()),
+            Err(_) => Spare::Failed(Instant::now(), self.current.at),
         }
     }
 }

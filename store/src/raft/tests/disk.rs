@@ -125,20 +125,27 @@ async fn a_full_disk_raises_the_alarm_while_there_is_room_for_deletions() {
     let (node, _) = alone(folder.path(), &faults, &tasks).await;
     faults.full.store(true, Ordering::SeqCst);
     let large = || PutRequest { key: "k".into(), value: vec![1; 1 << 20].into(), ..Default::default() };
-    let mut taken = 0;
-    let refused = loop {
-        match node.commit(Op::Put(large())).await {
-            Ok(_) => taken += 1,
-            Err(error) => break error,
+    let until_refused = async || {
+        let mut taken = 0;
+        loop {
+            match node.commit(Op::Put(large())).await {
+                Ok(_) => taken += 1,
+                Err(error) => return (error, taken),
+            }
         }
     };
+    let (refused, taken) = until_refused().await;
     assert_eq!(refused, StoreError::NoSpace);
     assert!((7..15).contains(&taken), "{taken} of 16");
+    // Taken back too early, the alarm is raised again, and not only once the log has no place left.
+    let disarm = AlarmRequest { action: 2, member_id: node.member_id(), alarm: 1 };
+    node.commit(Op::Alarm(disarm)).await.expect("disarms");
+    let (refused, more) = until_refused().await;
+    assert_eq!(refused, StoreError::NoSpace, "after {taken} and {more}");
     let delete = DeleteRangeRequest { key: "k".into(), ..Default::default() };
     node.commit(Op::DeleteRange(delete)).await.expect("deletes");
     // Room again, and the alarm taken back: everything goes on.
     faults.full.store(false, Ordering::SeqCst);
-    let disarm = AlarmRequest { action: 2, member_id: node.member_id(), alarm: 1 };
     node.commit(Op::Alarm(disarm)).await.expect("disarms");
     for _ in 0..20 {
         node.commit(Op::Put(large())).await.expect("commits");
