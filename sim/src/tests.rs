@@ -7,6 +7,7 @@ use crate::invariants;
 use crate::schedule::{Summary, play, play_to_the_end};
 use crate::world::World;
 use coracle_etcd::proto::PutRequest;
+use std::path::Path;
 use store::command::{Command, Op};
 use store::wal::Disk;
 
@@ -46,6 +47,27 @@ fn a_seed_plays_the_same_way_each_time() {
         assert_eq!(first, second);
     }
     assert_ne!(play(1, 300, false).expect("holds"), play(2, 300, false).expect("holds"));
+}
+
+/// Whoever changes what a planted bug changes has to plant it anew.
+#[test]
+fn planted_bugs_are_about_the_code_as_it_is() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+    let mut planted = 0;
+    for patch in std::fs::read_dir(root.join("sim/planted")).expect("is there") {
+        let patch = std::fs::read_to_string(patch.expect("is there").path()).expect("reads");
+        let file = patch.lines().find_map(|line| line.strip_prefix("--- a/")).expect("a file");
+        let before: String = patch
+            .lines()
+            .skip_while(|line| !line.starts_with("@@"))
+            .filter_map(|line| line.strip_prefix(' ').or_else(|| line.strip_prefix('-')))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let code = std::fs::read_to_string(root.join(file)).expect("reads");
+        assert!(code.contains(&before), "{file} has not\n{before}");
+        planted += 1;
+    }
+    assert_eq!(planted, 5);
 }
 
 #[test]

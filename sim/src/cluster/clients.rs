@@ -157,8 +157,8 @@ impl Client {
         clock::sleep(Duration::from_millis(1 + dice.below(most))).await;
     }
 
-    /// Reads and writes for ever.
-    pub async fn ask_on(self, mut dice: Dice) {
+    /// Reads and writes for ever, or only reads.
+    pub async fn ask_on(self, mut dice: Dice, only_reads: bool) {
         let seen = Cell::new(None);
         loop {
             Self::pause(&mut dice, PAUSE_MAX_MILLIS).await;
@@ -171,7 +171,7 @@ impl Client {
                 notes.last_value += 1;
                 notes.last_value
             };
-            let asked = draw(&mut dice, seen.get(), fresh);
+            let asked = if only_reads { Asked::Get } else { draw(&mut dice, seen.get(), fresh) };
             let request = self.notes().history.begin(self.number, &key, asked);
             match self.ask(&key, asked).await {
                 Ok(told) => {

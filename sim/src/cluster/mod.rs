@@ -4,12 +4,12 @@
 //! In: a seed. Out: what happened, or what was violated. First some seconds of faults while clients of every member ask,
 //! hold leases and watch; then everything heals, and must come together within [`HEAL_MAX`].
 //!
-//! Checked: the history is linearizable (see [`history`]), every watcher was told every change once and in order, no lease
+//! Checked: the history is linearizable (see [`history`]), members that have applied the same are in the same state, every watcher was told every change once and in order, no lease
 //! ended early and none stays, all members are equal, no member ends by itself but for its disk, and leadership comes back.
 //!
-//! Time, and what is drawn here, follow from the seed. What dependencies draw for their hash maps does not, so some seeds do not
-//! play the same way each time. Snapshots are on the real disk.
+//! Time and all chance follow from the seed (see [`chance`]). Snapshots are on the real disk.
 
+mod chance;
 pub mod clients;
 mod faults;
 pub mod history;
@@ -33,6 +33,8 @@ use store::machine::KeyRange;
 const FAULTS: u64 = 8_000;
 /// Milliseconds after which all must have come together.
 const HEAL_MAX: u64 = 20_000;
+/// Milliseconds between comparisons of the members' states.
+const COMPARED_EVERY: u64 = 20;
 /// The drift of clocks and the moment between a request and its effect, in milliseconds.
 const LEASE_SLACK: u64 = 60;
 
@@ -67,13 +69,17 @@ impl AddAssign for Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { answered, unanswered, changes, kills, cuts, pauses, terms, lease_ends, .. } = self;
+        let Self { answered, unanswered, changes, kills, cuts, pauses, terms, lease_ends, fingerprint } =
+            self;
         write!(
             f,
-            "{answered} requests answered, {unanswered} not, {changes} changes, {kills} kills, {cuts} cuts, {pauses} pauses, {terms} terms, {lease_ends} leases ended by time"
+            "{answered} requests answered, {unanswered} not, {changes} changes, {kills} kills, {cuts} cuts, {pauses} pauses, {terms} terms, {lease_ends} leases ended by time ({fingerprint:016x})"
         )
     }
 }
+
+/// What members that have applied the same entries must have in common: revision, hash, and leases.
+type State = (i64, u32, Vec<(i64, i64)>);
 
 /// Everything there is.
 pub struct World {
@@ -84,6 +90,8 @@ pub struct World {
     /// When each revision was first seen at a member.
     first_seen: BTreeMap<i64, u64>,
     newest: i64,
+    /// By how many entries were applied: who was seen there first, and in which state.
+    states: BTreeMap<u64, (usize, State)>,
     /// By host: the newest term seen.
     terms: Vec<u64>,
     summary: Summary,
@@ -96,6 +104,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Plays a seed.
 pub fn play(seed: u64, trace: bool) -> Result<Summary, String> {
+    chance::on_a_fresh_thread(seed, move || play_here(seed, trace))
+}
+
+fn play_here(seed: u64, trace: bool) -> Result<Summary, String> {
     // Seeds of the two simulations have nothing in common.
     let mut dice = Dice::new(seed ^ 0x636c_7573_7465_7221);
     coracle_daemon::random::seed(dice.next());
@@ -115,6 +127,7 @@ pub fn play(seed: u64, trace: bool) -> Result<Summary, String> {
         now: common.now,
         first_seen: BTreeMap::new(),
         newest: 0,
+        states: BTreeMap::new(),
         terms: vec![0; common.members],
         summary: Summary::default(),
         trace,
@@ -180,6 +193,22 @@ impl World {
                 self.newest = self.newest.max(revision);
             }
             self.bury(at)?;
+        }
+        if now.is_multiple_of(COMPARED_EVERY) { self.compare() } else { Ok(()) }
+    }
+
+    /// Members that have applied the same entries are in the same state, whenever that was.
+    fn compare(&mut self) -> Result<(), String> {
+        for at in 0..self.hosts.len() {
+            let Some(up) = self.hosts[at].member() else { continue };
+            let (applied, machine) = (up.node.status().applied, up.shared.machine());
+            let state = (machine.revision(), machine.hash_kv(0), machine.leases().collect());
+            let (other, known) = self.states.entry(applied).or_insert_with(|| (at, state.clone()));
+            if *known != state {
+                return Err(format!(
+                    "members {other} and {at} have applied {applied} entries, but one is in {known:x?} and the other in {state:x?}"
+                ));
+            }
         }
         Ok(())
     }

@@ -5,8 +5,10 @@ use crate::cluster::history::{Asked, History, Told, Value};
 use crate::dice::Dice;
 use anyhow::Result;
 use coracle_daemon::clock;
-use coracle_etcd::proto::PutRequest;
+use coracle_etcd::proto::compare::{CompareResult, CompareTarget, TargetUnion};
 use coracle_etcd::proto::kv_client::KvClient;
+use coracle_etcd::proto::request_op::Request;
+use coracle_etcd::proto::{Compare, PutRequest, RequestOp, TxnRequest};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::command::{Op, Outcome};
@@ -89,16 +91,23 @@ async fn ask(mut client: KvClient<Channel>, key: &str, asked: Asked) -> Result<T
 
 /// Puts a key that no history is about.
 pub async fn put_mark(channel: Channel) -> Result<()> {
-    put(channel, 1).await
-}
-
-/// Puts a large value.
-pub async fn put_large(channel: Channel) -> Result<()> {
-    put(channel, 1 << 20).await
-}
-
-async fn put(channel: Channel, size: usize) -> Result<()> {
-    let request = PutRequest { key: "/mark".into(), value: vec![b'x'; size].into(), ..PutRequest::default() };
+    let request = PutRequest { key: "/mark".into(), value: "x".into(), ..PutRequest::default() };
     clock::timeout(ANSWER_MAX, KvClient::new(channel).put(request)).await??;
+    Ok(())
+}
+
+/// Makes the log grow by a mebibyte, but not the state: a put within a transaction whose comparison fails.
+pub async fn grow_log(channel: Channel) -> Result<()> {
+    let put = PutRequest { key: "/mark".into(), value: vec![b'x'; 1 << 20].into(), ..PutRequest::default() };
+    let never = Compare {
+        result: CompareResult::Less as i32,
+        target: CompareTarget::Version as i32,
+        key: "/mark".into(),
+        target_union: Some(TargetUnion::Version(0)),
+        ..Compare::default()
+    };
+    let then = RequestOp { request: Some(Request::RequestPut(put)) };
+    let request = TxnRequest { compare: vec![never], success: vec![then], failure: Vec::new() };
+    clock::timeout(ANSWER_MAX, KvClient::new(channel).txn(request)).await??;
     Ok(())
 }

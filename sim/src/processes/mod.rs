@@ -31,8 +31,10 @@ const MEMBERS: usize = 3;
 const CLIENTS_EACH: usize = 3;
 /// How long a cluster may take to acknowledge a write again.
 const BACK_MAX: Duration = Duration::from_secs(30);
-/// Bytes of the disk of the member whose disk fills up: some segments of the log.
-const DISK_MIB: u64 = 128;
+/// Size of the disk of the member whose disk fills up: twice what the log keeps at most, and as much for all else.
+const DISK_MIB: u64 = 256;
+/// Mebibytes that the log grows by while the disk is full, at most: more than a segment.
+const LARGE_MAX: usize = 20;
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -48,9 +50,14 @@ enum Fault {
 ///
 /// # Errors
 /// Something is violated, or the machine does not let the test run.
-pub fn play(rounds: u64, seed: u64) -> Result<String> {
+pub fn play(rounds: u64, seed: u64, trace: bool) -> Result<String> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
-    runtime.block_on(rounds_of(rounds, seed))
+    let folder = tempfile::tempdir()?;
+    let played = runtime.block_on(rounds_of(rounds, seed, folder.path(), trace));
+    if let Err(error) = played {
+        return Err(error.context(format!("see the members' logs in {}", folder.keep().display())));
+    }
+    played
 }
 
 struct Cluster {
@@ -59,12 +66,10 @@ struct Cluster {
     has_small_disk: bool,
 }
 
-async fn rounds_of(rounds: u64, seed: u64) -> Result<String> {
-    let folder = tempfile::tempdir()?;
-    let small_disk = member::small_disk(&folder.path().join("m0"), DISK_MIB)?;
+async fn rounds_of(rounds: u64, seed: u64, folder: &Path, trace: bool) -> Result<String> {
+    let small_disk = member::small_disk(&folder.join("m0"), DISK_MIB)?;
     let ports = member::free_ports(2 * MEMBERS)?;
-    let members: Result<Vec<Member>> =
-        (0..MEMBERS).map(|at| Member::start(folder.path(), at, &ports)).collect();
+    let members: Result<Vec<Member>> = (0..MEMBERS).map(|at| Member::start(folder, at, &ports)).collect();
     let mut cluster =
         Cluster { members: members?, dice: Dice::new(seed), has_small_disk: small_disk.is_some() };
     let history = Arc::new(Mutex::new(History::default()));
@@ -80,8 +85,16 @@ async fn rounds_of(rounds: u64, seed: u64) -> Result<String> {
     for round in 0..rounds {
         let fault = cluster.draw();
         *faults.entry(format!("{fault:?}")).or_default() += 1;
-        cluster.suffer(fault, folder.path()).await.with_context(|| format!("round {round}, {fault:?}"))?;
+        let began = Instant::now();
+        cluster.suffer(fault, folder).await.with_context(|| format!("round {round}, {fault:?}"))?;
+        let mended = began.elapsed();
         cluster.wait_for_write().await.with_context(|| format!("round {round}, after {fault:?}"))?;
+        if trace {
+            println!(
+                "{round:4} {fault:?}: mended after {mended:.1?}, all well after {:.1?}",
+                began.elapsed()
+            );
+        }
     }
     for one in asking {
         one.stop().await;
@@ -144,9 +157,12 @@ impl Cluster {
     async fn fill_disk(&mut self, disk: &Path) -> Result<()> {
         let ballast = disk.join("ballast");
         member::fill(&ballast)?;
-        let began = Instant::now();
         // Until the log needs the next segment. The cluster takes no more once the member tells; or the member ends.
-        while began.elapsed() < Duration::from_secs(5) && self.put_large().await.is_ok() {}
+        for _ in 0..LARGE_MAX {
+            if self.grow_log().await.is_err() {
+                break;
+            }
+        }
         std::fs::remove_file(&ballast)?;
         for member in &mut self.members {
             member.start_again_if_ended()?;
@@ -159,9 +175,9 @@ impl Cluster {
         Ok(())
     }
 
-    async fn put_large(&self) -> Result<()> {
+    async fn grow_log(&self) -> Result<()> {
         let member = self.members.last().context("no member")?;
-        asking::put_large(member.channel()?).await
+        asking::grow_log(member.channel()?).await
     }
 
     async fn disarm(&self) -> Result<()> {
