@@ -90,7 +90,11 @@ pub async fn priority_levels(server: Arc<Server>, tasks: Tasks) -> anyhow::Resul
         server.health.wait_bootstrapped().await;
         loop {
             let [flows, own] = ["flowschemas", "prioritylevelconfigurations"].map(|plural| {
-                Reader::list(server.store.as_ref(), &GroupResource::new("flowcontrol.apiserver.k8s.io", plural), "")
+                Reader::list(
+                    server.store.as_ref(),
+                    &GroupResource::new("flowcontrol.apiserver.k8s.io", plural),
+                    "",
+                )
             });
             server.flow.configure(&flows, &own);
             if let Err(status) =

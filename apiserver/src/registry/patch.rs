@@ -51,7 +51,8 @@ impl Registry {
         let Read { object: mut config, warnings } =
             judged(decoded, at.options.validation, || "error strict decoding YAML: ".to_owned())?;
         let (code, outcome, warnings) = self.apply_config(&at, &mut config, warnings).await?;
-        Ok(Reply::bytes(code, call.format, self.encoded(&outcome, call.format, &kind).await?).warned(warnings))
+        Ok(Reply::bytes(code, call.format, self.encoded(&outcome, call.format, &kind).await?)
+            .warned(warnings))
     }
 
     /// Applies a configuration; tells whether that created (201) or changed (200) the object.

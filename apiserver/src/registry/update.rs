@@ -50,11 +50,13 @@ impl Registry {
                 self.may_create(&at).await?;
                 let mut warnings = read.warnings.clone();
                 let outcome = self.create_object(&at, object, false, &mut warnings).await?;
-                Ok(Reply::bytes(201, call.format, self.encoded(&outcome, call.format, &kind).await?).warned(warnings))
+                Ok(Reply::bytes(201, call.format, self.encoded(&outcome, call.format, &kind).await?)
+                    .warned(warnings))
             }
             Err(status) => Err(status),
             Ok((outcome, warnings)) => {
-                Ok(Reply::bytes(200, call.format, self.encoded(&outcome, call.format, &kind).await?).warned(warnings))
+                Ok(Reply::bytes(200, call.format, self.encoded(&outcome, call.format, &kind).await?)
+                    .warned(warnings))
             }
         }
     }

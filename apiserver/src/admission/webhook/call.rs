@@ -64,8 +64,7 @@ impl Dialler {
         let service = &client["service"];
         let (host, at) = if service.is_object() {
             let text = |key: &str| service[key].as_str().unwrap_or_default();
-            outbound::service(reader, text("namespace"), text("name"), port)
-                .map_err(Fault::Dial)?
+            outbound::service(reader, text("namespace"), text("name"), port).map_err(Fault::Dial)?
         } else {
             (name.clone(), port)
         };

@@ -304,18 +304,25 @@ fn check(jwt: &Jwt) -> anyhow::Result<()> {
             "claimMappings.{name}.prefix: Invalid value: prefix can't be set when expression is set"
         );
     }
+    check_email(jwt)?;
+    check_extra(extra)
+}
+
+/// A name that is an e-mail address must be of one that its owner has shown to have.
+fn check_email(jwt: &Jwt) -> anyhow::Result<()> {
+    let Mappings { username, extra, .. } = &jwt.claim_mappings;
     let uses = |expression: &str| username.expression.contains(expression);
     let verified =
         jwt.claim_validation_rules.iter().any(|rule| rule.expression.contains("claims.email_verified"))
-            || jwt
-                .claim_mappings
-                .extra
-                .iter()
-                .any(|extra| extra.value_expression.contains("claims.email_verified"));
+            || extra.iter().any(|extra| extra.value_expression.contains("claims.email_verified"));
     ensure!(
         !uses("claims.email") || uses("claims.email_verified") || verified,
         "claimMappings.username.expression: Invalid value: claims.email_verified must be used in claimMappings.username.expression or claimMappings.extra[*].valueExpression or claimValidationRules[*].expression when claims.email is used in claimMappings.username.expression"
     );
+    Ok(())
+}
+
+fn check_extra(extra: &[Extra]) -> anyhow::Result<()> {
     for (index, extra) in extra.iter().enumerate() {
         ensure!(
             extra.key.contains('/') && extra.key == extra.key.to_lowercase(),
