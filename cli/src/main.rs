@@ -42,7 +42,7 @@ enum Command {
     /// Run a member of the store
     Store(store::tool::Program),
     /// Run an apiserver
-    Apiserver(apiserver::Args),
+    Apiserver(Box<apiserver::Args>),
     /// Run a scheduler
     Scheduler(scheduler::Args),
     /// Run a controller manager
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
         Command::Store(store::tool::Program { member, .. }) => {
             component("store", |tasks| store::run(*member, tasks))
         }
-        Command::Apiserver(args) => component("apiserver", |tasks| apiserver::run(args, tasks)),
+        Command::Apiserver(args) => component("apiserver", |tasks| apiserver::run(*args, tasks)),
         Command::Scheduler(args) => component("scheduler", |tasks| scheduler::run(args, tasks)),
         Command::Controllers(args) => component("controllers", |tasks| controllers::run(args, tasks)),
         Command::Kubelet(args) => component("kubelet", |tasks| kubelet::run(args, tasks)),
