@@ -9,6 +9,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+/// The time in an old file's name.
+const TIME: &str = "%Y-%m-%dT%H-%M-%S.%3f";
 /// Where no size is given.
 const MEGABYTES: u64 = 100;
 
@@ -100,11 +102,30 @@ impl Rotated {
 
     fn rotate(&mut self) -> io::Result<()> {
         let (begin, end) = self.affixes();
-        let now = clock::now().strftime("%Y-%m-%dT%H-%M-%S.%3f").to_string();
-        std::fs::rename(&self.path, self.path.with_file_name(format!("{begin}{now}{end}")))?;
+        match std::fs::rename(&self.path, self.free_name(&begin, &end)?) {
+            // Somebody moved it, or the new file could not be made last time.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
         self.file = append(&self.path)?;
         self.bytes = 0;
-        self.forget(&begin, &end)
+        // What is too old can go later; what is new must be written now.
+        if let Err(error) = self.forget(&begin, &end) {
+            tracing::warn!(%error, log = %self.path.display(), "cannot remove old audit logs");
+        }
+        Ok(())
+    }
+
+    /// An old file's name that no file has: two may be put away within the millisecond that names tell.
+    fn free_name(&self, begin: &str, end: &str) -> io::Result<PathBuf> {
+        let mut at = clock::now();
+        loop {
+            let path = self.path.with_file_name(format!("{begin}{}{end}", at.strftime(TIME)));
+            if !path.try_exists()? {
+                return Ok(path);
+            }
+            at += jiff::SignedDuration::from_millis(1);
+        }
     }
 
     /// Removes old files that are too many or too old. Names hold their times, and sort by them.
@@ -123,7 +144,7 @@ impl Rotated {
         let age =
             jiff::SignedDuration::from_hours(i64::try_from(self.keep.days).unwrap_or(0).saturating_mul(24));
         let oldest = clock::now().checked_sub(age).ok();
-        let oldest = oldest.map(|oldest| oldest.strftime("%Y-%m-%dT%H-%M-%S.%3f").to_string());
+        let oldest = oldest.map(|oldest| oldest.strftime(TIME).to_string());
         for (index, (time, path)) in old.iter().enumerate() {
             let too_many = self.keep.backups > 0 && index >= self.keep.backups;
             let too_old = self.keep.days > 0 && oldest.as_ref().is_some_and(|oldest| time < oldest);
@@ -149,8 +170,6 @@ mod tests {
         let line = vec![b'x'; 700 << 10];
         for _ in 0..6 {
             log.write(&line).expect("written");
-            // Names differ by the millisecond.
-            std::thread::sleep(std::time::Duration::from_millis(2));
         }
         let names: Vec<String> = std::fs::read_dir(folder.path().join("logs"))
             .expect("folder")
@@ -161,5 +180,19 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).expect("log").len(), 700 << 10);
         use std::os::unix::fs::PermissionsExt;
         assert_eq!(std::fs::metadata(&path).expect("log").permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn nothing_is_lost_when_files_are_put_away_quickly_or_the_log_was_moved() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("audit.log");
+        let log = Log::open(&path, Keep { megabytes: 1, ..Keep::default() }).expect("log");
+        for _ in 0..6 {
+            log.write(&vec![b'x'; 700 << 10]).expect("written");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).expect("folder").count(), 6, "one of each write");
+        std::fs::remove_file(&path).expect("removed");
+        log.write(&vec![b'y'; 700 << 10]).expect("written");
+        assert_eq!(std::fs::read(&path).expect("log")[0], b'y');
     }
 }
