@@ -13,6 +13,7 @@ use bytes::Bytes;
 use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
 use coracle_daemon::Tasks;
+use coracle_daemon::backoff::Backoff;
 use coracle_etcd::kv::prefix_end;
 use coracle_etcd::proto::compare::{CompareResult, CompareTarget, TargetUnion};
 use coracle_etcd::proto::{
@@ -30,6 +31,7 @@ const MASTERS: &str = "/registry/masterleases/";
 const LEASE_SECONDS: i64 = 15;
 const LEASE_RENEWED: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(10);
 /// As upstream; not below our root, since nobody watches it.
 const COMPACT_KEY: &[u8] = b"compact_rev_key";
 const COMPACT_EVERY: Duration = Duration::from_secs(300);
@@ -76,45 +78,34 @@ async fn first_objects(server: &Server, args: &Args) -> Result<(), Status> {
 }
 
 /// Lets requests run by the FlowSchemas and priority levels as they are, and tells the former of the latter, whenever one
-/// of either changes.
-///
-/// # Errors
-/// None: what fails is tried again.
-pub async fn priority_levels(server: Arc<Server>, tasks: Tasks) -> anyhow::Result<()> {
-    let stop = tasks.stopping();
-    let resources = ["flowschemas", "prioritylevelconfigurations"]
-        .map(|plural| server.store.resource("flowcontrol.apiserver.k8s.io", plural));
-    let [Some(schemas), Some(levels)] = resources else { return Ok(()) };
-    let (mut schemas, mut levels) = (schemas.cache.moved(), levels.cache.moved());
-    let work = async {
-        server.health.wait_bootstrapped().await;
-        loop {
-            let [flows, own] = ["flowschemas", "prioritylevelconfigurations"].map(|plural| {
-                Reader::list(
-                    server.store.as_ref(),
-                    &GroupResource::new("flowcontrol.apiserver.k8s.io", plural),
-                    "",
-                )
-            });
-            server.flow.configure(&flows, &own);
-            if let Err(status) =
-                flowcontrol::tell_dangling(server.store.as_ref(), server.objects.as_ref()).await
-            {
-                tracing::warn!(error = status.message, "cannot tell FlowSchemas of their priority levels");
-                coracle_daemon::clock::sleep(RETRY).await;
-                continue;
-            }
-            tokio::select! {
-                _ = schemas.changed() => {}
-                _ = levels.changed() => {}
-            }
-        }
+/// of either changes; without end.
+pub async fn priority_levels(server: Arc<Server>) {
+    const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+    const PLURALS: [&str; 2] = ["flowschemas", "prioritylevelconfigurations"];
+    let [Some(schemas), Some(levels)] = PLURALS.map(|plural| server.store.resource(GROUP, plural)) else {
+        return;
     };
-    tokio::select! {
-        () = work => {}
-        () = stop.cancelled() => {}
+    let (mut schemas, mut levels) = (schemas.cache.moved(), levels.cache.moved());
+    server.health.wait_bootstrapped().await;
+    let mut backoff = Backoff::new(RETRY, RETRY_MAX);
+    loop {
+        schemas.borrow_and_update();
+        levels.borrow_and_update();
+        let [flows, own] =
+            PLURALS.map(|plural| Reader::list(server.store.as_ref(), &GroupResource::new(GROUP, plural), ""));
+        server.flow.configure(&flows, &own);
+        if let Err(status) = flowcontrol::tell_dangling(server.store.as_ref(), server.objects.as_ref()).await
+        {
+            tracing::warn!(error = status.message, "cannot tell FlowSchemas of their priority levels");
+            coracle_daemon::clock::sleep(backoff.next_delay()).await;
+            continue;
+        }
+        backoff.reset();
+        tokio::select! {
+            _ = schemas.changed() => {}
+            _ = levels.changed() => {}
+        }
     }
-    Ok(())
 }
 
 /// Creates an object unless it is there.
@@ -286,18 +277,14 @@ async fn keep(
 ///
 /// # Errors
 /// None: what fails is tried again next time.
-pub async fn compact(store: Arc<Store>, tasks: Tasks) -> anyhow::Result<()> {
-    let stop = tasks.stopping();
+pub async fn compact(store: Arc<Store>) {
     let (mut seen, mut revision) = (0, 0);
     loop {
         match compact_once(store.kv().as_ref(), seen, revision).await {
             Ok(next) => (seen, revision) = next,
             Err(error) => tracing::warn!(%error, "cannot compact the store"),
         }
-        tokio::select! {
-            () = coracle_daemon::clock::sleep(COMPACT_EVERY) => {}
-            () = stop.cancelled() => return Ok(()),
-        }
+        coracle_daemon::clock::sleep(COMPACT_EVERY).await;
     }
 }
 

@@ -8,7 +8,8 @@ use crate::storage::customs::{GROUP, PLURAL};
 use coracle_api::custom::names;
 use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
-use coracle_daemon::{Tasks, clock};
+use coracle_daemon::backoff::Backoff;
+use coracle_daemon::clock;
 use futures::future::select_all;
 use serde_json::Value;
 use std::sync::Arc;
@@ -17,24 +18,13 @@ use std::time::Duration;
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// Keeps definitions' status until the process stops.
-///
-/// # Errors
-/// None: what fails is tried again.
-pub async fn run(server: Arc<Server>, tasks: Tasks) -> anyhow::Result<()> {
-    let stop = tasks.stopping();
-    tokio::select! {
-        () = follow(&server) => {}
-        () = stop.cancelled() => {}
-    }
-    Ok(())
-}
-
-async fn follow(server: &Server) {
+/// Keeps definitions' status; without end.
+pub async fn run(server: Arc<Server>) {
+    let server = &*server;
     let Some(resource) = server.store.resource(GROUP, PLURAL) else { return };
     let mut moved = resource.cache.moved();
     server.store.loaded().await;
-    let mut retry = RETRY;
+    let mut backoff = Backoff::new(RETRY, RETRY_MAX);
     loop {
         moved.borrow_and_update();
         let all = server.store.list(&GroupResource::new(GROUP, PLURAL), "");
@@ -56,11 +46,10 @@ async fn follow(server: &Server) {
             }
         }
         if failed {
-            clock::sleep(retry).await;
-            retry = (retry * 2).min(RETRY_MAX);
+            clock::sleep(backoff.next_delay()).await;
             continue;
         }
-        retry = RETRY;
+        backoff.reset();
         let emptied = async {
             if emptying.is_empty() {
                 return std::future::pending().await;

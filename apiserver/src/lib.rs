@@ -139,14 +139,14 @@ impl Server {
         if let Some(encryption) = self.store.encryption() {
             encryption.start();
         }
-        tasks.spawn("watch cache", storage::feed(self.store.clone(), tasks.clone()));
+        tasks.spawn_loop("watch cache", storage::feed(self.store.clone()));
         tasks.spawn("bootstrap", bootstrap::run(self.clone(), args.clone(), tasks.clone()));
-        tasks.spawn("priority levels", bootstrap::priority_levels(self.clone(), tasks.clone()));
-        tasks.spawn("policies", policies::run(self.clone(), tasks.clone()));
-        tasks.spawn("custom kinds", definitions::run(self.clone(), tasks.clone()));
-        tasks.spawn("API registration", aggregator::registration(self.clone(), tasks.clone()));
-        tasks.spawn("availability of APIs", aggregator::availability(self.aggregator.clone(), tasks.clone()));
-        tasks.spawn("compaction", bootstrap::compact(self.store.clone(), tasks.clone()));
+        tasks.spawn_loop("priority levels", bootstrap::priority_levels(self.clone()));
+        tasks.spawn_loop("policies", policies::run(self.clone()));
+        tasks.spawn_loop("custom kinds", definitions::run(self.clone()));
+        tasks.spawn_loop("API registration", aggregator::registration(self.clone()));
+        tasks.spawn_loop("availability of APIs", aggregator::availability(self.aggregator.clone()));
+        tasks.spawn_loop("compaction", bootstrap::compact(self.store.clone()));
     }
 
     /// Answers one request of a client with that verified certificate (DER leaf).

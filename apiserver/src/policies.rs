@@ -6,8 +6,9 @@ use crate::Server;
 use coracle_api::expression::{declared_kind, misfits};
 use coracle_api::kinds::{self, Kind};
 use coracle_api::meta;
-use coracle_api::status::{GroupResource, Status};
-use coracle_daemon::{Tasks, clock};
+use coracle_api::status::GroupResource;
+use coracle_daemon::backoff::Backoff;
+use coracle_daemon::clock;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,43 +17,36 @@ use std::time::Duration;
 const GROUP: &str = "admissionregistration.k8s.io";
 const PLURAL: &str = "validatingadmissionpolicies";
 const MANAGER: &str = "validatingadmissionpolicy-status";
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Kinds that one policy is checked against at most.
 const KINDS_MAX: usize = 10;
 
-/// Keeps the status of policies until the process stops.
-///
-/// # Errors
-/// None: what fails is tried again.
-pub async fn run(server: Arc<Server>, tasks: Tasks) -> anyhow::Result<()> {
-    let stop = tasks.stopping();
-    tokio::select! {
-        () = follow(&server) => {}
-        () = stop.cancelled() => {}
-    }
-    Ok(())
-}
-
-async fn follow(server: &Server) {
+/// Keeps the status of policies; without end.
+pub async fn run(server: Arc<Server>) {
+    let server = &*server;
     let Some(resource) = server.store.resource(GROUP, PLURAL) else { return };
     let mut moved = resource.cache.moved();
     server.health.wait_bootstrapped().await;
+    let mut backoff = Backoff::new(RETRY, RETRY_MAX);
     loop {
         moved.borrow_and_update();
-        if let Err(status) = step(server).await {
-            tracing::warn!(error = status.message, "cannot tell policies what they get wrong");
-            clock::sleep(RETRY).await;
+        if !round(server).await {
+            clock::sleep(backoff.next_delay()).await;
             continue;
         }
+        backoff.reset();
         if moved.changed().await.is_err() {
             return;
         }
     }
 }
 
-async fn step(server: &Server) -> Result<(), Status> {
+/// Looks at every policy that changed; false when one could not be told.
+async fn round(server: &Server) -> bool {
     use crate::reader::Reader;
     let of = GroupResource::new(GROUP, PLURAL);
+    let mut whole = true;
     for policy in server.store.list(&of, "") {
         let generation = policy["metadata"]["generation"].as_i64().unwrap_or(0);
         if policy["status"]["observedGeneration"].as_i64().is_some_and(|seen| seen >= generation) {
@@ -76,11 +70,15 @@ async fn step(server: &Server) -> Result<(), Status> {
         let config = json!({"apiVersion": format!("{GROUP}/v1"), "kind": "ValidatingAdmissionPolicy",
             "metadata": {"name": meta::name(&policy)}, "status": status});
         match server.objects.apply(&of, "status", config, MANAGER).await {
-            Err(status) if status.code != 404 => return Err(status),
+            Err(status) if status.code != 404 => {
+                let (name, error) = (meta::name(&policy), status.message);
+                tracing::warn!(name, error, "cannot tell a policy what it gets wrong");
+                whole = false;
+            }
             _ => {}
         }
     }
-    Ok(())
+    whole
 }
 
 fn type_checking(warnings: &[(String, String)]) -> Value {

@@ -4,8 +4,8 @@
 
 use crate::follow::SERVICE_LABEL;
 use anyhow::{Context, Result};
-use coracle_client::backoff::Backoff;
 use coracle_client::{Key, Store, errors};
+use coracle_daemon::backoff::Backoff;
 use coracle_daemon::clock;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};

@@ -5,9 +5,9 @@
 
 use crate::node::{Node, Nodes};
 use crate::runtime::{Image, Runtime};
-use coracle_client::backoff::Backoff;
 use coracle_client::controller::{self, Next};
 use coracle_client::{Key, Queue, Scope, Store, errors};
+use coracle_daemon::backoff::Backoff;
 use coracle_daemon::clock::{self, rfc3339_micros, rfc3339_seconds};
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;

@@ -7,7 +7,7 @@
 use crate::filter::Cure;
 use crate::pod::PodInfo;
 use coracle_client::Key;
-use coracle_client::backoff::exponential;
+use coracle_daemon::backoff::exponential;
 use coracle_daemon::clock::Instant;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};

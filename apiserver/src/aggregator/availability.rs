@@ -11,7 +11,6 @@ use crate::outbound;
 use crate::reader::Reader;
 use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
-use coracle_daemon::Tasks;
 use coracle_daemon::clock::{self, Instant};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -127,20 +126,8 @@ struct Watched {
     running: bool,
 }
 
-/// Keeps conditions until the process stops.
-///
-/// # Errors
-/// None: what fails is tried again.
-pub async fn run(aggregator: Arc<Aggregator>, tasks: Tasks) -> anyhow::Result<()> {
-    let stop = tasks.stopping();
-    tokio::select! {
-        () = follow(&aggregator) => {}
-        () = stop.cancelled() => {}
-    }
-    Ok(())
-}
-
-async fn follow(aggregator: &Aggregator) {
+/// Keeps conditions; without end.
+pub async fn run(aggregator: Arc<Aggregator>) {
     let store = &aggregator.store;
     let below = [store.resource("", "services"), store.resource("discovery.k8s.io", "endpointslices")];
     let [Some(services), Some(slices)] = below else { return };

@@ -9,7 +9,8 @@ use crate::reader::{Reader, SERVER};
 use crate::storage::customs;
 use coracle_api::status::Status;
 use coracle_api::{discovery, meta};
-use coracle_daemon::{Tasks, clock};
+use coracle_daemon::backoff::Backoff;
+use coracle_daemon::clock;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -110,20 +111,9 @@ fn wanted(custom: &[Arc<coracle_api::kinds::Kind>]) -> BTreeMap<String, Wanted> 
     all
 }
 
-/// Keeps them until the process stops.
-///
-/// # Errors
-/// None: what fails is tried again.
-pub async fn run(server: Arc<Server>, tasks: Tasks) -> anyhow::Result<()> {
-    let stop = tasks.stopping();
-    tokio::select! {
-        () = follow(&server) => {}
-        () = stop.cancelled() => {}
-    }
-    Ok(())
-}
-
-async fn follow(server: &Server) {
+/// Keeps them; without end.
+pub async fn run(server: Arc<Server>) {
+    let server = &*server;
     let Some(definitions) = server.store.resource(customs::GROUP, customs::PLURAL) else { return };
     let Some(services) = server.store.resource(super::GROUP, super::PLURAL) else { return };
     let (mut definitions, mut services) = (definitions.cache.moved(), services.cache.moved());
@@ -131,19 +121,18 @@ async fn follow(server: &Server) {
     let known = server.store.list(&api_services(), "");
     let at_start: HashSet<String> = known.iter().map(|object| meta::name(object).to_owned()).collect();
     let mut done = HashSet::new();
-    let mut retry = RETRY;
+    let mut backoff = Backoff::new(RETRY, RETRY_MAX);
     loop {
         definitions.borrow_and_update();
         services.borrow_and_update();
         if round(server, &at_start, &mut done).await {
-            retry = RETRY;
+            backoff.reset();
             tokio::select! {
                 _ = definitions.changed() => {}
                 _ = services.changed() => {}
             }
         } else {
-            clock::sleep(retry).await;
-            retry = (retry * 2).min(RETRY_MAX);
+            clock::sleep(backoff.next_delay()).await;
         }
     }
 }

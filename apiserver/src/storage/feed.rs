@@ -8,7 +8,6 @@ use super::entry::Entry;
 use super::{Resource, Store, customs, keys};
 use bytes::Bytes;
 use coracle_api::status::GroupResource;
-use coracle_daemon::Tasks;
 use coracle_etcd::kv::prefix_end;
 use coracle_etcd::proto::{Event, EventType, RangeRequest};
 use coracle_etcd::{KvError, WatchBatch};
@@ -20,17 +19,9 @@ const PAGE: i64 = 1000;
 /// Between tries to reach the store.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Feeds the caches until the process stops.
-pub async fn run(store: Arc<Store>, tasks: Tasks) -> anyhow::Result<()> {
-    let stop = tasks.stopping();
-    tokio::select! {
-        () = feed(&store) => {}
-        () = stop.cancelled() => {}
-    }
-    Ok(())
-}
-
-async fn feed(store: &Store) {
+/// Feeds the caches; without end.
+pub async fn run(store: Arc<Store>) {
+    let store = &*store;
     let mut next: Option<u64> = None;
     // What goes on failing is told once.
     let mut told = false;

@@ -5,7 +5,7 @@ use super::pod::{index, is_tracked};
 use super::policy::{Meaning, meaning};
 use super::replaces_failed_only;
 use crate::pods::{self, unless_zero};
-use coracle_client::backoff::exponential;
+use coracle_daemon::backoff::exponential;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus, UncountedTerminatedPods};
 use k8s_openapi::api::core::v1::Pod;

@@ -8,7 +8,7 @@ use super::pod::{index, is_tracked};
 use super::policy::{Meaning, meaning};
 use super::replaces_failed_only;
 use crate::pods;
-use coracle_client::backoff::exponential;
+use coracle_daemon::backoff::exponential;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::Pod;

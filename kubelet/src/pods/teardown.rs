@@ -3,8 +3,8 @@
 use super::{Entry, Pods, chain, node_of};
 use crate::runtime::State;
 use coracle_client::Key;
-use coracle_client::backoff::Backoff;
 use coracle_client::controller::ReconcileError;
+use coracle_daemon::backoff::Backoff;
 use coracle_daemon::clock;
 use std::net::IpAddr;
 use std::sync::Arc;

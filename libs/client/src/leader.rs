@@ -8,8 +8,8 @@
 //! seen no renewal for the lease's whole duration, by its own monotonic clock. Waiting instances watch the lease, so
 //! they cost one event for each renewal and take a released lease at once.
 
-use crate::backoff::Backoff;
 use crate::{Scope, errors};
+use coracle_daemon::backoff::Backoff;
 use coracle_daemon::clock::{self, Instant};
 use coracle_daemon::{Tasks, random};
 use futures::{StreamExt, TryStreamExt};

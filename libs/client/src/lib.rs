@@ -6,7 +6,6 @@
 //! Invariants: a wake-up carries a key, never data (whoever is woken reads the store); no periodic relist and no
 //! polling; every task belongs to a [`Scope`] and ends with it.
 
-pub mod backoff;
 mod connect;
 pub mod controller;
 pub mod errors;

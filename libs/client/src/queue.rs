@@ -4,7 +4,7 @@
 //! is being worked on comes again when that work is done; a key with a due time comes at the earliest time asked for.
 //! Failures of a key are spaced 5 ms, 10 ms, … 1000 s until it succeeds.
 
-use crate::backoff::exponential;
+use coracle_daemon::backoff::exponential;
 use coracle_daemon::clock::{self, Instant};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};

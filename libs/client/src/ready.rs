@@ -6,7 +6,7 @@
 //! Until then the roles of a new cluster may be missing, and everything would be forbidden. A server that cannot be reached
 //! fails the request as ever, so callers keep their own ways of trying again.
 
-use crate::backoff::Backoff;
+use coracle_daemon::backoff::Backoff;
 use coracle_daemon::clock;
 use futures::future::BoxFuture;
 use http::{Request, Response};

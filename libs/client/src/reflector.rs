@@ -8,9 +8,9 @@
 //! A stream that breaks is resumed at the last resourceVersion seen, on whichever apiserver answers; only 410 Gone
 //! makes a new list, so that a restart of an apiserver costs its clients one request each.
 
-use crate::backoff::Backoff;
 use crate::store::IndexFn;
 use crate::{Key, Scope, Store, errors};
+use coracle_daemon::backoff::Backoff;
 use coracle_daemon::{clock, random};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;

@@ -1,6 +1,6 @@
 //! Exponential back-off with jitter, for whatever talks to a server that may be away.
 
-use coracle_daemon::random;
+use crate::random;
 use std::time::Duration;
 
 /// The delays of one retrying loop: doubling from `first` to `most`, each stretched by up to a half at random so that

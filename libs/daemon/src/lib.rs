@@ -1,10 +1,11 @@
-//! What every coracle process shares: start, logging, signals, tasks, clock, randomness, TLS and health.
+//! What every coracle process shares: start, logging, signals, tasks, clock, randomness, back-off, TLS and health.
 //!
 //! In: a component's name and its `async fn(Tasks) -> anyhow::Result<()>`. Out: an exit code, after a clean drain.
 //!
 //! Invariants: only this crate reads the wall clock or draws randomness, so that `sim` can turn both;
 //! every task has a name, an owner and an end.
 
+pub mod backoff;
 pub mod clock;
 pub mod health;
 pub mod logging;

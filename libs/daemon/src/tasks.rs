@@ -86,6 +86,18 @@ impl Tasks {
         });
     }
 
+    /// Like [`Tasks::spawn`], for a loop that may be dropped wherever it waits: which it is once [`Tasks::stopping`] fires.
+    pub fn spawn_loop(&self, name: impl Into<String>, endless: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stopping();
+        self.spawn(name, async move {
+            tokio::select! {
+                () = endless => {}
+                () = stop.cancelled() => {}
+            }
+            Ok(())
+        });
+    }
+
     /// Runs work that may end at any time (one connection, one request, one pod's probe).
     pub fn run(&self, name: impl Into<String>, work: impl Future<Output = ()> + Send + 'static) {
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
