@@ -253,49 +253,64 @@ impl<'a> Machine<'_, 'a> {
         Ok(true)
     }
 
-    /// Grows the accumulator in place where the step only adds to it, so that lists are not copied over and over.
+    /// Grows the accumulator in place where the step only adds to it, so that it is not copied over and over.
     fn extended(&mut self, step: &'a Node, slot: usize) -> Result<bool, Fault> {
         let Kind::Call { function, args, .. } = &step.kind else { return Ok(false) };
+        if !matches!(self.stack[slot], Ok(Value::List(List::Own(_)) | Value::Map(Map::Own(_)))) {
+            return Ok(false);
+        }
+        let is_own = |node: &Node| matches!(node.kind, Kind::Local(own) if own == slot);
         match (&**function, args.as_slice()) {
-            ("_+_", [Node { kind: Kind::Local(own), .. }, Node { kind: Kind::List { items }, .. }])
-                if *own == slot =>
-            {
+            ("_+_", [own, Node { kind: Kind::List { items }, .. }]) if is_own(own) => {
                 let [(item, false)] = items.as_slice() else { return Ok(false) };
-                if !matches!(self.stack[slot], Ok(Value::List(List::Own(_)))) {
-                    return Ok(false);
-                }
                 let value = self.node(item);
                 self.charge(2 + LIST_COST)?;
-                match (&mut self.stack[slot], value) {
-                    (_, Err(Fault::Limit)) => return Err(Fault::Limit),
-                    (Ok(Value::List(List::Own(list))), Ok(value)) => Arc::make_mut(list).push(value),
-                    (own, Err(fault)) => *own = Err(fault),
-                    _ => {}
-                }
-                Ok(true)
+                let grown = value.and_then(|value| match &mut self.stack[slot] {
+                    Ok(Value::List(List::Own(list))) => {
+                        Arc::make_mut(list).push(value);
+                        Ok(())
+                    }
+                    _ => Err(Fault::NoOverload),
+                });
+                self.settle(slot, grown)
             }
-            ("_?_:_", [condition, more, Node { kind: Kind::Local(own), .. }])
-                if *own == slot
-                    && matches!(&more.kind, Kind::Call { function, .. } if **function == *"_+_") =>
+            ("cel.@mapInsert", [own, added @ ..]) if is_own(own) => {
+                let added: Result<Vec<Value<'a>>, Fault> = added.iter().map(|one| self.node(one)).collect();
+                self.charge(2)?;
+                let grown = added.and_then(|added| match &mut self.stack[slot] {
+                    Ok(Value::Map(Map::Own(map))) => super::library::insert_into(Arc::make_mut(map), &added),
+                    _ => Err(Fault::NoOverload),
+                });
+                self.settle(slot, grown)
+            }
+            ("_?_:_", [condition, more, own])
+                if is_own(own)
+                    && matches!(&more.kind, Kind::Call { function, .. } if matches!(&**function, "_+_" | "cel.@mapInsert")) =>
             {
-                if !matches!(self.stack[slot], Ok(Value::List(List::Own(_)))) {
-                    return Ok(false);
-                }
                 match self.node(condition) {
                     Ok(Value::Bool(true)) => {
                         if !self.extended(more, slot)? {
                             self.stack[slot] = self.node(more);
                         }
+                        Ok(true)
                     }
-                    Ok(Value::Bool(false)) => self.charge(1)?,
-                    Ok(_) => self.stack[slot] = Err(Fault::NoOverload),
-                    Err(Fault::Limit) => return Err(Fault::Limit),
-                    Err(fault) => self.stack[slot] = Err(fault),
+                    Ok(Value::Bool(false)) => self.charge(1).map(|()| true),
+                    Ok(_) => self.settle(slot, Err(Fault::NoOverload)),
+                    Err(fault) => self.settle(slot, Err(fault)),
                 }
-                Ok(true)
             }
             _ => Ok(false),
         }
+    }
+
+    /// An accumulator that could not grow has failed, and may go on so; a spent budget ends all.
+    fn settle(&mut self, slot: usize, grown: Result<(), Fault>) -> Result<bool, Fault> {
+        match grown {
+            Err(Fault::Limit) => return Err(Fault::Limit),
+            Err(fault) => self.stack[slot] = Err(fault),
+            Ok(()) => {}
+        }
+        Ok(true)
     }
 }
 

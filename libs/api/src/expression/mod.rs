@@ -4,6 +4,7 @@
 //!     check.rs   tree + types of variables ─► checked tree, or complaints in cel-go's words
 //!     cost.rs    checked tree + sizes ─► the most that it may cost
 //!     eval.rs    checked tree + values ─► a value, and what it has cost
+//!     value.rs   values                      equality.rs  their equality and order
 //!     schema.rs  OpenAPI schemas ─► types and sizes          kinds.rs    the same for a kind
 //!     library/   the functions, one table
 //!     scope.rs   what expressions of admission can name      policy.rs   all expressions of a policy
@@ -12,6 +13,7 @@
 
 mod check;
 mod cost;
+mod equality;
 mod eval;
 mod kinds;
 mod library;
@@ -53,6 +55,12 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// Of which nothing is declared: expressions may name anything.
+    #[must_use]
+    pub fn open() -> Self {
+        Self { open: true, ..Self::default() }
+    }
+
     /// With a variable whose place is declared.
     #[must_use]
     pub fn with(mut self, name: &str, place: Arc<Decl>) -> Self {

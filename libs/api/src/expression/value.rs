@@ -1,13 +1,12 @@
 //! CEL's values: JSON is looked into where it lies, and never copied whole.
 //!
-//! In: JSON with what its schema declares. Out: values, their equality and order as CEL has them.
+//! In: JSON with what its schema declares. Out: values; equality.rs compares them.
 
 use super::library::Opaque;
 use super::types::{Decl, Field, ListKind, Type};
 use indexmap::IndexMap;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value as Json;
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 /// Why an expression has no answer.
@@ -232,37 +231,12 @@ impl<'a> List<'a> {
         (0..self.len()).filter_map(|index| self.get(index))
     }
 
-    fn kind(&self) -> &'a ListKind {
+    pub fn kind(&self) -> &'a ListKind {
         match self {
             Self::Json(_, Some(decl)) => &decl.list,
             _ => &ListKind::Atomic,
         }
     }
-
-    /// Both together: sets keep one of each, items of maps replace those with their keys.
-    pub fn plus(&self, other: &Self) -> List<'a> {
-        let mut items: Vec<Value<'a>> = self.iter().collect();
-        let kind = if *self.kind() == ListKind::Atomic { other.kind() } else { self.kind() };
-        for item in other.iter() {
-            let place = match kind {
-                ListKind::Atomic => None,
-                ListKind::Set => items.iter().position(|own| equal(own, &item)),
-                ListKind::Map(keys) => items.iter().position(|own| same_keys(own, &item, keys)),
-            };
-            match place {
-                Some(at) => items[at] = item,
-                None => items.push(item),
-            }
-        }
-        List::Own(Arc::new(items))
-    }
-}
-
-fn same_keys(one: &Value<'_>, other: &Value<'_>, keys: &[String]) -> bool {
-    keys.iter().all(|key| match (one.field(key), other.field(key)) {
-        (Ok(Some(one)), Ok(Some(other))) => equal(&one, &other),
-        (one, other) => matches!((one, other), (Ok(None), Ok(None))),
-    })
 }
 
 impl<'a> Map<'a> {
@@ -324,86 +298,4 @@ impl<'a> Map<'a> {
     pub fn empty() -> Self {
         Self::Json(&NO_FIELDS, None)
     }
-}
-
-/// Whether two values are equal. Numbers of all kinds are compared as numbers.
-pub fn equal(one: &Value<'_>, other: &Value<'_>) -> bool {
-    match (one, other) {
-        (Value::Null, Value::Null) => true,
-        (Value::Bool(a), Value::Bool(b)) => a == b,
-        (Value::Bytes(a), Value::Bytes(b)) => a == b,
-        (Value::Type(a), Value::Type(b)) | (Value::Text(a), Value::Text(b)) => **a == **b,
-        (Value::Timestamp(a), Value::Timestamp(b)) => a == b,
-        (Value::Duration(a), Value::Duration(b)) => a == b,
-        (Value::Optional(a), Value::Optional(b)) => match (a, b) {
-            (Some(a), Some(b)) => equal(a, b),
-            (a, b) => a.is_none() && b.is_none(),
-        },
-        (Value::Opaque(a), Value::Opaque(b)) => a.equals(b),
-        (Value::List(a), Value::List(b)) => lists_equal(a, b),
-        (Value::Map(a), Value::Map(b)) => maps_equal(a, b),
-        _ => numbers(one, other) == Some(Ordering::Equal),
-    }
-}
-
-fn lists_equal(one: &List<'_>, other: &List<'_>) -> bool {
-    if let (List::Json(a, Some(_)), List::Json(b, Some(_))) = (one, other)
-        && a == b
-    {
-        return true;
-    }
-    if one.len() != other.len() {
-        return false;
-    }
-    let kind = if *one.kind() == ListKind::Atomic { other.kind() } else { one.kind() };
-    match kind {
-        ListKind::Atomic => one.iter().zip(other.iter()).all(|(one, other)| equal(&one, &other)),
-        ListKind::Set | ListKind::Map(_) => one.iter().all(|item| other.iter().any(|own| equal(&own, &item))),
-    }
-}
-
-fn maps_equal(one: &Map<'_>, other: &Map<'_>) -> bool {
-    if let (Map::Json(a, Some(_)), Map::Json(b, Some(_))) = (one, other)
-        && a == b
-    {
-        return true;
-    }
-    one.len() == other.len()
-        && one.entries().into_iter().all(|(key, value)| {
-            let found = other.entries().into_iter().find(|(own, _)| equal(own, &key));
-            found.is_some_and(|(_, own)| equal(&own, &value))
-        })
-}
-
-#[expect(clippy::cast_precision_loss, reason = "CEL compares numbers of two kinds as doubles")]
-fn numbers(one: &Value<'_>, other: &Value<'_>) -> Option<Ordering> {
-    let whole = |value: &Value<'_>| match value {
-        Value::Int(value) => Some(i128::from(*value)),
-        Value::Uint(value) => Some(i128::from(*value)),
-        _ => None,
-    };
-    let double = |value: &Value<'_>| match value {
-        Value::Double(value) => Some(*value),
-        value => whole(value).map(|value| value as f64),
-    };
-    match (whole(one), whole(other)) {
-        (Some(one), Some(other)) => Some(one.cmp(&other)),
-        _ => double(one)?.partial_cmp(&double(other)?),
-    }
-}
-
-/// The order of two values; `None` where there is none between them, as with not-a-number.
-pub fn order(one: &Value<'_>, other: &Value<'_>) -> Result<Option<Ordering>, Fault> {
-    Ok(match (one, other) {
-        (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(b)),
-        (Value::Text(a), Value::Text(b)) => Some((**a).cmp(&**b)),
-        (Value::Bytes(a), Value::Bytes(b)) => Some(a.cmp(b)),
-        (Value::Timestamp(a), Value::Timestamp(b)) => Some(a.cmp(b)),
-        (Value::Duration(a), Value::Duration(b)) => Some(a.cmp(b)),
-        (
-            Value::Int(_) | Value::Uint(_) | Value::Double(_),
-            Value::Int(_) | Value::Uint(_) | Value::Double(_),
-        ) => numbers(one, other),
-        _ => return Err(Fault::NoOverload),
-    })
 }

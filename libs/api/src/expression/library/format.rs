@@ -1,6 +1,7 @@
 //! `string.format` with its clauses, and the formats that have names.
 
 use super::super::value::{Fault, List, Value, told};
+use super::text::push;
 use super::{Cost, Opaque, Written, number, time};
 use crate::labels;
 use std::sync::Arc;
@@ -140,7 +141,7 @@ fn filled(pattern: &str, values: &List<'_>) -> Result<String, Fault> {
         let Some(clause) = chars.next() else { return told("unexpected end of string") };
         let Some(value) = values.get(next) else { return told(format!("index {next} out of range")) };
         next += 1;
-        out.push_str(&one(clause, &value, digits)?);
+        push(&mut out, &one(clause, &value, digits)?)?;
     }
     Ok(out)
 }
@@ -148,7 +149,11 @@ fn filled(pattern: &str, values: &List<'_>) -> Result<String, Fault> {
 fn one(clause: char, value: &Value<'_>, digits: Option<usize>) -> Result<String, Fault> {
     let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
     Ok(match (clause, value) {
-        ('s', value) => shown(value),
+        ('s', value) => {
+            let mut out = String::new();
+            show(value, &mut out)?;
+            out
+        }
         ('d', Value::Int(value)) => value.to_string(),
         ('d', Value::Uint(value)) => value.to_string(),
         ('d', Value::Double(value)) if !value.is_finite() => special(*value),
@@ -227,31 +232,58 @@ fn scientific(value: f64, digits: usize) -> String {
     format!("{head}e{sign}{exponent:0>2}")
 }
 
-/// Any value as `%s` writes it.
+/// A value as `%s` writes it; as much of it as a text can be long.
 pub fn shown(value: &Value<'_>) -> String {
+    let mut out = String::new();
+    let _ = show(value, &mut out);
+    out
+}
+
+/// Writes any value as `%s` does.
+fn show(value: &Value<'_>, out: &mut String) -> Result<(), Fault> {
     match value {
-        Value::Null => "null".to_owned(),
-        Value::Bool(value) => value.to_string(),
-        Value::Int(value) => value.to_string(),
-        Value::Uint(value) => value.to_string(),
-        Value::Double(value) if value.is_finite() => number::shown(*value),
-        Value::Double(value) => special(*value),
-        Value::Text(text) | Value::Type(text) => text.to_string(),
-        Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        Value::Timestamp(at) => at.to_string(),
-        Value::Duration(value) => time::shown(*value),
+        Value::Null => push(out, "null"),
+        Value::Bool(value) => push(out, &value.to_string()),
+        Value::Int(value) => push(out, &value.to_string()),
+        Value::Uint(value) => push(out, &value.to_string()),
+        Value::Double(value) if value.is_finite() => push(out, &number::shown(*value)),
+        Value::Double(value) => push(out, &special(*value)),
+        Value::Text(text) | Value::Type(text) => push(out, text),
+        Value::Bytes(bytes) => push(out, &String::from_utf8_lossy(bytes)),
+        Value::Timestamp(at) => push(out, &at.to_string()),
+        Value::Duration(value) => push(out, &time::shown(*value)),
         Value::List(list) => {
-            let items: Vec<String> = list.iter().map(|item| shown(&item)).collect();
-            format!("[{}]", items.join(", "))
+            push(out, "[")?;
+            for (at, item) in list.iter().enumerate() {
+                push(out, if at > 0 { ", " } else { "" })?;
+                show(&item, out)?;
+            }
+            push(out, "]")
         }
         Value::Map(map) => {
-            let entry = |(key, value): (Value<'_>, Value<'_>)| format!("{}: {}", shown(&key), shown(&value));
-            let mut entries: Vec<String> = map.entries().into_iter().map(entry).collect();
-            entries.sort();
-            format!("{{{}}}", entries.join(", "))
+            // They are sorted as they are written; together they must not be longer than a text can be.
+            let (mut all, mut ends) = (String::new(), vec![0]);
+            for (key, value) in map.entries() {
+                show(&key, &mut all)?;
+                push(&mut all, ": ")?;
+                show(&value, &mut all)?;
+                ends.push(all.len());
+            }
+            let mut entries: Vec<&str> = ends.windows(2).map(|ends| &all[ends[0]..ends[1]]).collect();
+            entries.sort_unstable();
+            push(out, "{")?;
+            for (at, entry) in entries.into_iter().enumerate() {
+                push(out, if at > 0 { ", " } else { "" })?;
+                push(out, entry)?;
+            }
+            push(out, "}")
         }
-        Value::Optional(Some(value)) => format!("optional({})", shown(value)),
-        Value::Optional(None) => "optional.none()".to_owned(),
-        Value::Opaque(value) => value.type_name().to_owned(),
+        Value::Optional(Some(value)) => {
+            push(out, "optional(")?;
+            show(value, out)?;
+            push(out, ")")
+        }
+        Value::Optional(None) => push(out, "optional.none()"),
+        Value::Opaque(value) => push(out, value.type_name()),
     }
 }

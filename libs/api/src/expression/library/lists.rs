@@ -1,6 +1,7 @@
 //! Kubernetes' functions of lists, and the sets extension.
 
-use super::super::value::{Fault, List, Value, equal, order, told};
+use super::super::equality::{equal, order};
+use super::super::value::{Fault, List, Value, told};
 use super::{Cost, Written, number, time};
 use jiff::SignedDuration;
 use std::cmp::Ordering;

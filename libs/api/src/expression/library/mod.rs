@@ -25,6 +25,7 @@ pub mod time;
 
 pub use authorizer::{Asking, Authorizer, Check, Decision};
 pub use lists::typed_zero;
+pub use standard::insert_into;
 
 use super::signature::Signature;
 use super::value::{Fault, Value};

@@ -4,7 +4,7 @@ use super::super::value::{Fault, Value};
 use super::{Cost, Written};
 use regex::{Regex, RegexBuilder};
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 pub const TABLE: &[Written] = &[
     ("matches", &["string.(string) bool", "(string, string) bool"], Cost::Pattern, |args| match args {
@@ -38,10 +38,13 @@ const SIZE_MAX: usize = 1 << 20;
 
 static KEPT: LazyLock<Mutex<HashMap<String, Regex>>> = LazyLock::new(Mutex::default);
 
-/// A pattern, compiled.
+fn kept() -> MutexGuard<'static, HashMap<String, Regex>> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A pattern, compiled; others need not wait meanwhile.
 pub fn compiled(pattern: &str) -> Result<Regex, Fault> {
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = kept.get(pattern) {
+    if let Some(known) = kept().get(pattern) {
         return Ok(known.clone());
     }
     let built = RegexBuilder::new(pattern).size_limit(SIZE_MAX).build();
@@ -50,6 +53,7 @@ pub fn compiled(pattern: &str) -> Result<Regex, Fault> {
         let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
         Fault::Told(format!("error parsing regexp: {why}: `{pattern}`"))
     })?;
+    let mut kept = kept();
     if kept.len() >= KEPT_MAX {
         kept.clear();
     }

@@ -1,6 +1,7 @@
 //! Operators, sizes, conversions between the plain types, the strings' own functions, and optional values.
 
-use super::super::value::{Fault, Key, List, Map, Value, equal, order, told};
+use super::super::equality::{equal, order, together};
+use super::super::value::{Fault, Key, List, Map, Value, told};
 use super::{Cost, Written};
 use indexmap::IndexMap;
 use std::cmp::Ordering;
@@ -40,7 +41,7 @@ pub const OPERATORS: &[Written] = &[
     ("_>=_", TEXTS, Cost::Compare, |args| ordered(args, |order| order != Ordering::Less)),
     ("_+_", &["(string, string) string", "(bytes, bytes) bytes"], Cost::AddText, add_text),
     ("_+_", &["(list(A), list(A)) list(A)"], Cost::AddList, |args| match args {
-        [Value::List(one), Value::List(other)] => Ok(Value::List(one.plus(other))),
+        [Value::List(one), Value::List(other)] => Ok(Value::List(together(one, other)?)),
         _ => Err(Fault::NoOverload),
     }),
     ("@in", &["(A, list(A)) bool"], Cost::In, |args| match args {
@@ -255,16 +256,24 @@ fn maybe_index<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {
 }
 
 fn insert<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {
-    let Some(Value::Map(map)) = args.first() else { return Err(Fault::NoOverload) };
-    let mut all: IndexMap<Key, (Value<'a>, Value<'a>)> = IndexMap::new();
-    let added = match args {
-        [_, key, value] => vec![(key.clone(), value.clone())],
-        [_, Value::Map(more)] => more.entries(),
-        _ => return Err(Fault::NoOverload),
-    };
+    let Some((Value::Map(map), added)) = args.split_first() else { return Err(Fault::NoOverload) };
+    let mut all = Entries::new();
     for (key, value) in map.entries() {
         all.insert(key.key().ok_or(Fault::NoOverload)?, (key, value));
     }
+    insert_into(&mut all, added)?;
+    Ok(Value::Map(Map::Own(Arc::new(all))))
+}
+
+type Entries<'a> = IndexMap<Key, (Value<'a>, Value<'a>)>;
+
+/// Adds a key with its value, or all of a map; keys must be new.
+pub fn insert_into<'a>(all: &mut Entries<'a>, added: &[Value<'a>]) -> Result<(), Fault> {
+    let added = match added {
+        [key, value] => vec![(key.clone(), value.clone())],
+        [Value::Map(more)] => more.entries(),
+        _ => return Err(Fault::NoOverload),
+    };
     for (key, value) in added {
         let known =
             key.key().ok_or_else(|| Fault::Told(format!("unsupported key type: {}", key.type_name())))?;
@@ -273,7 +282,7 @@ fn insert<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {
         }
         all.insert(known, (key, value));
     }
-    Ok(Value::Map(Map::Own(Arc::new(all))))
+    Ok(())
 }
 
 fn unwrap<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {

@@ -294,3 +294,63 @@ fn the_budget_ends_what_runs_too_long() {
     );
     assert_eq!(answer(&text), "operation cancelled: actual cost limit exceeded");
 }
+
+#[test]
+fn texts_beyond_any_budget_are_not_made() {
+    let long = |body: &str| {
+        format!(
+            "['0123456789'.replace('', '0123456789')].map(a, [a.replace('', a)].map(b, {body})[0])[0].size()"
+        )
+    };
+    let rows = [
+        long("b.replace('', b)"),
+        long("'%s'.format([[b.split('').map(c, b), {1: b}]])"),
+        long("b.split('').map(c, b).join(b)"),
+    ];
+    for text in rows {
+        assert_eq!(answer(&text), "operation cancelled: actual cost limit exceeded", "{text}");
+    }
+}
+
+#[test]
+fn the_last_place_of_a_part_is_found_in_one_walk() {
+    check(&[
+        ("'añbañb'.lastIndexOf('ñb')", "4"),
+        ("'añbañb'.lastIndexOf('ñb', 3)", "1"),
+        ("'añbañb'.lastIndexOf('ñb', 4)", "4"),
+        ("'aaaa'.lastIndexOf('aa', 1)", "1"),
+        ("'ñ'.lastIndexOf('ab', 0)", "-1"),
+    ]);
+    // Of a long text with a long part that is nearly everywhere.
+    let (text, part) = ("a".repeat(1_000_000), format!("b{}", "a".repeat(500_000)));
+    let object = serde_json::json!({"text": text, "part": part});
+    let program =
+        Checked::compile("object.text.lastIndexOf(object.part)", &Environment::open()).expect("a program");
+    let (answer, _) = program.run(&vec![("object", Value::of(&object, None))]);
+    assert_eq!(super::format::shown(&answer.expect("a place")), "-1");
+}
+
+#[test]
+fn maps_grow_in_place() {
+    let entries = (0..50_000).map(|at| (at.to_string(), at.into()));
+    let object = serde_json::Value::Object(entries.collect());
+    let rows = [
+        ("object.transformMap(k, v, v > 0, v).size()", "49999"),
+        ("object.transformMapEntry(k, v, {v: k}).size()", "operation cancelled: actual cost limit exceeded"),
+    ];
+    for (text, want) in rows {
+        let program = Checked::compile(text, &Environment::open()).expect("a program");
+        let (answer, _) = program.run(&vec![("object", Value::of(&object, None))]);
+        let shown = answer.map_or_else(|fault| fault.to_string(), |size| super::format::shown(&size));
+        assert_eq!(shown, want, "{text}");
+    }
+    check(&[
+        ("[1, 2].transformMapEntry(i, v, {v: i})", "{1: 0, 2: 1}"),
+        ("[1, 1].transformMapEntry(i, v, {v: i})", "insert failed: key 1 already exists"),
+    ]);
+}
+
+#[test]
+fn zones_far_away_are_unknown() {
+    check(&[("timestamp(0).getHours('999999:999999')", "unknown time zone 999999:999999")]);
+}

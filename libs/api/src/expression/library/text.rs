@@ -3,6 +3,9 @@
 use super::super::value::{Fault, Value, told};
 use super::{Cost, Written};
 
+/// The longest text that is made, in bytes.
+const LENGTH_MAX: usize = 16 << 20;
+
 pub const TABLE: &[Written] = &[
     ("charAt", &["string.(int) string"], Cost::One, |args| match args {
         [Value::Text(text), Value::Int(at)] => {
@@ -27,18 +30,7 @@ pub const TABLE: &[Written] = &[
         "replace",
         &["string.(string, string) string", "string.(string, string, int) string"],
         Cost::Replace,
-        |args| match args {
-            [Value::Text(text), Value::Text(old), Value::Text(new)] => {
-                Ok(Value::text(text.replace(&**old, new)))
-            }
-            [Value::Text(text), Value::Text(old), Value::Text(new), Value::Int(limit)] => {
-                Ok(Value::text(match usize::try_from(*limit) {
-                    Ok(limit) => text.replacen(&**old, new, limit),
-                    Err(_) => text.replace(&**old, new),
-                }))
-            }
-            _ => Err(Fault::NoOverload),
-        },
+        replace,
     ),
     ("split", &["string.(string) list(string)", "string.(string, int) list(string)"], Cost::Split, split),
     ("substring", &["string.(int) string", "string.(int, int) string"], Cost::ScanSame, substring),
@@ -94,9 +86,38 @@ fn last_index_of<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {
             _ => return told(format!("index out of range: {from}")),
         },
     };
-    let starts = text.char_indices().take(last.saturating_add(1)).enumerate();
-    let found = starts.filter(|(_, (start, _))| text[*start..].starts_with(&**part)).last();
-    Ok(Value::Int(found.map_or(-1, |(at, _)| whole(at))))
+    // A match may begin at `last`, and end after it.
+    let end = byte(text, last).unwrap_or(text.len()).saturating_add(part.len());
+    let found = text[..text.floor_char_boundary(end)].rfind(&**part);
+    Ok(Value::Int(found.map_or(-1, |at| whole(text[..at].chars().count()))))
+}
+
+/// Adds to a text; it is not made longer than a walk over it may cost.
+pub fn push(out: &mut String, more: &str) -> Result<(), Fault> {
+    if out.len() + more.len() > LENGTH_MAX {
+        return Err(Fault::Limit);
+    }
+    out.push_str(more);
+    Ok(())
+}
+
+fn replace<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {
+    let (text, old, new, limit) = match args {
+        [Value::Text(text), Value::Text(old), Value::Text(new)] => (text, old, new, -1),
+        [Value::Text(text), Value::Text(old), Value::Text(new), Value::Int(limit)] => {
+            (text, old, new, *limit)
+        }
+        _ => return Err(Fault::NoOverload),
+    };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let (mut out, mut done) = (String::new(), 0);
+    for (at, found) in text.match_indices(&**old).take(limit) {
+        push(&mut out, &text[done..at])?;
+        push(&mut out, new)?;
+        done = at + found.len();
+    }
+    push(&mut out, &text[done..])?;
+    Ok(Value::text(out))
 }
 
 fn join<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {
@@ -108,9 +129,9 @@ fn join<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {
     let mut out = String::new();
     for (at, item) in list.iter().enumerate() {
         if at > 0 {
-            out.push_str(separator);
+            push(&mut out, separator)?;
         }
-        out.push_str(item.as_text()?);
+        push(&mut out, item.as_text()?)?;
     }
     Ok(Value::text(out))
 }

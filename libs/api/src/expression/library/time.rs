@@ -137,8 +137,9 @@ fn time_zone(text: &str) -> Option<TimeZone> {
         };
     };
     let (sign, hours) = hours.strip_prefix('-').map_or((1, hours.trim_start_matches('+')), |rest| (-1, rest));
-    let (hours, minutes): (i32, i32) = (hours.parse().ok()?, minutes.parse().ok()?);
-    Offset::from_seconds(sign * (hours * 3600 + minutes * 60)).ok().map(TimeZone::fixed)
+    let (hours, minutes): (i16, i16) = (hours.parse().ok()?, minutes.parse().ok()?);
+    let seconds = i32::from(hours) * 3600 + i32::from(minutes) * 60;
+    Offset::from_seconds(sign * seconds).ok().map(TimeZone::fixed)
 }
 
 /// A timestamp, or a date alone.
