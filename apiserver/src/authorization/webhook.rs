@@ -2,8 +2,8 @@
 
 use crate::outbound::remote::Remote;
 use crate::request::{RequestInfo, UserInfo};
-use anyhow::ensure;
-use coracle_api::expression::{Answer, Program, Scope};
+use anyhow::{anyhow, ensure};
+use coracle_api::expression::{Checked, Environment, Scope, Value as Cel};
 use coracle_daemon::clock::Instant;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -51,7 +51,7 @@ pub struct Settings {
 pub struct Webhook {
     remote: Remote,
     settings: Settings,
-    conditions: Vec<Program>,
+    conditions: Vec<Checked>,
     remembered: Mutex<HashMap<String, (Instant, Decision)>>,
 }
 
@@ -111,15 +111,11 @@ impl Webhook {
     pub fn new(kubeconfig: &Path, settings: Settings) -> anyhow::Result<Self> {
         let known = ["v1", "v1beta1"].contains(&settings.version.as_str());
         ensure!(known, "unsupported webhook authorizer version {:?}", settings.version);
-        let conditions: Vec<Program> =
-            settings.conditions.iter().map(|text| Program::compile(text)).collect();
-        for (text, program) in settings.conditions.iter().zip(&conditions) {
-            ensure!(
-                program.fault().is_none(),
-                "matchConditions: {text:?}: {}",
-                program.fault().unwrap_or_default()
-            );
-        }
+        let environment = Environment::open();
+        let condition = |text: &String| {
+            Checked::compile(text, &environment).map_err(|why| anyhow!("matchConditions: {text:?}: {why}"))
+        };
+        let conditions = settings.conditions.iter().map(condition).collect::<anyhow::Result<_>>()?;
         let remote = Remote::from_kubeconfig(kubeconfig, settings.limit)?;
         Ok(Self { remote, settings, conditions, remembered: Mutex::default() })
     }
@@ -190,11 +186,11 @@ impl Webhook {
         scope.set("request", spec);
         let mut fault = None;
         for program in &self.conditions {
-            match program.eval(&scope) {
-                Ok(Answer::Bool(true)) => {}
-                Ok(Answer::Bool(false)) => return Ok(false),
+            match program.run(&scope).0 {
+                Ok(Cel::Bool(true)) => {}
+                Ok(Cel::Bool(false)) => return Ok(false),
                 Ok(_) => fault = Some("a matchCondition is no boolean".to_owned()),
-                Err(why) => fault = Some(why),
+                Err(why) => fault = Some(why.to_string()),
             }
         }
         fault.map_or(Ok(true), Err)

@@ -1,6 +1,6 @@
 //! CEL of claim mappings: expressions over `claims` or `user`, whose answers are texts, lists of texts, or yes and no.
 
-use coracle_api::expression::{Answer, Program, Scope};
+use coracle_api::expression::{Checked, Environment, Scope, Value as Cel};
 use serde_json::Value;
 
 /// Items of a list that are taken.
@@ -9,7 +9,7 @@ const ITEMS_MAX: usize = 1000;
 /// An expression that compiled.
 pub struct Expression {
     text: String,
-    program: Program,
+    program: Checked,
 }
 
 impl Expression {
@@ -18,17 +18,16 @@ impl Expression {
     /// # Errors
     /// What is wrong with it.
     pub fn new(text: &str) -> anyhow::Result<Self> {
-        let program = Program::compile(text);
-        if let Some(fault) = program.fault() {
-            anyhow::bail!("compilation failed: {fault}");
-        }
+        let program = Checked::compile(text, &Environment::open())
+            .map_err(|fault| anyhow::anyhow!("compilation failed: {fault}"))?;
         Ok(Self { text: text.to_owned(), program })
     }
 
-    fn answer(&self, program: &Program, name: &str, value: &Value) -> Result<Answer, String> {
+    fn answer<'a>(&'a self, name: &'a str, value: &'a Value) -> Result<Cel<'a>, String> {
         let mut scope = Scope::default();
         scope.set(name, value);
-        program.eval(&scope).map_err(|why| format!("expression '{}' resulted in error: {why}", self.text))
+        let (answer, _) = self.program.run(&scope);
+        answer.map_err(|why| format!("expression '{}' resulted in error: {why}", self.text))
     }
 
     /// Whether it holds of `value`, which it calls `name`.
@@ -36,8 +35,8 @@ impl Expression {
     /// # Errors
     /// It fails, or is neither.
     pub fn holds(&self, name: &str, value: &Value) -> Result<bool, String> {
-        match self.answer(&self.program, name, value)? {
-            Answer::Bool(holds) => Ok(holds),
+        match self.answer(name, value)? {
+            Cel::Bool(holds) => Ok(holds),
             _ => Err(format!("expression '{}' is no boolean", self.text)),
         }
     }
@@ -47,36 +46,35 @@ impl Expression {
     /// # Errors
     /// It fails, or is none.
     pub fn text(&self, name: &str, value: &Value) -> Result<String, String> {
-        match self.answer(&self.program, name, value)? {
-            Answer::Text(text) => Ok(text),
+        match self.answer(name, value)? {
+            Cel::Text(text) => Ok(text.to_string()),
             _ => Err(format!("expression '{}' is no string", self.text)),
         }
     }
 
-    /// Its texts: one, or those of a list; none of null.
+    /// Its texts that are not empty: one, or those of a list; none of null.
     ///
     /// # Errors
     /// It fails, or is something else.
     pub fn texts(&self, name: &str, value: &Value) -> Result<Vec<String>, String> {
-        match self.answer(&self.program, name, value)? {
-            Answer::Text(text) if text.is_empty() => return Ok(Vec::new()),
-            Answer::Text(text) => return Ok(vec![text]),
-            _ => {}
-        }
-        let absent = Program::compile(&format!("({}) == null", self.text));
-        if self.answer(&absent, name, value)? == Answer::Bool(true) {
-            return Ok(Vec::new());
-        }
-        // Lists come out of an expression item by item.
-        let ask = |text: String| match self.answer(&Program::compile(&text), name, value)? {
-            Answer::Text(text) => Ok(text),
-            _ => Err(format!("expression '{}' is no list of strings", self.text)),
+        let answer = self.answer(name, value)?;
+        let items = match &answer {
+            Cel::Null => return Ok(Vec::new()),
+            Cel::Text(_) => vec![answer.clone()],
+            Cel::List(list) if list.len() > ITEMS_MAX => {
+                return Err(format!("expression '{}' has more than {ITEMS_MAX} items", self.text));
+            }
+            Cel::List(list) => list.iter().collect(),
+            _ => return Err(format!("expression '{}' is no list of strings", self.text)),
         };
-        let count: usize = ask(format!("string(size({}))", self.text))?.parse().unwrap_or(usize::MAX);
-        if count > ITEMS_MAX {
-            return Err(format!("expression '{}' has more than {ITEMS_MAX} items", self.text));
+        let mut texts = Vec::new();
+        for item in &items {
+            match item {
+                Cel::Text(text) if text.is_empty() => {}
+                Cel::Text(text) => texts.push(text.to_string()),
+                _ => return Err(format!("expression '{}' is no list of strings", self.text)),
+            }
         }
-        let items = (0..count).map(|index| ask(format!("({})[{index}]", self.text)));
-        Ok(items.collect::<Result<Vec<_>, _>>()?.into_iter().filter(|item| !item.is_empty()).collect())
+        Ok(texts)
     }
 }

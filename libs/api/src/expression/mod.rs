@@ -117,37 +117,6 @@ impl Checked {
     }
 }
 
-/// An expression over values of which nothing is declared; what is wrong with it is told when it is asked.
-#[derive(Clone)]
-pub struct Program(Arc<Result<Checked, String>>);
-
-impl Program {
-    /// Reads an expression, which may name anything.
-    #[must_use]
-    pub fn compile(text: &str) -> Self {
-        let environment = Environment { open: true, ..Environment::default() };
-        Self(Arc::new(Checked::compile(text, &environment)))
-    }
-
-    /// What is wrong with the expression, if anything.
-    #[must_use]
-    pub fn fault(&self) -> Option<&str> {
-        self.0.as_ref().as_ref().err().map(String::as_str)
-    }
-
-    /// The expression's answer.
-    ///
-    /// # Errors
-    /// It does not compile, or fails on these values.
-    pub fn eval<'a>(&'a self, scope: &Scope<'a>) -> Result<Answer, String> {
-        let checked = self.0.as_ref().as_ref().map_err(Clone::clone)?;
-        scope.eval(checked, u64::MAX).map_err(|failure| match failure {
-            Failure::Told(why) => why,
-            Failure::Budget => Fault::Limit.to_string(),
-        })
-    }
-}
-
 /// A text as a duration of Go.
 pub(crate) fn is_duration(text: &str) -> bool {
     library::time::read_duration(text).is_some()
