@@ -5,7 +5,7 @@
 //! All rules of an object share one budget.
 
 use super::Version;
-use super::schema::{field, old_item};
+use super::schema::{field, old_items};
 use crate::expression::{self, Checked, Decl, Environment, Fault, OBJECT_BUDGET, Type, Value as Cel};
 use crate::status::FieldError;
 use serde_json::Value;
@@ -140,8 +140,9 @@ impl Judge {
             }
             Value::Array(items) => {
                 let Some(part) = &part.items else { return };
+                let before = old_items(items, old, schema);
                 for (index, item) in items.iter().enumerate() {
-                    let before = old_item(item, old, schema);
+                    let before = before.get(index).copied().flatten();
                     self.value(item, before, &schema["items"], part, &format!("{path}[{index}]"));
                 }
             }

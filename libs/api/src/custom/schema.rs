@@ -57,21 +57,6 @@ pub(super) fn old_items<'a>(
     items.iter().map(|item| known.get(&key_of(item)).copied()).collect()
 }
 
-/// The old value that a new one corresponds to.
-pub(super) fn old_item<'a>(item: &Value, old: Option<&'a Value>, schema: &Value) -> Option<&'a Value> {
-    if schema["x-kubernetes-list-type"] != "map" {
-        return None;
-    }
-    let keys = schema["x-kubernetes-list-map-keys"].as_array()?;
-    let same = |other: &&Value| {
-        keys.iter().all(|key| {
-            let key = key.as_str().unwrap_or_default();
-            item.get(key) == other.get(key)
-        })
-    };
-    old?.as_array()?.iter().find(same)
-}
-
 /// JSON's name of a value's type.
 fn type_name(value: &Value) -> &'static str {
     match value {

@@ -236,6 +236,22 @@ fn rules_have_transitions_paths_reasons_and_a_budget() {
 }
 
 /// What is said of a definition with this schema.
+#[test]
+fn rules_find_the_old_items_of_long_lists_in_one_walk() {
+    let rule = json!([{"rule": "self.v >= oldSelf.v", "message": "never falls"}]);
+    let schema = json!({"type": "object", "properties": {"list": {"type": "array", "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["n"], "items": {"type": "object", "x-kubernetes-validations": rule,
+            "properties": {"n": {"type": "integer"}, "v": {"type": "integer"}}}}}});
+    let version = Version::new(json!({"schema": {"openAPIV3Schema": schema}}));
+    let list = |v: i64| -> Vec<Value> { (0..60_000).map(|n| json!({"n": n, "v": v})).collect() };
+    let (old, mut new) = (list(1), list(2));
+    new.reverse();
+    new[0]["v"] = json!(0);
+    let faults = validate(&json!({"list": new}), Some(&json!({"list": old})), &version);
+    let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["list[0]: Invalid value: \"object\": never falls"]);
+}
+
 fn complaints(schema: &Value) -> Vec<String> {
     let kind =
         crate::kinds::by_gvk("apiextensions.k8s.io/v1", "CustomResourceDefinition").expect("definitions");
