@@ -2,7 +2,7 @@
 
 use super::body::{Read, judged};
 use super::options::{FieldValidation, WriteOptions};
-use super::update::{Made, fits_url};
+use super::update::{Made, fits_url, nameless};
 use super::{At, Call, Outcome, Registry, Reply, shown};
 use coracle_api::apply::{self, ApplyError, Writer};
 use coracle_api::decode;
@@ -65,6 +65,11 @@ impl Registry {
         let kind = &at.kind;
         is_of(config, kind)?;
         apply::declared(config, kind).map_err(refused)?;
+        // What is there already has its name.
+        let named = !meta::name(config).is_empty();
+        if !named {
+            meta::set(config, "name", at.info.name.as_str());
+        }
         fits_url(config, at)?;
         let now = clock::rfc3339_seconds(clock::now());
         let writer = Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
@@ -79,6 +84,9 @@ impl Registry {
         let creates = missing.message == at.not_found().message && at.info.subresource.is_empty();
         if !creates {
             return Err(missing);
+        }
+        if !named {
+            return Err(nameless(at));
         }
         if !meta::uid(config).is_empty() {
             return Err(Status::conflict(

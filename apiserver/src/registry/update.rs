@@ -36,12 +36,6 @@ impl Registry {
         let read = body::read(&call.content_type, &call.body, &kind, options.validation)?;
         let at = At::new(call, self.resource(&kind)?, options)?;
         let mut object = read.object;
-        if meta::name(&object).is_empty() {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({} based on URL) was undeterminable: name must be provided",
-                at.info.name
-            )));
-        }
         fits_url(&mut object, &at)?;
         let make =
             |_: &Value| Ok(Made { object: object.clone(), warnings: read.warnings.clone(), owned: false });
@@ -221,19 +215,29 @@ fn is_finished(object: &Value) -> bool {
         && !namespace_held
 }
 
+/// Objects say their name themselves.
+pub(super) fn nameless(at: &At) -> Status {
+    Status::bad_request(format!(
+        "the name of the object ({} based on URL) was undeterminable: name must be provided",
+        at.info.name
+    ))
+}
+
 /// Names the object after its URL, or tells that it does not fit.
 ///
 /// # Errors
 /// 400.
 pub(super) fn fits_url(object: &mut Value, at: &At) -> Result<(), Status> {
     let name = meta::name(object);
-    if !name.is_empty() && name != at.info.name {
+    if name.is_empty() {
+        return Err(nameless(at));
+    }
+    if name != at.info.name {
         return Err(Status::bad_request(format!(
             "the name of the object ({name}) does not match the name on the URL ({})",
             at.info.name
         )));
     }
-    meta::set(object, "name", at.info.name.as_str());
     if !at.kind.namespaced {
         meta::remove(object, "namespace");
         return Ok(());

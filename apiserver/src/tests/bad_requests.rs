@@ -221,6 +221,33 @@ async fn an_object_grows_only_as_deep_as_it_can_be_read_again() {
 }
 
 #[tokio::test]
+async fn patches_that_take_the_name_away_are_refused() {
+    let fixture = with_map().await;
+    let before = everything(&fixture).await;
+    let one = format!("{MAPS}/a");
+    let gone = format!("{MAPS}/gone");
+    let bare = r#"{"apiVersion":"v1","kind":"ConfigMap","data":{"x":"y"}}"#;
+    let rows = [
+        (&one, PATCH, r#"[{"op":"replace","path":"/metadata","value":null}]"#),
+        (&one, PATCH, r#"[{"op":"remove","path":"/metadata/name"}]"#),
+        (&one, MERGE, r#"{"metadata":null}"#),
+        (&one, STRATEGIC, r#"{"metadata":{"name":null}}"#),
+        (&gone, APPLY, bare),
+    ];
+    for (path, kind, patch) in rows {
+        let path = format!("{path}?fieldManager=m");
+        let (code, text) = raw(&fixture, "PATCH", &path, kind, patch).await;
+        assert_eq!(code, 400, "{patch}: {}", shown(&text));
+        assert!(shown(&text).contains("based on URL) was undeterminable: name must be provided"), "{patch}");
+    }
+    assert_eq!(everything(&fixture).await, before);
+    // What is applied to something that is there need not say its name.
+    let (code, text) = raw(&fixture, "PATCH", &format!("{one}?fieldManager=m"), APPLY, bare).await;
+    assert_eq!(code, 200, "{}", shown(&text));
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn paths_and_queries_lead_nowhere_they_should_not() {
     let fixture = with_map().await;
     let before = everything(&fixture).await;
