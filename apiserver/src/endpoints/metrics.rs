@@ -10,13 +10,13 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Request {
-    verb: String,
+pub struct Timed {
+    verb: &'static str,
     dry_run: &'static str,
     group: String,
     version: String,
@@ -24,24 +24,18 @@ struct Request {
     subresource: String,
     scope: &'static str,
     component: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Request {
+    #[prometheus(flatten)]
+    timed: Timed,
     code: u16,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Timed {
-    verb: String,
-    dry_run: &'static str,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
-    scope: &'static str,
-    component: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Long {
-    verb: String,
+    verb: &'static str,
     group: String,
     version: String,
     resource: String,
@@ -105,30 +99,86 @@ impl Drop for LongRunning {
     }
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        let own = Self {
-            registry: Registry::default(),
-            requests: Family::default(),
-            times: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
-            running: Family::default(),
-            long: Family::default(),
-            objects: Family::default(),
-            deprecated: Family::default(),
-            healthy: Family::default(),
-            started: Gauge::default(),
-        };
-        own.registered()
+/// Registers metrics under a common beginning of their names.
+pub struct Register<'r> {
+    registry: &'r mut Registry,
+    prefix: &'static str,
+}
+
+impl<'r> Register<'r> {
+    /// At a registry.
+    pub fn of(registry: &'r mut Registry, prefix: &'static str) -> Self {
+        Self { registry, prefix }
+    }
+
+    /// A metric that is told of from now on.
+    pub fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.registry.register(format!("{}{name}", self.prefix), help, metric.clone());
+        metric
     }
 }
 
-/// How Kubernetes calls a verb in metrics.
-fn verb(info: &RequestInfo) -> String {
-    match (info.is_resource, info.verb.as_str(), info.name.is_empty()) {
-        (true, "list" | "watch" | "get", _) | (false, ..) => info.verb.to_uppercase(),
-        (true, "create", _) => "POST".to_owned(),
-        (true, "update", _) => "PUT".to_owned(),
-        (true, other, _) => other.to_uppercase(),
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let times = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
+        let mut to = Register::of(&mut registry, "");
+        let own = Self {
+            requests: to.add("apiserver_request", "Requests that were answered", Family::default()),
+            times: to.add(
+                "apiserver_request_duration_seconds",
+                "Time to answer; of watches, to begin",
+                times,
+            ),
+            running: to.add(
+                "apiserver_current_inflight_requests",
+                "Requests that run now",
+                Family::default(),
+            ),
+            long: to.add(
+                "apiserver_longrunning_requests",
+                "Watches and streams that run now",
+                Family::default(),
+            ),
+            objects: to.add("apiserver_storage_objects", "Stored objects by resource", Family::default()),
+            deprecated: to.add(
+                "apiserver_requested_deprecated_apis",
+                "Deprecated APIs that were asked for",
+                Family::default(),
+            ),
+            healthy: to.add(
+                "kubernetes_healthcheck",
+                "Results of the server's own checks",
+                Family::default(),
+            ),
+            started: to.add(
+                "process_start_time_seconds",
+                "When this process started, since 1970",
+                Gauge::default(),
+            ),
+            registry,
+        };
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in a double")]
+        own.started.set(coracle_daemon::clock::now().as_second() as f64);
+        own
+    }
+}
+
+/// How Kubernetes calls a verb in metrics. Methods that clients make up are all one.
+fn verb(info: &RequestInfo) -> &'static str {
+    match info.verb.as_str() {
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" | "post" => "POST",
+        "update" | "put" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        "head" => "HEAD",
+        "options" => "OPTIONS",
+        "connect" => "CONNECT",
+        _ => "OTHER",
     }
 }
 
@@ -142,7 +192,7 @@ fn scope(info: &RequestInfo) -> &'static str {
 }
 
 /// What is told of a request: nothing by name of what is not served.
-fn timed(info: &RequestInfo, dry_run: bool) -> Timed {
+pub fn timed(info: &RequestInfo, dry_run: bool) -> Timed {
     let known = info.kind.is_some();
     let named = |text: &str| if known { text.to_owned() } else { String::new() };
     Timed {
@@ -162,74 +212,28 @@ fn timed(info: &RequestInfo, dry_run: bool) -> Timed {
 }
 
 impl Metrics {
-    fn registered(mut self) -> Self {
-        let registry = &mut self.registry;
-        registry.register("apiserver_request", "Requests that were answered", self.requests.clone());
-        registry.register(
-            "apiserver_request_duration_seconds",
-            "Time to answer; of watches, to begin",
-            self.times.clone(),
-        );
-        registry.register(
-            "apiserver_current_inflight_requests",
-            "Requests that run now",
-            self.running.clone(),
-        );
-        registry.register(
-            "apiserver_longrunning_requests",
-            "Watches and streams that run now",
-            self.long.clone(),
-        );
-        registry.register("apiserver_storage_objects", "Stored objects by resource", self.objects.clone());
-        registry.register(
-            "apiserver_requested_deprecated_apis",
-            "Deprecated APIs that were asked for",
-            self.deprecated.clone(),
-        );
-        registry.register(
-            "kubernetes_healthcheck",
-            "Results of the server's own checks",
-            self.healthy.clone(),
-        );
-        registry.register(
-            "process_start_time_seconds",
-            "When this process started, since 1970",
-            self.started.clone(),
-        );
-        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in a double")]
-        self.started.set(coracle_daemon::clock::now().as_second() as f64);
-        self
-    }
-
     /// For those who count things of their own.
     pub fn registry(&mut self) -> &mut Registry {
         &mut self.registry
     }
 
     /// Counts an answered request.
-    pub fn observe(&self, info: &RequestInfo, dry_run: bool, code: u16, took: Duration) {
-        let timed = timed(info, dry_run);
-        for (group, version, resource, removed_release) in DEPRECATED {
-            if info.kind.is_some()
-                && info.group == group
-                && info.version == version
-                && info.resource == resource
-            {
-                let label = Deprecated {
-                    group: timed.group.clone(),
-                    version: timed.version.clone(),
-                    resource: timed.resource.clone(),
-                    subresource: timed.subresource.clone(),
-                    removed_release,
-                };
-                self.deprecated.get_or_create(&label).set(1);
-            }
+    pub fn observe(&self, timed: Timed, code: u16, took: Duration) {
+        let of = (timed.group.as_str(), timed.version.as_str(), timed.resource.as_str());
+        if let Some((.., removed_release)) =
+            DEPRECATED.iter().find(|(group, version, resource, _)| (*group, *version, *resource) == of)
+        {
+            let label = Deprecated {
+                group: timed.group.clone(),
+                version: timed.version.clone(),
+                resource: timed.resource.clone(),
+                subresource: timed.subresource.clone(),
+                removed_release,
+            };
+            self.deprecated.get_or_create(&label).set(1);
         }
         self.times.get_or_create(&timed).observe(took.as_secs_f64());
-        let Timed { verb, dry_run, group, version, resource, subresource, scope, component } = timed;
-        let request =
-            Request { verb, dry_run, group, version, resource, subresource, scope, component, code };
-        self.requests.get_or_create(&request).inc();
+        self.requests.get_or_create(&Request { timed, code }).inc();
     }
 
     /// Counts a watch or a stream while it runs.
@@ -285,11 +289,13 @@ mod tests {
             let own = timed(info, false);
             (own.verb, own.subresource, own.scope)
         };
-        assert_eq!(told(&info("create", "", "")), ("POST".to_owned(), String::new(), "namespace"));
-        assert_eq!(told(&info("update", "x", "status")), ("PUT".to_owned(), "status".to_owned(), "resource"));
+        assert_eq!(told(&info("create", "", "")), ("POST", String::new(), "namespace"));
+        assert_eq!(told(&info("update", "x", "status")), ("PUT", "status".to_owned(), "resource"));
         // What is not served makes no series.
-        assert_eq!(told(&info("get", "x", "made-up")), ("GET".to_owned(), String::new(), "resource"));
+        assert_eq!(told(&info("get", "x", "made-up")), ("GET", String::new(), "resource"));
         let unknown = RequestInfo { kind: None, resource: "made-up".to_owned(), ..info("get", "x", "") };
         assert_eq!(timed(&unknown, false).resource, "");
+        let made_up = RequestInfo { verb: "brew7".to_owned(), ..RequestInfo::default() };
+        assert_eq!(timed(&made_up, false).verb, "OTHER");
     }
 }

@@ -4,8 +4,10 @@
 
 use super::matching::{Configuration, Limit, Schema};
 use super::queues::{Arrival, Id, Queues, Usage};
+use crate::endpoints::metrics::Register;
 use crate::request::{RequestInfo, UserInfo};
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -64,30 +66,19 @@ struct Counts {
 impl Counts {
     fn new(registry: &mut Registry) -> Self {
         let times = || -> Times { Family::new_with_constructor(|| Histogram::new(BUCKETS)) };
-        let own = Self {
-            dispatched: Family::default(),
-            refused: Family::default(),
-            waiting: Family::default(),
-            running: Family::default(),
-            seats: Family::default(),
-            waited: times(),
-            ran: times(),
-            nominal: Family::default(),
-            least: Family::default(),
-            most: Family::default(),
-        };
-        let name = |rest: &str| format!("apiserver_flowcontrol_{rest}");
-        registry.register(name("dispatched_requests"), "Requests that ran", own.dispatched.clone());
-        registry.register(name("rejected_requests"), "Requests that were sent away", own.refused.clone());
-        registry.register(name("current_inqueue_requests"), "Requests that wait now", own.waiting.clone());
-        registry.register(name("current_executing_requests"), "Requests that run now", own.running.clone());
-        registry.register(name("current_executing_seats"), "Seats in use now", own.seats.clone());
-        registry.register(name("request_wait_duration_seconds"), "Time in queues", own.waited.clone());
-        registry.register(name("request_execution_seconds"), "Time of running", own.ran.clone());
-        registry.register(name("nominal_limit_seats"), "A level's own seats", own.nominal.clone());
-        registry.register(name("lower_limit_seats"), "Seats that a level does not lend", own.least.clone());
-        registry.register(name("upper_limit_seats"), "Seats that a level may use", own.most.clone());
-        own
+        let mut to = Register::of(registry, "apiserver_flowcontrol_");
+        Self {
+            dispatched: to.add("dispatched_requests", "Requests that ran", Family::default()),
+            refused: to.add("rejected_requests", "Requests that were sent away", Family::default()),
+            waiting: to.add("current_inqueue_requests", "Requests that wait now", Family::default()),
+            running: to.add("current_executing_requests", "Requests that run now", Family::default()),
+            seats: to.add("current_executing_seats", "Seats in use now", Family::default()),
+            waited: to.add("request_wait_duration_seconds", "Time in queues", times()),
+            ran: to.add("request_execution_seconds", "Time of running", times()),
+            nominal: to.add("nominal_limit_seats", "A level's own seats", Family::default()),
+            least: to.add("lower_limit_seats", "Seats that a level does not lend", Family::default()),
+            most: to.add("upper_limit_seats", "Seats that a level may use", Family::default()),
+        }
     }
 }
 
@@ -105,7 +96,7 @@ struct Meters {
 /// A schema with what belongs to it.
 struct Compiled {
     schema: Arc<Schema>,
-    level_uid: String,
+    told: Told,
     limit: Limit,
     meters: Meters,
 }
@@ -148,10 +139,11 @@ pub struct FlowControl {
     inflight: [AtomicI64; 2],
 }
 
-/// Where a request belongs: clients are told.
+/// Where a request belongs: clients are told. Made once for all requests of a schema.
+#[derive(Clone)]
 pub struct Told {
-    pub schema_uid: String,
-    pub level_uid: String,
+    pub schema_uid: HeaderValue,
+    pub level_uid: HeaderValue,
 }
 
 /// The right to run.
@@ -168,13 +160,13 @@ pub struct Permit<'g> {
 impl Permit<'_> {
     /// Where the request belongs.
     #[must_use]
-    pub fn told(&self) -> Option<Told> {
-        self.compiled.as_deref().map(told)
+    pub fn told(&self) -> Option<&Told> {
+        self.compiled.as_deref().map(|compiled| &compiled.told)
     }
 }
 
-fn told(compiled: &Compiled) -> Told {
-    Told { schema_uid: compiled.schema.uid.clone(), level_uid: compiled.level_uid.clone() }
+fn header(uid: &str) -> HeaderValue {
+    HeaderValue::from_str(uid).unwrap_or(HeaderValue::from_static(""))
 }
 
 fn seats_gauge(seats: u64) -> i64 {
@@ -272,8 +264,8 @@ impl FlowControl {
                 waited: self.counts.waited.get_or_create_owned(&label),
                 ran: self.counts.ran.get_or_create_owned(&label),
             };
-            let schema = schema.clone();
-            Arc::new(Compiled { schema, level_uid: level.uid.clone(), limit: level.limit, meters })
+            let told = Told { schema_uid: header(&schema.uid), level_uid: header(&level.uid) };
+            Arc::new(Compiled { schema: schema.clone(), told, limit: level.limit, meters })
         };
         let compiled = configuration.schemas.iter().map(compile).collect();
         {
@@ -362,7 +354,7 @@ impl FlowControl {
             reason,
         };
         self.counts.refused.get_or_create(&label).inc();
-        told(compiled)
+        compiled.told.clone()
     }
 
     /// Reads and writes that run now.
@@ -406,7 +398,7 @@ mod tests {
         let second = gate.admit(&user, &info, 1).await.ok().expect("runs");
         assert_eq!(gate.running(), [2, 0]);
         let told = gate.admit(&user, &info, 1).await.err().expect("is sent away");
-        assert_eq!((told.schema_uid.as_str(), told.level_uid.as_str()), ("S", "L"));
+        assert_eq!((told.schema_uid, told.level_uid), (header("S"), header("L")));
         drop(first);
         assert!(gate.admit(&user, &info, 1).await.is_ok());
         drop(second);

@@ -302,39 +302,33 @@ mod tests {
             path: path.to_owned(),
             ..RequestInfo::default()
         };
-        let everybody = "system:authenticated";
+        let pods = |verb: &str, namespace: &str| request(verb, "pods", namespace);
         let rows = [
-            (user("admin", &["system:masters", everybody]), request("list", "pods", "a"), "exempt", ""),
-            (user("x", &["system:unauthenticated"]), path("/healthz"), "probes", ""),
+            ("admin", "system:masters", pods("list", "a"), "exempt", ""),
+            ("x", "system:unauthenticated", path("/healthz"), "probes", ""),
+            ("system:kube-scheduler", "", request("create", "bindings", "a"), "kube-scheduler", "a"),
+            ("system:node:n", "system:nodes", pods("update", "a"), "system-nodes", "system:node:n"),
             (
-                user("system:kube-scheduler", &[everybody]),
-                request("create", "bindings", "a"),
-                "kube-scheduler",
-                "a",
-            ),
-            (
-                user("system:node:n", &["system:nodes", everybody]),
-                request("update", "pods", "a"),
-                "system-nodes",
-                "system:node:n",
-            ),
-            (
-                user("system:serviceaccount:kube-system:x", &["system:serviceaccounts", everybody]),
-                request("get", "pods", "b"),
+                "system:serviceaccount:kube-system:x",
+                "system:serviceaccounts",
+                pods("get", "b"),
                 "kube-system-service-accounts",
                 "b",
             ),
             (
-                user("system:serviceaccount:a:x", &["system:serviceaccounts", everybody]),
-                request("get", "pods", "b"),
+                "system:serviceaccount:a:x",
+                "system:serviceaccounts",
+                pods("get", "b"),
                 "service-accounts",
                 "system:serviceaccount:a:x",
             ),
-            (user("joe", &[everybody]), request("get", "pods", "b"), "global-default", "joe"),
+            ("joe", "", pods("get", "b"), "global-default", "joe"),
         ];
-        for (user, info, want, flow) in rows {
+        for (name, group, info, want, flow) in rows {
+            let known = if group == "system:unauthenticated" { "" } else { "system:authenticated" };
+            let user = user(name, &[group, known]);
             let schema = &configuration.schemas[configuration.place(&user, &info).expect("a schema")];
-            assert_eq!((schema.name.as_str(), schema.flow(&user, &info)), (want, flow), "{user:?}");
+            assert_eq!((schema.name.as_str(), schema.flow(&user, &info)), (want, flow), "{name}");
         }
     }
 

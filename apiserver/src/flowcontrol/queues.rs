@@ -113,19 +113,18 @@ impl Own {
     /// The queues of a flow, dealt as cards are.
     fn hand(&self, flow: u64, size: usize) -> Vec<usize> {
         let mut left = flow;
-        let mut dealt: Vec<usize> = Vec::new();
-        for index in 0..size.min(self.queues.len()) {
+        let size = size.min(self.queues.len());
+        let (mut dealt, mut sorted) = (Vec::with_capacity(size), Vec::with_capacity(size));
+        for index in 0..size {
             let rest = (self.queues.len() - index) as u64;
             let mut card = usize::try_from(left % rest).unwrap_or(0);
             left /= rest;
             // Cards that are dealt already are skipped.
-            let mut sorted = dealt.clone();
-            sorted.sort_unstable();
-            for own in sorted {
-                if card >= own {
-                    card += 1;
-                }
+            let mut place = 0;
+            while sorted.get(place).is_some_and(|own| *own <= card) {
+                (card, place) = (card + 1, place + 1);
             }
+            sorted.insert(place, card);
             dealt.push(card);
         }
         dealt

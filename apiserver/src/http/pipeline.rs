@@ -6,7 +6,7 @@ use crate::Server;
 use crate::aggregator::Route;
 use crate::audit::{self, Sender};
 use crate::authentication::Peer;
-use crate::endpoints::{self, metrics::LongRunning};
+use crate::endpoints::{self, metrics};
 use crate::flowcontrol::{self, Told};
 use crate::registry::{Call, ReplyBody};
 use crate::request::{RequestInfo, UserInfo};
@@ -54,7 +54,7 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     find_custom(server, &mut info);
     let given = text(request.headers(), AUDIT_ID).to_owned();
     let dry_run = query.iter().any(|(key, _)| key == "dryRun");
-    let counted = info.clone();
+    let counted = metrics::timed(&info, dry_run);
     let id = if given.is_empty() { random::uuid() } else { given };
     let mut response = match handle(server, peer, info, query, request, &id).await {
         Ok(response) => response,
@@ -63,7 +63,7 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(AUDIT_ID, id);
     }
-    server.metrics.observe(&counted, dry_run, response.status().as_u16(), began.elapsed());
+    server.metrics.observe(counted, response.status().as_u16(), began.elapsed());
     response
 }
 
@@ -116,7 +116,7 @@ async fn served(
     server.authorization.ask_to_impersonate(&user, request.headers()).await;
     let user = server.authorization.impersonated(user, request.headers())?;
     // What lives as long as its connection waits more than it works.
-    if streams(&info) || request.headers().contains_key(UPGRADE) {
+    if streams(&info) {
         let running = server.metrics.long_running(&info);
         return Ok(held(routed(server, user, info, query, request).await?, running));
     }
@@ -134,7 +134,7 @@ async fn served(
     let response = routed(server, user, info, query, request).await;
     let mut response = response.unwrap_or_else(|status| failed(Format::JSON, &status));
     if let Some(told) = permit.told() {
-        tell(&mut response, &told);
+        tell(&mut response, told);
     }
     Ok(match running {
         Some(running) => held(response, running),
@@ -143,7 +143,7 @@ async fn served(
 }
 
 /// An answer that counts as running until its body has ended.
-fn held(response: Response<Body>, running: LongRunning) -> Response<Body> {
+fn held(response: Response<Body>, running: metrics::LongRunning) -> Response<Body> {
     // What becomes another protocol has no body.
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return response;
@@ -158,9 +158,7 @@ fn held(response: Response<Body>, running: LongRunning) -> Response<Body> {
 /// Tells clients where their request belongs.
 fn tell(response: &mut Response<Body>, told: &Told) {
     for (name, uid) in [(FLOW_SCHEMA, &told.schema_uid), (PRIORITY_LEVEL, &told.level_uid)] {
-        if let Ok(uid) = HeaderValue::from_str(uid) {
-            response.headers_mut().insert(name, uid);
-        }
+        response.headers_mut().insert(name, uid.clone());
     }
 }
 

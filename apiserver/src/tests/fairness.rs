@@ -52,7 +52,9 @@ async fn a_schema_of_ones_own_takes_requests_and_the_metrics_tell() {
     let wanted = made["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
     let joe = super::certificate("joe", "people");
     let ask = || async {
-        let request = http::Request::builder().uri("/api/v1/nodes").body(axum::body::Body::empty());
+        // A header takes nobody past the gate.
+        let request = http::Request::builder().uri("/api/v1/nodes").header("upgrade", "anything");
+        let request = request.body(axum::body::Body::empty());
         let response = fixture.server.answer(Some(joe.clone()), request.expect("request")).await;
         let uid = response.headers().get("x-kubernetes-pf-flowschema-uid").cloned();
         uid.and_then(|uid| uid.to_str().ok().map(str::to_owned)).unwrap_or_default()
