@@ -8,6 +8,7 @@ use crate::request::{RequestInfo, UserInfo};
 use coracle_api::expression::{self, Answer, Authorizer, Check, Compiled, Decision, Failure, Policy, Scope};
 use parking_lot::Mutex;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -26,8 +27,8 @@ type Known = (Arc<Value>, Arc<Policy>);
 
 /// What a write shows to expressions.
 pub struct Shown<'a> {
-    object: Value,
-    old: Value,
+    object: Cow<'a, Value>,
+    old: Cow<'a, Value>,
     request: Value,
     namespace: Option<&'a Value>,
     asker: Asker<'a>,
@@ -81,14 +82,14 @@ impl<'a> Shown<'a> {
     pub fn new(
         authorization: &'a Authorization,
         attributes: &'a Attributes<'a>,
-        object: &Value,
+        object: &'a Value,
         target: &Target,
         namespace: Option<&'a Value>,
     ) -> Self {
         let old = attributes.old.unwrap_or(&Value::Null);
         Self {
-            object: select::converted(target, attributes, object).into_owned(),
-            old: select::converted(target, attributes, old).into_owned(),
+            object: select::converted(target, attributes, object),
+            old: select::converted(target, attributes, old),
             request: webhook::request(attributes, object, target),
             namespace,
             asker: Asker { authorization, attributes },

@@ -25,7 +25,7 @@ mod storage;
 mod tests;
 mod webhook;
 
-pub use webhook::Dialler;
+pub use webhook::{ANSWER_MAX, Dialler};
 
 use crate::authorization::Authorization;
 use crate::reader::{Objects, Reader};

@@ -167,15 +167,15 @@ impl Bound<'_> {
         };
         let namespace = select::namespace(self.context, self.attributes).await.unwrap_or_default();
         let programs = self.conditions.of_policy(self.policy);
+        let shown = Shown::new(
+            &self.context.authorization,
+            self.attributes,
+            self.object,
+            self.target,
+            namespace.as_deref(),
+        );
         let mut all = Vec::new();
         for param in params {
-            let shown = Shown::new(
-                &self.context.authorization,
-                self.attributes,
-                self.object,
-                self.target,
-                namespace.as_deref(),
-            );
             all.extend(self.judged(&programs, &shown, param.as_deref().unwrap_or(&Value::Null)));
         }
         Ok(all)

@@ -6,7 +6,7 @@
 //! Invariants: what is in that version already is never sent; many objects travel in one question.
 
 use super::{Registry, convert};
-use crate::admission::Dialler;
+use crate::admission::{ANSWER_MAX, Dialler};
 use crate::reader::Reader;
 use crate::storage::entry::{self, Entry};
 use coracle_api::kinds::Kind;
@@ -21,8 +21,9 @@ const REVIEW: &str = "apiextensions.k8s.io/v1";
 const CHANGEABLE: [&str; 2] = ["labels", "annotations"];
 /// The longest that a webhook may take.
 const SECONDS: u64 = 30;
-/// Objects in one question at most.
+/// Objects in one question at most, and their bytes: the answer, which may be longer, must still be read.
 const AT_ONCE: usize = 10_000;
+const BYTES_AT_ONCE: usize = ANSWER_MAX / 2;
 
 /// Calls conversion webhooks.
 pub struct Conversion {
@@ -100,6 +101,24 @@ fn restored(before: &Value, after: Value, wanted: &str) -> Result<Value, String>
     Ok(after)
 }
 
+/// How many objects go into each question, in their order.
+fn batches(sizes: impl Iterator<Item = usize>) -> Vec<usize> {
+    let (mut counts, mut bytes): (Vec<usize>, usize) = (Vec::new(), 0);
+    for size in sizes {
+        match counts.last_mut() {
+            Some(count) if *count < AT_ONCE && bytes + size <= BYTES_AT_ONCE => {
+                *count += 1;
+                bytes += size;
+            }
+            _ => {
+                counts.push(1);
+                bytes = size;
+            }
+        }
+    }
+    counts
+}
+
 fn failed(of: &str, kind: &str, why: &str) -> Status {
     Status::new(500, "", format!("conversion webhook for {of}, Kind={kind} {why}"))
 }
@@ -123,7 +142,11 @@ impl Conversion {
             .filter(|(_, own)| own["apiVersion"] != wanted)
             .map(|(at, _)| at)
             .collect();
-        for batch in other.chunks(AT_ONCE) {
+        let size = |at: &usize| serde_json::to_vec(&objects[*at]).map_or(0, |bytes| bytes.len());
+        let mut left = other.as_slice();
+        for count in batches(other.iter().map(size)) {
+            let batch;
+            (batch, left) = left.split_at(count);
             let sent: Vec<&Value> = batch.iter().map(|at| &objects[*at]).collect();
             let (of, name) = (meta_version(sent[0]), kind.kind.as_str());
             let uid = random::uuid();
@@ -242,6 +265,13 @@ mod tests {
         for (given, want) in rows {
             assert_eq!(answered(&given, "u"), Err(want.to_owned()), "{given}");
         }
+    }
+
+    #[test]
+    fn questions_are_bounded_by_their_objects_and_bytes() {
+        assert!(batches(std::iter::empty()).is_empty());
+        assert_eq!(batches(std::iter::repeat_n(1, AT_ONCE + 1)), [AT_ONCE, 1]);
+        assert_eq!(batches([BYTES_AT_ONCE * 2, 1, BYTES_AT_ONCE - 1, 1].into_iter()), [1, 2, 1]);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use serde_json::Value;
 use std::time::Duration;
 use url::Url;
 
-const ANSWER_MAX: usize = 8 << 20;
+/// The longest answer that is read.
+pub const ANSWER_MAX: usize = 8 << 20;
 const SECONDS: u64 = 10;
 
 /// Connects to webhooks.

@@ -8,7 +8,7 @@
 mod call;
 mod review;
 
-pub use call::Dialler;
+pub use call::{ANSWER_MAX, Dialler};
 pub use review::request;
 
 use super::conditions::{self, Conditions, Shown};
