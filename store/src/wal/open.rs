@@ -89,10 +89,15 @@ pub(super) fn open(disk: &dyn Disk, options: &Options) -> Result<Opened, WalErro
             "cutting off an unfinished batch, which nobody was told of"
         );
         let rest = usize::try_from(end.end).map_or(0, |end| bytes.len() - end);
-        file.write_at(end.end, &vec![0; rest])
-            .and_then(|()| file.sync())
-            .map_err(|source| WalError::Segment { what: "cut", segment: last, source })?;
+        file.write_at(end.end, &vec![0; rest]).map_err(|source| WalError::Segment {
+            what: "cut",
+            segment: last,
+            source,
+        })?;
     }
+    // Whoever was killed between writing and syncing left records that would not outlive a power cut yet; from here on they
+    // count as stable, and the member may tell others so.
+    file.sync().map_err(|source| WalError::Segment { what: "sync", segment: last, source })?;
     let greatest = replay.sealed.pop_back().map_or(0, |sealed| sealed.greatest);
     let current = Current { number: last, file, at: end.end, size: bytes.len() as u64, greatest };
     Ok(Opened { tail: replay.tail, sealed: replay.sealed, current })

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
+mod stable;
+
 #[derive(Clone, Default)]
 struct MemoryDisk {
     files: Arc<Mutex<BTreeMap<String, Bytes2>>>,
@@ -397,30 +399,6 @@ fn records_for_later_go_with_the_next_batch_or_the_end() {
     wal.write(vec![Record::Committed(Some(id(2)))], Durability::Later, None).expect("fits");
     drop(wal);
     assert_eq!(open(&disk).expect("opens").1.head.committed, Some(id(2)));
-}
-
-#[test]
-fn entries_that_left_memory_are_read_from_the_disk_until_they_are_purged() {
-    let disk = MemoryDisk::default();
-    let (wal, _) = open(&disk).expect("opens");
-    for index in 1..=60 {
-        let decided = Record::Committed(Some(id(index)));
-        write(&wal, vec![entry(index, 300), decided]).expect("stable");
-    }
-    let found = |entries: Vec<Entry>| -> Vec<u64> { entries.iter().map(|entry| entry.id.index).collect() };
-    assert!(wal.resident(1, 3, 9000).is_none());
-    assert_eq!(found(wal.resident(60, 99, 9000).expect("the newest is in memory")), [60]);
-    assert_eq!(wal.whole().expect("reads").entries.len(), 60);
-    assert_eq!(found(wal.read(10, 20, 900).expect("reads")), [10, 11, 12]);
-    let read = wal.read(59, 61, 1 << 20).expect("reads");
-    assert_eq!((read[0].kind, read[0].payload.as_ref()), (1, &[59; 300][..]), "as it was written");
-    let mut first = disk.bytes(&file_name(1));
-    first[HEADER + 700] ^= 1;
-    disk.set(&file_name(1), first);
-    assert_eq!(wal.read(1, 9, 1 << 20).expect_err("damage").kind(), io::ErrorKind::InvalidData);
-    disk.remove(&file_name(1)).expect("removes");
-    write(&wal, vec![Record::Purge(id(30))]).expect("stable");
-    assert_eq!(found(wal.read(1, 33, 1 << 20).expect("reads")), [31, 32], "whatever became of the others");
 }
 
 #[test]
