@@ -31,6 +31,31 @@ impl<E> Default for LogState<E> {
 }
 
 impl Head {
+    /// Whether `record` may come next.
+    ///
+    /// # Errors
+    /// It would leave a gap; the text says which.
+    pub(super) fn admit(&self, record: &Record) -> Result<(), String> {
+        match record {
+            Record::Entry(entry) => {
+                if let Some(last) = self.last
+                    && last.index.checked_add(1) != Some(entry.id.index)
+                {
+                    return Err(format!("entry {} follows entry {}", entry.id.index, last.index));
+                }
+            }
+            // A head either begins the oldest segment there is, or repeats what the segments before it said.
+            Record::Head(head) if *self != Self::default() && self.last != head.last => {
+                let (ended, begins) = (self.last, head.last);
+                return Err(format!(
+                    "it begins after {begins:?}, and the segment before it ended with {ended:?}"
+                ));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// What is true after `record`.
     pub(super) fn note(&mut self, record: &Record) {
         match record {
@@ -59,23 +84,7 @@ impl<E: Named> LogState<E> {
     /// # Errors
     /// The change would leave a gap; the text says which.
     pub fn apply(&mut self, record: Record) -> Result<(), String> {
-        match &record {
-            Record::Entry(entry) => {
-                if let Some(last) = self.head.last
-                    && last.index.checked_add(1) != Some(entry.id.index)
-                {
-                    return Err(format!("entry {} follows entry {}", entry.id.index, last.index));
-                }
-            }
-            // A head either begins the oldest segment there is, or repeats what the segments before it said.
-            Record::Head(head) if !self.is_pristine() && self.head.last != head.last => {
-                let (ended, begins) = (self.head.last, head.last);
-                return Err(format!(
-                    "it begins after {begins:?}, and the segment before it ended with {ended:?}"
-                ));
-            }
-            _ => {}
-        }
+        self.head.admit(&record)?;
         self.head.note(&record);
         match record {
             Record::Entry(entry) => self.entries.push_back(E::from(entry)),

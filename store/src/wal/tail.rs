@@ -86,12 +86,12 @@ impl Tail {
     /// Lets go of payloads, oldest first, until at most `bytes` are held: of entries that are stable and decided, for others
     /// are about to be sent or applied.
     pub(super) fn trim(&mut self, bytes: usize) {
-        let decided = self.log.head.committed.map_or(0, |id| id.index);
+        let Some(decided) = self.log.head.committed else { return };
         let mut at = self.log.position(self.held_from);
         while self.held > bytes
             && let Some(slot) = self.log.entries.get_mut(at)
             && slot.spot.is_some()
-            && slot.id.index <= decided
+            && slot.id.index <= decided.index
         {
             self.held -= slot.payload.take().map_or(0, |payload| payload.len());
             self.held_from = slot.id.index.saturating_add(1);

@@ -93,11 +93,18 @@ impl Wal {
     /// requests; for records written [`Durability::Later`] it may be called at once.
     ///
     /// # Errors
-    /// A record does not fit what is there; nothing is queued then.
+    /// A record does not fit what is there; none is taken then.
     pub fn write(&self, records: Vec<Record>, durability: Durability, done: Option<Done>) -> io::Result<()> {
+        let unfit = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
         let mut tail = self.tail.write();
+        // All of them first: memory must not have what the disk never gets.
+        let mut head = tail.log().head;
         for record in &records {
-            tail.apply(record.clone()).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+            head.admit(record).map_err(unfit)?;
+            head.note(record);
+        }
+        for record in &records {
+            tail.apply(record.clone()).map_err(unfit)?;
         }
         // Within the lock: the disk must see changes in the order that memory does.
         self.queue(records, durability, done);
@@ -155,14 +162,14 @@ impl Wal {
     ///
     /// # Errors
     /// The disk fails, or what it has is damaged.
-    pub fn read(&self, start: u64, end: u64, limit: usize) -> io::Result<Vec<Entry>> {
-        let slots: Vec<_> = within(self.tail.read().log(), start, end, limit).cloned().collect();
-        let read = self.reader.entries(slots);
-        // Older entries may be purged meanwhile, their segments with them.
-        let purged = self.head().purged.map_or(0, |id| id.index);
-        match read {
-            Err(_) if purged >= start => self.read(purged + 1, end.max(purged + 1), limit),
-            read => read,
+    pub fn read(&self, mut start: u64, end: u64, limit: usize) -> io::Result<Vec<Entry>> {
+        loop {
+            let slots: Vec<_> = within(self.tail.read().log(), start, end, limit).cloned().collect();
+            match (self.reader.entries(slots), self.head().purged) {
+                // Older entries were purged meanwhile, their segments with them.
+                (Err(_), Some(purged)) if purged.index >= start => start = purged.index.saturating_add(1),
+                (read, _) => return read,
+            }
         }
     }
 

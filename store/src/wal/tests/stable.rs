@@ -19,6 +19,33 @@ fn what_was_read_after_a_kill_survives_a_power_cut() {
 }
 
 #[test]
+fn of_records_that_do_not_fit_none_is_taken() {
+    let disk = MemoryDisk::default();
+    let (wal, _) = open(&disk).expect("opens");
+    write(&wal, vec![entry(1, 20)]).expect("stable");
+    let refused = write(&wal, vec![entry(2, 20), entry(4, 20)]).expect_err("a gap");
+    assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+    assert_eq!(wal.head().last, Some(id(1)));
+    write(&wal, vec![entry(2, 30)]).expect("stable");
+    drop(wal);
+    assert_eq!(open(&disk).expect("opens").1.entries[1].payload.len(), 30);
+}
+
+#[test]
+fn a_first_entry_that_cannot_be_read_is_not_left_out() {
+    let disk = MemoryDisk::default();
+    let (wal, _) = open(&disk).expect("opens");
+    for index in 0..10 {
+        let decided = Record::Committed(Some(id(index)));
+        write(&wal, vec![entry(index, 300), decided]).expect("stable");
+    }
+    let mut bytes = disk.bytes(&file_name(1));
+    bytes[HEADER + 200] ^= 1;
+    disk.set(&file_name(1), bytes);
+    assert_eq!(wal.read(0, 9, 1 << 20).expect_err("damage").kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
 fn entries_that_left_memory_are_read_from_the_disk_until_they_are_purged() {
     let disk = MemoryDisk::default();
     let (wal, _) = open(&disk).expect("opens");
