@@ -224,6 +224,7 @@ impl RaftStateMachine<Types> for Applier {
             view: Arc::new(self.shared.view()),
             position: self.position.lock().clone(),
             snapshots: self.snapshots.clone(),
+            applied: self.applied(),
         }
     }
 
@@ -271,6 +272,19 @@ pub struct Builder {
     view: Arc<View>,
     position: Position,
     snapshots: Snapshots,
+    /// Closed once the member applies nothing any more.
+    applied: watch::Receiver<u64>,
+}
+
+impl Builder {
+    /// Waits before it tries again, as no disk tells when there is room; `false` when the member has stopped, for openraft
+    /// lets snapshots go on then.
+    pub(super) async fn pause(&mut self) -> bool {
+        tokio::select! {
+            () = clock::sleep(FULL_PAUSE) => true,
+            _ = self.applied.wait_for(|_| false) => false,
+        }
+    }
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
@@ -286,7 +300,9 @@ impl RaftSnapshotBuilder<Types> for Builder {
                 // The log has all of it: a member need not end because its disk is full for a while.
                 Err(error) if is_full(&error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "no room for a snapshot yet");
-                    clock::sleep(FULL_PAUSE).await;
+                    if !self.pause().await {
+                        return Err(error);
+                    }
                 }
                 Err(error) => return Err(error),
             }

@@ -111,7 +111,7 @@ impl Drop for Followed {
 async fn receive(node: &Node, mut parts: Streaming<SnapshotPart>) -> Result<(Part, Vote), Status> {
     let mut part = match node.snapshots().part() {
         Ok(part) => part,
-        Err(error) => return Err(not_stored(&error.into()).await),
+        Err(error) => return Err(not_stored(node, &error.into()).await),
     };
     let mut vote: Option<Vote> = None;
     loop {
@@ -124,7 +124,7 @@ async fn receive(node: &Node, mut parts: Streaming<SnapshotPart>) -> Result<(Par
         }
         part = match blocking(move || part.push(&next.data).map(|()| part)).await {
             Ok(part) => part,
-            Err(error) => return Err(not_stored(&error).await),
+            Err(error) => return Err(not_stored(node, &error).await),
         };
     }
     let vote = vote.ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
@@ -132,10 +132,13 @@ async fn receive(node: &Node, mut parts: Streaming<SnapshotPart>) -> Result<(Par
 }
 
 /// The answer to a snapshot that the disk does not take. The leader sends it again at once, so a full disk takes its time.
-async fn not_stored(error: &io::Error) -> Status {
+async fn not_stored(node: &Node, error: &io::Error) -> Status {
     tracing::warn!(%error, "cannot store the snapshot that the leader sends");
     if is_full(error) {
-        clock::sleep(FULL_PAUSE).await;
+        tokio::select! {
+            () = clock::sleep(FULL_PAUSE) => {}
+            () = node.tasks().stopping().cancelled_owned() => {}
+        }
     }
     Status::internal(error.to_string())
 }

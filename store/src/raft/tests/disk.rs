@@ -1,6 +1,7 @@
 //! Disks that fail, fill up or stall, through the disk seam.
 
 use super::*;
+use openraft::storage::RaftStateMachine;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -153,6 +154,15 @@ async fn a_full_disk_raises_the_alarm_while_there_is_room_for_deletions() {
 }
 
 /// A member on whose disk something fails from one moment on ends, and never writes again.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_waits_for_room_only_as_long_as_its_member_lives() {
+    let (_folder, _, mut applier) = Stores.build().await.expect("builds");
+    let mut builder = applier.get_snapshot_builder().await;
+    assert!(builder.pause().await, "tries again");
+    drop(applier);
+    assert!(!builder.pause().await, "gives up");
+}
+
 async fn ends_when(fails: impl Fn(&Faults) -> &AtomicBool) {
     let folder = tempfile::tempdir().expect("folder");
     let (faults, tasks) = (Arc::<Faults>::default(), Tasks::new());
