@@ -3,13 +3,12 @@
 use super::{AUTH_ENABLED, LeaseRow, TOMBSTONE, bucket, meta, revision_key};
 use crate::bolt::{self, Buckets, Layout};
 use crate::consensus::Member;
-use crate::machine::{Change, Record, View};
+use crate::machine::{Record, View};
 use coracle_etcd::proto::{AlarmMember, KeyValue};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::sync::Arc;
 
 /// Bytes of the hash behind the database.
 pub const HASH: u64 = 32;
@@ -78,30 +77,17 @@ impl Write for Hashed<'_> {
 fn fill(buckets: &mut Buckets<'_>, view: &View, about: &About) -> io::Result<()> {
     // Unlike those of the other buckets, the keys of alarms and leases are not in the order of what they stand for.
     let alarms: BTreeMap<Vec<u8>, &[u8]> = view
-        .changes()
-        .filter_map(|change| match change {
-            Change::Alarm { member, alarm } => Some(AlarmMember { member_id: member, alarm }.encode_to_vec()),
-            _ => None,
-        })
-        .map(|key| (key, &[][..]))
+        .alarms()
+        .map(|(member_id, alarm)| (AlarmMember { member_id, alarm }.encode_to_vec(), &[][..]))
         .collect();
     buckets.bucket(bucket::ALARM, alarms)?;
     buckets.bucket(bucket::AUTH, [(AUTH_ENABLED, [0])])?;
     for name in bucket::EMPTY {
         buckets.bucket(name, [("", ""); 0])?;
     }
-    let records = view.changes().filter_map(|change| match change {
-        Change::Record(record) => Some(record),
-        _ => None,
-    });
-    buckets.bucket(bucket::KEY, records.map(|record: Arc<Record>| record_row(&record)))?;
-    let leases: BTreeMap<[u8; 8], Vec<u8>> = view
-        .changes()
-        .filter_map(|change| match change {
-            Change::Lease { id, ttl } => Some((id.to_be_bytes(), LeaseRow { id, ttl }.encode_to_vec())),
-            _ => None,
-        })
-        .collect();
+    buckets.bucket(bucket::KEY, view.records().map(|record| record_row(record)))?;
+    let leases: BTreeMap<[u8; 8], Vec<u8>> =
+        view.leases().map(|(id, ttl)| (id.to_be_bytes(), LeaseRow { id, ttl }.encode_to_vec())).collect();
     buckets.bucket(bucket::LEASE, leases)?;
     let members: BTreeMap<String, String> = about.members.iter().map(member_row).collect();
     buckets.bucket(bucket::MEMBERS, members)?;

@@ -70,13 +70,27 @@ impl View {
         self.revision
     }
 
+    /// Members and their alarms.
+    pub fn alarms(&self) -> impl Iterator<Item = (u64, i32)> + '_ {
+        self.alarms.iter().copied()
+    }
+
+    /// Leases and their times to live.
+    pub fn leases(&self) -> impl Iterator<Item = (i64, i64)> + '_ {
+        self.leases.iter().copied()
+    }
+
+    /// Records, in the order of their places.
+    pub fn records(&self) -> impl Iterator<Item = &Arc<Record>> + '_ {
+        self.records.iter()
+    }
+
     /// All state as changes to an empty machine, in the order of their rows' keys.
     pub fn changes(&self) -> impl Iterator<Item = Change> + '_ {
-        let alarms =
-            self.alarms.iter().map(|(member, alarm)| Change::Alarm { member: *member, alarm: *alarm });
+        let alarms = self.alarms().map(|(member, alarm)| Change::Alarm { member, alarm });
         let compacted = (self.compacted > 0).then_some(Change::Compacted(self.compacted));
-        let leases = self.leases.iter().map(|(id, ttl)| Change::Lease { id: *id, ttl: *ttl });
-        let records = self.records.iter().cloned().map(Change::Record);
+        let leases = self.leases().map(|(id, ttl)| Change::Lease { id, ttl });
+        let records = self.records().cloned().map(Change::Record);
         alarms.chain(compacted).chain(leases).chain(records)
     }
 
