@@ -128,22 +128,22 @@ impl Metrics {
             "Proposals that were not or perhaps not done",
             &counts.proposals_failed,
         );
+        counter(
+            "coracle_store_client_handshakes_failed",
+            "Connections of clients that were refused, as no TLS came about",
+            &counts.handshakes_failed,
+        );
         registry.register(
             "etcd_server_proposals_pending",
             "Proposals without an answer yet",
             counts.proposals_pending.clone(),
         );
-        counts.calls.register(registry);
         registry.register(
             "coracle_store_client_connections",
             "Connections of clients that are open",
             counts.connections.clone(),
         );
-        registry.register(
-            "coracle_store_client_handshakes_failed",
-            "Connections of clients that were refused, as no TLS came about",
-            counts.handshakes_failed.clone(),
-        );
+        counts.calls.register(registry);
     }
 
     /// Reads all numbers. It asks the disk.
