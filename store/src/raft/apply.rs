@@ -25,6 +25,8 @@ use tokio::sync::{Notify, watch};
 const BATCH: usize = 512;
 /// How long to wait before a snapshot that had no room on the disk is tried again.
 pub(super) const FULL_PAUSE: Duration = Duration::from_secs(1);
+/// How long that gets: each try takes all room there is and gives it back, which the log needs too.
+const FULL_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// How far the machine is. The image keeps it as its description.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -279,9 +281,9 @@ pub struct Builder {
 impl Builder {
     /// Waits before it tries again, as no disk tells when there is room; `false` when the member has stopped, for openraft
     /// lets snapshots go on then.
-    pub(super) async fn pause(&mut self) -> bool {
+    pub(super) async fn pause(&mut self, pause: Duration) -> bool {
         tokio::select! {
-            () = clock::sleep(FULL_PAUSE) => true,
+            () = clock::sleep(pause) => true,
             _ = self.applied.wait_for(|_| false) => false,
         }
     }
@@ -293,6 +295,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<SnapshotOf, io::Error> {
         let position = self.position.clone();
         let meta = SnapshotMeta { last_log_id: position.applied, last_membership: position.membership };
+        let mut pause = FULL_PAUSE;
         loop {
             let (view, snapshots, for_disk) = (self.view.clone(), self.snapshots.clone(), meta.clone());
             match blocking(move || Ok(snapshots.write(&for_disk, &view)?)).await {
@@ -300,9 +303,10 @@ impl RaftSnapshotBuilder<Types> for Builder {
                 // The log has all of it: a member need not end because its disk is full for a while.
                 Err(error) if is_full(&error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "no room for a snapshot yet");
-                    if !self.pause().await {
+                    if !self.pause(pause).await {
                         return Err(error);
                     }
+                    pause = (pause * 2).min(FULL_PAUSE_MAX);
                 }
                 Err(error) => return Err(error),
             }

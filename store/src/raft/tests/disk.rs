@@ -158,9 +158,9 @@ async fn a_full_disk_raises_the_alarm_while_there_is_room_for_deletions() {
 async fn a_snapshot_waits_for_room_only_as_long_as_its_member_lives() {
     let (_folder, _, mut applier) = Stores.build().await.expect("builds");
     let mut builder = applier.get_snapshot_builder().await;
-    assert!(builder.pause().await, "tries again");
+    assert!(builder.pause(Duration::from_secs(1)).await, "tries again");
     drop(applier);
-    assert!(!builder.pause().await, "gives up");
+    assert!(!builder.pause(Duration::from_secs(1)).await, "gives up");
 }
 
 async fn ends_when(fails: impl Fn(&Faults) -> &AtomicBool) {
