@@ -3,7 +3,9 @@
 use super::apply::header;
 use super::{Change, Machine, Place};
 use crate::error::StoreError;
+use bytes::Bytes;
 use coracle_etcd::proto::CompactionResponse;
+use std::collections::HashSet;
 
 impl Machine {
     /// Forgets all below `revision`. Deletions of `revision` itself stay, for watches that start there.
@@ -16,28 +18,38 @@ impl Machine {
         }
         self.compacted = revision;
         self.effects.changes.push(Change::Compacted(revision));
+        // A key's history is cut once for all that goes of it: one key may have most of the changes there are.
+        let mut keys = HashSet::new();
         while let Some((_, place)) = self.superseded.pop_front_if(|(replaced_at, _)| *replaced_at <= revision)
         {
-            self.forget(place);
+            keys.extend(self.forget(place));
         }
         while let Some(place) = self.tombstones.pop_front_if(|place| place.main < revision) {
-            self.forget(place);
+            keys.extend(self.forget(place));
+        }
+        for key in keys {
+            self.cut_history(&key);
         }
         Ok(CompactionResponse { header: header(self.revision) })
     }
 
-    fn forget(&mut self, place: Place) {
+    /// Takes a record away, but from its key's history; tells the key.
+    fn forget(&mut self, place: Place) -> Option<Bytes> {
         // A deletion that was followed by a put is on both lists.
-        let Some(record) = self.records.remove(&place) else { return };
+        let record = self.records.remove(&place)?;
         self.size = self.size.saturating_sub(record.size());
         self.effects.changes.push(Change::Forget(place));
-        let Some(history) = self.index.get_mut(&record.kv.key) else { return };
-        if let Some(at) = history.records.iter().position(|kept| kept.place() == place) {
-            history.records.remove(at);
-            history.records.shrink_to_fit();
-        }
+        Some(record.kv.key.clone())
+    }
+
+    /// Takes what was forgotten out of a key's history: its oldest records.
+    fn cut_history(&mut self, key: &[u8]) {
+        let Some(history) = self.index.get_mut(key) else { return };
+        let gone = history.records.partition_point(|record| !self.records.contains_key(&record.place()));
+        history.records.drain(..gone);
+        history.records.shrink_to_fit();
         if history.records.is_empty() {
-            self.index.remove(&record.kv.key);
+            self.index.remove(key);
         }
     }
 }
