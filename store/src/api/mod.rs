@@ -3,8 +3,7 @@
 //! A handler checks, then commits or waits for the read barrier, then translates; nothing else. In: requests of any client.
 //! Out: etcd's answers, with etcd's codes and texts for what is refused.
 
-#[doc(hidden)]
-pub mod auth;
+mod auth;
 mod authority;
 mod calls;
 #[doc(hidden)]

@@ -190,7 +190,7 @@ fn members(membership: &StoredMembership) -> Vec<Member> {
     membership.nodes().map(member).collect()
 }
 
-/// Keeps the log in memory small, whatever the size of its entries: openraft counts only their number.
+/// Keeps the log small, whatever the size of its entries: openraft counts only their number.
 async fn compact(node: &Node, growth: &Growth, log: &Log) -> anyhow::Result<()> {
     loop {
         growth.due().await;

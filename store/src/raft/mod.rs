@@ -49,7 +49,7 @@ use std::path::PathBuf;
 /// Bytes of a message between members: a batch of entries, with one that is as large as a request may be.
 const MESSAGE_MAX: usize = 64 << 20;
 
-/// Bytes that the log in memory may grow by before a snapshot is made, however few entries they are; as many are kept for
+/// Bytes that the log may grow by before a snapshot is made, however few entries they are; as many are kept for
 /// followers that lag.
 const LOG_BYTES: usize = 64 << 20;
 

@@ -47,7 +47,8 @@
 //! # Torn or damaged
 //! A batch is written only after the batch before it is on stable storage. So when a record is unreadable and a
 //! readable one follows whose batch began after it, acknowledged data is damaged: opening is refused. Otherwise only
-//! the last batch can be incomplete, which nobody was told of: it is cut off.
+//! the last batch can be incomplete, which nobody was told of: it is cut off. What stays of it counts from then on, and is
+//! synced first.
 //!
 //! # A full disk
 //! The next segment is made while half of the current one is free. When that fails, the observer is told, and there is still
