@@ -5,6 +5,7 @@
 //! Invariant: an address that comes from an EndpointSlice is never this machine's own. A Service of type ExternalName names
 //! any host: whoever may make those is trusted with it, as in Kubernetes.
 
+pub mod remembered;
 pub mod remote;
 
 pub use crate::streaming::proxy::is_proxyable;

@@ -1,6 +1,7 @@
 //! ServiceAccount tokens: verifies a JWT and that all it is bound to still lives.
 
 use super::jwt::{self, Claimed, Claims, Reference};
+use super::tokens;
 use crate::reader::{Objects, Reader};
 use crate::request::UserInfo;
 use coracle_api::meta;
@@ -84,13 +85,7 @@ impl Verifier {
         match self.claims(token)?.as_ref() {
             Claimed::Bound(claims) => self.bound(claims, audiences).await,
             Claimed::Legacy(claims) => {
-                let fitting: Vec<String> =
-                    audiences.iter().filter(|wanted| own.contains(wanted)).cloned().collect();
-                if fitting.is_empty() {
-                    return Err(refused(format!(
-                        "token audiences {own:?} is invalid for the target audiences {audiences:?}"
-                    )));
-                }
+                let fitting = tokens::fitting(audiences, own).map_err(Refused::Claims)?;
                 Ok((claims.user(token, &self.reader, &self.objects).await?, fitting))
             }
         }
@@ -112,14 +107,7 @@ impl Verifier {
         if claims.sub != name {
             return Err(refused("the token's subject is not its service account"));
         }
-        let fitting: Vec<String> =
-            audiences.iter().filter(|wanted| claims.aud.contains(wanted)).cloned().collect();
-        if fitting.is_empty() {
-            return Err(refused(format!(
-                "token audiences {:?} is invalid for the target audiences {audiences:?}",
-                claims.aud
-            )));
-        }
+        let fitting = tokens::fitting(audiences, &claims.aud).map_err(Refused::Claims)?;
         for (plural, object) in [
             ("serviceaccounts", Some(&bound.serviceaccount)),
             ("secrets", bound.secret.as_ref()),

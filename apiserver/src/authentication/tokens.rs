@@ -1,10 +1,9 @@
-//! Answers about tokens that are remembered for a while, by the tokens' digests.
+//! What all kinds of tokens share: whom they are for, and answers about them that are remembered for a while.
 
+use super::service_account::Refused;
+use crate::outbound::remembered::{self, Key};
 use crate::request::UserInfo;
-use coracle_daemon::clock::Instant;
-use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
 use std::time::Duration;
 
 /// Tokens that are remembered.
@@ -13,19 +12,16 @@ const REMEMBERED_MAX: usize = 4096;
 /// The user of a token and the audiences that it is for, or why it is refused.
 pub type Answered = Result<(UserInfo, Vec<String>), String>;
 
-type Key = [u8; 32];
-
 /// Remembers answers.
 pub struct Remembered {
-    answers: Mutex<HashMap<Key, (Instant, Answered)>>,
+    answers: remembered::Remembered<Answered>,
     /// How long that a token is good is remembered, and that it is not.
     good: Duration,
     bad: Duration,
 }
 
 /// What a token is known by.
-#[must_use]
-pub fn key(token: &str, audiences: &[String]) -> Key {
+fn key(token: &str, audiences: &[String]) -> Key {
     let mut digest = Sha256::new();
     digest.update(token);
     for audience in audiences {
@@ -35,35 +31,41 @@ pub fn key(token: &str, audiences: &[String]) -> Key {
     digest.finalize().into()
 }
 
+/// Those of the wanted `audiences` that a token is for.
+///
+/// # Errors
+/// It is for none of them.
+pub fn fitting(audiences: &[String], of: &[String]) -> Result<Vec<String>, String> {
+    let fitting: Vec<String> = audiences.iter().filter(|wanted| of.contains(wanted)).cloned().collect();
+    if fitting.is_empty() {
+        return Err(format!("token audiences {of:?} is invalid for the target audiences {audiences:?}"));
+    }
+    Ok(fitting)
+}
+
 impl Remembered {
     /// For so long.
     #[must_use]
     pub fn new(good: Duration, bad: Duration) -> Self {
-        Self { answers: Mutex::default(), good, bad }
+        Self { answers: remembered::Remembered::new(REMEMBERED_MAX), good, bad }
     }
 
-    /// The answer, if it is remembered.
-    #[must_use]
-    pub fn get(&self, key: &Key) -> Option<Answered> {
-        let answers = self.answers.lock();
-        let (until, answer) = answers.get(key)?;
-        (*until > Instant::now()).then(|| answer.clone())
-    }
-
-    /// Remembers an answer.
-    pub fn put(&self, key: Key, answer: &Answered) {
-        let now = Instant::now();
-        let life = if answer.is_ok() { self.good } else { self.bad };
-        if life.is_zero() {
-            return;
+    /// What is remembered of a token, or else what `ask` answers, which is remembered then. That nobody answers is not.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn or(
+        &self,
+        token: &str,
+        audiences: &[String],
+        ask: impl Future<Output = Result<Answered, Refused>>,
+    ) -> Result<(UserInfo, Vec<String>), Refused> {
+        let key = key(token, audiences);
+        if let Some(known) = self.answers.get(&key) {
+            return known.map_err(Refused::Claims);
         }
-        let mut answers = self.answers.lock();
-        if answers.len() >= REMEMBERED_MAX {
-            answers.retain(|_, (until, _)| *until > now);
-            if answers.len() >= REMEMBERED_MAX {
-                answers.clear();
-            }
-        }
-        answers.insert(key, (now + life, answer.clone()));
+        let answered = ask.await?;
+        self.answers.put(key, &answered, if answered.is_ok() { self.good } else { self.bad });
+        answered.map_err(Refused::Claims)
     }
 }

@@ -70,10 +70,10 @@ impl Webhook {
         audiences: &[String],
         own: &[String],
     ) -> Result<(UserInfo, Vec<String>), Refused> {
-        let key = tokens::key(token, audiences);
-        if let Some(known) = self.remembered.get(&key) {
-            return known.map_err(Refused::Claims);
-        }
+        self.remembered.or(token, audiences, self.ask(token, audiences, own)).await
+    }
+
+    async fn ask(&self, token: &str, audiences: &[String], own: &[String]) -> Result<Answered, Refused> {
         let question = json!({
             "kind": "TokenReview",
             "apiVersion": format!("authentication.k8s.io/{}", self.version),
@@ -82,9 +82,7 @@ impl Webhook {
         });
         // That it is not reached says nothing of the token.
         let answer = self.remote.ask(&question).await.map_err(|error| Refused::Claims(error.to_string()))?;
-        let answered = read(&answer["status"], audiences, own);
-        self.remembered.put(key, &answered);
-        answered.map_err(Refused::Claims)
+        Ok(read(&answer["status"], audiences, own))
     }
 }
 
@@ -95,10 +93,7 @@ fn read(status: &Value, audiences: &[String], own: &[String]) -> Answered {
     }
     let told: Vec<String> = meta::strings(&status["audiences"]).map(str::to_owned).collect();
     let told = if told.is_empty() { own } else { &told };
-    let fitting: Vec<String> = audiences.iter().filter(|wanted| told.contains(wanted)).cloned().collect();
-    if fitting.is_empty() {
-        return Err(format!("token audiences {told:?} is invalid for the target audiences {audiences:?}"));
-    }
+    let fitting = tokens::fitting(audiences, told)?;
     let text = |key: &str| status["user"][key].as_str().unwrap_or_default().to_owned();
     let extra = status["user"]["extra"].as_object().into_iter().flatten();
     let user = UserInfo {

@@ -1,20 +1,17 @@
 //! Webhook authorization: what is asked is shown to another server in a SubjectAccessReview, and its answer is remembered.
 
+use crate::outbound::remembered::{Key, Remembered};
 use crate::outbound::remote::Remote;
 use crate::request::{RequestInfo, UserInfo};
 use anyhow::{anyhow, ensure};
 use coracle_api::expression::{Checked, Environment, Scope, Value as Cel};
-use coracle_daemon::clock::Instant;
-use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::time::Duration;
 
 /// Answers that are remembered.
 const REMEMBERED_MAX: usize = 8192;
-/// Longer questions have no answer: whoever asks could fill the memory with them.
-const REMEMBERED_BYTES_MAX: usize = 10_000;
 
 /// The request that an answer was got for must find it.
 const LIFE_MIN: Duration = Duration::from_secs(1);
@@ -52,7 +49,7 @@ pub struct Webhook {
     remote: Remote,
     settings: Settings,
     conditions: Vec<Checked>,
-    remembered: Mutex<HashMap<String, (Instant, Decision)>>,
+    remembered: Remembered<Decision>,
 }
 
 /// The spec of a SubjectAccessReview.
@@ -103,6 +100,11 @@ fn spec(user: &UserInfo, request: &RequestInfo) -> Value {
     Value::Object(spec)
 }
 
+/// What a question is known by.
+fn key(spec: &Value) -> Key {
+    Sha256::digest(spec.to_string()).into()
+}
+
 impl Webhook {
     /// At the server of a kubeconfig.
     ///
@@ -117,7 +119,7 @@ impl Webhook {
         };
         let conditions = settings.conditions.iter().map(condition).collect::<anyhow::Result<_>>()?;
         let remote = Remote::from_kubeconfig(kubeconfig, settings.limit)?;
-        Ok(Self { remote, settings, conditions, remembered: Mutex::default() })
+        Ok(Self { remote, settings, conditions, remembered: Remembered::new(REMEMBERED_MAX) })
     }
 
     /// What is remembered of such a question, as an answer; nothing is asked.
@@ -125,7 +127,7 @@ impl Webhook {
     pub fn remembered(&self, user: &UserInfo, request: &RequestInfo) -> Decision {
         let spec = spec(user, request);
         match self.concerns(&spec) {
-            Ok(true) => self.known(&spec.to_string()).unwrap_or_else(|| self.silence()),
+            Ok(true) => self.remembered.get(&key(&spec)).unwrap_or_else(|| self.silence()),
             Ok(false) => Decision::NoOpinion(String::new()),
             Err(_) => self.silence(),
         }
@@ -140,12 +142,6 @@ impl Webhook {
         }
     }
 
-    fn known(&self, key: &str) -> Option<Decision> {
-        let remembered = self.remembered.lock();
-        let (until, decision) = remembered.get(key)?;
-        (*until > Instant::now()).then(|| decision.clone())
-    }
-
     /// Asks the other server, unless its answer is remembered; then it is.
     pub async fn ask(&self, user: &UserInfo, request: &RequestInfo) {
         let spec = spec(user, request);
@@ -154,8 +150,8 @@ impl Webhook {
             Ok(false) => return,
             Err(why) => return tracing::warn!(why, "a matchCondition of the webhook authorizer fails"),
         }
-        let key = spec.to_string();
-        if self.known(&key).is_some() {
+        let key = key(&spec);
+        if self.remembered.get(&key).is_some() {
             return;
         }
         let mut shown = spec;
@@ -196,24 +192,13 @@ impl Webhook {
         fault.map_or(Ok(true), Err)
     }
 
-    fn remember(&self, key: String, decision: &Decision) {
+    fn remember(&self, key: Key, decision: &Decision) {
         let life = match decision {
             Decision::Allow(_) => self.settings.authorized,
             _ => self.settings.unauthorized,
         }
         .max(LIFE_MIN);
-        if key.len() > REMEMBERED_BYTES_MAX {
-            return;
-        }
-        let now = Instant::now();
-        let mut remembered = self.remembered.lock();
-        if remembered.len() >= REMEMBERED_MAX {
-            remembered.retain(|_, (until, _)| *until > now);
-            if remembered.len() >= REMEMBERED_MAX {
-                remembered.clear();
-            }
-        }
-        remembered.insert(key, (now + life, decision.clone()));
+        self.remembered.put(key, decision, life);
     }
 }
 
@@ -253,6 +238,31 @@ mod tests {
         let path =
             RequestInfo { verb: "get".to_owned(), path: "/metrics".to_owned(), ..RequestInfo::default() };
         assert_eq!(spec(&user, &path)["nonResourceAttributes"], json!({"path": "/metrics", "verb": "get"}));
+    }
+
+    #[test]
+    fn an_answer_about_somebody_of_many_groups_is_remembered_too() {
+        let mut file = tempfile::NamedTempFile::new().expect("file");
+        let config = json!({"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "k"}}],
+            "clusters": [{"name": "k", "cluster": {"server": "http://127.0.0.1:1"}}]});
+        std::io::Write::write_all(&mut file, config.to_string().as_bytes()).expect("written");
+        let minute = Duration::from_secs(60);
+        let settings = Settings {
+            version: "v1".to_owned(),
+            limit: minute,
+            authorized: minute,
+            unauthorized: minute,
+            deny_on_failure: true,
+            conditions: Vec::new(),
+        };
+        let webhook = Webhook::new(file.path(), settings).expect("webhook");
+        let groups = (0..1000).map(|n| format!("directory.example.com/group-{n}")).collect();
+        let user = UserInfo { name: "jane".to_owned(), groups, ..UserInfo::default() };
+        let request = RequestInfo { verb: "get".to_owned(), path: "/x".to_owned(), ..RequestInfo::default() };
+        webhook.remember(key(&spec(&user, &request)), &Decision::Allow("r".to_owned()));
+        assert_eq!(webhook.remembered(&user, &request), Decision::Allow("r".to_owned()));
+        let other = UserInfo { name: "john".to_owned(), ..user };
+        assert!(matches!(webhook.remembered(&other, &request), Decision::Deny(_)));
     }
 
     #[test]

@@ -147,20 +147,12 @@ impl Issuer {
         audiences: &[String],
         own: &[String],
     ) -> Result<(UserInfo, Vec<String>), Refused> {
-        let key = tokens::key(token, audiences);
-        if let Some(known) = self.remembered.get(&key) {
-            return known.map_err(Refused::Claims);
-        }
-        let answered = self.judged(token, audiences, own).await;
-        self.remembered.put(key, &answered);
-        answered.map_err(Refused::Claims)
+        let judged = async { Ok(self.judged(token, audiences, own).await) };
+        self.remembered.or(token, audiences, judged).await
     }
 
     async fn judged(&self, token: &str, audiences: &[String], own: &[String]) -> Answered {
-        let fitting: Vec<String> = audiences.iter().filter(|wanted| own.contains(wanted)).cloned().collect();
-        if fitting.is_empty() {
-            return Err(format!("token audiences {own:?} is invalid for the target audiences {audiences:?}"));
-        }
+        let fitting = tokens::fitting(audiences, own)?;
         let claims = self.claims(token).await?;
         self.check(&claims, clock::now().as_second())?;
         Ok((self.mapped(&claims)?, fitting))
