@@ -74,7 +74,9 @@ impl Authorization {
         if is_master(user) {
             return;
         }
-        for mode in &self.modes {
+        // What the others behind the last webhook say is looked at once, when it is decided.
+        let last = self.modes.iter().rposition(|mode| matches!(mode, Mode::Webhook(_)));
+        for mode in self.modes.iter().take(last.map_or(0, |last| last + 1)) {
             if let Mode::Webhook(webhook) = mode {
                 webhook.ask(user, request).await;
             }
