@@ -1,11 +1,13 @@
 //! An issuer's keys: found by discovery, kept, and asked for again when a token names one that is not known.
 
 use crate::outbound::remote::Remote;
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use coracle_daemon::clock::Instant;
 use ring::signature::{self, RsaPublicKeyComponents};
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use url::Url;
@@ -73,10 +75,17 @@ impl Key {
 
 #[derive(Default)]
 struct Known {
-    keys: Vec<Key>,
-    asked: Option<Instant>,
+    keys: Arc<Vec<Key>>,
     /// Why the issuer's last answer is of no use.
     fault: Option<String>,
+}
+
+impl Known {
+    fn signed(&self, token: &Signed<'_>) -> bool {
+        let named = |key: &&Key| token.key.is_empty() || key.id.is_empty() || key.id == token.key;
+        let mut keys = self.keys.iter().filter(named);
+        keys.any(|key| key.verifies(token.algorithm, token.message, token.signature))
+    }
 }
 
 /// The keys of one issuer.
@@ -84,7 +93,9 @@ pub struct Keys {
     issuer: String,
     discovery: Url,
     remote: Remote,
-    known: Mutex<Known>,
+    known: ArcSwap<Known>,
+    /// When the issuer was last asked; held while it is, so that one asks for all. Who signs with a known key never waits.
+    asked: Mutex<Option<Instant>>,
 }
 
 /// A token's parts that a signature is about.
@@ -98,7 +109,7 @@ pub struct Signed<'a> {
 impl Keys {
     /// Of an issuer whose discovery document is there.
     pub fn new(issuer: String, discovery: Url, remote: Remote) -> Self {
-        Self { issuer, discovery, remote, known: Mutex::default() }
+        Self { issuer, discovery, remote, known: ArcSwap::default(), asked: Mutex::default() }
     }
 
     /// Whether the issuer signed it.
@@ -106,26 +117,29 @@ impl Keys {
     /// # Errors
     /// It did not, or cannot be asked.
     pub async fn verify(&self, token: &Signed<'_>) -> Result<(), String> {
-        let mut known = self.known.lock().await;
-        let fits = |known: &Known| {
-            let named = |key: &&Key| token.key.is_empty() || key.id.is_empty() || key.id == token.key;
-            let mut keys = known.keys.iter().filter(named);
-            keys.any(|key| key.verifies(token.algorithm, token.message, token.signature))
-        };
-        if fits(&known) {
+        if self.known.load().signed(token) {
             return Ok(());
         }
-        if known.asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
-            known.asked = Some(Instant::now());
-            match self.fetch().await {
-                Ok(keys) => (known.keys, known.fault) = (keys, None),
-                Err(why) => known.fault = Some(why),
-            }
-            if fits(&known) {
+        let mut asked = self.asked.lock().await;
+        // Another may have asked meanwhile.
+        if self.known.load().signed(token) {
+            return Ok(());
+        }
+        if asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
+            // Also when whoever waits for it goes away.
+            *asked = Some(Instant::now());
+            let next = match self.fetch().await {
+                Ok(keys) => Known { keys: Arc::new(keys), fault: None },
+                Err(why) => Known { keys: self.known.load().keys.clone(), fault: Some(why) },
+            };
+            self.known.store(Arc::new(next));
+            *asked = Some(Instant::now());
+            if self.known.load().signed(token) {
                 return Ok(());
             }
         }
-        Err(match &known.fault {
+        drop(asked);
+        Err(match &self.known.load().fault {
             Some(why) => {
                 format!("oidc: authenticator for issuer {:?} is not initialized: {why}", self.issuer)
             }

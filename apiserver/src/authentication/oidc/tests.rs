@@ -12,7 +12,8 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tokio::sync::Notify;
 
 /// An issuer with one key, which can be turned.
 struct Fake {
@@ -20,6 +21,9 @@ struct Fake {
     authority: String,
     key: Mutex<(String, Arc<EcdsaKeyPair>)>,
     asked: AtomicUsize,
+    /// Answers nothing any more, but tells that it was asked.
+    silent: AtomicBool,
+    unanswered: Notify,
 }
 
 fn key() -> Arc<EcdsaKeyPair> {
@@ -51,6 +55,8 @@ impl Fake {
             authority: certificate.pem(),
             key: Mutex::new(("k1".to_owned(), key())),
             asked: AtomicUsize::new(0),
+            silent: AtomicBool::new(false),
+            unanswered: Notify::new(),
         });
         let (own, stop, acceptor) =
             (fake.clone(), tasks.stopping(), tokio_rustls::TlsAcceptor::from(Arc::new(tls)));
@@ -65,8 +71,15 @@ impl Fake {
                 connections.run("connection", async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                        let body = own.answer(request.uri().path());
-                        async move { Ok::<_, std::convert::Infallible>(http::Response::new(Body::from(body))) }
+                        let own = own.clone();
+                        async move {
+                            let body = own.answer(request.uri().path());
+                            if own.silent.load(Ordering::SeqCst) {
+                                own.unanswered.notify_one();
+                                std::future::pending::<()>().await;
+                            }
+                            Ok::<_, std::convert::Infallible>(http::Response::new(Body::from(body)))
+                        }
                     });
                     let builder = Builder::new(TokioExecutor::new());
                     tokio::select! {
@@ -223,6 +236,34 @@ async fn a_turned_key_is_asked_for_but_not_for_every_bad_token() {
     let (user, _) =
         issuer.user(&fake.token(&json!({"sub": "b"})), &own(), &own()).await.expect("the new key");
     assert_eq!((user.name.as_str(), fake.asked.load(Ordering::SeqCst)), ("oidc:b", 4));
+    tasks.stop_within(Duration::from_secs(5)).await.expect("stopped");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_token_of_a_known_key_does_not_wait_for_an_issuer_that_is_asked_for_another() {
+    let tasks = Tasks::new();
+    let fake = Fake::start(&tasks).await;
+    let issuer = fake.issuer(PLAIN);
+    issuer.user(&fake.token(&json!({"sub": "a"})), &own(), &own()).await.expect("a user");
+    let known = fake.token(&json!({"sub": "b"}));
+    *fake.key.lock() = ("k2".to_owned(), key());
+    let unknown = fake.token(&json!({"sub": "c"}));
+    fake.silent.store(true, Ordering::SeqCst);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    tokio::time::resume();
+    let (own, known) = (own(), async {
+        fake.unanswered.notified().await;
+        issuer.user(&known, &own(), &own()).await
+    });
+    let both = async {
+        tokio::select! {
+            _ = issuer.user(&unknown, &own, &own) => panic!("nobody answers"),
+            known = known => known,
+        }
+    };
+    let (user, _) = clock::timeout(Duration::from_secs(10), both).await.expect("in time").expect("a user");
+    assert_eq!(user.name, "oidc:b");
     tasks.stop_within(Duration::from_secs(5)).await.expect("stopped");
 }
 
