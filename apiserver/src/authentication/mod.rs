@@ -2,12 +2,13 @@
 //!
 //!     front proxy's ────► front_proxy ─┐ (its headers say who)
 //!     leaf certificate ─► certificate ─┤
+//!     Bearer of a file ─► token_file ─────┤
 //!     Bearer JWT ───────► service_account ├─► UserInfo (+ system:authenticated)
 //!     Bearer id.secret ─► bootstrap_token ┤
 //!     Bearer of others ─► oidc, webhook ──┘
 //!     nothing ──────────► system:anonymous, where allowed
 //!
-//! Invariants: bad credentials are a 401 and never anonymous; secrets are compared in constant time; a bound token dies
+//! Invariants: bad credentials are a 401 and never anonymous; secrets are compared in constant time, or by digests; a bound token dies
 //! with what it is bound to.
 
 mod bootstrap_token;
@@ -20,6 +21,7 @@ mod review;
 mod service_account;
 #[cfg(test)]
 mod tests;
+mod token_file;
 mod token_request;
 mod tokens;
 mod webhook;
@@ -29,6 +31,7 @@ pub use review::user_info;
 
 use crate::reader::{Objects, Reader};
 use crate::request::UserInfo;
+use anyhow::ensure;
 use coracle_api::status::Status;
 use coracle_keys::{self as keys, SigningKey, VerifyingKey};
 use front_proxy::FrontProxies;
@@ -38,6 +41,7 @@ use rustls::pki_types::CertificateDer;
 use service_account::{Refused, Verifier};
 use std::path::PathBuf;
 use std::sync::Arc;
+use token_file::TokenFile;
 use webhook::Webhook;
 pub use webhook::WebhookArgs;
 
@@ -55,6 +59,9 @@ pub struct AuthenticationArgs {
     /// Common names of those certificates; any when empty.
     #[arg(long, value_delimiter = ',')]
     pub requestheader_allowed_names: Vec<String>,
+    /// CSV file of tokens: token, user, uid and, if any, groups in quotes.
+    #[arg(long)]
+    pub token_auth_file: Option<PathBuf>,
     /// PEM public or private keys that verify ServiceAccount tokens.
     #[arg(long)]
     pub service_account_key_file: Vec<PathBuf>,
@@ -85,6 +92,7 @@ pub struct Authentication {
     anonymous: Anonymous,
     oidc: Oidc,
     webhook: Option<Webhook>,
+    token_file: Option<TokenFile>,
     front_proxies: Option<FrontProxies>,
     issuer: String,
     /// What tokens for this server are meant for; never empty.
@@ -117,6 +125,11 @@ impl Authentication {
         }
         let issuer = args.service_account_issuer.clone();
         let oidc = Oidc::new(&args.oidc)?;
+        // Its tokens would be taken for the other issuer's.
+        ensure!(
+            oidc.issuer(&issuer).is_none(),
+            "issuer.url: Invalid value: {issuer:?}: URL must not overlap with disallowed issuers: [{issuer}]"
+        );
         let by_flag = Anonymous { enabled: args.anonymous_auth, ..Anonymous::default() };
         let given = args.api_audiences.clone();
         Ok(Self {
@@ -125,6 +138,7 @@ impl Authentication {
             anonymous: oidc.anonymous.clone().unwrap_or(by_flag),
             oidc,
             webhook: Webhook::new(&args.webhook)?,
+            token_file: args.token_auth_file.as_deref().map(TokenFile::read).transpose()?,
             front_proxies: FrontProxies::new(args)?,
             reader,
             objects,
@@ -195,6 +209,10 @@ impl Authentication {
 
     /// The user of a bearer token and those of `audiences` that it is for.
     async fn bearer(&self, token: &str, audiences: &[String]) -> Result<(UserInfo, Vec<String>), Refused> {
+        if let Some(user) = self.token_file.as_ref().and_then(|file| file.user(token)) {
+            let fitting = tokens::fitting(audiences, &self.audiences).map_err(Refused::Claims)?;
+            return Ok((authenticated(user.clone()), fitting));
+        }
         if bootstrap_token::is_one(token) {
             let user = bootstrap_token::user(self.reader.as_ref(), token);
             let user = user.ok_or_else(|| Refused::Claims("invalid bearer token".to_owned()))?;

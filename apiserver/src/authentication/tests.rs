@@ -9,6 +9,7 @@ fn args(pem: &str) -> (AuthenticationArgs, tempfile::NamedTempFile) {
     let mut file = tempfile::NamedTempFile::new().expect("file");
     file.write_all(pem.as_bytes()).expect("written");
     let args = AuthenticationArgs {
+        token_auth_file: None,
         client_ca_file: None,
         requestheader_client_ca_file: None,
         requestheader_allowed_names: Vec::new(),
@@ -21,6 +22,20 @@ fn args(pem: &str) -> (AuthenticationArgs, tempfile::NamedTempFile) {
         oidc: OidcArgs::default(),
     };
     (args, file)
+}
+
+#[test]
+fn another_issuer_cannot_have_the_url_of_our_own() {
+    let (mut args, _file) = args(&rcgen::KeyPair::generate().expect("key").serialize_pem());
+    args.oidc = OidcArgs {
+        oidc_issuer_url: Some(args.service_account_issuer.clone()),
+        oidc_client_id: Some("kube".to_owned()),
+        oidc_username_claim: "sub".to_owned(),
+        ..OidcArgs::default()
+    };
+    let world = world();
+    let told = Authentication::new(&args, world.clone(), world).err().map(|error| error.to_string());
+    assert!(told.as_ref().is_some_and(|told| told.contains("must not overlap")), "{told:?}");
 }
 
 fn world() -> Arc<Fake> {

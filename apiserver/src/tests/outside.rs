@@ -110,6 +110,19 @@ async fn a_token_that_only_the_webhook_knows_is_a_user_and_is_asked_for_once() {
     fixture.stop().await;
 }
 
+#[tokio::test]
+async fn a_token_of_the_file_is_its_lines_user() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("tokens.csv");
+    std::fs::write(&path, "sesame,jane,7,\"system:masters,devs\"\nother,john,8\n").expect("written");
+    let flags = [format!("--token-auth-file={}", path.display())];
+    let fixture = Fixture::flagged(&MemoryKv::default(), &flags).await;
+    assert_eq!(fixture.bearing("sesame", "/api/v1/nodes").await.0, 200);
+    assert_eq!(fixture.bearing("other", "/api/v1/nodes").await.0, 403);
+    assert_eq!(fixture.bearing("sesam", "/api/v1/nodes").await.0, 401);
+    fixture.stop().await;
+}
+
 fn allows(review: &Value) -> Value {
     let spec = &review["spec"];
     match (spec["user"].as_str(), spec["resourceAttributes"]["verb"].as_str()) {
