@@ -91,30 +91,14 @@ fn port_range(text: &str) -> anyhow::Result<RangeInclusive<u16>> {
     Ok(first..=last)
 }
 
-/// Go's durations of hours, minutes and seconds.
+/// Go's durations, such as 1h30m or 500ms, that are not negative.
 ///
 /// # Errors
 /// The text is none.
 pub fn duration(text: &str) -> anyhow::Result<Duration> {
-    let mut seconds = 0;
-    let mut number = String::new();
-    for c in text.chars() {
-        let unit = match c {
-            '0'..='9' => {
-                number.push(c);
-                continue;
-            }
-            'h' => 3600,
-            'm' => 60,
-            's' => 1,
-            _ => bail!("{text} is no duration such as 1h30m"),
-        };
-        seconds += unit * std::mem::take(&mut number).parse::<u64>().context("a duration is like 1h30m")?;
-    }
-    if !number.is_empty() {
-        bail!("{text} lacks a unit, as in 1h30m");
-    }
-    Ok(Duration::from_secs(seconds))
+    let span: jiff::SignedDuration =
+        text.parse().with_context(|| format!("{text:?} is no duration such as 1h30m"))?;
+    Duration::try_from(span).with_context(|| format!("{text:?} is negative"))
 }
 
 impl Args {
@@ -123,5 +107,22 @@ impl Args {
     pub fn advertised(&self) -> IpAddr {
         let listened = self.bind_address.iter().rev().find(|address| !address.is_unspecified());
         self.advertise_address.or(listened.copied()).unwrap_or(IpAddr::from([127, 0, 0, 1]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_gos_and_none_is_too_long_to_be_read() {
+        let cases = [("1h30m", 5_400_000), ("2m0s", 120_000), ("500ms", 500), ("1.5s", 1500), ("0s", 0)];
+        for (text, millis) in cases {
+            assert_eq!(duration(text).ok(), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "5", "m", "1x", "-1s", "18446744073709551615h", "9999999999999999h9999999999999999h"]
+        {
+            assert!(duration(text).is_err(), "{text}");
+        }
     }
 }

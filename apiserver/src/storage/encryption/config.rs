@@ -110,22 +110,12 @@ impl Kms {
     /// How long a call may take.
     #[must_use]
     pub fn limit(&self) -> Duration {
-        self.timeout.as_deref().and_then(seconds).unwrap_or(Duration::from_secs(3))
+        self.timeout.as_deref().and_then(positive).unwrap_or(Duration::from_secs(3))
     }
 }
 
-/// Go's durations, as far as a timeout needs them.
-fn seconds(text: &str) -> Option<Duration> {
-    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
-    let number: f64 = number.parse().ok()?;
-    let scale = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(number * scale).ok().filter(|limit| !limit.is_zero())
+fn positive(text: &str) -> Option<Duration> {
+    crate::args::duration(text).ok().filter(|limit| !limit.is_zero())
 }
 
 /// Group and plural of a name in the file; `*` stands for any.
@@ -307,7 +297,7 @@ fn kms_faults(kms: &Kms, at: &str, names: &mut BTreeSet<String>, faults: &mut Ve
     if !name.is_empty() && !names.insert(name.clone()) {
         wrong("name", json!(name), format!("duplicate KMS provider name {name}, names must be unique"));
     }
-    if let Some(timeout) = kms.timeout.as_ref().filter(|timeout| seconds(timeout).is_none()) {
+    if let Some(timeout) = kms.timeout.as_ref().filter(|timeout| positive(timeout).is_none()) {
         wrong("timeout", json!(timeout), "timeout should be a positive value".to_owned());
     }
     if kms.endpoint.is_empty() {
