@@ -66,6 +66,8 @@ pub struct AtRest {
     kv: Arc<dyn Kv>,
     rules: ArcSwap<Rules>,
     path: PathBuf,
+    /// Of the file that the first rules are of.
+    digest: [u8; 32],
     reloads: bool,
     tasks: Tasks,
     /// Something could not be opened since the rules last changed or a service last came back.
@@ -88,6 +90,7 @@ impl AtRest {
             kv: kv.clone(),
             rules: ArcSwap::from_pointee(rules.rules),
             path,
+            digest: rules.digest,
             reloads: args.encryption_provider_config_automatic_reload,
             tasks: tasks.clone(),
             unreadable: AtomicBool::new(false),

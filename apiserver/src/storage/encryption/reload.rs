@@ -15,7 +15,7 @@ const EVENTS_BYTES: usize = 4096;
 /// Rules, and what the file's contents were.
 pub struct Loaded {
     pub rules: Rules,
-    digest: [u8; 32],
+    pub digest: [u8; 32],
 }
 
 /// The rules in a file.
@@ -41,14 +41,13 @@ pub async fn follow(at_rest: Arc<AtRest>) -> anyhow::Result<()> {
         .context("cannot follow --encryption-provider-config")?;
     let mut events = inotify.into_event_stream(vec![0; EVENTS_BYTES])?;
     let stop = at_rest.tasks.stopping();
-    let mut known = None;
+    let mut known = at_rest.digest;
     loop {
         // Also once at the beginning: the file may have changed before it was watched.
         match read(&at_rest.path) {
-            Ok(loaded) if known.is_none_or(|known| known != loaded.digest) => {
-                if known.replace(loaded.digest).is_some() {
-                    tracing::info!("the encryption configuration changed");
-                }
+            Ok(loaded) if known != loaded.digest => {
+                tracing::info!("the encryption configuration changed");
+                known = loaded.digest;
                 at_rest.replace(loaded.rules);
             }
             Ok(_) => {}
