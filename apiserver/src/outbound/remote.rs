@@ -3,7 +3,7 @@
 //! Invariants: an answer is bounded in size and time; a try that may be made again is, a few times.
 
 use super::roots;
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -228,6 +228,15 @@ fn from_config(file: &Value, folder: &Path, limit: Duration) -> anyhow::Result<R
     let context = entry(file, "contexts", "context", &file["current-context"]);
     let cluster = entry(file, "clusters", "cluster", &context["cluster"]);
     let user = entry(file, "users", "user", &context["user"]);
+    for (of, names) in [
+        (cluster, ["proxy-url", "tls-server-name"]),
+        (user, ["exec", "auth-provider"]),
+        (user, ["username", "password"]),
+    ] {
+        for name in names {
+            ensure!(of[name].is_null(), "its {name} is not supported");
+        }
+    }
     let Some(server) = cluster["server"].as_str() else { bail!("its current context names no server") };
     let url = Url::parse(server).context("its server is no URL")?;
     let bundle = bytes(cluster, "certificate-authority", folder)?;
@@ -255,4 +264,27 @@ fn from_config(file: &Value, folder: &Path, limit: Duration) -> anyhow::Result<R
         _ => Credential::None,
     };
     Ok(Remote::over(url, config, credential, limit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_kubeconfig_asks_for_is_done_or_refused() {
+        let with = |name: &str, entry: &str, value: Value| {
+            let mut file = json!({"current-context": "c",
+                "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+                "clusters": [{"name": "k", "cluster": {"server": "http://127.0.0.1:1"}}],
+                "users": [{"name": "u", "user": {"token": "t"}}]});
+            file[format!("{entry}s")][0][entry][name] = value;
+            from_config(&file, Path::new("."), Duration::from_secs(1)).err().map(|why| why.to_string())
+        };
+        assert_eq!(with("token", "user", json!("other")), None);
+        let refused = |name: &str| Some(format!("its {name} is not supported"));
+        assert_eq!(with("exec", "user", json!({"command": "login"})), refused("exec"));
+        assert_eq!(with("username", "user", json!("jane")), refused("username"));
+        assert_eq!(with("proxy-url", "cluster", json!("http://proxy")), refused("proxy-url"));
+    }
 }
