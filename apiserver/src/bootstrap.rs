@@ -273,10 +273,8 @@ async fn keep(
     server.objects.modify(&of, NAMESPACE, &name, &change).await.map(drop)
 }
 
-/// Lets the store forget revisions older than five to ten minutes. Of several apiservers, the one that moves the key does it.
-///
-/// # Errors
-/// None: what fails is tried again next time.
+/// Lets the store forget revisions older than five to ten minutes. Of several apiservers, the one that moves the key does it;
+/// without end: what fails is tried again next time.
 pub async fn compact(store: Arc<Store>) {
     let (mut seen, mut revision) = (0, 0);
     loop {
