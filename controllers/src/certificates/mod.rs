@@ -86,10 +86,10 @@ async fn reconcile(ctx: &Context, key: &Key, signer: Option<&Signer>) -> Result<
     let Some(request) = ctx.stores.signing_requests.get(key) else { return Ok(Next::Change) };
     let api: Api<CertificateSigningRequest> = Api::all(ctx.client.clone());
     let now = clock::now();
-    match clean::look(&request, now) {
+    let left = match clean::look(&request, now) {
         clean::Look::Gone => return ctx.execute(clean::deletion(&request), None).await,
-        clean::Look::Later(_) => {}
-    }
+        clean::Look::Later(left) => left,
+    };
     if let Some(recognized) = approve::recognized(&request) {
         for (subresource, message) in recognized {
             let review = approve::question(&request, subresource);
@@ -118,10 +118,7 @@ async fn reconcile(ctx: &Context, key: &Key, signer: Option<&Signer>) -> Result<
         write(&api, "status", &signed).await?;
         return Ok(Next::Change);
     }
-    Ok(match clean::look(&request, now) {
-        clean::Look::Later(after) => Next::After(after),
-        clean::Look::Gone => Next::Change,
-    })
+    Ok(Next::After(left))
 }
 
 fn add(request: &mut CertificateSigningRequest, kind: &str, reason: &str, message: &str) {

@@ -220,7 +220,7 @@ impl Authority {
         SystemRandom::new().fill(&mut serial).map_err(|_| anyhow!("no randomness"))?;
         serial[0] &= 0x7f;
         let algorithm = self.key.x509_algorithm();
-        let validity = [now - BACKDATE_SECONDS, (now + seconds).min(self.not_after)].map(time);
+        let validity = [now - BACKDATE_SECONDS, now.saturating_add(seconds).min(self.not_after)].map(time);
         let [begin, end] = validity;
         let validity = der(SEQUENCE, &[&begin?, &end?]);
         let tbs = der(
