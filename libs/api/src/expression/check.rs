@@ -29,7 +29,7 @@ pub fn check(
     let mut checker = Checker {
         variables,
         open,
-        bindings: Bindings::new(),
+        bindings: Bindings::default(),
         next: 0,
         scope: Vec::new(),
         complaints: Vec::new(),
@@ -144,9 +144,7 @@ impl Checker<'_> {
 
     fn joined(&mut self, id: u64, before: Option<Type>, own: Type) -> Type {
         let Some(before) = before else { return own };
-        let mut tried = self.bindings.clone();
-        if assignable(&before, &own, &mut tried) {
-            self.bindings = tried;
+        if assignable(&before, &own, &mut self.bindings) {
             return most_general(&self.bound(&before), &self.bound(&own));
         }
         if self.formats > 0 {
@@ -355,9 +353,7 @@ impl Checker<'_> {
     }
 
     fn must_be(&mut self, node: &Node, wanted: &Type) {
-        let mut tried = self.bindings.clone();
-        if assignable(wanted, &node.ty, &mut tried) {
-            self.bindings = tried;
+        if assignable(wanted, &node.ty, &mut self.bindings) {
             return;
         }
         let (wanted, found) = (self.bound(wanted), self.bound(&node.ty));

@@ -4,15 +4,25 @@
 
 use cel::Env;
 use cel::common::ast::{
-    CallExpr, ComprehensionExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapExpr, SourceInfo, operators,
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedEntryExpr, IdedExpr, ListExpr, LiteralValue, MapExpr,
+    SourceInfo, operators,
 };
 use cel::parser::{Macro, MacroExprHelper, ParseError, Parser};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// The longest expression that is read.
 const LENGTH_MAX: usize = 100_000;
 /// The most calls within calls.
 const DEPTH_MAX: u16 = 50;
+/// The most levels of a tree: chains like `1 + 1 + 1` make one with each link.
+const TREE_DEPTH_MAX: usize = 250;
+/// The parser walks a chain by recursion, as long as it is, before anything can be said of its depth: it has a stack for
+/// that, of which only what is used takes memory.
+const STACK: usize = 4 << 20;
+const STACK_PER_BYTE: usize = 4 << 10;
+/// Texts that are longer are read one after the other.
+const LONG: usize = 10_000;
+static LONG_ONES: Mutex<()> = Mutex::new(());
 /// How many errors are told at most.
 const ERRORS_MAX: usize = 100;
 
@@ -202,14 +212,60 @@ pub fn parse(text: &str) -> Result<(IdedExpr, SourceInfo), String> {
             "ERROR: <input>:-1:0: expression code point size exceeds limit: size: {length}, limit {LENGTH_MAX}"
         ));
     }
+    // One long text at a time: what their stacks take is bounded.
+    let _turn = (text.len() > LONG).then(|| LONG_ONES.lock().unwrap_or_else(PoisonError::into_inner));
+    let stack = STACK + text.len() * STACK_PER_BYTE;
+    let unread = || "ERROR: <input>:-1:0: expression cannot be read".to_owned();
+    std::thread::scope(|scope| {
+        let reading = std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, || read(text));
+        reading.map_err(|_| unread())?.join().map_err(|_| unread())?
+    })
+}
+
+/// Reads it, and refuses a tree that is too deep for those who walk it on stacks of the usual size.
+fn read(text: &str) -> Result<(IdedExpr, SourceInfo), String> {
     let parser: Parser = ENV.parser().max_recursion_depth(DEPTH_MAX);
-    parser.parse_with_source_info(text).map_err(|errors| {
+    let read = parser.parse_with_source_info(text).map_err(|errors| {
         let told = |error: &ParseError| {
             let at = place(text, error.pos);
             format!("ERROR: <input>:{}:{}: {}{}", error.pos.0, error.pos.1, error.msg, at)
         };
         let told: Vec<String> = errors.errors.iter().take(ERRORS_MAX).map(told).collect();
         told.join("\n")
+    })?;
+    if is_deeper(&read.0, TREE_DEPTH_MAX) {
+        return Err(format!("ERROR: <input>:-1:0: expression recursion limit exceeded: {TREE_DEPTH_MAX}"));
+    }
+    Ok(read)
+}
+
+/// Whether a tree has more levels than that.
+fn is_deeper(node: &IdedExpr, left: usize) -> bool {
+    let Some(left) = left.checked_sub(1) else { return true };
+    match &node.expr {
+        Expr::Call(call) => {
+            call.target.iter().any(|target| is_deeper(target, left)) || any_deeper(&call.args, left)
+        }
+        Expr::List(list) => any_deeper(&list.elements, left),
+        Expr::Select(select) => is_deeper(&select.operand, left),
+        Expr::Comprehension(fold) => {
+            let parts = [&fold.iter_range, &fold.accu_init, &fold.loop_cond, &fold.loop_step, &fold.result];
+            parts.into_iter().any(|part| is_deeper(part, left))
+        }
+        Expr::Map(map) => any_entry_deeper(&map.entries, left),
+        Expr::Struct(made) => any_entry_deeper(&made.entries, left),
+        Expr::Literal(_) | Expr::Ident(_) | Expr::Unspecified => false,
+    }
+}
+
+fn any_deeper(nodes: &[IdedExpr], left: usize) -> bool {
+    nodes.iter().any(|node| is_deeper(node, left))
+}
+
+fn any_entry_deeper(entries: &[IdedEntryExpr], left: usize) -> bool {
+    entries.iter().any(|entry| match &entry.expr {
+        EntryExpr::MapEntry(entry) => is_deeper(&entry.key, left) || is_deeper(&entry.value, left),
+        EntryExpr::StructField(field) => is_deeper(&field.value, left),
     })
 }
 

@@ -89,8 +89,38 @@ pub const NAMED: [(&str, Type); 18] = [
     ("kubernetes.Semver", Type::Opaque("kubernetes.Semver")),
 ];
 
+/// A type has no more parts than that: those beyond are taken as `dyn`. A short expression could double them over and over.
+const PARTS_MAX: usize = 500;
+/// Comparisons of types in one expression; once so many are made, anything fits.
+const COMPARISONS_MAX: usize = 1_000_000;
+
 /// What type parameters stand for.
-pub type Bindings = HashMap<u32, Type>;
+#[derive(Debug, Default)]
+pub struct Bindings {
+    known: HashMap<u32, Type>,
+    /// Those that are bound, in the order in which they were.
+    order: Vec<u32>,
+    comparisons: usize,
+}
+
+impl Bindings {
+    fn bind(&mut self, id: u32, ty: Type) {
+        self.known.insert(id, ty);
+        self.order.push(id);
+    }
+
+    /// Forgets what was bound on the way to something that does not fit.
+    fn keep_if(&mut self, fits: impl FnOnce(&mut Self) -> bool) -> bool {
+        let before = self.order.len();
+        let fits = fits(self);
+        if !fits {
+            for id in self.order.drain(before..) {
+                self.known.remove(&id);
+            }
+        }
+        fits
+    }
+}
 
 impl Type {
     pub fn list(item: Type) -> Self {
@@ -118,7 +148,7 @@ impl Type {
         }
     }
 
-    fn mapped(&self, change: &impl Fn(&Type) -> Type) -> Type {
+    fn mapped(&self, change: &mut impl FnMut(&Type) -> Type) -> Type {
         match self {
             Self::List(item) => Self::list(change(item)),
             Self::Optional(item) => Self::optional(change(item)),
@@ -130,12 +160,20 @@ impl Type {
 
     /// The type with its parameters replaced; those that stand for nothing become `free`, or stay.
     pub fn bound(&self, bindings: &Bindings, free: Option<&Type>) -> Type {
+        self.bound_within(bindings, free, &mut { PARTS_MAX })
+    }
+
+    fn bound_within(&self, bindings: &Bindings, free: Option<&Type>, left: &mut usize) -> Type {
+        if *left == 0 {
+            return Self::Dyn;
+        }
+        *left -= 1;
         match self {
-            Self::Param(id) => match bindings.get(id) {
-                Some(own) => own.bound(bindings, free),
+            Self::Param(id) => match bindings.known.get(id) {
+                Some(own) => own.bound_within(bindings, free, left),
                 None => free.unwrap_or(self).clone(),
             },
-            other => other.mapped(&|part| part.bound(bindings, free)),
+            other => other.mapped(&mut |part| part.bound_within(bindings, free, left)),
         }
     }
 
@@ -143,14 +181,14 @@ impl Type {
     pub fn shifted(&self, first: u32) -> Type {
         match self {
             Self::Param(id) => Self::Param(first + id),
-            other => other.mapped(&|part| part.shifted(first)),
+            other => other.mapped(&mut |part| part.shifted(first)),
         }
     }
 
     fn mentions(&self, id: u32, bindings: &Bindings) -> bool {
         match self {
             Self::Param(own) if *own == id => true,
-            Self::Param(own) => bindings.get(own).is_some_and(|bound| bound.mentions(id, bindings)),
+            Self::Param(own) => bindings.known.get(own).is_some_and(|bound| bound.mentions(id, bindings)),
             other => other.parts().iter().any(|part| part.mentions(id, bindings)),
         }
     }
@@ -174,8 +212,16 @@ impl Type {
     }
 }
 
-/// Whether a `given` value may stand where `wanted` is; binds parameters on the way.
+/// Whether a `given` value may stand where `wanted` is; binds parameters where it may.
 pub fn assignable(wanted: &Type, given: &Type, bindings: &mut Bindings) -> bool {
+    bindings.keep_if(|bindings| fits(wanted, given, bindings))
+}
+
+fn fits(wanted: &Type, given: &Type, bindings: &mut Bindings) -> bool {
+    bindings.comparisons += 1;
+    if bindings.comparisons > COMPARISONS_MAX {
+        return true;
+    }
     let (wanted, given) = (wanted.bound(bindings, None), given.bound(bindings, None));
     match (&wanted, &given) {
         (Type::Param(own), Type::Param(other)) if own == other => true,
@@ -183,29 +229,23 @@ pub fn assignable(wanted: &Type, given: &Type, bindings: &mut Bindings) -> bool 
             if other.mentions(*id, bindings) {
                 return false;
             }
-            bindings.insert(*id, other.clone());
+            bindings.bind(*id, other.clone());
             true
         }
         _ if wanted.is_dyn() || given.is_dyn() => true,
         (wanted, Type::Null) => wanted.is_nullable(),
         (Type::Type(_), Type::Type(_)) => true,
-        (Type::List(a), Type::List(b)) | (Type::Optional(a), Type::Optional(b)) => assignable(a, b, bindings),
-        (Type::Map(a), Type::Map(b)) => assignable(&a.0, &b.0, bindings) && assignable(&a.1, &b.1, bindings),
+        (Type::List(a), Type::List(b)) | (Type::Optional(a), Type::Optional(b)) => fits(a, b, bindings),
+        (Type::Map(a), Type::Map(b)) => fits(&a.0, &b.0, bindings) && fits(&a.1, &b.1, bindings),
         (wanted, given) => wanted.is_exactly(given),
     }
 }
 
-/// The same for lists of types; binds nothing where one does not fit.
+/// The same for lists of types.
 pub fn all_assignable(wanted: &[Type], given: &[Type], bindings: &mut Bindings) -> bool {
-    if wanted.len() != given.len() {
-        return false;
-    }
-    let mut tried = bindings.clone();
-    let fits = wanted.iter().zip(given).all(|(wanted, given)| assignable(wanted, given, &mut tried));
-    if fits {
-        *bindings = tried;
-    }
-    fits
+    wanted.len() == given.len()
+        && bindings
+            .keep_if(|bindings| wanted.iter().zip(given).all(|(wanted, given)| fits(wanted, given, bindings)))
 }
 
 /// The more general of two types of which one may stand for the other.
@@ -274,12 +314,12 @@ mod tests {
             (Type::Param(0), list(Type::Param(0)), false),
         ];
         for (wanted, given, fits) in rows {
-            assert_eq!(assignable(&wanted, &given, &mut Bindings::new()), fits, "{wanted} {given}");
+            assert_eq!(assignable(&wanted, &given, &mut Bindings::default()), fits, "{wanted} {given}");
         }
-        let mut bindings = Bindings::new();
+        let mut bindings = Bindings::default();
         let wanted = [list(Type::Param(0)), Type::Param(0)];
         assert!(!all_assignable(&wanted, &[list(Type::Int), Type::String], &mut bindings));
-        assert!(bindings.is_empty());
+        assert!(bindings.known.is_empty());
         assert!(all_assignable(&wanted, &[list(Type::Int), Type::Int], &mut bindings));
         assert_eq!(
             Type::map(Type::String, Type::Param(0)).bound(&bindings, None).to_string(),

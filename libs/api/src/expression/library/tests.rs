@@ -354,3 +354,28 @@ fn maps_grow_in_place() {
 fn zones_far_away_are_unknown() {
     check(&[("timestamp(0).getHours('999999:999999')", "unknown time zone 999999:999999")]);
 }
+
+#[test]
+fn types_that_double_and_long_expressions_are_checked_in_time() {
+    let doubling = format!("[1]{}.size()", ".map(x, {x: x})".repeat(40));
+    assert!(Checked::compile(&doubling, &Environment::default()).is_ok());
+    let unknown = (0..40).fold("true".to_owned(), |inner, at| {
+        format!("[].all(x{at}, [].all(y{at}, [x{at}] == [{{y{at}: y{at}}}] && {inner}))")
+    });
+    let _ = Checked::compile(&unknown, &Environment::default());
+    let long = vec!["1==1"; 16_000].join("||");
+    assert!(Checked::compile(&long, &Environment::default()).is_ok());
+}
+
+#[test]
+fn chains_of_any_length_are_refused_and_not_followed() {
+    let environment = Environment::open();
+    for (head, link) in [("1", "+1"), ("a", ".b"), ("a", "[0]"), ("a", ".trim()"), ("a", "==true")] {
+        let chain = |links: usize| format!("{head}{}", link.repeat(links));
+        let told = Checked::compile(&chain(30_000 / link.len()), &environment).err().unwrap_or_default();
+        assert_eq!(told, "ERROR: <input>:-1:0: expression recursion limit exceeded: 250", "{link}");
+        let program =
+            Checked::compile(&chain(200), &environment).unwrap_or_else(|why| panic!("{link}: {why}"));
+        let _ = (program.most(&environment), program.run(&Vec::<(&str, Value<'_>)>::new()));
+    }
+}
