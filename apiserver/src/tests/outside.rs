@@ -83,6 +83,7 @@ fn knows(review: &Value) -> Value {
         Some("good") => {
             json!({"authenticated": true, "user": {"username": "jane", "groups": ["system:masters"]}})
         }
+        Some("unlucky") => json!({"authenticated": false, "error": "the directory is away"}),
         _ => json!({"authenticated": false}),
     }
 }
@@ -105,6 +106,10 @@ async fn a_token_that_only_the_webhook_knows_is_a_user_and_is_asked_for_once() {
         assert_eq!(asked.len(), 2);
         assert_eq!(asked[0]["apiVersion"], "authentication.k8s.io/v1");
         assert_eq!(asked[0]["spec"]["audiences"], json!(["https://kubernetes.default.svc.cluster.local"]));
+    }
+    for times in [3, 4] {
+        assert_eq!(fixture.bearing("unlucky", "/api/v1/nodes").await.0, 401);
+        assert_eq!(asked.lock().len(), times, "a failure is not remembered");
     }
     tasks.stop_within(Duration::from_secs(5)).await.expect("stopped");
     fixture.stop().await;
