@@ -1,6 +1,7 @@
 //! Locks and elections: first come, first served, and whoever goes away makes way.
 
 use super::*;
+use coracle_etcd::proto::ResponseHeader;
 use coracle_etcd::proto::v3electionpb::election_client::ElectionClient;
 use coracle_etcd::proto::v3electionpb::{
     CampaignRequest, LeaderKey, LeaderRequest, ProclaimRequest, ResignRequest,
@@ -10,6 +11,24 @@ use coracle_etcd::proto::v3lockpb::{LockRequest, UnlockRequest};
 
 fn lock(lease: i64) -> LockRequest {
     LockRequest { name: "l".into(), lease }
+}
+
+/// Drives `waiting` until its `key` stands in the queue. Who has its turn too soon is found by the revision of the answer.
+async fn queued<T: std::fmt::Debug>(member: &Member, key: &'static str, waiting: impl Future<Output = T>) {
+    let stands = async {
+        while member.keys(get(key, "")).await.is_empty() {
+            clock::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        early = waiting => panic!("it is held, and yet: {early:?}"),
+        stands = clock::timeout(WAIT_MAX, stands) => stands.expect("queues in time"),
+    }
+}
+
+fn revision(header: Option<ResponseHeader>) -> i64 {
+    header.expect("a header").revision
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,17 +46,22 @@ async fn a_lock_goes_to_who_came_first_and_then_to_who_still_waits() {
         // The second gives up; the third waits for the first alone then.
         let mut second = locks();
         let mut second = std::pin::pin!(second.lock(lock(2)));
-        let waits = clock::timeout(Duration::from_millis(300), second.as_mut()).await;
-        assert!(waits.is_err(), "it is held: {waits:?}");
+        queued(&member, "l/2", second.as_mut()).await;
     }
     let mut third = locks();
     let mut third = std::pin::pin!(third.lock(lock(3)));
-    assert!(clock::timeout(Duration::from_millis(300), third.as_mut()).await.is_err(), "it is held");
-    assert_eq!(member.keys(get("l/", "l0")).await, ["l/1", "l/3"], "who gave up stands no more");
+    queued(&member, "l/3", third.as_mut()).await;
+    let left = async {
+        while member.keys(get("l/", "l0")).await != ["l/1", "l/3"] {
+            clock::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    clock::timeout(WAIT_MAX, left).await.expect("who gave up stands no more");
     let unlock = UnlockRequest { key: held.key };
-    locks().unlock(unlock).await.expect("unlocks");
+    let unlocked = locks().unlock(unlock).await.expect("unlocks").into_inner();
     let next = clock::timeout(WAIT_MAX, third).await.expect("in time").expect("locks").into_inner();
     assert_eq!(next.key.as_ref(), b"l/3");
+    assert!(revision(next.header) >= revision(unlocked.header), "not before it was free");
 
     let own = locks().lock(LockRequest { name: "other".into(), lease: 0 }).await.expect("a lease of its own");
     assert!(own.into_inner().key.starts_with(b"other/"));
@@ -60,10 +84,11 @@ async fn a_lock_whose_lease_ends_is_free() {
     locks.lock(lock(1)).await.expect("locks");
     let mut waiter = LockClient::new(member.channel.clone());
     let mut waiting = std::pin::pin!(waiter.lock(lock(2)));
-    assert!(clock::timeout(Duration::from_millis(300), waiting.as_mut()).await.is_err(), "it is held");
+    queued(&member, "l/2", waiting.as_mut()).await;
     let mut leases = LeaseClient::new(member.channel.clone());
-    leases.lease_revoke(LeaseRevokeRequest { id: 1 }).await.expect("revokes");
-    clock::timeout(WAIT_MAX, waiting).await.expect("in time").expect("locks");
+    let revoked = leases.lease_revoke(LeaseRevokeRequest { id: 1 }).await.expect("revokes").into_inner();
+    let next = clock::timeout(WAIT_MAX, waiting).await.expect("in time").expect("locks").into_inner();
+    assert!(revision(next.header) >= revision(revoked.header), "not before it was free");
     member.stop().await;
 }
 
@@ -99,7 +124,13 @@ async fn the_elected_proclaim_are_observed_and_resign() {
     assert_eq!(told().await, "eins");
     let mut second = elections();
     let mut second = std::pin::pin!(second.campaign(campaign(2, "two")));
-    assert!(clock::timeout(Duration::from_millis(300), second.as_mut()).await.is_err(), "another leads");
+    queued(&member, "e/2", second.as_mut()).await;
+    // As in etcd the answer tells the revision of the candidacy, not of the turn: the turn comes as a lock's does.
+    tokio::select! {
+        biased;
+        early = second.as_mut() => panic!("another leads, and yet: {early:?}"),
+        now = told() => assert_eq!(now, "eins"),
+    }
     let resign = ResignRequest { leader: Some(leader.clone()) };
     elections().resign(resign.clone()).await.expect("resigns");
     clock::timeout(WAIT_MAX, second).await.expect("in time").expect("wins");
