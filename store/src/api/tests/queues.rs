@@ -125,11 +125,14 @@ async fn the_elected_proclaim_are_observed_and_resign() {
     let mut second = elections();
     let mut second = std::pin::pin!(second.campaign(campaign(2, "two")));
     queued(&member, "e/2", second.as_mut()).await;
+    let mut asked = elections();
     // As in etcd the answer tells the revision of the candidacy, not of the turn: the turn comes as a lock's does.
     tokio::select! {
         biased;
         early = second.as_mut() => panic!("another leads, and yet: {early:?}"),
-        now = told() => assert_eq!(now, "eins"),
+        now = asked.leader(who()) => {
+            assert_eq!(now.expect("tells").into_inner().kv.expect("a leader").value.as_ref(), b"eins");
+        }
     }
     let resign = ResignRequest { leader: Some(leader.clone()) };
     elections().resign(resign.clone()).await.expect("resigns");
