@@ -389,4 +389,20 @@ mod tests {
         let DecodeError::BadRequest(got) = json(br#"{"spec":{"containers":{}}}"#, pod()).expect_err("type");
         assert!(got.ends_with("json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container"), "{got}");
     }
+
+    #[test]
+    fn floating_point_numbers_come_back_as_they_were_written() {
+        let custom = kinds::by_resource("apps", "v1", "controllerrevisions").expect("revisions");
+        let mut bits = 1_u64;
+        for _ in 0..5_000 {
+            bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let number = f64::from_bits(bits);
+            if !number.is_finite() || number.fract() == 0.0 {
+                continue;
+            }
+            let body = json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "data": {"x": number}});
+            let decoded = json(body.to_string().as_bytes(), custom).expect("decodes");
+            assert_eq!(decoded.object["data"]["x"].as_f64().map(f64::to_bits), Some(bits), "{number:e}");
+        }
+    }
 }
