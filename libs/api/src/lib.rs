@@ -14,6 +14,7 @@ pub mod labels;
 pub mod meta;
 pub mod openapi;
 pub mod patch;
+pub mod pattern;
 #[cfg(test)]
 mod properties;
 pub mod protobuf;

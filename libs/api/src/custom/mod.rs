@@ -18,8 +18,8 @@ mod tests;
 pub use structure::{default, prune};
 
 use crate::kinds::{Kind, Subresource};
+use crate::pattern::Pattern;
 use crate::status::FieldError;
-use regex::Regex;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fmt;
@@ -34,7 +34,7 @@ const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", 
 pub struct Version {
     value: Value,
     has_defaults: bool,
-    patterns: Mutex<HashMap<String, Option<Regex>>>,
+    patterns: Mutex<HashMap<String, Option<Pattern>>>,
     rules: OnceLock<Option<rules::Part>>,
 }
 
@@ -65,9 +65,9 @@ impl Version {
         self.has_defaults
     }
 
-    fn pattern(&self, text: &str) -> Option<Regex> {
+    fn pattern(&self, text: &str) -> Option<Pattern> {
         let mut known = self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
-        known.entry(text.to_owned()).or_insert_with(|| Regex::new(text).ok()).clone()
+        known.entry(text.to_owned()).or_insert_with(|| Pattern::new(text).ok()).clone()
     }
 
     /// Its rules, read when they are first asked for.

@@ -367,8 +367,8 @@ fn has_format(text: &str, format: &str) -> bool {
         lengths == [8, 4, 4, 4, 12] && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
     };
     match format {
-        "date-time" | "datetime" => text.parse::<jiff::Timestamp>().is_ok(),
-        "date" => text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok(),
+        "date-time" | "datetime" => crate::expression::is_date_time(text),
+        "date" => crate::expression::is_date(text),
         "ipv4" => text.parse::<Ipv4Addr>().is_ok(),
         "ipv6" => text.parse::<Ipv6Addr>().is_ok(),
         "cidr" => text.parse::<ipnet::IpNet>().is_ok(),

@@ -405,7 +405,7 @@ impl Checker<'_> {
         let Some(Node { id, kind: Kind::Literal(Literal::Text(text)), .. }) = args.get(at) else { return };
         let fine = match function {
             "duration" => library::time::read_duration(text).is_some(),
-            "timestamp" => library::time::read_timestamp(text).is_some(),
+            "timestamp" => library::time::read_timestamp(text).is_ok(),
             "matches" => library::regex::compiled(text).is_ok(),
             _ => true,
         };

@@ -236,7 +236,7 @@ fn of_call(cost: Cost, args: &[Arg<'_>]) -> (Range, Option<Range>) {
     let pattern = || walk(own.plus(Range::fixed(1))).times(size(1).part(PER_PATTERN_CHARACTER));
     match cost {
         Cost::One | Cost::Branch | Cost::ScanUntold | Cost::ScanTwiceUntold => (Range::fixed(1), None),
-        Cost::Scan => (walk(own), None),
+        Cost::Scan | Cost::Format => (walk(own), None),
         Cost::ScanSame => (walk(own), Some(own)),
         Cost::Affix => (walk(size(1)), None),
         Cost::Replace => (own.part(2.0 * PER_CHARACTER), Some(replaced(own, size(1), size(2)))),

@@ -5,6 +5,7 @@
 use super::library::{Cost, Row};
 use super::tree::{Fold, Kind, Literal, Node};
 use super::value::{Fault, List, Map, Text, Value, told};
+use super::work::Work;
 use indexmap::IndexMap;
 use std::sync::Arc;
 
@@ -29,8 +30,11 @@ pub trait Globals<'a> {
 
 /// Evaluates a tree; tells also what it cost.
 pub fn run<'a>(root: &'a Node, globals: &dyn Globals<'a>) -> (Result<Value<'a>, Fault>, u64) {
-    let mut machine = Machine { globals, stack: Vec::new(), cost: 0 };
+    let mut machine = Machine { globals, stack: Vec::new(), cost: 0, work: Work::within(CALL_LIMIT) };
     let answer = machine.node(root);
+    if matches!(answer, Err(Fault::Limit)) {
+        machine.cost = machine.cost.max(CALL_LIMIT + 1);
+    }
     (answer, machine.cost)
 }
 
@@ -39,6 +43,7 @@ struct Machine<'g, 'a> {
     /// Accumulators and variables of comprehensions. An accumulator may have failed and go on.
     stack: Vec<Result<Value<'a>, Fault>>,
     cost: u64,
+    work: Work,
 }
 
 impl<'a> Machine<'_, 'a> {
@@ -118,6 +123,10 @@ impl<'a> Machine<'_, 'a> {
         }
         let wrapped = matches!(of, Value::Optional(_));
         let found = of.field(field)?;
+        if let Some(bytes @ Value::Bytes(_)) = &found {
+            // They were read from a text.
+            self.counted(|work| work.look(std::slice::from_ref(bytes)))?;
+        }
         match (test, optional || wrapped, found) {
             (true, _, found) => Ok(Value::Bool(found.is_some())),
             (false, true, Some(value)) if !wrapped => Ok(Value::some(value)),
@@ -170,16 +179,31 @@ impl<'a> Machine<'_, 'a> {
             self.charge(0)?;
             return Ok(super::library::typed_zero(&node.ty));
         }
+        let taken = self.work.taken();
+        self.work.look(&values)?;
+        let cost = charged(rows, &values, &mut self.work)?;
+        // What would cost too much is not begun.
+        if self.cost.saturating_add(cost) > CALL_LIMIT {
+            self.charge(cost)?;
+        }
         let mut answer = Err(Fault::NoOverload);
         for row in rows {
-            answer = (row.run)(&values);
+            answer = row.run.call(&values, &mut self.work);
             if !matches!(answer, Err(Fault::NoOverload)) {
                 break;
             }
         }
         let answer = answer?;
-        self.charge(charged(rows, &values, &answer))?;
+        let made = made(rows, &answer);
+        self.charge(cost.max(made).max(self.work.cost_since(taken)))?;
         Ok(answer)
+    }
+
+    /// Takes steps, and charges what they cost.
+    fn counted(&mut self, steps: impl FnOnce(&mut Work) -> Result<(), Fault>) -> Result<(), Fault> {
+        let taken = self.work.taken();
+        steps(&mut self.work)?;
+        self.charge(self.work.cost_since(taken))
     }
 
     /// `&&` and `||`: one side that settles it wins over the other's failure.
@@ -220,6 +244,7 @@ impl<'a> Machine<'_, 'a> {
                 }
             }
             Value::Map(map) => {
+                self.counted(|work| work.step(map.len() as u64))?;
                 for (key, value) in map.entries() {
                     if !self.step(fold, key, fold.two.then_some(value))? {
                         break;
@@ -336,19 +361,33 @@ fn part(size: u64, factor: f64) -> u64 {
     (size as f64 * factor).ceil() as u64
 }
 
-/// What a call costs on these values.
-fn charged(rows: &[&Row], args: &[Value<'_>], answer: &Value<'_>) -> u64 {
-    let cost = match rows {
+fn cost_of(rows: &[&Row]) -> Cost {
+    match rows {
         [only] => only.cost,
         [first, rest @ ..] if rest.iter().all(|row| row.cost == first.cost) => first.cost,
         _ => Cost::One,
-    };
+    }
+}
+
+/// What a call costs by what it has made.
+fn made(rows: &[&Row], answer: &Value<'_>) -> u64 {
+    match (cost_of(rows), answer) {
+        (Cost::Join, answer) => part(answer.size(), 2.0 * PER_CHARACTER),
+        // Of these the arguments tell little.
+        (Cost::Replace | Cost::Format, Value::Text(text)) => part(text.len() as u64, PER_CHARACTER),
+        _ => 0,
+    }
+}
+
+/// What a call costs on these values.
+fn charged(rows: &[&Row], args: &[Value<'_>], work: &mut Work) -> Result<u64, Fault> {
     let size = |at: usize| args.get(at).map_or(1, Value::size);
     let walk = |size: u64| part(size, PER_CHARACTER);
-    match cost {
+    Ok(match cost_of(rows) {
         Cost::One => 1,
-        Cost::Branch => 0,
+        Cost::Branch | Cost::Join => 0,
         Cost::Scan
+        | Cost::Format
         | Cost::ScanUntold
         | Cost::ScanSame
         | Cost::Affix
@@ -356,14 +395,13 @@ fn charged(rows: &[&Row], args: &[Value<'_>], answer: &Value<'_>) -> u64 {
         | Cost::FromBytes
         | Cost::Quote => walk(size(0)),
         Cost::ScanTwiceUntold | Cost::Replace | Cost::Split => part(size(0), 2.0 * PER_CHARACTER),
-        Cost::Join => part(answer.size(), 2.0 * PER_CHARACTER),
         Cost::Pattern | Cost::Find => walk(size(0) + 1) * part(size(1), PER_PATTERN_CHARACTER),
         Cost::Contains => walk(size(0)) * walk(size(1)),
         Cost::In => size(1),
         Cost::AddText => walk(size(0) + size(1)),
         Cost::AddList => 1,
         Cost::Compare => walk(size(0).min(size(1))),
-        Cost::Walk => args.first().map_or(0, walked),
+        Cost::Walk => args.first().map_or(Ok(0), |first| walked(first, work))?,
         Cost::Sets(factor) => size(0).saturating_mul(size(1)).saturating_mul(factor).saturating_add(1),
         Cost::InNetwork { network, text } => {
             let own = size(0);
@@ -371,7 +409,7 @@ fn charged(rows: &[&Row], args: &[Value<'_>], answer: &Value<'_>) -> u64 {
             walk(2 * own) + inner + if text { walk(size(1)) } else { 0 }
         }
         Cost::Ask => 350_000,
-    }
+    })
 }
 
 /// What a walk over all that is in a value costs.
@@ -381,14 +419,27 @@ fn charged(rows: &[&Row], args: &[Value<'_>], answer: &Value<'_>) -> u64 {
     clippy::cast_precision_loss,
     reason = "rounded down, as upstream"
 )]
-fn walked(value: &Value<'_>) -> u64 {
-    match value {
+fn walked(value: &Value<'_>, work: &mut Work) -> Result<u64, Fault> {
+    work.step(1)?;
+    Ok(match value {
         Value::Text(text) => (text.len() as f64 * PER_CHARACTER) as u64,
         Value::Bytes(bytes) => (bytes.len() as f64 * PER_CHARACTER) as u64,
-        Value::List(list) => list.iter().map(|item| walked(&item)).sum(),
-        Value::Map(map) => map.entries().iter().map(|(key, value)| walked(key) + walked(value)).sum(),
+        Value::List(list) => {
+            let mut sum = 0_u64;
+            for item in list.iter() {
+                sum = sum.saturating_add(walked(&item, work)?);
+            }
+            sum
+        }
+        Value::Map(map) => {
+            let mut sum = 0_u64;
+            for (key, value) in &map.entries() {
+                sum = sum.saturating_add(walked(key, work)?).saturating_add(walked(value, work)?);
+            }
+            sum
+        }
         _ => 1,
-    }
+    })
 }
 
 /// Values by their names.

@@ -5,11 +5,12 @@
 //!     cost.rs    checked tree + sizes ─► the most that it may cost
 //!     eval.rs    checked tree + values ─► a value, and what it has cost
 //!     value.rs   values                      equality.rs  their equality and order
+//!     work.rs    steps over values that their cost does not tell
 //!     schema.rs  OpenAPI schemas ─► types and sizes          kinds.rs    the same for a kind
 //!     library/   the functions, one table
 //!     scope.rs   what expressions of admission can name      policy.rs   all expressions of a policy
 //!
-//! Invariants: no expression runs longer than its budget; values lie where they are, and are never copied whole.
+//! Invariants: no expression runs longer than its budget, whatever it makes of shared parts; values lie where they are, and are never copied whole.
 
 mod check;
 mod cost;
@@ -25,6 +26,7 @@ mod signature;
 mod tree;
 mod types;
 mod value;
+mod work;
 
 pub use eval::Globals;
 pub use kinds::declared_kind;
@@ -120,4 +122,14 @@ impl Checked {
 /// A text as a duration of Go.
 pub(crate) fn is_duration(text: &str) -> bool {
     library::time::read_duration(text).is_some()
+}
+
+/// A text as a date.
+pub(crate) fn is_date(text: &str) -> bool {
+    library::time::is_date(text)
+}
+
+/// A text as a date and a time of day, as schemas have it.
+pub(crate) fn is_date_time(text: &str) -> bool {
+    library::time::is_date_time(text)
 }

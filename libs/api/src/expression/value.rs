@@ -144,7 +144,7 @@ impl<'a> Value<'a> {
             Some(Type::Bytes) => {
                 base64::prelude::BASE64_STANDARD.decode(text).ok().map(|bytes| Self::Bytes(bytes.into()))
             }
-            Some(Type::Timestamp) => super::library::time::read_timestamp(text).map(Self::Timestamp),
+            Some(Type::Timestamp) => super::library::time::read_written(text).map(Self::Timestamp),
             Some(Type::Duration) => super::library::time::read_duration(text).map(Self::Duration),
             _ => None,
         };
@@ -279,8 +279,12 @@ impl<'a> Map<'a> {
             Self::Own(map) => map.values().cloned().collect(),
             Self::Json(map, decl) => {
                 let fields = decl.and_then(Decl::fields);
-                let known =
-                    |raw: &str| fields.and_then(|fields| fields.iter().find(|(_, field)| field.raw == raw));
+                // Few fields are named otherwise than they are written.
+                let known = |raw: &str| {
+                    let fields = fields?;
+                    let same = fields.get_key_value(raw).filter(|(_, field)| field.raw == raw);
+                    same.or_else(|| fields.get_key_value(&super::schema::escape(raw)?))
+                };
                 let entry = |(raw, value): (&'a String, &'a Json)| match known(raw) {
                     Some((name, field)) => {
                         (Value::Text(Text::Lent(name)), Value::of(value, Some(&field.decl)))

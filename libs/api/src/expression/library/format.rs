@@ -35,10 +35,8 @@ const FORMATS: [(&str, u64, Judge); 13] = [
         use base64::Engine;
         says(base64::prelude::BASE64_STANDARD.decode(text).is_ok(), "invalid base64")
     }),
-    ("date", 1000, |text| says(text.len() == 10 && time::read_timestamp(text).is_some(), "invalid date")),
-    ("datetime", 1000, |text| {
-        says(text.len() > 10 && time::read_timestamp(text).is_some(), "invalid datetime")
-    }),
+    ("date", 1000, |text| says(time::is_date(text), "invalid date")),
+    ("datetime", 1000, |text| says(time::is_date_time(text), "invalid datetime")),
 ];
 
 fn says(fine: bool, complaint: &str) -> Vec<String> {
@@ -73,7 +71,7 @@ macro_rules! constant {
 }
 
 pub const TABLE: &[Written] = &[
-    ("format", &["string.(list(dyn)) string"], Cost::Scan, |args| match args {
+    ("format", &["string.(list(dyn)) string"], Cost::Format, |args| match args {
         [Value::Text(pattern), Value::List(values)] => Ok(Value::text(filled(pattern, values)?)),
         _ => Err(Fault::NoOverload),
     }),

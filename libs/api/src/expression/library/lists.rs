@@ -1,6 +1,6 @@
-//! Kubernetes' functions of lists, and the sets extension.
+//! Kubernetes' functions of lists. Those that compare items whole are in compare.rs.
 
-use super::super::equality::{equal, order};
+use super::super::equality::order;
 use super::super::value::{Fault, List, Value, told};
 use super::{Cost, Written, number, time};
 use jiff::SignedDuration;
@@ -28,7 +28,6 @@ const SORTABLE: &[&str] = &[
 ];
 const SUMMABLE: &[&str] =
     &["list(int).() int", "list(uint).() uint", "list(double).() double", "list(duration).() duration"];
-const TWO: &[&str] = &["(list(A), list(A)) bool"];
 
 pub const TABLE: &[Written] = &[
     ("isSorted", SORTABLE, Cost::Walk, |args| {
@@ -46,24 +45,6 @@ pub const TABLE: &[Written] = &[
     ("min", COMPARABLE, Cost::Walk, |args| extreme(args, "min", Ordering::Less)),
     ("max", COMPARABLE, Cost::Walk, |args| extreme(args, "max", Ordering::Greater)),
     ("sum", SUMMABLE, Cost::Walk, sum),
-    ("indexOf", &["list(A).(A) int"], Cost::Walk, |args| match args {
-        [Value::List(list), item] => Ok(place(list.iter().position(|own| equal(&own, item)))),
-        _ => Err(Fault::NoOverload),
-    }),
-    ("lastIndexOf", &["list(A).(A) int"], Cost::Walk, |args| match args {
-        [Value::List(list), item] => {
-            let items: Vec<Value<'_>> = list.iter().collect();
-            Ok(place(items.iter().rposition(|own| equal(own, item))))
-        }
-        _ => Err(Fault::NoOverload),
-    }),
-    ("sets.contains", TWO, Cost::Sets(1), |args| two(args, contains)),
-    ("sets.intersects", TWO, Cost::Sets(1), |args| {
-        two(args, |one, other| one.iter().any(|item| other.iter().any(|own| equal(&own, &item))))
-    }),
-    ("sets.equivalent", TWO, Cost::Sets(2), |args| {
-        two(args, |one, other| contains(one, other) && contains(other, one))
-    }),
 ];
 
 fn one<'s, 'a>(args: &'s [Value<'a>]) -> Result<&'s List<'a>, Fault> {
@@ -71,21 +52,6 @@ fn one<'s, 'a>(args: &'s [Value<'a>]) -> Result<&'s List<'a>, Fault> {
         [Value::List(list)] => Ok(list),
         _ => Err(Fault::NoOverload),
     }
-}
-
-fn two<'a>(args: &[Value<'a>], holds: fn(&List<'a>, &List<'a>) -> bool) -> Result<Value<'a>, Fault> {
-    match args {
-        [Value::List(one), Value::List(other)] => Ok(Value::Bool(holds(one, other))),
-        _ => Err(Fault::NoOverload),
-    }
-}
-
-fn contains(one: &List<'_>, other: &List<'_>) -> bool {
-    other.iter().all(|item| one.iter().any(|own| equal(&own, &item)))
-}
-
-fn place<'a>(found: Option<usize>) -> Value<'a> {
-    Value::Int(found.and_then(|at| i64::try_from(at).ok()).unwrap_or(-1))
 }
 
 fn extreme<'a>(args: &[Value<'a>], name: &str, wanted: Ordering) -> Result<Value<'a>, Fault> {

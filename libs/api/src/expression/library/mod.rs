@@ -3,13 +3,15 @@
 //!     standard.rs  operators, conversions, sizes, strings' own functions, optionals
 //!     time.rs      timestamps and durations
 //!     text.rs      the strings extension        format.rs  `string.format` and named formats
-//!     lists.rs     lists and sets               regex.rs   find, findAll, matches
+//!     lists.rs     lists                        regex.rs   find, findAll, matches
+//!     compare.rs   equality, membership, sets
 //!     network.rs   url, ip and cidr             quantity.rs, semver.rs
 //!     authorizer.rs
 //!
 //! In: values. Out: a value, or the words why there is none. Invariant: no function does more than its cost says.
 
 mod authorizer;
+mod compare;
 mod format;
 mod lists;
 mod network;
@@ -29,11 +31,31 @@ pub use standard::insert_into;
 
 use super::signature::Signature;
 use super::value::{Fault, Value};
+use super::work::Work;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 /// What a function does. A value of no fitting type is no overload.
-pub type Run = for<'a> fn(&[Value<'a>]) -> Result<Value<'a>, Fault>;
+type Plain = for<'a> fn(&[Value<'a>]) -> Result<Value<'a>, Fault>;
+/// The same of one whose work is not told by its cost.
+type Counting = for<'a> fn(&[Value<'a>], &mut Work) -> Result<Value<'a>, Fault>;
+
+/// One or the other.
+#[derive(Clone, Copy)]
+pub enum Run {
+    Plain(Plain),
+    Counting(Counting),
+}
+
+impl Run {
+    /// Calls the function.
+    pub fn call<'a>(self, args: &[Value<'a>], work: &mut Work) -> Result<Value<'a>, Fault> {
+        match self {
+            Self::Plain(run) => run(args),
+            Self::Counting(run) => run(args, work),
+        }
+    }
+}
 
 /// How a call is charged, before and while it runs. Sizes are those of the arguments, the receiver first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +66,8 @@ pub enum Cost {
     Branch,
     /// A walk over the text.
     Scan,
+    /// The same, and what it makes of the text.
+    Format,
     /// The same, told as one operation before it runs.
     ScanUntold,
     /// Two walks, told as one operation before it runs.
@@ -89,7 +113,8 @@ pub struct Row {
 }
 
 /// A row as it is written.
-type Written = (&'static str, &'static [&'static str], Cost, Run);
+type Written = (&'static str, &'static [&'static str], Cost, Plain);
+type Counted = (&'static str, &'static [&'static str], Cost, Counting);
 
 /// A value of a library's own type.
 #[derive(Clone, Debug)]
@@ -141,7 +166,7 @@ impl Opaque<'_> {
 /// All rows by name.
 static FUNCTIONS: LazyLock<HashMap<&'static str, Vec<Row>>> = LazyLock::new(|| {
     let mut all: HashMap<&'static str, Vec<Row>> = HashMap::new();
-    let tables: [&[Written]; 14] = [
+    let tables: [&[Written]; 13] = [
         standard::OPERATORS,
         standard::CONVERSIONS,
         standard::TEXT,
@@ -151,15 +176,17 @@ static FUNCTIONS: LazyLock<HashMap<&'static str, Vec<Row>>> = LazyLock::new(|| {
         text::TABLE,
         format::TABLE,
         lists::TABLE,
-        regex::TABLE,
         network::TABLE,
         quantity::TABLE,
         semver::TABLE,
         authorizer::TABLE,
     ];
-    for (name, signatures, cost, run) in tables.into_iter().flatten() {
+    let plain = tables.into_iter().flatten().map(|(name, of, cost, run)| (name, of, cost, Run::Plain(*run)));
+    let counted = [compare::TABLE, regex::TABLE].into_iter().flatten();
+    let counted = counted.map(|(name, of, cost, run)| (name, of, cost, Run::Counting(*run)));
+    for (name, signatures, cost, run) in counted.chain(plain) {
         let signatures = signatures.iter().filter_map(|text| Signature::parse(text)).collect();
-        all.entry(name).or_default().push(Row { signatures, cost: *cost, run: *run });
+        all.entry(name).or_default().push(Row { signatures, cost: *cost, run });
     }
     all
 });

@@ -1,6 +1,6 @@
 //! Operators, sizes, conversions between the plain types, the strings' own functions, and optional values.
 
-use super::super::equality::{equal, order, together};
+use super::super::equality::order;
 use super::super::value::{Fault, Key, List, Map, Value, told};
 use super::{Cost, Written};
 use indexmap::IndexMap;
@@ -29,8 +29,6 @@ pub const OPERATORS: &[Written] = &[
     ("_?_:_", &["(bool, A, A) A"], Cost::Branch, branch),
     ("@not_strictly_false", &["(bool) bool"], Cost::One, branch),
     ("!_", &["(bool) bool"], Cost::One, not),
-    ("_==_", &["(A, A) bool"], Cost::Compare, |args| pair(args, |a, b| Ok(Value::Bool(equal(a, b))))),
-    ("_!=_", &["(A, A) bool"], Cost::Compare, |args| pair(args, |a, b| Ok(Value::Bool(!equal(a, b))))),
     ("_<_", PAIRS, Cost::One, |args| ordered(args, |order| order == Ordering::Less)),
     ("_<_", TEXTS, Cost::Compare, |args| ordered(args, |order| order == Ordering::Less)),
     ("_<=_", PAIRS, Cost::One, |args| ordered(args, |order| order != Ordering::Greater)),
@@ -40,14 +38,6 @@ pub const OPERATORS: &[Written] = &[
     ("_>=_", PAIRS, Cost::One, |args| ordered(args, |order| order != Ordering::Less)),
     ("_>=_", TEXTS, Cost::Compare, |args| ordered(args, |order| order != Ordering::Less)),
     ("_+_", &["(string, string) string", "(bytes, bytes) bytes"], Cost::AddText, add_text),
-    ("_+_", &["(list(A), list(A)) list(A)"], Cost::AddList, |args| match args {
-        [Value::List(one), Value::List(other)] => Ok(Value::List(together(one, other)?)),
-        _ => Err(Fault::NoOverload),
-    }),
-    ("@in", &["(A, list(A)) bool"], Cost::In, |args| match args {
-        [item, Value::List(list)] => Ok(Value::Bool(list.iter().any(|own| equal(&own, item)))),
-        _ => Err(Fault::NoOverload),
-    }),
     ("@in", &["(A, map(A, B)) bool"], Cost::One, |args| match args {
         [key, Value::Map(map)] => Ok(Value::Bool(map.get(key).is_some())),
         _ => Err(Fault::NoOverload),
@@ -179,16 +169,6 @@ fn branch<'a>(_: &[Value<'a>]) -> Result<Value<'a>, Fault> {
 fn not<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {
     match args {
         [Value::Bool(value)] => Ok(Value::Bool(!value)),
-        _ => Err(Fault::NoOverload),
-    }
-}
-
-fn pair<'a>(
-    args: &[Value<'a>],
-    of: fn(&Value<'a>, &Value<'a>) -> Result<Value<'a>, Fault>,
-) -> Result<Value<'a>, Fault> {
-    match args {
-        [one, other] => of(one, other),
         _ => Err(Fault::NoOverload),
     }
 }

@@ -136,7 +136,7 @@ fn texts() {
         ("'abc 123'.find('[0-9]+')", "123"),
         ("'1 2 3'.findAll('[0-9]')", "[1, 2, 3]"),
         ("'1 2 3'.findAll('[0-9]', 2)", "[1, 2]"),
-        ("'x'.find('[')", "error parsing regexp: unclosed character class: `[`"),
+        ("'x'.find('[')", "error parsing regexp: missing closing ]: `[`"),
     ]);
 }
 
@@ -348,6 +348,109 @@ fn maps_grow_in_place() {
         ("[1, 2].transformMapEntry(i, v, {v: i})", "{1: 0, 2: 1}"),
         ("[1, 1].transformMapEntry(i, v, {v: i})", "insert failed: key 1 already exists"),
     ]);
+}
+
+#[test]
+fn timestamps_are_read_as_go_reads_rfc_3339() {
+    const WRONG: &str = "type conversion error from 'string' to 'google.protobuf.Timestamp'";
+    let rows = [
+        ("2023-01-01T00:00:00Z", "1672531200"),
+        ("2023-01-01T01:30:00.123456789+01:30", "1672531200"),
+        ("2023-01-01T1:02:03,5Z", "1672534923"),
+        ("2024-02-29T00:00:00-24:60", "1709254800"),
+        ("0001-01-01T00:00:00Z", "-62135596800"),
+        ("0000-12-31T23:59:59Z", "timestamp overflow"),
+        ("2023-02-29T00:00:00Z", WRONG),
+        ("2023-01-01", WRONG),
+        ("2023-01-01T00:00:00", WRONG),
+        ("2023-01-01 00:00:00Z", WRONG),
+        ("2023-01-01t00:00:00z", WRONG),
+        ("2023-01-01T00:00Z", WRONG),
+        ("2023-01-01T00:00:60Z", WRONG),
+        ("2023-01-01T24:00:00Z", WRONG),
+        ("2023-01-01T00:00:00+0100", WRONG),
+        ("2023-01-01T00:00:00+01", WRONG),
+        ("2023-01-01T00:00:00.Z", WRONG),
+        ("2023-01-01T00:00:00Z[UTC]", WRONG),
+        ("+002023-01-01T00:00:00Z", WRONG),
+        ("2023-01-01T00:00:00ñ1:00", WRONG),
+        ("20230101T000000Z", WRONG),
+    ];
+    for (text, want) in rows {
+        assert_eq!(answer(&format!("int(timestamp(dyn('{text}')))")), want, "{text}");
+    }
+    check(&[
+        ("timestamp(-62135596801)", "timestamp overflow"),
+        ("timestamp(253402300800)", "timestamp overflow"),
+    ]);
+}
+
+#[test]
+fn dates_and_times_of_schemas_may_have_no_zone_or_small_letters() {
+    let rows = [
+        ("2021-01-01T00:00:00Z", true),
+        ("2021-01-01t00:00:00.5z", true),
+        ("2021-01-01T00:00:00+01:00", true),
+        ("2021-01-01T00:00:00", false),
+        ("2021-01-01 00:00:00Z", false),
+        ("2021-02-30T00:00:00Z", false),
+        ("2021-01-01T24:00:00Z", false),
+        ("2021-01-01T1:00:00Z", false),
+        ("t", false),
+    ];
+    for (text, want) in rows {
+        assert_eq!(super::time::is_date_time(text), want, "{text}");
+    }
+    let read = |text: &str| super::time::read_written(text).map(|at| at.to_string());
+    assert_eq!(read("2021-01-02").as_deref(), Some("2021-01-02T00:00:00Z"));
+    assert_eq!(read("2021-01-02T03:04:05").as_deref(), Some("2021-01-02T03:04:05Z"));
+    assert_eq!(read("2021-01-02x"), None);
+}
+
+/// How an expression ends that works too long: at once, by its cost.
+fn ends_at_once(text: &str, object: &serde_json::Value) {
+    let program = Checked::compile(text, &Environment::open()).unwrap_or_else(|why| panic!("{text}: {why}"));
+    let (answer, cost) = program.run(&vec![("object", Value::of(object, None))]);
+    assert_eq!(answer.err(), Some(super::super::Fault::Limit), "{text}");
+    assert!(cost > 1_000_000, "{text}: {cost}");
+}
+
+#[test]
+fn parts_that_are_shared_are_counted_each_time_they_are_gone_over() {
+    let shared = format!("[[]]{}", ".map(x, [x, x])".repeat(40));
+    let maps = format!("[[]]{}", ".map(x, {1: x, 2: x})".repeat(40));
+    let object = serde_json::json!({});
+    for test in ["y == y", "[y].indexOf(y) == 0", "sets.contains(y, y)", "y.indexOf(y[0]) == 0"] {
+        ends_at_once(&format!("[{shared}].all(y, {test})"), &object);
+    }
+    for test in ["y in [y]", "'%s'.format([y]) == ''"] {
+        ends_at_once(&format!("[{maps}].all(y, {test})"), &object);
+    }
+}
+
+#[test]
+fn work_that_costs_tell_little_of_is_counted() {
+    let object = serde_json::json!({
+        "text": "ab".repeat(1_000_000), "many": vec![0; 3000], "items": vec![1; 200_000], "bytes": "QUJD".repeat(500_000),
+        "fields": (0..100_000).map(|at| (at.to_string(), at.into())).collect::<serde_json::Map<_, _>>(),
+    });
+    let rows = [
+        "object.many.all(x, object.text.size() > 0)",
+        "object.many.all(x, object.text == object.text)",
+        "object.many.all(x, object.text.charAt(0) == 'a')",
+        "object.many.all(x, size(object.items + object.items) > 0)",
+        "object.many.all(x, object.fields.exists(k, true))",
+        "object.many.all(x, !(2 in object.items))",
+        "object.many.map(x, ''.replace('', object.text)).size() > 0",
+        "object.many.map(x, '%s'.format([object.text])).size() > 0",
+        "object.text.matches('(a{0,31}){0,32}(b{0,31}){0,32}(c{0,31}){0,32}d')",
+        "object.text.findAll('').size() > 0",
+        "object.text.findAll('a*?b').size() > 0",
+        "object.text.split('').size() > 0 && object.text.split('').size() > 0 && object.text.split('').size() > 0",
+    ];
+    for text in rows {
+        ends_at_once(text, &object);
+    }
 }
 
 #[test]

@@ -12,17 +12,8 @@ pub const TABLE: &[Written] = &[
     ("timestamp", &["(timestamp) timestamp", "(string) timestamp", "(int) timestamp"], Cost::One, |args| {
         match args {
             [Value::Timestamp(at)] => Ok(Value::Timestamp(*at)),
-            [Value::Text(text)] => {
-                let read = read_timestamp(text).map(Value::Timestamp);
-                read.ok_or_else(|| {
-                    Fault::Told(
-                        "type conversion error from 'string' to 'google.protobuf.Timestamp'".to_owned(),
-                    )
-                })
-            }
-            [Value::Int(seconds)] => {
-                Timestamp::from_second(*seconds).map(Value::Timestamp).map_err(|_| overflow())
-            }
+            [Value::Text(text)] => read_timestamp(text).map(Value::Timestamp),
+            [Value::Int(seconds)] => at(i128::from(*seconds), 0).map(Value::Timestamp),
             _ => Err(Fault::NoOverload),
         }
     }),
@@ -142,14 +133,107 @@ fn time_zone(text: &str) -> Option<TimeZone> {
     Offset::from_seconds(sign * seconds).ok().map(TimeZone::fixed)
 }
 
-/// A timestamp, or a date alone.
-pub fn read_timestamp(text: &str) -> Option<Timestamp> {
-    match text.len() {
-        10 => {
-            let date: jiff::civil::Date = text.parse().ok()?;
-            date.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp())
+/// The seconds of the first and the last timestamp that CEL has: the years 1 to 9999.
+const SECONDS: std::ops::RangeInclusive<i128> = -62_135_596_800..=253_402_300_799;
+
+fn at(seconds: i128, nanos: i32) -> Result<Timestamp, Fault> {
+    let within = i64::try_from(seconds).ok().filter(|_| SECONDS.contains(&seconds)).ok_or_else(overflow)?;
+    Timestamp::new(within, nanos).map_err(|_| overflow())
+}
+
+/// A timestamp of RFC 3339 as Go reads it: hours may have one digit, and fractions a comma.
+pub fn read_timestamp(text: &str) -> Result<Timestamp, Fault> {
+    let wrong =
+        || Fault::Told("type conversion error from 'string' to 'google.protobuf.Timestamp'".to_owned());
+    let (seconds, nanos, zone) = local(text).ok_or_else(wrong)?;
+    let offset = offset(zone).ok_or_else(wrong)?;
+    at(i128::from(seconds - offset), nanos)
+}
+
+/// What a schema's `date` or `date-time` is: also a date alone, or a time of no zone.
+pub fn read_written(text: &str) -> Option<Timestamp> {
+    if is_date(text) {
+        let (seconds, ..) = local(&format!("{text}T00:00:00"))?;
+        return at(i128::from(seconds), 0).ok();
+    }
+    read_timestamp(text).ok().or_else(|| match local(text)? {
+        (seconds, nanos, "") => at(i128::from(seconds), nanos).ok(),
+        _ => None,
+    })
+}
+
+/// Whether a text is a date of a schema.
+pub fn is_date(text: &str) -> bool {
+    text.len() == 10 && local(&format!("{text}T00:00:00")).is_some()
+}
+
+/// Whether a text is a date and a time of a schema; which may also be written in small letters.
+pub fn is_date_time(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let mut parts = lower.split('t');
+    let (Some(date), Some(time)) = (parts.next(), parts.next()) else { return false };
+    let zone = match time.find(['z', '+', '-']) {
+        Some(start) => &time[start..],
+        None => return false,
+    };
+    let zoned = zone == "z"
+        || zone.len() == 6
+            && zone[1..].split_once(':').is_some_and(|(hours, minutes)| {
+                [hours, minutes]
+                    .iter()
+                    .all(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit()))
+            });
+    let time = &time[..time.len() - zone.len()];
+    let two_digits = time.find(':') == Some(2);
+    zoned
+        && is_date(date)
+        && two_digits
+        && local(&format!("{date}T{time}")).is_some_and(|(.., rest)| rest.is_empty())
+}
+
+/// A date and a time of day, as seconds since 1970 and nanoseconds, with what follows.
+fn local(text: &str) -> Option<(i64, i32, &str)> {
+    let number =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<i16>().ok())?;
+    let (date, time) = text.split_once('T').filter(|(date, _)| date.len() == 10 && date.is_ascii())?;
+    if date.as_bytes()[4] != b'-' || date.as_bytes()[7] != b'-' {
+        return None;
+    }
+    let (hours, rest) = time.split_once(':').filter(|(hours, _)| matches!(hours.len(), 1 | 2))?;
+    let (minutes, rest) = rest.split_once(':').filter(|(minutes, _)| minutes.len() == 2)?;
+    let (seconds, mut rest) = rest.split_at_checked(2)?;
+    let small = |text: &str| i8::try_from(number(text)?).ok();
+    let date = jiff::civil::Date::new(number(&date[..4])?, small(&date[5..7])?, small(&date[8..])?).ok()?;
+    let mut nanos = 0;
+    if let Some(fraction) = rest.strip_prefix(['.', ',']) {
+        let end = fraction.find(|c: char| !c.is_ascii_digit()).unwrap_or(fraction.len());
+        if end == 0 {
+            return None;
         }
-        _ => text.parse().ok(),
+        nanos = format!("{:0<9}", &fraction[..end.min(9)]).parse().ok()?;
+        rest = &fraction[end..];
+    }
+    let time = jiff::civil::Time::new(small(hours)?, small(minutes)?, small(seconds)?, 0).ok()?;
+    let days = i64::from(jiff::civil::date(1970, 1, 1).until(date).ok()?.get_days());
+    let of_day = i64::from(time.hour()) * 3600 + i64::from(time.minute()) * 60 + i64::from(time.second());
+    Some((days * 86_400 + of_day, nanos, rest))
+}
+
+/// `Z`, or hours and minutes from UTC, in seconds.
+fn offset(zone: &str) -> Option<i64> {
+    if zone == "Z" {
+        return Some(0);
+    }
+    let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+    let part = |text: &str, most: i64| -> Option<i64> {
+        let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| text.parse().ok())?.filter(|value| *value <= most)
+    };
+    let seconds = part(hours, 24)? * 3600 + part(minutes, 60)? * 60;
+    match zone.as_bytes()[0] {
+        b'+' => Some(seconds),
+        b'-' => Some(-seconds),
+        _ => None,
     }
 }
 
