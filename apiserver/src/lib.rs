@@ -169,16 +169,17 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     };
     let kv = Client::connect(&args.etcd_servers, files).await.context("cannot use --etcd-servers")?;
     let identity = Identity { cert: args.tls_cert_file.clone(), key: args.tls_private_key_file.clone() };
-    let clients = args.authentication.verifier().context("cannot verify clients")?;
+    let authorities = args.authentication.authorities();
+    let clients = (!authorities.is_empty()).then_some((&authorities[..], tls::ClientAuth::Optional));
     let alpn: &[&[u8]] = &[b"h2", b"http/1.1"];
-    let config = tls::server_that_verifies(&identity, clients, alpn).context("cannot set up TLS")?;
+    let acceptor = tls::server(&identity, clients, alpn).context("cannot set up TLS")?;
     let server = Server::new(&args, Arc::new(kv), &tasks)?;
     for address in &args.bind_address {
         let at = SocketAddr::new(*address, args.secure_port);
         let listener = TcpListener::bind(at).await.with_context(|| format!("cannot listen on {at}"))?;
         tasks.spawn(
             format!("listener {at}"),
-            serve::listen(server.clone(), listener, config.clone(), tasks.clone()),
+            serve::listen(server.clone(), listener, acceptor.clone(), tasks.clone()),
         );
     }
     server.start(&args, &tasks);

@@ -18,8 +18,8 @@ use coracle_api::status::GroupResource;
 use coracle_daemon::random;
 use coracle_daemon::tls::{self, Identity};
 use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -158,14 +158,11 @@ impl Trust {
         builder: rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>,
     ) -> Result<ClientConfig, String> {
         let Some(identity) = &self.identity else { return Ok(builder.with_no_client_auth()) };
-        let chain = CertificateDer::pem_file_iter(&identity.cert).and_then(Iterator::collect);
-        let key = PrivateKeyDer::from_pem_file(&identity.key);
-        match (chain, key) {
-            (Ok(chain), Ok(key)) => {
-                builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())
-            }
-            (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
-        }
+        let shown = tls::shown(identity).map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            format!("{error}: {cause}")
+        })?;
+        Ok(builder.with_client_cert_resolver(shown))
     }
 }
 

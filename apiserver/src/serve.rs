@@ -6,6 +6,7 @@ use crate::http::lenient::Lenient;
 use crate::http::pipeline;
 use axum::body::Body;
 use coracle_daemon::Tasks;
+use coracle_daemon::tls::Acceptor;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -17,7 +18,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio_rustls::TlsAcceptor;
 
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take to begin its first request.
@@ -30,10 +30,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn listen(
     server: Arc<Server>,
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    acceptor: Acceptor,
     tasks: Tasks,
 ) -> anyhow::Result<()> {
-    let acceptor = TlsAcceptor::from(tls);
     let stop = tasks.stopping();
     loop {
         let accepted = tokio::select! {
@@ -57,7 +56,7 @@ async fn connection(
     server: Arc<Server>,
     stream: TcpStream,
     from: SocketAddr,
-    acceptor: TlsAcceptor,
+    acceptor: Acceptor,
     tasks: Tasks,
 ) {
     // Without it small answers wait for acknowledgements.

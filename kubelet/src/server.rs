@@ -28,7 +28,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 
 /// How long a client may take to agree on TLS.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -41,15 +40,16 @@ const CONNECTIONS_MAX: usize = 512;
 /// The certificates or the address cannot be used.
 pub async fn start(args: &Args, pods: Store<Pod>, streaming: Streaming, tasks: &Tasks) -> Result<()> {
     let identity = Identity { cert: args.tls_cert_file.clone(), key: args.tls_private_key_file.clone() };
-    let clients = Some((args.client_ca_file.as_path(), ClientAuth::Required));
-    let config =
+    let authorities = [args.client_ca_file.as_path()];
+    let clients = Some((&authorities[..], ClientAuth::Required));
+    let acceptor =
         tls::server(&identity, clients, &[b"http/1.1"]).context("cannot set up the kubelet's TLS")?;
     let listen = SocketAddr::new(args.address, args.port);
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let app = router(pods, streaming);
     let owner = tasks.clone();
     tasks.spawn("kubelet's server", async move {
-        accept(&listener, &TlsAcceptor::from(config), &app, &owner).await;
+        accept(&listener, &acceptor, &app, &owner).await;
         Ok(())
     });
     Ok(())
@@ -75,7 +75,7 @@ async fn authorize(Extension(client): Extension<Client>, request: Request, next:
     (StatusCode::FORBIDDEN, text).into_response()
 }
 
-async fn accept(listener: &TcpListener, acceptor: &TlsAcceptor, app: &Router, tasks: &Tasks) {
+async fn accept(listener: &TcpListener, acceptor: &tls::Acceptor, app: &Router, tasks: &Tasks) {
     let (stop, slots) = (tasks.stopping(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
@@ -98,7 +98,7 @@ async fn accept(listener: &TcpListener, acceptor: &TlsAcceptor, app: &Router, ta
     }
 }
 
-async fn serve(stream: TcpStream, acceptor: TlsAcceptor, app: Router) {
+async fn serve(stream: TcpStream, acceptor: tls::Acceptor, app: Router) {
     // Keystrokes must not wait for acknowledgements; a socket that cannot be told so still works.
     let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = clock::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await else { return };

@@ -15,6 +15,7 @@ mod database;
 pub mod error;
 pub mod image;
 pub mod lessor;
+mod listen;
 pub mod machine;
 pub mod raft;
 pub mod shared;

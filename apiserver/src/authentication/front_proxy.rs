@@ -8,7 +8,7 @@ use crate::aggregator::identity;
 use crate::request::UserInfo;
 use anyhow::Context;
 use coracle_daemon::clock;
-use coracle_daemon::tls::{ClientAuth, TlsError, client_verifier};
+use coracle_daemon::tls::{ClientAuth, Fresh, client_verifier};
 use http::HeaderMap;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
@@ -36,24 +36,18 @@ impl Peer {
 }
 
 impl AuthenticationArgs {
-    /// What verifies the certificates of connections; `None` where none is asked for.
-    ///
-    /// # Errors
-    /// A file is missing or unusable.
-    pub fn verifier(&self) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+    /// CA files of those whose certificates connections may show.
+    #[must_use]
+    pub fn authorities(&self) -> Vec<&Path> {
         let files = [&self.client_ca_file, &self.requestheader_client_ca_file];
-        let authorities: Vec<&Path> = files.into_iter().flatten().map(AsRef::as_ref).collect();
-        if authorities.is_empty() {
-            return Ok(None);
-        }
-        client_verifier(&authorities, ClientAuth::Optional).map(Some)
+        files.into_iter().flatten().map(AsRef::as_ref).collect()
     }
 }
 
 /// Tells front proxies from clients.
 pub(super) struct FrontProxies {
-    own: Arc<dyn ClientCertVerifier>,
-    clients: Option<Arc<dyn ClientCertVerifier>>,
+    own: Fresh<dyn ClientCertVerifier>,
+    clients: Option<Fresh<dyn ClientCertVerifier>>,
     /// Common names; any when empty.
     names: Vec<String>,
 }
@@ -73,8 +67,8 @@ impl FrontProxies {
     pub fn tell(&self, leaf: &[u8], chain: &[CertificateDer<'_>]) -> Peer {
         let seconds = u64::try_from(clock::now().as_second()).unwrap_or(0);
         let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        let signed = |by: &Arc<dyn ClientCertVerifier>| match chain {
-            [leaf, rest @ ..] => by.verify_client_cert(leaf, rest, now).is_ok(),
+        let signed = |by: &Fresh<dyn ClientCertVerifier>| match chain {
+            [leaf, rest @ ..] => by.get().verify_client_cert(leaf, rest, now).is_ok(),
             [] => false,
         };
         let is_client = self.clients.as_ref().is_some_and(signed);

@@ -56,12 +56,11 @@ async fn kubelet_answers(
 
 async fn start_kubelet(folder: &Path, tasks: &Tasks) -> SocketAddr {
     let identity = Identity { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
-    let config = tls::server(&identity, None, &[]).expect("tls");
+    let acceptor = tls::server(&identity, None, &[]).expect("tls");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("address");
     let own = tasks.clone();
     tasks.run("kubelet", async move {
-        let acceptor = tokio_rustls::TlsAcceptor::from(config);
         while let Ok((tcp, _)) = listener.accept().await {
             let Ok(stream) = acceptor.accept(tcp).await else { continue };
             let tasks = own.clone();

@@ -22,7 +22,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tokio_rustls::TlsAcceptor;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const API_SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
@@ -66,16 +65,15 @@ impl Extension {
         certificates(folder.path(), "front-proxy", "front-proxy");
         let file = |name: &str| folder.path().join(name);
         let identity = Identity { cert: file("widgets.pem"), key: file("widgets-key.pem") };
-        let clients = Some((file("front-proxy-ca.pem"), ClientAuth::Required));
-        let clients: Option<(&Path, ClientAuth)> =
-            clients.as_ref().map(|(path, auth)| (path.as_path(), *auth));
-        let config = tls::server(&identity, clients, &[]).expect("tls");
+        let authority = file("front-proxy-ca.pem");
+        let clients = Some((&[authority.as_path()][..], ClientAuth::Required));
+        let acceptor = tls::server(&identity, clients, &[]).expect("tls");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let port = listener.local_addr().expect("address").port();
         let (asked, more, tasks) = (Asked::default(), Arc::new(Notify::new()), Tasks::new());
         let (log, gate, owner) = (asked.clone(), more.clone(), tasks.clone());
         tasks.run("extension", async move {
-            let (acceptor, stop) = (TlsAcceptor::from(config), owner.stopping());
+            let stop = owner.stopping();
             loop {
                 let tcp = tokio::select! {
                     Ok((tcp, _)) = listener.accept() => tcp,

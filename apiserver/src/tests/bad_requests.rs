@@ -326,10 +326,10 @@ async fn listening(fixture: &Fixture, folder: &std::path::Path) -> (u16, tokio_r
     let identity = Identity { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
     std::fs::write(&identity.cert, certificate.pem()).expect("written");
     std::fs::write(&identity.key, key.serialize_pem()).expect("written");
-    let config = tls::server(&identity, None, &[b"http/1.1"]).expect("TLS");
+    let acceptor = tls::server(&identity, None, &[b"http/1.1"]).expect("TLS");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let port = listener.local_addr().expect("an address").port();
-    let listens = serve::listen(fixture.server.clone(), listener, config, fixture.tasks.clone());
+    let listens = serve::listen(fixture.server.clone(), listener, acceptor, fixture.tasks.clone());
     fixture.tasks.spawn("listener", listens);
     (port, tls::client(&identity.cert, None, &[b"http/1.1"]).expect("TLS").into())
 }

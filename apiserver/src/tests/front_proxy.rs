@@ -6,7 +6,7 @@ use crate::serve;
 use axum::body::Body;
 use clap::Parser;
 use coracle_daemon::Tasks;
-use coracle_daemon::tls::{self, Identity};
+use coracle_daemon::tls::{self, ClientAuth, Identity};
 use coracle_etcd::memory::MemoryKv;
 use http::Request;
 use http_body_util::BodyExt;
@@ -76,13 +76,13 @@ async fn a_front_proxy_says_who_asks_and_nobody_else_does() {
     let args = Cli::parse_from(known.into_iter().chain(flags)).args;
     let identity =
         Identity { cert: folder.path().join("server.pem"), key: folder.path().join("server-key.pem") };
-    let clients = args.authentication.verifier().expect("CAs");
-    let config = tls::server_that_verifies(&identity, clients, &[b"http/1.1"]).expect("tls");
+    let clients = Some((&args.authentication.authorities()[..], ClientAuth::Optional));
+    let acceptor = tls::server(&identity, clients, &[b"http/1.1"]).expect("tls");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let port = listener.local_addr().expect("address").port();
     fixture
         .tasks
-        .spawn("listener", serve::listen(fixture.server.clone(), listener, config, fixture.tasks.clone()));
+        .spawn("listener", serve::listen(fixture.server.clone(), listener, acceptor, fixture.tasks.clone()));
 
     let ann = [("x-remote-user", "ann"), ("x-remote-group", "dev"), ("x-remote-extra-Scopes", "all")];
     // Whose certificate, the headers, and whom that makes.

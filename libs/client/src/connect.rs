@@ -5,6 +5,7 @@
 //! Its first request waits until the server is ready. Pings while requests are open notice an apiserver that died without closing its connection.
 
 use crate::ready::WhenReady;
+use coracle_daemon::tls::Identity;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -51,7 +52,7 @@ pub enum ConnectError {
         path: PathBuf,
         /// The cause.
         #[source]
-        source: Box<kube::Error>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The name is no legal header value.
     #[error("`{0}` cannot be a User-Agent")]
@@ -71,11 +72,16 @@ pub async fn connect(kubeconfig: &Path, user_agent: &str) -> Result<kube::Client
         .map_err(|source| ConnectError::Kubeconfig { path: path(), source })?;
     let agent = user_agent.parse().map_err(|_| ConnectError::UserAgent(user_agent.to_owned()))?;
     config.headers.push((http::header::USER_AGENT, agent));
-    build(&config).map_err(|source| ConnectError::Tls { path: path(), source: Box::new(source) })
+    build(&config).map_err(|source| ConnectError::Tls { path: path(), source })
 }
 
-fn build(config: &kube::Config) -> Result<kube::Client, kube::Error> {
+fn build(config: &kube::Config) -> Result<kube::Client, Box<dyn std::error::Error + Send + Sync>> {
     let mut tls = config.rustls_client_config()?;
+    // Files may be replaced while this process runs.
+    if let (Some(cert), Some(key)) = (&config.auth_info.client_certificate, &config.auth_info.client_key) {
+        let identity = Identity { cert: cert.into(), key: key.into() };
+        tls.client_auth_cert_resolver = coracle_daemon::tls::shown(&identity)?;
+    }
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let connector = Connector { tls: Arc::new(tls).into(), server_name: config.tls_server_name.clone() };
     let http = hyper_util::client::legacy::Builder::new(TokioExecutor::new())

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 /// Writes a CA and one identity for both sides; returns their paths.
 fn certificates(dir: &Path) -> (PathBuf, Identity) {
@@ -61,8 +60,8 @@ where
 {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (ca, identity) = certificates(dir);
-    let acceptor =
-        TlsAcceptor::from(tls::server(&identity, Some((&ca, ClientAuth::Required)), &[b"h2"]).expect("TLS"));
+    let clients = Some((&[ca.as_path()][..], ClientAuth::Required));
+    let acceptor = tls::server(&identity, clients, &[b"h2"]).expect("TLS");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let connections = Arc::new(AtomicUsize::new(0));

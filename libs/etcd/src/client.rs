@@ -2,6 +2,7 @@
 //!
 //! Reads move on to the next member at once. A write is sent again only where the failure proves that it was not done.
 
+use crate::channel;
 use crate::error::KvError;
 use crate::kv::Kv;
 use crate::proto::kv_client::KvClient;
@@ -14,6 +15,7 @@ use crate::proto::{
 };
 use crate::watch::{BATCHES_WAITING, WatchBatch, WatchStream};
 use bytes::Bytes;
+use coracle_daemon::tls::Identity;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 /// Largest answer accepted, in bytes: a page of large objects.
@@ -73,27 +75,24 @@ impl Client {
         }
         let tls = match tls {
             None => None,
-            Some(files) => Some(tls_config(&files).await.map_err(unusable)?),
+            Some(files) => {
+                let own = Identity { cert: files.cert, key: files.key };
+                let config = channel::client_tls(&files.ca, Some(&own));
+                Some(config.map_err(|error| unusable(chain(&error)))?)
+            }
         };
         let mut members = Vec::new();
         for url in endpoints {
-            let endpoint =
-                Endpoint::from_shared(url.clone()).map_err(|error| unusable(format!("{url}: {error}")))?;
+            let (endpoint, connector) =
+                channel::endpoint(url, tls.as_ref()).map_err(|error| unusable(error.to_string()))?;
             let endpoint = endpoint
                 .connect_timeout(CONNECT_MAX)
                 .http2_keep_alive_interval(PING_EVERY)
                 .keep_alive_timeout(PING_MAX)
                 .keep_alive_while_idle(true)
-                .tcp_nodelay(true)
                 .initial_stream_window_size(4 << 20)
                 .initial_connection_window_size(16 << 20);
-            let endpoint = match &tls {
-                Some(tls) if url.starts_with("https://") => {
-                    endpoint.tls_config(tls.clone()).map_err(|error| unusable(format!("{url}: {error}")))?
-                }
-                _ => endpoint,
-            };
-            members.push(endpoint.connect_lazy());
+            members.push(endpoint.connect_with_connector_lazy(connector));
         }
         Ok(Self { shared: Arc::new(Shared { members, current: AtomicUsize::new(0) }) })
     }
@@ -138,14 +137,10 @@ impl Client {
     }
 }
 
-async fn tls_config(files: &ClientTls) -> Result<ClientTlsConfig, String> {
-    let read = async |path: &PathBuf| {
-        tokio::fs::read(path).await.map_err(|error| format!("cannot read {}: {error}", path.display()))
-    };
-    let identity = Identity::from_pem(read(&files.cert).await?, read(&files.key).await?);
-    Ok(ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(read(&files.ca).await?))
-        .identity(identity))
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[async_trait::async_trait]

@@ -2,6 +2,7 @@
 //!
 //! In: requests. Out: answers, or an error that tells whether a write may have happened.
 
+pub mod channel;
 pub mod client;
 mod error;
 pub mod kv;

@@ -4,14 +4,15 @@ use super::types::Peer;
 use super::wire::peer_client::PeerClient;
 use super::wire::{MembersReply, MembersRequest};
 use super::{NodeConfig, StartError, peers};
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
-use tonic::transport::ClientTlsConfig;
 
 const FILE: &str = "identity.json";
 /// How long one member may take to tell who is there.
@@ -126,7 +127,7 @@ impl Identity {
 ///
 /// # Errors
 /// Nobody answers, or nobody knows this member.
-pub async fn join(config: &NodeConfig, tls: Option<&ClientTlsConfig>) -> Result<Identity, StartError> {
+pub async fn join(config: &NodeConfig, tls: Option<&Arc<ClientConfig>>) -> Result<Identity, StartError> {
     let mut failures = Vec::new();
     let others = config.cluster.iter().filter(|(name, _)| **name != config.name);
     for url in others.flat_map(|(_, urls)| urls) {
@@ -156,7 +157,7 @@ pub async fn join(config: &NodeConfig, tls: Option<&ClientTlsConfig>) -> Result<
 /// Another member of the cluster knows this one as started.
 pub async fn refuse_second_bootstrap(
     config: &NodeConfig,
-    tls: Option<&ClientTlsConfig>,
+    tls: Option<&Arc<ClientConfig>>,
 ) -> Result<(), StartError> {
     let (cluster, _) = new_cluster(&config.cluster, &config.token);
     let me = member_id(&config.peer_urls, &config.token, None);
@@ -171,8 +172,8 @@ pub async fn refuse_second_bootstrap(
     if replies.into_iter().any(knows) { Err(StartError::Bootstrapped { member: me }) } else { Ok(()) }
 }
 
-async fn ask_members(url: &str, tls: Option<&ClientTlsConfig>) -> Result<MembersReply, String> {
-    let channel = peers::channel(url, tls).map_err(|error| error.to_string())?;
+async fn ask_members(url: &str, tls: Option<&Arc<ClientConfig>>) -> Result<MembersReply, String> {
+    let channel = peers::channel(url, tls, None).map_err(|error| error.to_string())?;
     let mut client = PeerClient::new(channel);
     peers::within(ASK_MAX, client.members(MembersRequest {}))
         .await

@@ -13,12 +13,19 @@ pub struct Metrics {
     pub proposals: Histogram,
     /// Calls that came from no member of this cluster, or were meant for another one.
     pub peers_refused: Counter,
+    /// Connections of members that came to nothing, as no TLS came about.
+    pub peer_handshakes_failed: Counter,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let histogram = || Histogram::new(exponential_buckets(0.000_1, 2.0, 17));
-        Self { wal_syncs: histogram(), proposals: histogram(), peers_refused: Counter::default() }
+        Self {
+            wal_syncs: histogram(),
+            proposals: histogram(),
+            peers_refused: Counter::default(),
+            peer_handshakes_failed: Counter::default(),
+        }
     }
 }
 
@@ -40,6 +47,11 @@ impl Metrics {
             "coracle_store_peer_calls_refused",
             "Calls from no member of this cluster, or meant for another one",
             self.peers_refused.clone(),
+        );
+        registry.register(
+            "coracle_store_peer_handshakes_failed",
+            "Connections to the peer URLs that were refused, as no TLS came about",
+            self.peer_handshakes_failed.clone(),
         );
     }
 }

@@ -42,6 +42,7 @@ pub use snapshot::Snapshots;
 pub use start::start;
 
 use crate::Args;
+use coracle_daemon::tls::TlsError;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -156,15 +157,6 @@ pub enum StartError {
         /// The member.
         member: u64,
     },
-    /// A certificate or key.
-    #[error("cannot read {}", path.display())]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
     /// A peer URL to listen on.
     #[error("cannot listen on {url}")]
     Listen {
@@ -174,9 +166,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// The peer server.
+    /// A certificate or key.
     #[error("cannot set up TLS for other members")]
-    Tls(#[source] tonic::transport::Error),
+    Tls(#[from] TlsError),
     /// openraft.
     #[error("cannot start replication: {0}")]
     Raft(String),

@@ -26,12 +26,12 @@ use openraft::SnapshotPolicy;
 use openraft::errors::{InitializeError, RaftError};
 use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::Histogram;
+use rustls::ClientConfig;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tonic::transport::ClientTlsConfig;
 
 /// Entries that are kept after a snapshot for followers that lag, as in etcd.
 const LOG_ENTRIES_KEPT: u64 = 5_000;
@@ -43,7 +43,7 @@ const SNAPSHOT_MAX_MILLIS: u64 = 600_000;
 pub(super) async fn open(
     config: NodeConfig,
     disk: Option<Arc<dyn Disk>>,
-    tls: Option<ClientTlsConfig>,
+    tls: Option<Arc<ClientConfig>>,
     shared: Arc<Shared>,
     tasks: &Tasks,
 ) -> Result<Arc<Node>, StartError> {
@@ -54,7 +54,7 @@ pub(super) async fn open(
 pub(super) async fn open_within(
     config: NodeConfig,
     around: Surroundings,
-    tls: Option<ClientTlsConfig>,
+    tls: Option<Arc<ClientConfig>>,
     shared: Arc<Shared>,
     tasks: &Tasks,
 ) -> Result<Arc<Node>, StartError> {
@@ -133,7 +133,7 @@ async fn begin_cluster(raft: &RaftHandle, members: BTreeMap<u64, Peer>) -> Resul
 async fn introduce(
     config: &NodeConfig,
     cluster: u64,
-    tls: Option<&ClientTlsConfig>,
+    tls: Option<&Arc<ClientConfig>>,
 ) -> Result<Identity, StartError> {
     let identity = if config.joins {
         join(config, tls).await?

@@ -9,6 +9,7 @@ use super::wire::peer_client::PeerClient;
 use super::wire::{self, AppendReply, AppendRequest, SnapshotPart};
 use super::{MESSAGE_MAX, apply::SnapshotData, apply::SnapshotOf, apply::blocking};
 use bytes::Bytes;
+use coracle_etcd::channel::UrlError;
 use futures::{Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -18,6 +19,7 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use parking_lot::Mutex;
+use rustls::ClientConfig;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -27,7 +29,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Metadata of every call: the cluster, who calls, and who is called, in hexadecimal.
@@ -82,7 +84,7 @@ pub struct Peers {
 struct Shared {
     cluster: u64,
     me: u64,
-    tls: Option<ClientTlsConfig>,
+    tls: Option<Arc<ClientConfig>>,
     pulse: Arc<Pulse>,
     dial: Option<Dial>,
     /// By URL and whether it is for bulk.
@@ -94,23 +96,19 @@ struct Shared {
 /// A connection, made when first used. `url` is a peer URL: `http://host:port` or `https://…`.
 ///
 /// # Errors
-/// The URL or the certificates are unusable.
-pub fn channel(url: &str, tls: Option<&ClientTlsConfig>) -> Result<Channel, tonic::transport::Error> {
-    Ok(endpoint(url, tls)?.connect_lazy())
-}
-
-fn endpoint(url: &str, tls: Option<&ClientTlsConfig>) -> Result<Endpoint, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(url.to_owned())?
+/// The URL is unusable.
+pub fn channel(url: &str, tls: Option<&Arc<ClientConfig>>, dial: Option<&Dial>) -> Result<Channel, UrlError> {
+    let (endpoint, connector) = coracle_etcd::channel::endpoint(url, tls)?;
+    let endpoint = endpoint
         .connect_timeout(CONNECT_MAX)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_MAX)
-        .tcp_nodelay(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20);
-    match tls {
-        Some(tls) if url.starts_with("https://") => endpoint.tls_config(tls.clone()),
-        _ => Ok(endpoint),
-    }
+    Ok(match dial {
+        Some(dial) => dial.lazily(&endpoint),
+        None => endpoint.connect_with_connector_lazy(connector),
+    })
 }
 
 impl Peers {
@@ -119,7 +117,7 @@ impl Peers {
     pub fn new(
         cluster: u64,
         me: u64,
-        tls: Option<ClientTlsConfig>,
+        tls: Option<Arc<ClientConfig>>,
         pulse: Arc<Pulse>,
         dial: Option<Dial>,
     ) -> Self {
@@ -156,12 +154,8 @@ impl Peers {
         let channel = match known {
             Some(channel) => channel,
             None => {
-                let new = endpoint(url, self.shared.tls.as_ref())
-                    .map(|endpoint| match &self.shared.dial {
-                        Some(dial) => dial.lazily(&endpoint),
-                        None => endpoint.connect_lazy(),
-                    })
-                    .map_err(|error| Status::unavailable(format!("{url}: {error}")))?;
+                let new = channel(url, self.shared.tls.as_ref(), self.shared.dial.as_ref())
+                    .map_err(|error| Status::unavailable(error.to_string()))?;
                 channels.insert((url.clone(), bulk), new.clone());
                 new
             }

@@ -81,6 +81,6 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let node = open_within(config, around, None, shared, tasks).await?;
-    serve_incoming(&node, incoming, None, tasks)?;
+    serve_incoming(&node, incoming, tasks);
     Ok(node)
 }

@@ -5,13 +5,17 @@ use crate::database::HASH;
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 use coracle_daemon::clock;
+use coracle_daemon::tls::Identity;
+use coracle_etcd::channel::{client_tls, endpoint};
 use coracle_etcd::proto::SnapshotRequest;
 use coracle_etcd::proto::maintenance_client::MaintenanceClient;
+use rustls::ClientConfig;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::Channel;
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// A member that sends nothing for longer is given up.
@@ -78,33 +82,24 @@ fn sync_parent(path: &Path) -> Result<()> {
     synced.with_context(|| format!("cannot write {}", parent.display()))
 }
 
-async fn tls(args: &BackupArgs) -> Result<ClientTlsConfig> {
-    let read = async |path: &PathBuf| {
-        tokio::fs::read(path).await.with_context(|| format!("cannot read {}", path.display()))
+fn tls(args: &BackupArgs) -> Result<Option<Arc<ClientConfig>>> {
+    let Some(ca) = &args.cacert else { return Ok(None) };
+    let identity = match (&args.cert, &args.key) {
+        (Some(cert), Some(key)) => Some(Identity { cert: cert.clone(), key: key.clone() }),
+        _ => None,
     };
-    let mut tls = ClientTlsConfig::new();
-    if let Some(ca) = &args.cacert {
-        tls = tls.ca_certificate(Certificate::from_pem(read(ca).await?));
-    }
-    if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
-        tls = tls.identity(Identity::from_pem(read(cert).await?, read(key).await?));
-    }
-    Ok(tls)
+    Ok(Some(client_tls(ca, identity.as_ref())?))
 }
 
 /// Writes what the first member that answers sends, and tells which that is.
 async fn fetch(args: &BackupArgs, file: &mut std::fs::File) -> Result<String> {
-    let mut tried = Vec::new();
-    for endpoint in &args.endpoints {
+    let (tls, mut tried) = (tls(args)?, Vec::new());
+    for address in &args.endpoints {
         // etcdctl takes endpoints without a scheme, too.
         let scheme = if args.cacert.is_some() { "https" } else { "http" };
-        let url = if endpoint.contains("://") { endpoint.clone() } else { format!("{scheme}://{endpoint}") };
-        let endpoint = Endpoint::from_shared(url.clone()).with_context(|| format!("{url} is no URL"))?;
-        let mut endpoint = endpoint.connect_timeout(CONNECT_MAX);
-        if url.starts_with("https://") {
-            endpoint = endpoint.tls_config(tls(args).await?).context("cannot use the certificates")?;
-        }
-        match endpoint.connect().await {
+        let url = if address.contains("://") { address.clone() } else { format!("{scheme}://{address}") };
+        let (endpoint, connector) = endpoint(&url, tls.as_ref()).context("--endpoints")?;
+        match endpoint.connect_timeout(CONNECT_MAX).connect_with_connector(connector).await {
             Ok(channel) => {
                 stream(channel, file)
                     .await

@@ -72,16 +72,24 @@ async fn members_with_certificates_form_a_cluster_and_refuse_whoever_has_none() 
         node.read_barrier().await.expect("reads");
     }
     // Without a certificate, and without TLS.
-    let stranger = tonic::transport::ClientTlsConfig::new().ca_certificate(
-        tonic::transport::Certificate::from_pem(std::fs::read(folder.path().join("ca.crt")).expect("reads")),
-    );
+    let stranger = coracle_etcd::channel::client_tls(&folder.path().join("ca.crt"), None).expect("TLS");
     for (scheme, tls) in [("https", Some(stranger)), ("http", None)] {
-        let channel =
-            crate::raft::peers::channel(&format!("{scheme}://127.0.0.1:{}", ports[0]), tls.as_ref())
-                .expect("a channel");
+        let url = format!("{scheme}://127.0.0.1:{}", ports[0]);
+        let channel = crate::raft::peers::channel(&url, tls.as_ref(), None).expect("a channel");
         let mut client = crate::raft::wire::peer_client::PeerClient::new(channel);
         client.members(crate::raft::wire::MembersRequest {}).await.expect_err("refused");
     }
+    let failed = &members[0].0.metrics().peer_handshakes_failed;
+    eventually_async(|| failed.get() >= 2).await;
+    // With another authority's certificates in their files, two members find together again once they have met anew.
+    certificates(folder.path());
+    let (node, tasks) = members.remove(0);
+    tasks.stop_within(Duration::from_secs(10)).await.expect("stops");
+    drop(node);
+    members.insert(0, started_again(&args(folder.path(), 0, &ports, &[])).await);
+    let (again, _) = &members[0];
+    again.commit(put("renewed")).await.expect("commits");
+    again.read_barrier().await.expect("reads");
     // A member whose data is gone must not begin anew.
     let (node, tasks) = members.pop().expect("three");
     eventually_async(|| node.members().iter().all(|member| !member.client_urls.is_empty())).await;
@@ -92,6 +100,21 @@ async fn members_with_certificates_form_a_cluster_and_refuse_whoever_has_none() 
     assert!(matches!(again, Err(StartError::Bootstrapped { .. })), "{again:?}");
     for (_, tasks) in members {
         tasks.stop_within(Duration::from_secs(10)).await.expect("stops");
+    }
+}
+
+/// Starts a member once its folder is free of the one before.
+async fn started_again(args: &Args) -> (Arc<Node>, Tasks) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let tasks = Tasks::new();
+        match start(args, Shared::new(Machine::new()), &tasks).await {
+            Ok(node) => return (node, tasks),
+            Err(StartError::Folder { .. }) if Instant::now() < deadline => {
+                coracle_daemon::clock::sleep(Duration::from_millis(10)).await;
+            }
+            Err(error) => panic!("it does not start again: {error}"),
+        }
     }
 }
 
