@@ -1,8 +1,9 @@
 //! A key management service (KMS v2) on a unix socket: it keeps the key of our seed, the seed keeps the values.
 //!
 //! In: values and their paths. Out: `EncryptedObject` messages. The service is asked for each new seed (one whenever its key
-//! changes), for each foreign seed once, and how it is every minute, as its contract wants. Invariant: nothing is sealed
-//! with a seed whose key the service has not vouched for within three minutes.
+//! changes), for each foreign seed once, and how it is every minute, as its contract wants. Invariants: nothing is sealed
+//! with a seed whose key the service has not vouched for within three minutes; a service that does not answer holds up
+//! whoever reads once, however many values there are.
 
 use super::cipher::{Cipher, SEED};
 use super::config;
@@ -35,6 +36,9 @@ use sealed::EncryptedObject;
 const TRUSTED: Duration = Duration::from_secs(3 * 60);
 const ASK_EVERY: Duration = Duration::from_secs(60);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a service that did not answer is not asked for seeds.
+const SILENCE: Duration = Duration::from_secs(5);
+const NOT_ASKED: &str = "the service has not been asked yet";
 const KEY_ID_MAX: usize = 1024;
 const SOURCE_MAX: usize = 1024;
 const ANNOTATIONS_MAX: usize = 32 << 10;
@@ -59,6 +63,11 @@ pub struct Kms {
     /// `Err`: why there is none.
     writing: watch::Sender<Result<Arc<Writing>, String>>,
     opened: Mutex<HashMap<Vec<u8>, Cipher>>,
+    /// One at a time asks for a seed: those who wait for the same one then have it.
+    asking: tokio::sync::Mutex<()>,
+    /// Since when and why the service does not answer for seeds.
+    silent: Mutex<Option<(clock::Instant, String)>>,
+    fell_silent: tokio::sync::Notify,
 }
 
 impl Kms {
@@ -76,8 +85,11 @@ impl Kms {
             name: config.name.clone(),
             limit: config.limit(),
             client: KeyManagementServiceClient::new(channel),
-            writing: watch::Sender::new(Err("the service has not been asked yet".to_owned())),
+            writing: watch::Sender::new(Err(NOT_ASKED.to_owned())),
             opened: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+            silent: Mutex::default(),
+            fell_silent: tokio::sync::Notify::new(),
         }
     }
 
@@ -107,9 +119,14 @@ impl Kms {
                 }
             };
             if pause == ASK_EVERY {
+                *self.silent.lock() = None;
                 well();
             }
-            clock::sleep(pause).await;
+            tokio::select! {
+                () = clock::sleep(pause) => {}
+                // What could not be opened meanwhile is to be read again before long.
+                () = self.fell_silent.notified() => clock::sleep(SILENCE).await,
+            }
         }
     }
 
@@ -158,12 +175,19 @@ impl Kms {
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
+        self.answer(call).await.map_err(|status| told(&status))
+    }
+
+    async fn answer<T, F>(
+        &self,
+        call: impl FnOnce(KeyManagementServiceClient<Channel>) -> F,
+    ) -> Result<T, tonic::Status>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
         match clock::timeout(self.limit, call(self.client.clone())).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => {
-                Err(format!("rpc error: code = {:?} desc = {}", status.code(), status.message()))
-            }
-            Err(_) => Err("rpc error: code = DeadlineExceeded desc = context deadline exceeded".to_owned()),
+            Ok(answer) => answer.map(tonic::Response::into_inner),
+            Err(_) => Err(tonic::Status::deadline_exceeded("context deadline exceeded")),
         }
     }
 
@@ -173,12 +197,10 @@ impl Kms {
     /// The service has not been well for too long.
     pub async fn seal(&self, data: &[u8], path: &[u8]) -> Result<Vec<u8>, String> {
         let mut told = self.writing.subscribe();
-        // The first answer may be on its way.
-        let ready = clock::timeout(self.limit, told.wait_for(Result::is_ok)).await;
-        let writing = match ready {
-            Ok(Ok(writing)) => writing.clone()?,
-            _ => self.writing.borrow().clone()?,
-        };
+        // The first answer may be on its way: it takes up to two calls.
+        let asked = |writing: &Result<_, String>| writing.as_ref().err().is_none_or(|why| why != NOT_ASKED);
+        let _ = clock::timeout(2 * self.limit, told.wait_for(asked)).await;
+        let writing = self.writing.borrow().clone()?;
         if writing.until < clock::Instant::now() {
             return Err(format!("the key of provider {} expired: its service does not answer", self.name));
         }
@@ -197,7 +219,7 @@ impl Kms {
         }
         fits(&object)?;
         let source = source(&object);
-        let known = self.opened.lock().get(&source).cloned();
+        let known = self.known(&source);
         let cipher = match known {
             Some(cipher) => cipher,
             None => self.unseal(&object, source).await?,
@@ -210,15 +232,28 @@ impl Kms {
         Ok((opened, stale))
     }
 
+    fn known(&self, source: &[u8]) -> Option<Cipher> {
+        self.opened.lock().get(source).cloned()
+    }
+
     async fn unseal(&self, object: &EncryptedObject, source: Vec<u8>) -> Result<Cipher, String> {
+        let _turn = self.asking.lock().await;
+        if let Some(cipher) = self.known(&source) {
+            return Ok(cipher);
+        }
+        if let Some((since, why)) = &*self.silent.lock()
+            && since.elapsed() < SILENCE
+        {
+            return Err(why.clone());
+        }
         let request = v2::DecryptRequest {
             ciphertext: object.encrypted_dek_source.clone(),
             uid: random::uuid(),
             key_id: object.key_id.clone(),
             annotations: object.annotations.clone(),
         };
-        let answer = self.call(|mut client| async move { client.decrypt(request).await }).await;
-        let key = answer.map_err(|error| format!("failed to decrypt DEK, error: {error}"))?.plaintext;
+        let answer = self.answer(|mut client| async move { client.decrypt(request).await }).await;
+        let key = answer.map_err(|status| self.refused(&status))?.plaintext;
         let cipher = if object.encrypted_dek_source_type == AES_GCM_KEY {
             Cipher::Gcm(key)
         } else {
@@ -230,6 +265,16 @@ impl Kms {
         Ok(cipher)
     }
 
+    /// Why there is no seed. A service that is away or hangs is left alone for a while.
+    fn refused(&self, status: &tonic::Status) -> String {
+        let why = format!("failed to decrypt DEK, error: {}", told(status));
+        if matches!(status.code(), tonic::Code::DeadlineExceeded | tonic::Code::Unavailable) {
+            *self.silent.lock() = Some((clock::Instant::now(), why.clone()));
+            self.fell_silent.notify_one();
+        }
+        why
+    }
+
     fn remember(&self, source: Vec<u8>, cipher: Cipher) {
         let mut opened = self.opened.lock();
         if opened.len() >= OPENED_MAX {
@@ -237,6 +282,10 @@ impl Kms {
         }
         opened.insert(source, cipher);
     }
+}
+
+fn told(status: &tonic::Status) -> String {
+    format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
 }
 
 /// What tells one seed from all others: the message without its data.

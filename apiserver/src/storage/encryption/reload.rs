@@ -52,7 +52,8 @@ pub async fn follow(at_rest: Arc<AtRest>) -> anyhow::Result<()> {
             }
             Ok(_) => {}
             Err(error) => {
-                tracing::error!(%error, "the encryption configuration cannot be used; the last one stays");
+                let error = format!("{error:#}");
+                tracing::error!(error, "the encryption configuration cannot be used; the last one stays");
             }
         }
         tokio::select! {

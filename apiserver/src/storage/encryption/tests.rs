@@ -186,6 +186,8 @@ pub struct FakeKms {
 struct FakeState {
     key: u8,
     sick: bool,
+    /// Seeds are never told.
+    hangs: bool,
     calls: HashMap<&'static str, usize>,
 }
 
@@ -243,8 +245,14 @@ impl v2::key_management_service_server::KeyManagementService for FakeKms {
         &self,
         request: Request<v2::DecryptRequest>,
     ) -> Result<Response<v2::DecryptResponse>, Status> {
-        let mut state = self.state.lock();
-        *state.calls.entry("decrypt").or_default() += 1;
+        let hangs = {
+            let mut state = self.state.lock();
+            *state.calls.entry("decrypt").or_default() += 1;
+            state.hangs
+        };
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         let request = request.into_inner();
         let key: u8 = request.key_id.parse().map_err(|_| Status::not_found("no such key"))?;
         if request.annotations.get("local.example.com").map(Vec::as_slice) != Some(b"note") {
@@ -293,6 +301,42 @@ async fn a_key_management_service_seals_once_a_key_and_opens_once_a_seed() {
     assert!(chain.seal(b"d", PATH).await.is_err_and(|why| why.contains("healthz")));
     assert!(three.services()[0].fault().is_some_and(|why| why.contains("sick")));
     assert_eq!(opened(&three, &first).await, Ok(("a".to_owned(), false)), "reads go on");
+    tasks.stop_within(Duration::from_secs(5)).await.expect("stopped");
+}
+
+#[tokio::test]
+async fn a_service_that_never_answers_holds_up_a_list_once_and_is_read_again_when_it_answers() {
+    let (folder, tasks, fake) =
+        (tempfile::tempdir().expect("folder"), coracle_daemon::Tasks::new(), FakeKms::default());
+    let socket = fake.serve(folder.path(), &tasks);
+    let provider = format!(
+        "kms: {{apiVersion: v2, name: vault, endpoint: 'unix://{}', timeout: 100ms}}",
+        socket.display()
+    );
+    let (read_again, mut again) = tokio::sync::mpsc::unbounded_channel();
+    let started = || {
+        let rules = Arc::new(rules(&secrets(std::slice::from_ref(&provider))).expect("rules"));
+        let (service, stop, read_again) = (rules.services()[0].clone(), tasks.stopping(), read_again.clone());
+        tasks.run("follow", async move {
+            let well = || read_again.send(()).expect("a reader");
+            tokio::select! { () = service.follow(well) => {} () = stop.cancelled() => {} }
+        });
+        rules
+    };
+    let stored = sealed(&started(), "a").await;
+    again.recv().await.expect("well");
+    fake.state.lock().hangs = true;
+    let reader = started();
+    again.recv().await.expect("well");
+    let chain = reader.of(&GroupResource::new("", "secrets")).expect("a chain");
+    let answers = futures::future::join_all((0..500).map(|_| chain.open(&stored, PATH))).await;
+    for answer in answers {
+        assert!(answer.is_err_and(|why| why.contains("DeadlineExceeded")));
+    }
+    assert_eq!(fake.calls("decrypt"), 1, "one call for all");
+    fake.state.lock().hangs = false;
+    again.recv().await.expect("well again");
+    assert_eq!(opened(&reader, &stored).await, Ok(("a".to_owned(), false)));
     tasks.stop_within(Duration::from_secs(5)).await.expect("stopped");
 }
 
