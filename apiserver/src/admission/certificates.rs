@@ -16,16 +16,16 @@ const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 const MASTERS: &str = "system:masters";
 
 /// Refuses approvals and signatures by those who may not give them, and requests for `system:masters`.
-pub fn validate(context: &Context, attributes: &Attributes<'_>, request: &Value) -> Result<(), Status> {
+pub async fn validate(context: &Context, attributes: &Attributes<'_>, request: &Value) -> Result<(), Status> {
     if attributes.request.group != GROUP || attributes.request.resource != "certificatesigningrequests" {
         return Ok(());
     }
     let signer = |object: &Value| object["spec"]["signerName"].as_str().unwrap_or_default().to_owned();
     let old = attributes.old.unwrap_or(&Value::Null);
     match (attributes.operation, attributes.request.subresource.as_str()) {
-        (UPDATE, "approval") => may(context, attributes, request, "approve", &signer(old)),
+        (UPDATE, "approval") => may(context, attributes, request, "approve", &signer(old)).await,
         (UPDATE, "status") if old["status"]["certificate"] != request["status"]["certificate"] => {
-            may(context, attributes, request, "sign", &signer(old))
+            may(context, attributes, request, "sign", &signer(old)).await
         }
         (CREATE, "") if signer(request) == CLIENT_SIGNER && asks_for_masters(request) => {
             let cause = format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed");
@@ -36,7 +36,7 @@ pub fn validate(context: &Context, attributes: &Attributes<'_>, request: &Value)
 }
 
 /// The permission is on the signer's name, or on `DOMAIN/*`.
-fn may(
+async fn may(
     context: &Context,
     attributes: &Attributes<'_>,
     object: &Value,
@@ -44,7 +44,7 @@ fn may(
     signer: &str,
 ) -> Result<(), Status> {
     let domain = signer.split('/').next().unwrap_or_default();
-    let allowed = [signer.to_owned(), format!("{domain}/*")].into_iter().any(|name| {
+    for name in [signer.to_owned(), format!("{domain}/*")] {
         let asked = RequestInfo {
             is_resource: true,
             verb: verb.to_owned(),
@@ -54,10 +54,9 @@ fn may(
             name,
             ..RequestInfo::default()
         };
-        context.authorization.decide(attributes.user, &asked).is_ok()
-    });
-    if allowed {
-        return Ok(());
+        if context.authorization.allows(attributes.user, &asked).await {
+            return Ok(());
+        }
     }
     Err(attributes
         .forbidden(object, &format!("user not permitted to {verb} requests with signerName {signer:?}")))

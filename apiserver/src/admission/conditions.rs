@@ -70,9 +70,9 @@ impl Authorizer for Asker<'_> {
             label_selector: check.label_selector.clone(),
             ..RequestInfo::default()
         };
-        match self.authorization.decide(&user, &request) {
+        match self.authorization.decide_now(&user, &request) {
             Ok(()) => Decision { allowed: true, ..Decision::default() },
-            Err(reason) => Decision { reason, ..Decision::default() },
+            Err(refused) => Decision { reason: refused.reason, ..Decision::default() },
         }
     }
 }

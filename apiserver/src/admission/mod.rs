@@ -210,14 +210,12 @@ impl Admission {
         let mut warnings = pod_security::validate(context, attributes, object)?;
         priority::validate(context, attributes, object)?;
         storage::resize(context, attributes, object)?;
-        certificates::validate(context, attributes, object)?;
+        certificates::validate(context, attributes, object).await?;
         if attributes.request.group == "rbac.authorization.k8s.io" && object.is_object() {
-            context.authorization.check_escalation(
-                attributes.user,
-                attributes.request,
-                object,
-                attributes.old,
-            )?;
+            let authorization = &context.authorization;
+            authorization
+                .check_escalation(attributes.user, attributes.request, object, attributes.old)
+                .await?;
         }
         if !select::is_exempt(attributes) {
             let conditions = &self.conditions;

@@ -22,11 +22,6 @@ fn data(secret: &Value, key: &str) -> String {
     String::from_utf8(decoded).unwrap_or_default()
 }
 
-/// Whether `token` has the form of a bootstrap token (so that it is no JWT).
-pub fn is_one(token: &str) -> bool {
-    parts(token).is_some()
-}
-
 /// The user of a valid, unexpired token that may be used for authentication.
 pub fn user(reader: &dyn Reader, token: &str) -> Option<UserInfo> {
     let (id, given) = parts(token)?;

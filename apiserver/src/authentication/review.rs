@@ -1,6 +1,6 @@
 //! TokenReview and SelfSubjectReview, and the documents from which others verify our tokens (OIDC discovery, JWKS).
 
-use super::{Authentication, bootstrap_token};
+use super::Authentication;
 use crate::request::UserInfo;
 use coracle_api::meta;
 use coracle_api::status::Status;
@@ -44,7 +44,8 @@ impl Authentication {
         review["status"] = match self.bearer(&token, wanted).await {
             Ok((user, audiences)) => {
                 let mut status = json!({"authenticated": true, "user": user_info(&user)});
-                if !bootstrap_token::is_one(&token) {
+                // Bootstrap tokens are for no audience.
+                if !audiences.is_empty() {
                     status["audiences"] = json!(audiences);
                 }
                 status

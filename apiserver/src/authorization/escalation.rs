@@ -13,7 +13,7 @@ impl Authorization {
     ///
     /// # Errors
     /// 403 that lists what is not held; 404 when a binding's role does not exist.
-    pub fn check_escalation(
+    pub async fn check_escalation(
         &self,
         user: &UserInfo,
         request: &RequestInfo,
@@ -27,16 +27,16 @@ impl Authorization {
             |keys: &[&str]| old.is_some_and(|old| keys.iter().all(|key| old[*key] == object[*key]));
         match request.resource.as_str() {
             "roles" | "clusterroles" if !unchanged(&["rules", "aggregationRule"]) => {
-                self.check_role(user, request, object, old)
+                self.check_role(user, request, object, old).await
             }
             "rolebindings" | "clusterrolebindings" if !unchanged(&["roleRef", "subjects"]) => {
-                self.check_binding(user, request, object)
+                self.check_binding(user, request, object).await
             }
             _ => Ok(()),
         }
     }
 
-    fn check_role(
+    async fn check_role(
         &self,
         user: &UserInfo,
         request: &RequestInfo,
@@ -45,7 +45,7 @@ impl Authorization {
     ) -> Result<(), Status> {
         let asked =
             RequestInfo { verb: "escalate".to_owned(), name: meta::name(role).to_owned(), ..request.clone() };
-        if self.decide(user, &asked).is_ok() {
+        if self.allows(user, &asked).await {
             return Ok(());
         }
         let namespace = request.namespace.as_str();
@@ -65,7 +65,12 @@ impl Authorization {
         Ok(())
     }
 
-    fn check_binding(&self, user: &UserInfo, request: &RequestInfo, binding: &Value) -> Result<(), Status> {
+    async fn check_binding(
+        &self,
+        user: &UserInfo,
+        request: &RequestInfo,
+        binding: &Value,
+    ) -> Result<(), Status> {
         let role_ref = &binding["roleRef"];
         let resource = if role_ref["kind"] == "ClusterRole" { "clusterroles" } else { "roles" };
         let asked = RequestInfo {
@@ -74,7 +79,7 @@ impl Authorization {
             name: role_ref["name"].as_str().unwrap_or_default().to_owned(),
             ..request.clone()
         };
-        if self.decide(user, &asked).is_ok() {
+        if self.allows(user, &asked).await {
             return Ok(());
         }
         let rules = self.rbac.rules_of(role_ref, &request.namespace)?;

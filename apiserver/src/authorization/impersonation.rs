@@ -97,23 +97,14 @@ fn questions(user: &UserInfo) -> Vec<RequestInfo> {
 }
 
 impl Authorization {
-    /// Asks the webhooks what it takes to run a request as another.
-    pub async fn ask_to_impersonate(&self, user: &UserInfo, headers: &HeaderMap) {
-        if let Ok(Some(wanted)) = wanted(headers) {
-            for question in questions(&wanted) {
-                self.ask(user, &question).await;
-            }
-        }
-    }
-
     /// The user that the request is to be run as, after checking `Impersonate-*` headers.
     ///
     /// # Errors
     /// 400 or 403.
-    pub fn impersonated(&self, user: UserInfo, headers: &HeaderMap) -> Result<UserInfo, Status> {
+    pub async fn impersonated(&self, user: UserInfo, headers: &HeaderMap) -> Result<UserInfo, Status> {
         let Some(mut wanted) = wanted(headers)? else { return Ok(user) };
         for question in questions(&wanted) {
-            self.authorize(&user, &question)?;
+            self.authorize(&user, &question).await?;
         }
         if let Some((namespace, _)) = service_account(&wanted.name)
             && wanted.groups.is_empty()

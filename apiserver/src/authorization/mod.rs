@@ -5,8 +5,8 @@
 //!     rbac::Rbac ───────────► yes, or a reason ─┼─► 403 with the reasons
 //!     webhook::Webhook ─────► yes, no, or a reason ─┘   (where configured)
 //!
-//! In: who, what, and the cached roles, bindings and pods. Invariants: nobody is allowed what no rule says; deciding does no
-//! I/O: webhooks are asked before ([`Authorization::ask`]), and their answers remembered.
+//! In: who, what, and the cached roles, bindings and pods. Invariants: nobody is allowed what no rule says; only webhooks are
+//! I/O. What cannot wait ([`Authorization::decide_now`]) knows of them what is remembered.
 
 mod aggregate;
 mod bootstrap;
@@ -45,6 +45,40 @@ pub struct Authorization {
     modes: Vec<Mode>,
 }
 
+/// Why something is not allowed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// To be told after the 403's own text; mostly empty.
+    pub reason: String,
+    /// Somebody said no, so that others were not asked.
+    denied: bool,
+    /// Somebody could not tell.
+    failure: Option<String>,
+}
+
+impl Refused {
+    /// What an authorizer says that does not settle it.
+    fn hear(&mut self, decision: Decision) {
+        let join = |all: &mut String, more: String| {
+            if !more.is_empty() {
+                all.push_str(if all.is_empty() { "" } else { "\n" });
+                all.push_str(&more);
+            }
+        };
+        match decision {
+            Decision::Allow(reason) | Decision::NoOpinion(reason) => join(&mut self.reason, reason),
+            Decision::Deny(reason) => *self = Self { reason, denied: true, failure: None },
+            Decision::Failed { denies, why } => {
+                self.denied = denies;
+                match &mut self.failure {
+                    Some(all) if !denies => join(all, why),
+                    failure => *failure = Some(why),
+                }
+            }
+        }
+    }
+}
+
 /// Why something is allowed.
 enum Why {
     /// Nothing is said of it.
@@ -69,45 +103,34 @@ impl Authorization {
         Self { rbac: rbac::Rbac::new(reader), node, modes }
     }
 
-    /// Asks the webhooks whose opinion counts of such a request, so that it can be decided.
-    pub async fn ask(&self, user: &UserInfo, request: &RequestInfo) {
-        if is_master(user) {
-            return;
-        }
-        // What the others behind the last webhook say is looked at once, when it is decided.
-        let last = self.modes.iter().rposition(|mode| matches!(mode, Mode::Webhook(_)));
-        for mode in self.modes.iter().take(last.map_or(0, |last| last + 1)) {
-            if let Mode::Webhook(webhook) = mode {
-                webhook.ask(user, request).await;
-            }
-            if !matches!(self.opinion(mode, user, request), Decision::NoOpinion(_)) {
-                return;
-            }
-        }
-    }
-
     /// Ok when allowed.
     ///
     /// # Errors
     /// The 403 that Kubernetes would send.
-    pub fn authorize(&self, user: &UserInfo, request: &RequestInfo) -> Result<(), Status> {
-        self.decide(user, request).map_err(|reason| refusal(user, request, &reason))
+    pub async fn authorize(&self, user: &UserInfo, request: &RequestInfo) -> Result<(), Status> {
+        let decided = self.judge(user, request).await;
+        decided.map(drop).map_err(|refused| refusal(user, request, &refused.reason))
     }
 
     /// Like [`Authorization::authorize`], of the request itself: the audit log is told of it.
     ///
     /// # Errors
-    /// The 403 that Kubernetes would send.
+    /// The 403 that Kubernetes would send; 500 where somebody could not tell.
     pub async fn admit(&self, user: &UserInfo, request: &RequestInfo) -> Result<(), Status> {
-        self.ask(user, request).await;
-        let decided = self.judge(user, request);
+        let decided = self.judge(user, request).await;
+        let failure = decided.as_ref().err().and_then(|refused| refused.failure.as_ref());
+        if let Some(failure) = failure {
+            audit::annotate("authorization.k8s.io/reason", || "internal error".to_owned());
+            let message = format!("Internal Server Error: {:?}: {failure}", request.path);
+            return Err(Status { message, ..Status::internal(failure) });
+        }
         let word = if decided.is_ok() { "allow" } else { "forbid" };
         audit::annotate("authorization.k8s.io/decision", || word.to_owned());
         audit::annotate("authorization.k8s.io/reason", || match &decided {
             Ok(why) => self.reason(why, user, request),
-            Err(reason) => reason.clone(),
+            Err(refused) => refused.reason.clone(),
         });
-        decided.map(drop).map_err(|reason| refusal(user, request, &reason))
+        decided.map(drop).map_err(|refused| refusal(user, request, &refused.reason))
     }
 
     /// Why a request is allowed, in words.
@@ -119,31 +142,56 @@ impl Authorization {
         }
     }
 
-    /// Ok when allowed; the reason otherwise, mostly empty.
-    ///
-    /// # Errors
-    /// The reason, to be told after the 403's own text.
-    pub fn decide(&self, user: &UserInfo, request: &RequestInfo) -> Result<(), String> {
-        self.judge(user, request).map(drop)
+    /// Whether it is allowed.
+    pub async fn allows(&self, user: &UserInfo, request: &RequestInfo) -> bool {
+        self.judge(user, request).await.is_ok()
     }
 
-    fn judge(&self, user: &UserInfo, request: &RequestInfo) -> Result<Why, String> {
+    /// Ok when allowed, by what is known now.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn decide_now(&self, user: &UserInfo, request: &RequestInfo) -> Result<(), Refused> {
+        if is_master(user) {
+            return Ok(());
+        }
+        let mut refused = Refused::default();
+        for mode in &self.modes {
+            let opinion = match mode {
+                Mode::Webhook(webhook) => webhook.remembered(user, request),
+                mode => self.opinion(mode, user, request),
+            };
+            if settled(mode, opinion, &mut refused).is_some() {
+                return Ok(());
+            }
+            if refused.denied {
+                break;
+            }
+        }
+        Err(refused)
+    }
+
+    async fn judge(&self, user: &UserInfo, request: &RequestInfo) -> Result<Why, Refused> {
         if is_master(user) {
             return Ok(Why::Unsaid);
         }
-        let mut reasons = Vec::new();
+        let mut refused = Refused::default();
         for mode in &self.modes {
-            match (self.opinion(mode, user, request), mode) {
-                (Decision::Allow(_), Mode::Rbac) => return Ok(Why::Rbac),
-                (Decision::Allow(reason), _) => return Ok(Why::Told(reason)),
-                (Decision::Deny(reason), _) => return Err(reason),
-                (Decision::NoOpinion(reason), _) if reason.is_empty() => {}
-                (Decision::NoOpinion(reason), _) => reasons.push(reason),
+            let opinion = match mode {
+                Mode::Webhook(webhook) => webhook.decide(user, request).await,
+                mode => self.opinion(mode, user, request),
+            };
+            if let Some(why) = settled(mode, opinion, &mut refused) {
+                return Ok(why);
+            }
+            if refused.denied {
+                break;
             }
         }
-        Err(reasons.join("\n"))
+        Err(refused)
     }
 
+    /// What an authorizer of this process says.
     fn opinion(&self, mode: &Mode, user: &UserInfo, request: &RequestInfo) -> Decision {
         let told = |allowed: Result<(), String>| match allowed {
             Ok(()) => Decision::Allow(String::new()),
@@ -152,9 +200,21 @@ impl Authorization {
         match mode {
             Mode::Node => told(self.node.allows(user, request).unwrap_or_else(|| Err(String::new()))),
             Mode::Rbac => told(self.rbac.allows(user, request)),
-            Mode::Webhook(webhook) => webhook.remembered(user, request),
+            Mode::Webhook(_) => Decision::NoOpinion(String::new()),
             Mode::AlwaysAllow => Decision::Allow(String::new()),
             Mode::AlwaysDeny => Decision::NoOpinion("Everything is forbidden.".to_owned()),
+        }
+    }
+}
+
+/// Why an opinion allows it; what else it says is heard.
+fn settled(mode: &Mode, opinion: Decision, refused: &mut Refused) -> Option<Why> {
+    match (opinion, mode) {
+        (Decision::Allow(_), Mode::Rbac) => Some(Why::Rbac),
+        (Decision::Allow(reason), _) => Some(Why::Told(reason)),
+        (other, _) => {
+            refused.hear(other);
+            None
         }
     }
 }

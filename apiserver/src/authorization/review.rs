@@ -103,17 +103,24 @@ impl Authorization {
         }
         let subject = if kind == "SelfSubjectAccessReview" { user.clone() } else { subject(spec) };
         let question = question(spec);
-        self.ask(&subject, &question).await;
-        object["status"] = self.answer(&subject, &question);
+        object["status"] = self.answer(&subject, &question).await;
         Ok(object)
     }
 
-    fn answer(&self, user: &UserInfo, request: &RequestInfo) -> Value {
-        let (allowed, reason) = match self.judge(user, request) {
-            Ok(why) => (true, self.reason(&why, user, request)),
-            Err(reason) => (false, reason),
+    async fn answer(&self, user: &UserInfo, request: &RequestInfo) -> Value {
+        let (mut status, reason) = match self.judge(user, request).await {
+            Ok(why) => (json!({"allowed": true}), self.reason(&why, user, request)),
+            Err(refused) => {
+                let mut status = json!({"allowed": false});
+                if refused.denied {
+                    status["denied"] = json!(true);
+                }
+                if let Some(failure) = refused.failure {
+                    status["evaluationError"] = json!(failure);
+                }
+                (status, refused.reason)
+            }
         };
-        let mut status = json!({"allowed": allowed});
         if !reason.is_empty() {
             status["reason"] = json!(reason);
         }

@@ -13,9 +13,6 @@ use std::time::Duration;
 /// Answers that are remembered.
 const REMEMBERED_MAX: usize = 8192;
 
-/// The request that an answer was got for must find it.
-const LIFE_MIN: Duration = Duration::from_secs(1);
-
 /// What an authorizer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -25,6 +22,8 @@ pub enum Decision {
     Deny(String),
     /// Others are asked.
     NoOpinion(String),
+    /// It cannot tell, and why; `denies`: others are not asked.
+    Failed { denies: bool, why: String },
 }
 
 /// How a webhook is asked.
@@ -122,37 +121,39 @@ impl Webhook {
         Ok(Self { remote, settings, conditions, remembered: Remembered::new(REMEMBERED_MAX) })
     }
 
-    /// What is remembered of such a question, as an answer; nothing is asked.
+    /// What is remembered of such a question; nothing is asked.
     #[must_use]
     pub fn remembered(&self, user: &UserInfo, request: &RequestInfo) -> Decision {
         let spec = spec(user, request);
         match self.concerns(&spec) {
-            Ok(true) => self.remembered.get(&key(&spec)).unwrap_or_else(|| self.silence()),
+            Ok(true) => {
+                let known = self.remembered.get(&key(&spec));
+                known.unwrap_or_else(|| self.silence("the webhook authorizer has not been asked".to_owned()))
+            }
             Ok(false) => Decision::NoOpinion(String::new()),
-            Err(_) => self.silence(),
+            Err(why) => self.silence(why),
         }
     }
 
     /// What no answer means.
-    fn silence(&self) -> Decision {
-        if self.settings.deny_on_failure {
-            Decision::Deny("the webhook authorizer cannot be asked".to_owned())
-        } else {
-            Decision::NoOpinion(String::new())
-        }
+    fn silence(&self, why: String) -> Decision {
+        Decision::Failed { denies: self.settings.deny_on_failure, why }
     }
 
-    /// Asks the other server, unless its answer is remembered; then it is.
-    pub async fn ask(&self, user: &UserInfo, request: &RequestInfo) {
+    /// What the other server says, now or a while ago.
+    pub async fn decide(&self, user: &UserInfo, request: &RequestInfo) -> Decision {
         let spec = spec(user, request);
         match self.concerns(&spec) {
             Ok(true) => {}
-            Ok(false) => return,
-            Err(why) => return tracing::warn!(why, "a matchCondition of the webhook authorizer fails"),
+            Ok(false) => return Decision::NoOpinion(String::new()),
+            Err(why) => {
+                tracing::warn!(why, "a matchCondition of the webhook authorizer fails");
+                return self.silence(why);
+            }
         }
         let key = key(&spec);
-        if self.remembered.get(&key).is_some() {
-            return;
+        if let Some(known) = self.remembered.get(&key) {
+            return known;
         }
         let mut shown = spec;
         // The older version names groups in the singular.
@@ -169,8 +170,15 @@ impl Webhook {
             "spec": shown,
         });
         match self.remote.ask(&question).await {
-            Ok(answer) => self.remember(key, &read(&answer["status"])),
-            Err(error) => tracing::warn!(%error, "the webhook authorizer cannot be asked"),
+            Ok(answer) => {
+                let decision = read(&answer["status"]);
+                self.remember(key, &decision);
+                decision
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the webhook authorizer cannot be asked");
+                self.silence(error.to_string())
+            }
         }
     }
 
@@ -196,8 +204,7 @@ impl Webhook {
         let life = match decision {
             Decision::Allow(_) => self.settings.authorized,
             _ => self.settings.unauthorized,
-        }
-        .max(LIFE_MIN);
+        };
         self.remembered.put(key, decision, life);
     }
 }
@@ -205,9 +212,10 @@ impl Webhook {
 fn read(status: &Value) -> Decision {
     let reason = status["reason"].as_str().unwrap_or_default().to_owned();
     match (status["allowed"] == true, status["denied"] == true) {
-        (true, true) => {
-            Decision::Deny("webhook subject access review returned both allow and deny response".to_owned())
-        }
+        (true, true) => Decision::Failed {
+            denies: true,
+            why: "webhook subject access review returned both allow and deny response".to_owned(),
+        },
         (true, false) => Decision::Allow(reason),
         (false, true) => Decision::Deny(reason),
         (false, false) => Decision::NoOpinion(reason),
@@ -262,7 +270,7 @@ mod tests {
         webhook.remember(key(&spec(&user, &request)), &Decision::Allow("r".to_owned()));
         assert_eq!(webhook.remembered(&user, &request), Decision::Allow("r".to_owned()));
         let other = UserInfo { name: "john".to_owned(), ..user };
-        assert!(matches!(webhook.remembered(&other, &request), Decision::Deny(_)));
+        assert!(matches!(webhook.remembered(&other, &request), Decision::Failed { denies: true, .. }));
     }
 
     #[test]
@@ -270,6 +278,9 @@ mod tests {
         assert_eq!(read(&json!({"allowed": true, "reason": "r"})), Decision::Allow("r".to_owned()));
         assert_eq!(read(&json!({"allowed": false, "denied": true})), Decision::Deny(String::new()));
         assert_eq!(read(&json!({"allowed": false})), Decision::NoOpinion(String::new()));
-        assert!(matches!(read(&json!({"allowed": true, "denied": true})), Decision::Deny(_)));
+        assert!(matches!(
+            read(&json!({"allowed": true, "denied": true})),
+            Decision::Failed { denies: true, .. }
+        ));
     }
 }

@@ -113,8 +113,7 @@ async fn served(
     query: Pairs,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
-    server.authorization.ask_to_impersonate(&user, request.headers()).await;
-    let user = server.authorization.impersonated(user, request.headers())?;
+    let user = server.authorization.impersonated(user, request.headers()).await?;
     // What lives as long as its connection waits more than it works.
     if streams(&info) {
         let running = server.metrics.long_running(&info);

@@ -61,8 +61,7 @@ impl Registry {
             return Ok(());
         }
         let info = crate::request::RequestInfo { verb: "create".to_owned(), ..at.info.clone() };
-        self.authorization.ask(&at.user, &info).await;
-        self.authorization.authorize(&at.user, &info)
+        self.authorization.authorize(&at.user, &info).await
     }
 
     fn creates_on_update(&self, at: &At, status: &Status, object: &Value) -> bool {

@@ -80,7 +80,7 @@ impl Fixture {
 
 fn knows(review: &Value) -> Value {
     match review["spec"]["token"].as_str() {
-        Some("good") => {
+        Some("good" | "abcdef.0123456789abcdef") => {
             json!({"authenticated": true, "user": {"username": "jane", "groups": ["system:masters"]}})
         }
         Some("unlucky") => json!({"authenticated": false, "error": "the directory is away"}),
@@ -112,6 +112,65 @@ async fn a_token_that_only_the_webhook_knows_is_a_user_and_is_asked_for_once() {
         assert_eq!(asked.lock().len(), times, "a failure is not remembered");
     }
     tasks.stop_within(Duration::from_secs(5)).await.expect("stopped");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_that_merely_looks_like_a_bootstrap_token_is_asked_of_the_webhook() {
+    let (folder, tasks) = (tempfile::tempdir().expect("folder"), Tasks::new());
+    let (path, asked) = reviewer(folder.path(), &tasks, knows).await;
+    let flags = [format!("--authentication-token-webhook-config-file={}", path.display())];
+    let fixture = Fixture::flagged(&MemoryKv::default(), &flags).await;
+    assert_eq!(fixture.bearing("abcdef.0123456789abcdef", "/api/v1/nodes").await.0, 200);
+    assert_eq!(fixture.bearing("abcdef.0123456789abcdee", "/api/v1/nodes").await.0, 401);
+    assert_eq!(asked.lock().len(), 2);
+    tasks.stop_within(Duration::from_secs(5)).await.expect("stopped");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn answers_of_the_authorizing_webhook_live_as_long_as_they_are_told_to() {
+    let (folder, tasks) = (tempfile::tempdir().expect("folder"), Tasks::new());
+    let (path, asked) = reviewer(folder.path(), &tasks, allows).await;
+    let flags = [
+        "--authorization-mode=RBAC,Webhook".to_owned(),
+        format!("--authorization-webhook-config-file={}", path.display()),
+        "--authorization-webhook-version=v1".to_owned(),
+        "--authorization-webhook-cache-authorized-ttl=0s".to_owned(),
+        "--authorization-webhook-cache-unauthorized-ttl=1h".to_owned(),
+    ];
+    let fixture = Fixture::flagged(&MemoryKv::default(), &flags).await;
+    let jane = certificate("jane", "some");
+    for _ in 0..3 {
+        assert_eq!(fixture.shown(&jane, "/api/v1/namespaces/default/pods").await, 200);
+    }
+    assert_eq!(
+        asked.lock().len(),
+        3,
+        "nothing is remembered for no time, and one answer is enough for one request"
+    );
+    for _ in 0..3 {
+        assert_eq!(fixture.shown(&jane, "/api/v1/namespaces/default/pods/x").await, 403);
+    }
+    assert_eq!(asked.lock().len(), 4);
+    tasks.stop_within(Duration::from_secs(5)).await.expect("stopped");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_fails_and_has_no_opinion_stops_only_what_nobody_else_allows() {
+    let folder = tempfile::tempdir().expect("folder");
+    let dead = folder.path().join("dead.yaml");
+    std::fs::write(&dead, r#"{"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "k"}}], "clusters": [{"name": "k", "cluster": {"server": "http://127.0.0.1:1"}}]}"#).expect("written");
+    let flags = [
+        "--authorization-mode=Webhook,RBAC".to_owned(),
+        format!("--authorization-webhook-config-file={}", dead.display()),
+        "--authorization-webhook-version=v1".to_owned(),
+    ];
+    let fixture = Fixture::flagged(&MemoryKv::default(), &flags).await;
+    let jane = certificate("jane", "some");
+    assert_eq!(fixture.shown(&jane, "/version").await, 200);
+    assert_eq!(fixture.shown(&jane, "/api/v1/nodes").await, 500);
     fixture.stop().await;
 }
 
@@ -159,7 +218,7 @@ async fn the_webhook_is_asked_in_its_turn_and_its_answers_are_remembered() {
         "spec": {"user": "eve", "resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "a"}}});
     let reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
     let (_, told) = fixture.call("POST", reviews, review).await;
-    assert_eq!(told["status"], json!({"allowed": false, "reason": "not eve"}));
+    assert_eq!(told["status"], json!({"allowed": false, "denied": true, "reason": "not eve"}));
     tasks.stop_within(Duration::from_secs(5)).await.expect("stopped");
     fixture.stop().await;
 }
@@ -189,8 +248,8 @@ async fn a_structured_configuration_says_what_silence_means_and_what_is_not_aske
     assert_eq!(fixture.shown(&jane, "/version").await, 200);
     assert!(asked.lock().iter().all(|review| review["spec"]["nonResourceAttributes"].is_null()));
     assert_eq!(fixture.shown(&eve, "/api/v1/namespaces/default/pods").await, 403);
-    // The guard is silent, and that is a no even where RBAC would say yes.
-    assert_eq!(fixture.shown(&guarded, "/version").await, 403);
+    // The guard is silent, and nobody else is asked even where RBAC would say yes: a failure, as Kubernetes tells it.
+    assert_eq!(fixture.shown(&guarded, "/version").await, 500);
     tasks.stop_within(Duration::from_secs(5)).await.expect("stopped");
     fixture.stop().await;
 }
