@@ -17,7 +17,7 @@ use coracle_daemon::backoff::Backoff;
 use coracle_etcd::kv::prefix_end;
 use coracle_etcd::proto::compare::{CompareResult, CompareTarget, TargetUnion};
 use coracle_etcd::proto::{
-    Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op, response_op,
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op, response_op,
 };
 use coracle_etcd::{Kv, KvError};
 use serde_json::{Value, json};
@@ -149,7 +149,7 @@ async fn kubernetes_service(server: &Server, args: &Args) -> Result<(), Status> 
 async fn keep_address(server: &Server, args: &Args) {
     let kv = server.store.kv().clone();
     let mut lease = 0;
-    loop {
+    while !server.health.is_stopping() {
         match renew(kv.as_ref(), args, lease).await {
             Ok(held) => {
                 lease = held;
@@ -164,6 +164,24 @@ async fn keep_address(server: &Server, args: &Args) {
         }
         coracle_daemon::clock::sleep(LEASE_RENEWED).await;
     }
+    std::future::pending::<()>().await;
+}
+
+fn key_of(args: &Args) -> (Bytes, String) {
+    let address = SocketAddr::new(args.advertised(), args.secure_port).to_string();
+    (Bytes::from(format!("{MASTERS}{address}")), address)
+}
+
+/// Takes this server's address away from the `kubernetes` Service: it is about to stop.
+///
+/// # Errors
+/// The store cannot be reached.
+pub async fn withdraw(server: &Server, args: &Args) -> Result<(), Status> {
+    let delete = DeleteRangeRequest { key: key_of(args).0, ..DeleteRangeRequest::default() };
+    let success = vec![RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) }];
+    let request = TxnRequest { success, ..TxnRequest::default() };
+    server.store.kv().txn(request).await.map_err(|error| crate::storage::unreachable(&error))?;
+    publish(server).await
 }
 
 async fn renew(kv: &dyn Kv, args: &Args, lease: i64) -> Result<i64, KvError> {
@@ -171,8 +189,7 @@ async fn renew(kv: &dyn Kv, args: &Args, lease: i64) -> Result<i64, KvError> {
         return Ok(lease);
     }
     let lease = kv.lease_grant(LEASE_SECONDS).await?;
-    let address = SocketAddr::new(args.advertised(), args.secure_port).to_string();
-    let key = Bytes::from(format!("{MASTERS}{address}"));
+    let (key, address) = key_of(args);
     let put = PutRequest { key, value: Bytes::from(address), lease, ..PutRequest::default() };
     let success = vec![RequestOp { request: Some(request_op::Request::RequestPut(put)) }];
     kv.txn(TxnRequest { success, ..TxnRequest::default() }).await?;

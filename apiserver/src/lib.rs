@@ -29,6 +29,7 @@ mod tests;
 
 pub use args::Args;
 
+use self::http::drain::InFlight;
 use ::http::{Request, Response};
 use admission::Admission;
 use aggregator::Aggregator;
@@ -73,6 +74,9 @@ pub struct Server {
     flow: FlowControl,
     /// How long a request may take.
     request_timeout: Duration,
+    /// Connections and listeners; they stop before what requests need.
+    serving: Tasks,
+    in_flight: InFlight,
     /// `host:port` as clients are told.
     external: String,
 }
@@ -87,6 +91,7 @@ impl Server {
             Some(at_rest) => Store::encrypted(at_rest, kinds::builtin()),
             None => Store::new(kv, kinds::builtin()),
         };
+        let serving = tasks.child();
         let direct = Direct::new(store.clone());
         let objects: Arc<dyn Objects> = direct.clone();
         let authentication =
@@ -109,7 +114,7 @@ impl Server {
             admission,
             allocator,
             Arc::new(Conversion::new(store.clone(), tasks.clone())),
-            tasks.stopping(),
+            serving.stopping(),
         );
         direct.bind(&registry);
         let streaming = Streaming::new(&args.streaming, store.clone(), objects.clone(), tasks.clone())?;
@@ -130,6 +135,8 @@ impl Server {
             metrics,
             flow,
             request_timeout: args.limits.request_timeout,
+            serving,
+            in_flight: InFlight::default(),
             external,
         }))
     }
@@ -177,12 +184,11 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     for address in &args.bind_address {
         let at = SocketAddr::new(*address, args.secure_port);
         let listener = TcpListener::bind(at).await.with_context(|| format!("cannot listen on {at}"))?;
-        tasks.spawn(
-            format!("listener {at}"),
-            serve::listen(server.clone(), listener, acceptor.clone(), tasks.clone()),
-        );
+        let listens = serve::listen(server.clone(), listener, acceptor.clone());
+        server.serving.spawn(format!("listener {at}"), listens);
     }
     server.start(&args, &tasks);
+    tasks.before_stop(server.clone().drain(args));
     tracing::info!(address = server.external, "listening");
     Ok(())
 }

@@ -26,13 +26,9 @@ const STREAMS_MAX: u32 = 1000;
 /// Pause after a failed accept, which mostly means that files have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections until the process stops.
-pub async fn listen(
-    server: Arc<Server>,
-    listener: TcpListener,
-    acceptor: Acceptor,
-    tasks: Tasks,
-) -> anyhow::Result<()> {
+/// Accepts connections until the server is asked to stop serving.
+pub async fn listen(server: Arc<Server>, listener: TcpListener, acceptor: Acceptor) -> anyhow::Result<()> {
+    let tasks = server.serving.clone();
     let stop = tasks.stopping();
     loop {
         let accepted = tokio::select! {

@@ -33,6 +33,12 @@ impl Health {
     pub fn stopping(&self) {
         self.stopping.store(true, Ordering::Release);
     }
+
+    /// Whether it is.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
 }
 
 /// What runs once the caches hold the store's objects, under kube-apiserver's names.
@@ -82,7 +88,7 @@ fn checks(server: &Server, path: &str) -> Vec<(Cow<'static, str>, bool)> {
     checks.extend(AFTER_BOOTSTRAP.iter().map(|name| hook(name, bootstrapped)));
     checks.push(("autoregister-completion".into(), done(bootstrapped)));
     if path == "readyz" {
-        checks.push(("shutdown".into(), !server.health.stopping.load(Ordering::Acquire)));
+        checks.push(("shutdown".into(), !server.health.is_stopping()));
     }
     checks
 }

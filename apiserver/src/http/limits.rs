@@ -14,6 +14,9 @@ pub struct LimitArgs {
     /// How long a request may take, watches and streams apart, e.g. 1m0s.
     #[arg(long, default_value = "1m0s", value_parser = crate::args::duration)]
     pub request_timeout: Duration,
+    /// How long to go on serving, no longer ready, once asked to stop, e.g. 5s: for load balancers to take notice.
+    #[arg(long, default_value = "0s", value_parser = crate::args::duration)]
+    pub shutdown_delay_duration: Duration,
 }
 
 impl LimitArgs {

@@ -55,6 +55,7 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     let given = text(request.headers(), AUDIT_ID).to_owned();
     let dry_run = query.iter().any(|(key, _)| key == "dryRun");
     let counted = metrics::timed(&info, dry_run);
+    let _running = (info.verb != "watch" && !streams(&info)).then(|| server.in_flight.begin());
     let id = if given.is_empty() { random::uuid() } else { given };
     let mut response = match handle(server, peer, info, query, request, &id).await {
         Ok(response) => response,

@@ -319,7 +319,10 @@ async fn whoever_sends_a_body_too_slowly_is_told_so() {
 }
 
 /// A server that listens, and the way to it.
-async fn listening(fixture: &Fixture, folder: &std::path::Path) -> (u16, tokio_rustls::TlsConnector) {
+pub(super) async fn listening(
+    fixture: &Fixture,
+    folder: &std::path::Path,
+) -> (u16, tokio_rustls::TlsConnector) {
     let key = rcgen::KeyPair::generate().expect("a key");
     let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
     let certificate = params.self_signed(&key).expect("a certificate");
@@ -329,7 +332,7 @@ async fn listening(fixture: &Fixture, folder: &std::path::Path) -> (u16, tokio_r
     let acceptor = tls::server(&identity, None, &[b"http/1.1"]).expect("TLS");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let port = listener.local_addr().expect("an address").port();
-    let listens = serve::listen(fixture.server.clone(), listener, acceptor, fixture.tasks.clone());
+    let listens = serve::listen(fixture.server.clone(), listener, acceptor);
     fixture.tasks.spawn("listener", listens);
     (port, tls::client(&identity.cert, None, &[b"http/1.1"]).expect("TLS").into())
 }

@@ -80,9 +80,7 @@ async fn a_front_proxy_says_who_asks_and_nobody_else_does() {
     let acceptor = tls::server(&identity, clients, &[b"http/1.1"]).expect("tls");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let port = listener.local_addr().expect("address").port();
-    fixture
-        .tasks
-        .spawn("listener", serve::listen(fixture.server.clone(), listener, acceptor, fixture.tasks.clone()));
+    fixture.tasks.spawn("listener", serve::listen(fixture.server.clone(), listener, acceptor));
 
     let ann = [("x-remote-user", "ann"), ("x-remote-group", "dev"), ("x-remote-extra-Scopes", "all")];
     // Whose certificate, the headers, and whom that makes.

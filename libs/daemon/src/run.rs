@@ -64,12 +64,16 @@ where
         () = asked.as_mut() => return ExitCode::SUCCESS,
     };
     let mut code = ExitCode::SUCCESS;
+    let mut asked_to = false;
     if let Err(error) = started {
         eprintln!("coracle {}: {error:#}", component.name);
         code = ExitCode::FAILURE;
     } else {
         tokio::select! {
-            () = asked.as_mut() => tracing::info!("stopping: asked to"),
+            () = asked.as_mut() => {
+                tracing::info!("stopping: asked to");
+                asked_to = true;
+            }
             death = tasks.first_death() => {
                 tracing::error!(task = death.name, error = format!("{:#}", death.error), "stopping: a task died");
                 eprintln!("coracle {}: {} died: {:#}", component.name, death.name, death.error);
@@ -84,8 +88,14 @@ where
             std::future::pending::<()>().await;
         }
     };
+    let stopped = async {
+        if asked_to {
+            tasks.prepare_stop().await;
+        }
+        tasks.stop_within(component.grace).await
+    };
     tokio::select! {
-        stopped = tasks.stop_within(component.grace) => if let Err(stuck) = stopped { tracing::warn!(%stuck, "leaving without them") },
+        stopped = stopped => if let Err(stuck) = stopped { tracing::warn!(%stuck, "leaving without them") },
         () = again => code = ExitCode::FAILURE,
     }
     code

@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +18,10 @@ pub struct Tasks {
 
 struct Shared {
     stop: CancellationToken,
+    /// Whose tasks these are too.
+    parent: Option<Tasks>,
+    /// What is done before tasks are asked to stop.
+    before_stop: Mutex<Vec<Pin<Box<dyn Future<Output = ()> + Send>>>>,
     alive: Mutex<BTreeMap<u64, String>>,
     next: AtomicU64,
     ended: Notify,
@@ -53,10 +58,22 @@ impl Tasks {
     /// An owner without tasks.
     #[must_use]
     pub fn new() -> Self {
+        Self::owned(CancellationToken::new(), None)
+    }
+
+    /// An owner of some of this one's tasks: they are asked to stop with the others at the latest, and may be before.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self::owned(self.shared.stop.child_token(), Some(self.clone()))
+    }
+
+    fn owned(stop: CancellationToken, parent: Option<Self>) -> Self {
         let (deaths, first_death) = mpsc::unbounded_channel();
         Self {
             shared: Arc::new(Shared {
-                stop: CancellationToken::new(),
+                stop,
+                parent,
+                before_stop: Mutex::default(),
                 alive: Mutex::default(),
                 next: AtomicU64::new(0),
                 ended: Notify::new(),
@@ -74,7 +91,7 @@ impl Tasks {
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
         let name = name.into();
-        let deaths = self.shared.deaths.clone();
+        let deaths = self.deaths();
         let stop = self.shared.stop.clone();
         self.run(name.clone(), async move {
             let ended = task.await;
@@ -100,14 +117,37 @@ impl Tasks {
 
     /// Runs work that may end at any time (one connection, one request, one pod's probe).
     pub fn run(&self, name: impl Into<String>, work: impl Future<Output = ()> + Send + 'static) {
-        let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        self.shared.alive.lock().insert(id, name.into());
-        let guard = Running { id, shared: self.shared.clone() };
+        let guard = self.enter(name.into());
         #[expect(clippy::disallowed_methods, reason = "this is the seam")]
         tokio::spawn(async move {
             let _guard = guard;
             work.await;
         });
+    }
+
+    fn enter(&self, name: String) -> Running {
+        let outer = self.shared.parent.as_ref().map(|parent| Box::new(parent.enter(name.clone())));
+        let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        self.shared.alive.lock().insert(id, name);
+        Running { id, shared: self.shared.clone(), _outer: outer }
+    }
+
+    /// Where deaths are told: to the outermost owner.
+    fn deaths(&self) -> mpsc::UnboundedSender<Death> {
+        self.shared.parent.as_ref().map_or_else(|| self.shared.deaths.clone(), Self::deaths)
+    }
+
+    /// Has `work`, which ends by itself, done before tasks are asked to stop: finishing what others wait for.
+    pub fn before_stop(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.shared.before_stop.lock().push(Box::pin(work));
+    }
+
+    /// Does what is to be done before tasks are asked to stop.
+    pub async fn prepare_stop(&self) {
+        let work = std::mem::take(&mut *self.shared.before_stop.lock());
+        for work in work {
+            work.await;
+        }
     }
 
     /// Fires when the process should stop. Select on `stopping().cancelled()`.
@@ -150,12 +190,15 @@ impl Tasks {
 struct Running {
     id: u64,
     shared: Arc<Shared>,
+    /// The same in the parent's list.
+    _outer: Option<Box<Running>>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         let name = self.shared.alive.lock().remove(&self.id);
-        if std::thread::panicking() {
+        // A parent tells it, in its own list.
+        if std::thread::panicking() && self.shared.parent.is_none() {
             let name = name.unwrap_or_default();
             let _ = self.shared.deaths.send(Death { name, error: anyhow::anyhow!("panicked") });
         }
@@ -184,6 +227,32 @@ mod tests {
             Ok(())
         });
         tasks.stop_within(Duration::from_secs(5)).await.expect("stops");
+    }
+
+    #[tokio::test]
+    async fn a_childs_tasks_stop_before_or_with_its_parents_and_their_deaths_are_told_to_it() {
+        let tasks = Tasks::new();
+        let (early, late) = (tasks.child(), tasks.child());
+        for child in [&early, &late] {
+            let stop = child.stopping();
+            child.run("waits", async move { stop.cancelled().await });
+        }
+        early.stop_within(Duration::from_secs(5)).await.expect("stops alone");
+        assert!(!tasks.stopping().is_cancelled());
+        late.spawn("short", async { Ok(()) });
+        assert_eq!(tasks.first_death().await.name, "short");
+        tasks.stop_within(Duration::from_secs(5)).await.expect("stops with its child");
+        assert!(late.stopping().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_done_before_a_stop_is_done_once() {
+        let (tasks, (told, mut heard)) = (Tasks::new(), mpsc::unbounded_channel());
+        let stop = tasks.stopping();
+        tasks.before_stop(async move { told.send(stop.is_cancelled()).expect("a reader") });
+        tasks.prepare_stop().await;
+        tasks.prepare_stop().await;
+        assert_eq!((heard.recv().await, heard.recv().await), (Some(false), None));
     }
 
     #[tokio::test(start_paused = true)]

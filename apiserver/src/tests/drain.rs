@@ -1,0 +1,105 @@
+//! A server that is asked to stop, as its clients see it.
+
+use super::bad_requests::listening;
+use super::{Cli, Fixture, MAPS, map};
+use axum::body::Body;
+use bytes::Bytes;
+use clap::Parser;
+use coracle_daemon::Tasks;
+use coracle_etcd::Kv;
+use coracle_etcd::memory::MemoryKv;
+use coracle_etcd::proto::RangeRequest;
+use http::Request;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+const FLAGS: [&str; 7] = [
+    "x",
+    "--etcd-servers=http://x",
+    "--tls-cert-file=x",
+    "--tls-private-key-file=x",
+    "--authorization-mode=AlwaysAllow",
+    "--shutdown-delay-duration=300ms",
+    "--advertise-address=192.0.2.7",
+];
+
+/// A connection.
+async fn connected(
+    port: u16,
+    tls: &tokio_rustls::TlsConnector,
+    tasks: &Tasks,
+) -> std::io::Result<http1::SendRequest<Body>> {
+    let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
+    let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+    let stream = tls.connect(name, tcp).await?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+    tasks.run("client", async move {
+        let _ = connection.await;
+    });
+    Ok(sender)
+}
+
+fn request(method: &str, path: &str, body: Body) -> Request<Body> {
+    let request = Request::builder().method(method).uri(path).header("host", "localhost");
+    request.header("content-type", "application/json").body(body).expect("a request")
+}
+
+#[tokio::test]
+async fn a_stop_fails_readiness_first_then_finishes_what_runs_and_ends_watches_cleanly() {
+    let kv = MemoryKv::default();
+    let fixture =
+        Fixture::flagged(&kv, &FLAGS[4..].iter().map(ToString::to_string).collect::<Vec<_>>()).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (port, tls) = listening(&fixture, folder.path()).await;
+    let clients = Tasks::new();
+    let client = async || connected(port, &tls, &clients).await;
+
+    let mut watcher = client().await.expect("connected");
+    let watch = watcher.send_request(request("GET", &format!("{MAPS}?watch=1"), Body::empty()));
+    let mut watch = watch.await.expect("a watch").into_body();
+    // A body of which the end is still to come.
+    let mut rest = Bytes::from(map("late", "1").to_string());
+    let half = rest.split_to(20);
+    let (more, body) = tokio::sync::mpsc::unbounded_channel::<Bytes>();
+    more.send(half).expect("a reader");
+    let frames = futures::stream::unfold(body, |mut body| async move {
+        let next = body.recv().await?;
+        Some((Ok::<_, std::convert::Infallible>(Frame::data(next)), body))
+    });
+    let mut poster = client().await.expect("connected");
+    let posted = poster.send_request(request("POST", MAPS, Body::new(StreamBody::new(frames))));
+    let mut prober = client().await.expect("connected");
+
+    let args = Cli::parse_from(FLAGS).args;
+    fixture.tasks.before_stop(fixture.server.clone().drain(args));
+    let stopping = async {
+        fixture.tasks.prepare_stop().await;
+        assert!(client().await.is_err(), "nobody listens any more");
+        fixture.tasks.stop_within(Duration::from_secs(5)).await.expect("a clean stop");
+    };
+    let seen = async {
+        let readyz = prober.send_request(request("GET", "/readyz", Body::empty())).await.expect("an answer");
+        assert_eq!(readyz.status(), 500);
+        let told = readyz.into_body().collect().await.expect("a body").to_bytes();
+        assert!(String::from_utf8_lossy(&told).contains("[-]shutdown failed"), "{told:?}");
+        // It lives, and serves whoever has not taken notice.
+        let mut late = client().await.expect("still listening");
+        let livez = late.send_request(request("GET", "/livez", Body::empty())).await.expect("an answer");
+        assert_eq!(livez.status(), 200);
+        // Watches end between two frames, with no error; the request that runs is answered.
+        while let Some(frame) = watch.frame().await {
+            frame.expect("a clean end");
+        }
+        more.send(rest).expect("a reader");
+        drop(more);
+    };
+    let (posted, (), ()) = tokio::join!(posted, seen, stopping);
+    assert_eq!(posted.expect("an answer").status(), 201);
+    let key = Bytes::from_static(b"/registry/masterleases/192.0.2.7:6443");
+    let left = kv.range(RangeRequest { key, ..RangeRequest::default() }).await.expect("the store");
+    assert!(left.kvs.is_empty(), "its address is withdrawn");
+}
