@@ -1,8 +1,8 @@
 //! The image in redb: one file, whose transactions are whole after any crash.
 //!
 //! Changes wait in memory for [`Image::sync`], which writes them and the description in one transaction. So what the file holds
-//! is always exactly what some sync left. A row's value carries a checksum, and the description the number of records, so that
-//! a lost or damaged row is noticed too.
+//! is always exactly what some sync left. A row's value carries a checksum, and the description the number of rows and the sum
+//! of their checksums, so that a lost, stale or damaged row is noticed while all rows are read once, at the start.
 
 use super::{Image, ImageError};
 use crate::machine::{Change, Machine, Restore, View};
@@ -15,8 +15,6 @@ use std::path::{Path, PathBuf};
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 /// One row: where the state stands.
 const STANDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("stands");
-/// First byte of the keys of records, which are counted.
-const RECORD: u8 = b'r';
 const CACHE_BYTES: usize = 8 << 20;
 
 /// See the module.
@@ -24,8 +22,41 @@ pub struct RedbImage {
     path: PathBuf,
     /// Opened when first needed.
     database: Option<Database>,
-    records: u64,
+    tally: Tally,
     waiting: Waiting,
+}
+
+/// What tells one set of rows from another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    rows: u64,
+    /// Of their checksums, which say nothing about their order: keys do.
+    sum: u64,
+}
+
+impl Tally {
+    const LENGTH: usize = 16;
+
+    fn checksum(sealed: &[u8]) -> u64 {
+        sealed.first_chunk().map_or(0, |crc| u64::from(u32::from_le_bytes(*crc)))
+    }
+
+    fn add(&mut self, sealed: &[u8]) {
+        self.rows += 1;
+        self.sum = self.sum.wrapping_add(Self::checksum(sealed));
+    }
+
+    fn take(&mut self, sealed: &[u8]) {
+        self.rows = self.rows.wrapping_sub(1);
+        self.sum = self.sum.wrapping_sub(Self::checksum(sealed));
+    }
+
+    fn bytes(self) -> [u8; Self::LENGTH] {
+        let mut bytes = [0; Self::LENGTH];
+        bytes[..8].copy_from_slice(&self.rows.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.sum.to_le_bytes());
+        bytes
+    }
 }
 
 /// What the next sync writes.
@@ -56,7 +87,7 @@ impl RedbImage {
     #[must_use]
     pub fn new(folder: &Path) -> Self {
         let path = folder.join("state.redb");
-        Self { path, database: None, records: 0, waiting: Waiting::Changes(Vec::new()) }
+        Self { path, database: None, tally: Tally::default(), waiting: Waiting::Changes(Vec::new()) }
     }
 
     fn failed(&self, what: &'static str) -> impl FnOnce(io::Error) -> ImageError + use<> {
@@ -74,18 +105,15 @@ impl RedbImage {
         let file = options.open(path).map_err(self.failed("open"))?;
         let backend = redb::backends::FileBackend::new(file);
         let database = backend.and_then(|file| {
-            // All of it is read now anyway; a page that is damaged would panic when it is used.
-            Database::builder()
-                .set_cache_size(CACHE_BYTES)
-                .set_check_integrity_on_open(!create)
-                .create_with_backend(file)
+            // Without redb's own check, which reads everything twice more: rows are checked as they are read.
+            Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(file)
         });
         database.map_err(|error| ImageError::Database(Box::new(error.into())))
     }
 
     fn remove(&mut self) -> Result<(), ImageError> {
         self.database = None;
-        self.records = 0;
+        self.tally = Tally::default();
         for path in [self.path.clone(), self.reading()] {
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -109,43 +137,62 @@ impl RedbImage {
         let stands = transaction.open_table(STANDS).map_err(redb::Error::from)?;
         let Some(stands) = stands.get(&[][..]).map_err(redb::Error::from)? else { return Ok(None) };
         let Some(stands) = unsealed(&[], stands.value()) else { return Ok(None) };
-        let Some((count, description)) = stands.split_first_chunk::<8>() else { return Ok(None) };
+        let Some((tally, description)) = stands.split_first_chunk::<{ Tally::LENGTH }>() else {
+            return Ok(None);
+        };
         let rows = transaction.open_table(ROWS).map_err(redb::Error::from)?;
-        let (mut restore, mut records) = (Restore::new(), 0);
+        let (mut restore, mut read) = (Restore::new(), Tally::default());
         for row in rows.iter().map_err(redb::Error::from)? {
             let (key, value) = row.map_err(redb::Error::from)?;
+            read.add(value.value());
             let Some(value) = unsealed(key.value(), value.value()) else { return Ok(None) };
-            records += u64::from(key.value().first() == Some(&RECORD));
             restore.row(key.value(), value)?;
         }
-        if records != u64::from_le_bytes(*count) {
+        if read.bytes() != *tally {
             return Ok(None);
         }
         let description = description.to_vec();
         drop((rows, transaction));
-        self.records = records;
+        // What damage does to writing shows now, not again at each start.
+        Self::write(&database, std::iter::empty(), read, &description)?;
+        self.tally = read;
         self.database = Some(database);
         Ok(Some((restore.finish(), description)))
     }
 
-    fn put(
-        table: &mut redb::Table<'_, &[u8], &[u8]>,
-        change: &Change,
-        records: &mut u64,
-    ) -> Result<(), redb::Error> {
-        let row = change.row();
-        let counted = u64::from(row.key.first() == Some(&RECORD));
-        match row.value {
-            Some(value) => {
-                let before = table.insert(&*row.key, &*sealed(&row.key, &value))?;
-                *records += if before.is_none() { counted } else { 0 };
+    /// Makes changes to rows that `tally` tells of, and returns what tells of the rows then.
+    fn write(
+        database: &Database,
+        changes: impl Iterator<Item = Change>,
+        mut tally: Tally,
+        description: &[u8],
+    ) -> Result<Tally, redb::Error> {
+        let mut transaction = database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        // A process that was killed would otherwise read the whole file before it opens it.
+        transaction.set_quick_repair(true);
+        {
+            let mut rows = transaction.open_table(ROWS)?;
+            for change in changes {
+                let row = change.row();
+                let before = match row.value {
+                    Some(value) => {
+                        let sealed = sealed(&row.key, &value);
+                        tally.add(&sealed);
+                        rows.insert(&*row.key, &*sealed)?
+                    }
+                    None => rows.remove(&*row.key)?,
+                };
+                if let Some(before) = before {
+                    tally.take(before.value());
+                }
             }
-            None => {
-                let before = table.remove(&*row.key)?;
-                *records -= if before.is_some() { counted.min(*records) } else { 0 };
-            }
+            let mut stands = transaction.open_table(STANDS)?;
+            let stood = [&tally.bytes(), description].concat();
+            stands.insert(&[][..], &*sealed(&[], &stood))?;
         }
-        Ok(())
+        transaction.commit()?;
+        Ok(tally)
     }
 }
 
@@ -198,30 +245,15 @@ impl Image for RedbImage {
                 (Some(view), changes)
             }
         };
-        let mut records = self.records;
         let path = self.path.clone();
         let database = match self.database.take() {
             Some(database) => database,
             None => self.open(&path, true)?,
         };
         let database = self.database.insert(database);
-        let write = || -> Result<u64, redb::Error> {
-            let mut transaction = database.begin_write()?;
-            transaction.set_durability(Durability::Immediate)?;
-            {
-                let mut rows = transaction.open_table(ROWS)?;
-                for change in view.iter().flat_map(View::changes).chain(changes) {
-                    Self::put(&mut rows, &change, &mut records)?;
-                }
-                let mut stands = transaction.open_table(STANDS)?;
-                let stood = [&records.to_le_bytes(), description].concat();
-                stands.insert(&[][..], &*sealed(&[], &stood))?;
-            }
-            transaction.commit()?;
-            Ok(records)
-        };
-        match write() {
-            Ok(records) => self.records = records,
+        let changes = view.iter().flat_map(View::changes).chain(changes);
+        match Self::write(database, changes, self.tally, description) {
+            Ok(tally) => self.tally = tally,
             Err(error) => {
                 // What is there is not trusted any more, and would only keep a full disk full.
                 if let Err(error) = self.remove() {

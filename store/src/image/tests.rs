@@ -88,11 +88,25 @@ fn changes_after_the_last_sync_are_not_there() {
 }
 
 #[test]
-fn lost_and_damaged_rows_are_noticed() {
+fn lost_stale_and_damaged_rows_are_noticed() {
     const ROWS: ::redb::TableDefinition<'_, &[u8], &[u8]> = ::redb::TableDefinition::new("rows");
     let mut source = Source::new();
     let changes = source.fill();
-    for lost in [true, false] {
+    for (what, change) in [
+        ("lost", (|_, _| None) as fn(&[u8], &[u8]) -> Option<Vec<u8>>),
+        ("damaged", |_, value| {
+            let mut value = value.to_vec();
+            value[9] ^= 1;
+            Some(value)
+        }),
+        // As a page that was not written would bring it back.
+        ("stale", |key, value| {
+            let mut value = value[4..].to_vec();
+            value[9] ^= 1;
+            let crc = crc32c::crc32c_append(crc32c::crc32c(key), &value);
+            Some([&crc.to_le_bytes()[..], &value].concat())
+        }),
+    ] {
         let folder = tempfile::tempdir().expect("folder");
         let mut image = RedbImage::new(folder.path());
         image.update(changes.clone());
@@ -102,35 +116,37 @@ fn lost_and_damaged_rows_are_noticed() {
         let transaction = database.begin_write().expect("begins");
         {
             let mut rows = transaction.open_table(ROWS).expect("opens");
-            let (key, mut value) = rows
+            let (key, value) = rows
                 .pop_last()
                 .expect("reads")
                 .map(|(k, v)| (k.value().to_vec(), v.value().to_vec()))
                 .expect("rows");
-            if !lost {
-                value[9] ^= 1;
+            if let Some(value) = change(&key, &value) {
                 rows.insert(&*key, &*value).expect("writes");
             }
         }
         transaction.commit().expect("commits");
         drop(database);
-        assert!(RedbImage::new(folder.path()).load().expect("reads").is_none());
+        assert!(RedbImage::new(folder.path()).load().expect("reads").is_none(), "{what}");
     }
 }
 
 #[test]
 fn a_damaged_file_only_costs_the_image() {
+    const DAMAGE: usize = 40;
     let mut source = Source::new();
-    let changes = source.fill();
-    for at in [0, 9, 64, 4096, 8192] {
-        let folder = tempfile::tempdir().expect("folder");
-        let mut image = RedbImage::new(folder.path());
-        image.update(changes.clone());
-        image.sync(b"one").expect("syncs");
-        drop(image);
-        let path = folder.path().join("state.redb");
-        let mut bytes = std::fs::read(&path).expect("reads");
-        bytes[at..at + 40].fill(0xa5);
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("state.redb");
+    let mut image = RedbImage::new(folder.path());
+    image.update(source.fill());
+    image.sync(b"one").expect("syncs");
+    drop(image);
+    let whole = std::fs::read(&path).expect("reads");
+    let used = |at: &usize| whole[*at..].iter().take(DAMAGE).any(|byte| *byte != 0);
+    for at in (0..whole.len()).step_by(512).filter(used) {
+        let mut bytes = whole.clone();
+        let end = bytes.len().min(at + DAMAGE);
+        bytes[at..end].fill(0xa5);
         std::fs::write(&path, bytes).expect("writes");
         let mut image = RedbImage::new(folder.path());
         // Not every byte is used; those that are used are checked.
