@@ -7,6 +7,7 @@ mod containers;
 mod etcd;
 mod faults;
 mod guestbook;
+mod kube_rs;
 mod lifecycle;
 mod nodes;
 mod objects;
@@ -41,6 +42,11 @@ fn simulated() -> Group {
             ("a_long_list_comes_in_pages_that_miss_nothing", objects::pages),
             ("labels_and_fields_select", objects::selectors),
             ("server_side_apply_knows_owners", objects::server_side_apply),
+            ("kube_rs_reads_and_writes_objects", kube_rs::reads_and_writes),
+            ("kube_rs_patches_in_every_way", kube_rs::patches),
+            ("kube_rs_watchers_of_both_sorts_see_every_change", kube_rs::watchers),
+            ("a_kube_rs_controller_cleans_up_before_an_object_goes", kube_rs::controller),
+            ("a_kind_derived_by_kube_rs_is_served", kube_rs::derived_kind),
             ("explain_describes_fields", objects::explain),
             ("a_namespace_takes_its_content_with_it", objects::namespace),
             ("bad_input_is_refused_with_the_field_and_changes_nothing", bad_input::table),
@@ -91,6 +97,7 @@ fn containers() -> Group {
             ("a_deployment_serves_under_its_services_name", containers::service_by_name),
             ("a_rollout_replaces_containers_without_a_gap", containers::rollout),
             ("logs_exec_and_port_forward_reach_containers", containers::streams),
+            ("kube_rs_streams_to_and_from_containers", kube_rs::container_streams),
             ("kubectl_debug_adds_a_container_to_a_pod_that_runs", containers::debug),
             ("a_pod_is_resized_in_place", containers::resize),
             ("probes_and_restarts_follow_the_containers_health", containers::probes),
