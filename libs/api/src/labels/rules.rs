@@ -13,6 +13,9 @@ pub const EMPTY: &str = "must be non-empty";
 #[must_use]
 pub fn is_dns1123_label(text: &str) -> Vec<String> {
     check(text, DNS_LABEL_MAX, label_shape, || {
+        if subdomain_shape(text) {
+            return "must not contain dots".to_owned();
+        }
         regex_text(
             "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start \
              and end with an alphanumeric character",
@@ -33,6 +36,28 @@ pub fn is_dns1123_subdomain(text: &str) -> Vec<String> {
             &["example.com"],
         )
     })
+}
+
+/// The same with underscores, which some zones hold: search paths of pods.
+#[must_use]
+pub fn is_dns1123_subdomain_with_underscore(text: &str) -> Vec<String> {
+    let label = |text: &str| {
+        let edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        framed(text.strip_prefix('_').unwrap_or(text), edge, |byte| matches!(byte, b'-' | b'_'))
+    };
+    check(
+        text,
+        DNS_SUBDOMAIN_MAX,
+        |text| text.split('.').all(label),
+        || {
+            regex_text(
+                "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', \
+                 and must start and end with an alphanumeric character",
+                "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*",
+                &["example.com"],
+            )
+        },
+    )
 }
 
 /// A DNS label that starts with a letter: names of Services.
@@ -271,42 +296,35 @@ pub fn is_valid_cidr(text: &str) -> Vec<String> {
     )
 }
 
-/// At least two labels with dots between, such as the name of a CSR signer's domain or a Gateway controller.
+/// The reason of a condition, or several.
 #[must_use]
-pub fn is_fully_qualified_domain_name(text: &str) -> Vec<String> {
-    if text.is_empty() {
-        return vec![EMPTY.to_owned()];
-    }
-    let text = text.strip_suffix('.').unwrap_or(text);
-    let faults = is_dns1123_subdomain(text);
-    if !faults.is_empty() {
-        return faults;
-    }
-    if !text.contains('.') {
-        return vec!["should be a domain with at least two segments separated by dots".to_owned()];
-    }
-    text.split('.').flat_map(is_dns1123_label).collect()
+pub fn is_condition_reason(text: &str) -> Vec<String> {
+    let shape = |text: &str| {
+        let bytes = text.as_bytes();
+        bytes.first().is_some_and(u8::is_ascii_alphabetic)
+            && bytes.last().is_some_and(|last| last.is_ascii_alphanumeric() || *last == b'_')
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_,:".contains(byte))
+    };
+    check(text, usize::MAX, shape, || {
+        regex_text(
+            "a condition reason must start with alphabetic character, optionally followed by a string of \
+             alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'",
+            "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?",
+            &["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"],
+        )
+    })
 }
 
-/// `domain/path`, both not empty: controllers of IngressClasses, signer names.
+/// The path of a URL, as far as its characters go.
 #[must_use]
-pub fn is_domain_prefixed_path(text: &str) -> Vec<String> {
-    let Some((domain, path)) =
-        text.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty())
-    else {
-        let fault =
-            if text.is_empty() { EMPTY } else { "must be a domain-prefixed path (such as \"acme.io/foo\")" };
-        return vec![fault.to_owned()];
-    };
-    let faults = is_dns1123_subdomain(domain);
-    if !faults.is_empty() {
-        return faults.iter().map(|fault| format!("invalid domain: {fault}")).collect();
-    }
+pub fn is_http_path(text: &str) -> Vec<String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
-    if framed(path, allowed, |_| false) {
-        return Vec::new();
-    }
-    vec![format!("Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')")]
+    check(
+        text,
+        usize::MAX,
+        |text| framed(text, allowed, |_| false),
+        || regex_text("Invalid path", "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+", &[]),
+    )
 }
 
 /// Too long comes first, then the shape.

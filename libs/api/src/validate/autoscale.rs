@@ -7,20 +7,23 @@ use crate::quantity::Quantity;
 
 const MAX_WINDOW_SECONDS: i64 = 3600;
 const MAX_PERIOD_SECONDS: i64 = 1800;
-/// Metric types, the field that holds each.
+/// Metric types and the field that holds each, in the order they are looked for.
 const SOURCES: [(&str, &str); 5] = [
     ("Object", "object"),
+    ("External", "external"),
     ("Pods", "pods"),
     ("Resource", "resource"),
     ("ContainerResource", "containerResource"),
-    ("External", "external"),
 ];
 
 pub(super) fn autoscaler(object: &Node<'_, '_>, out: &mut Faults) {
-    let spec = object.get("spec");
+    autoscaler_spec(&object.get("spec"), 1, out);
+}
+
+fn autoscaler_spec(spec: &Node<'_, '_>, lowest: i64, out: &mut Faults) {
     let (min, max) = (spec.get("minReplicas"), spec.get("maxReplicas"));
-    if min.is_set() && min.int() < 1 {
-        min.invalid("must be greater than or equal to 1", out);
+    if min.is_set() && min.int() < lowest {
+        min.invalid(format!("must be greater than or equal to {lowest}"), out);
     }
     if max.int() < 1 {
         max.invalid_as(&max.int().into(), "must be greater than 0", out);
@@ -28,11 +31,15 @@ pub(super) fn autoscaler(object: &Node<'_, '_>, out: &mut Faults) {
     if min.is_set() && max.int() < min.int() {
         max.invalid_as(&max.int().into(), "must be greater than or equal to `minReplicas`", out);
     }
-    let target = spec.get("scaleTargetRef");
-    for key in ["kind", "name"] {
-        target.get(key).required_text(labels::is_path_segment_name, out);
+    reference(&spec.get("scaleTargetRef"), out);
+    let metrics = spec.get("metrics");
+    metrics.items().for_each(|metric| self::metric(&metric, out));
+    let from_outside = |metric: Node<'_, '_>| matches!(metric.get("type").text(), "Object" | "External");
+    if min.value.as_i64() == Some(0) && !metrics.items().any(from_outside) {
+        let detail =
+            "must specify at least one Object or External metric to support scaling to zero replicas";
+        metrics.forbidden(detail, out);
     }
-    spec.get("metrics").items().for_each(|metric| self::metric(&metric, out));
     for direction in ["behavior.scaleUp", "behavior.scaleDown"] {
         let rules = spec.get(direction);
         if rules.is_set() {
@@ -41,21 +48,38 @@ pub(super) fn autoscaler(object: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
+fn reference(target: &Node<'_, '_>, out: &mut Faults) {
+    for key in ["kind", "name"] {
+        target.get(key).required_text(labels::is_path_segment_name, out);
+    }
+}
+
 fn metric(metric: &Node<'_, '_>, out: &mut Faults) {
+    const TYPES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
     let kind = metric.get("type");
     if kind.is_empty() {
         kind.required("must specify a metric source type", out);
     }
-    if !kind.is_empty() && !SOURCES.iter().any(|(name, _)| *name == kind.text()) {
-        kind.not_supported(&["ContainerResource", "External", "Object", "Pods", "Resource"], out);
+    kind.must_be_one_of(&TYPES, out);
+    let mut given = SOURCES.iter().filter(|(_, field)| metric.get(field).is_set());
+    if let Some((name, field)) = given.next() {
+        metric_source(name, &metric.get(field), out);
     }
-    for (name, field) in SOURCES {
-        let source = metric.get(field);
-        match (kind.text() == name, source.is_set()) {
-            (true, false) => source.required("must populate information for the given metric source", out),
-            (true, true) => metric_source(name, &source, out),
-            (false, true) => source.forbidden("must populate the given metric source only", out),
-            (false, false) => {}
+    let more = given.next().is_some();
+    let expected = SOURCES.iter().find(|(name, _)| *name == kind.text()).map(|(_, field)| *field);
+    match expected.map(|field| metric.get(field)) {
+        Some(source) if !source.is_set() => {
+            source.required("must populate information for the given metric source", out);
+        }
+        Some(_) => {}
+        // Kubernetes looks at the type twice.
+        None => kind.must_be_one_of(&TYPES, out),
+    }
+    if more {
+        for (_, field) in SOURCES.iter().filter(|(_, field)| Some(*field) != expected) {
+            if metric.get(field).is_set() {
+                metric.get(field).forbidden("must populate the given metric source only", out);
+            }
         }
     }
 }
@@ -64,38 +88,8 @@ fn metric_source(kind: &str, source: &Node<'_, '_>, out: &mut Faults) {
     let target = source.get("target");
     let (value, average, utilization) =
         (target.get("value"), target.get("averageValue"), target.get("averageUtilization"));
-    target_kind(&target, out);
-    match kind {
-        "Object" | "External" if !value.is_set() && !average.is_set() => {
-            let detail = if kind == "Object" {
-                "must set either a target value or averageValue"
-            } else {
-                "must set either a target value for metric or a per-pod target"
-            };
-            average.required(detail, out);
-        }
-        "External" if value.is_set() && average.is_set() => {
-            value.forbidden("may not set both a target value for metric and a per-pod target", out);
-        }
-        "Pods" if !average.is_set() => average.required("must specify a positive target averageValue", out),
-        "Resource" | "ContainerResource" => {
-            if source.get("name").is_empty() {
-                source.get("name").required("must specify a resource name", out);
-            }
-            if kind == "ContainerResource" && source.get("container").is_empty() {
-                source.get("container").required("must specify a container", out);
-            }
-            match (utilization.is_set(), average.is_set()) {
-                (false, false) => {
-                    utilization.required("must set either a target raw value or a target utilization", out);
-                }
-                (true, true) => {
-                    average.forbidden("may not set both a target raw value and a target utilization", out);
-                }
-                _ => {}
-            }
-        }
-        _ => {}
+    if kind == "Object" {
+        reference(&source.get("describedObject"), out);
     }
     if matches!(kind, "Object" | "External" | "Pods") {
         let name = source.get("metric.name");
@@ -104,26 +98,56 @@ fn metric_source(kind: &str, source: &Node<'_, '_>, out: &mut Faults) {
         } else {
             name.text_must(labels::is_path_segment_name, out);
         }
+    } else if source.get("name").is_empty() {
+        source.get("name").required("must specify a resource name", out);
+    }
+    if kind == "ContainerResource" && source.get("container").is_empty() {
+        source.get("container").required("must specify a container", out);
+    }
+    target_kind(&target, out);
+    match (kind, value.is_set(), average.is_set(), utilization.is_set()) {
+        ("Object", false, false, _) => {
+            average.required("must set either a target value or averageValue", out);
+        }
+        ("External", false, false, _) => {
+            average.required("must set either a target value for metric or a per-pod target", out);
+        }
+        ("External", true, true, _) => {
+            value.forbidden("may not set both a target value for metric and a per-pod target", out);
+        }
+        ("Pods", ..) if average.amount() <= Quantity::ZERO => {
+            average.required("must specify a positive target averageValue", out);
+        }
+        ("Resource" | "ContainerResource", _, false, false) => {
+            utilization.required("must set either a target raw value or a target utilization", out);
+        }
+        ("Resource" | "ContainerResource", _, true, true) => {
+            average.forbidden("may not set both a target raw value and a target utilization", out);
+        }
+        _ => {}
     }
 }
 
 fn target_kind(target: &Node<'_, '_>, out: &mut Faults) {
     let kind = target.get("type");
-    match kind.text() {
-        "" => kind.required("must specify a metric target type", out),
-        "Utilization" | "Value" | "AverageValue" => {}
-        _ => kind.invalid("must be either Utilization, Value, or AverageValue", out),
+    if kind.is_empty() {
+        kind.required("must specify a metric target type", out);
     }
-    for key in ["value", "averageValue"] {
-        let amount = target.get(key);
+    if !matches!(kind.text(), "Utilization" | "Value" | "AverageValue") {
+        let detail = "must be either Utilization, Value, or AverageValue";
+        kind.invalid_as(&kind.text().into(), detail, out);
+    }
+    let positive = |amount: &Node<'_, '_>, out: &mut Faults| {
         if amount.is_set() && amount.amount() <= Quantity::ZERO {
             amount.invalid("must be positive", out);
         }
-    }
+    };
+    positive(&target.get("value"), out);
     let utilization = target.get("averageUtilization");
     if utilization.is_set() && utilization.int() < 1 {
         utilization.invalid("must be greater than 0", out);
     }
+    positive(&target.get("averageValue"), out);
 }
 
 fn scaling(rules: &Node<'_, '_>, out: &mut Faults) {
@@ -133,7 +157,7 @@ fn scaling(rules: &Node<'_, '_>, out: &mut Faults) {
     } else if window.int() > MAX_WINDOW_SECONDS {
         window.invalid(format!("must be less than or equal to {MAX_WINDOW_SECONDS}"), out);
     }
-    rules.get("selectPolicy").may_be_one_of(&["Disabled", "Max", "Min"], out);
+    rules.get("selectPolicy").if_set_one_of(&["Disabled", "Max", "Min"], out);
     let policies = rules.get("policies");
     if policies.is_empty() {
         policies.required("must specify at least one Policy", out);
@@ -152,21 +176,26 @@ fn scaling(rules: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
-pub(super) fn autoscaler_update(new: &Node<'_, '_>, _: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
+pub(super) fn autoscaler_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
     if subresource == "status" {
         for key in ["currentReplicas", "desiredReplicas"] {
             new.get("status").get(key).not_negative(out);
         }
         return;
     }
-    autoscaler(new, out);
+    let had_none = old.get("spec.minReplicas").value.as_i64() == Some(0);
+    autoscaler_spec(&new.get("spec"), i64::from(!had_none), out);
 }
 
 pub(super) fn budget(object: &Node<'_, '_>, out: &mut Faults) {
-    let spec = object.get("spec");
+    budget_spec(&object.get("spec"), false, out);
+}
+
+fn budget_spec(spec: &Node<'_, '_>, any_value: bool, out: &mut Faults) {
     let (min, max) = (spec.get("minAvailable"), spec.get("maxUnavailable"));
     if min.is_set() && max.is_set() {
-        spec.invalid("minAvailable and maxUnavailable cannot be both set", out);
+        let detail = "minAvailable and maxUnavailable cannot be both set";
+        spec.invalid_inside("PodDisruptionBudgetSpec", detail, out);
     }
     for value in [&min, &max] {
         if value.is_set() {
@@ -174,16 +203,19 @@ pub(super) fn budget(object: &Node<'_, '_>, out: &mut Faults) {
             workload::at_most_all(value, out);
         }
     }
-    selectors::labels(&spec.get("selector"), out);
-    spec.get("unhealthyPodEvictionPolicy").may_be_one_of(&["AlwaysAllow", "IfHealthyBudget"], out);
+    selectors::labels_but_values(&spec.get("selector"), any_value, out);
+    spec.get("unhealthyPodEvictionPolicy").if_set_one_of(&["AlwaysAllow", "IfHealthyBudget"], out);
 }
 
-pub(super) fn budget_update(new: &Node<'_, '_>, _: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
+pub(super) fn budget_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
     if subresource == "status" {
+        let status = new.get("status");
+        super::meta::conditions(&status.get("conditions"), out);
         for key in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
-            new.get("status").get(key).not_negative(out);
+            status.get(key).not_negative(out);
         }
         return;
     }
-    budget(new, out);
+    let any_value = !selectors::is_readable(&old.get("spec.selector"));
+    budget_spec(&new.get("spec"), any_value, out);
 }

@@ -1,9 +1,8 @@
-//! Namespace, Node, PriorityClass, RuntimeClass, Lease, CertificateSigningRequest.
+//! Namespace, Node, PriorityClass, RuntimeClass, Lease.
 
 use super::node::{Faults, Node, unique};
 use super::{meta, pod};
 use crate::labels;
-use serde_json::Value;
 
 pub(super) fn namespace(object: &Node<'_, '_>, out: &mut Faults) {
     let finalizers = object.get("spec.finalizers");
@@ -119,6 +118,7 @@ pub(super) fn priority_class_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &
 
 pub(super) fn runtime_class(object: &Node<'_, '_>, out: &mut Faults) {
     object.get("handler").text_must(labels::is_dns1123_label, out);
+    pod::resources::class_overhead(&object.get("overhead"), out);
     let scheduling = object.get("scheduling");
     meta::labels(&scheduling.get("nodeSelector"), out);
     let tolerations = scheduling.get("tolerations");
@@ -147,134 +147,4 @@ pub(super) fn lease(object: &Node<'_, '_>, out: &mut Faults) {
 
 pub(super) fn lease_update(new: &Node<'_, '_>, _: &Node<'_, '_>, _: &str, out: &mut Faults) {
     lease(new, out);
-}
-
-const USAGES: [&str; 23] = [
-    "any",
-    "cert sign",
-    "client auth",
-    "code signing",
-    "content commitment",
-    "crl sign",
-    "data encipherment",
-    "decipher only",
-    "digital signature",
-    "email protection",
-    "encipher only",
-    "ipsec end system",
-    "ipsec tunnel",
-    "ipsec user",
-    "key agreement",
-    "key encipherment",
-    "microsoft sgc",
-    "netscape sgc",
-    "ocsp signing",
-    "s/mime",
-    "server auth",
-    "signing",
-    "timestamping",
-];
-
-pub(super) fn signing_request(object: &Node<'_, '_>, out: &mut Faults) {
-    let spec = object.get("spec");
-    let request = spec.get("request");
-    let pem = super::config::decoded(request.value);
-    if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE REQUEST-----") {
-        request.invalid("PEM block type must be CERTIFICATE REQUEST", out);
-    }
-    let usages = spec.get("usages");
-    if usages.is_empty() {
-        usages.required("", out);
-    }
-    usages.items().for_each(|usage| usage.must_be_one_of(&USAGES, out));
-    let all: Vec<Node<'_, '_>> = usages.items().collect();
-    unique(all.iter().copied(), out);
-    let signer = spec.get("signerName");
-    if signer.text() == "kubernetes.io/legacy-unknown" {
-        signer.invalid("the legacy signerName is not allowed via this API version", out);
-    } else {
-        signer_name(&signer, out);
-    }
-    let seconds = spec.get("expirationSeconds");
-    if seconds.is_set() && seconds.int() < 600 {
-        seconds.invalid("may not specify a duration less than 600 seconds (10 minutes)", out);
-    }
-    conditions(&object.get("status.conditions"), out);
-}
-
-fn signer_name(signer: &Node<'_, '_>, out: &mut Faults) {
-    if !signer.must_be_given(out) {
-        return;
-    }
-    let Some((domain, _)) =
-        signer.text().split_once('/').filter(|(_, path)| !path.is_empty() && !path.contains('/'))
-    else {
-        return signer
-            .invalid("must be a fully qualified domain and path of the form 'example.com/signer-name'", out);
-    };
-    for label in domain.split('.') {
-        for complaint in labels::is_dns1123_label(label) {
-            signer.invalid(format!("validating label {}: {complaint}", crate::status::go_quoted(label)), out);
-        }
-    }
-    if !domain.contains('.') {
-        signer.invalid("should be a domain with at least two segments separated by dots", out);
-    }
-}
-
-fn conditions(conditions: &Node<'_, '_>, out: &mut Faults) {
-    let mut seen: Vec<&str> = Vec::new();
-    for condition in conditions.items() {
-        let (kind, status) = (condition.get("type"), condition.get("status"));
-        kind.must_be_given(out);
-        let decided = matches!(kind.text(), "Approved" | "Denied" | "Failed");
-        if status.must_be_given(out) {
-            status.must_be_one_of(if decided { &["True"] } else { &["True", "False", "Unknown"] }, out);
-        }
-        let opposite = match kind.text() {
-            "Approved" => "Denied",
-            "Denied" => "Approved",
-            _ => "",
-        };
-        if !opposite.is_empty() && seen.contains(&opposite) {
-            kind.invalid("Approved and Denied conditions are mutually exclusive", out);
-        }
-        if seen.contains(&kind.text()) {
-            kind.duplicate(out);
-        }
-        seen.push(kind.text());
-    }
-}
-
-pub(super) fn signing_request_update(
-    new: &Node<'_, '_>,
-    old: &Node<'_, '_>,
-    subresource: &str,
-    out: &mut Faults,
-) {
-    let (list, before) = (new.get("status.conditions"), old.get("status.conditions"));
-    conditions(&list, out);
-    let find = |list: &Node<'_, '_>, kind: &str| -> Vec<Value> {
-        list.items()
-            .filter(|condition| condition.get("type").text() == kind)
-            .map(|condition| condition.value.clone())
-            .collect()
-    };
-    for kind in ["Approved", "Denied", "Failed"] {
-        let (now, was) = (find(&list, kind), find(&before, kind));
-        let may_add = subresource == "approval" || (subresource == "status" && kind == "Failed");
-        if now.len() < was.len() {
-            list.forbidden(format!("updates may not remove a condition of type {kind:?}"), out);
-        } else if now.len() > was.len() && !may_add {
-            list.forbidden(format!("updates may not add a condition of type {kind:?}"), out);
-        }
-    }
-    let (certificate, before) = (new.get("status.certificate"), old.get("status.certificate"));
-    if certificate.value != before.value {
-        if subresource != "status" {
-            certificate.forbidden("updates may not set certificate content", out);
-        } else if !before.is_empty() {
-            certificate.forbidden("updates may not modify existing certificate content", out);
-        }
-    }
 }

@@ -18,8 +18,16 @@ const FIELDS: [Field; 5] = [
     Field { low: 0, high: 6, names: DAYS },
 ];
 
-/// Checks `text`, five fields or `@daily` and the like.
+/// Checks `text`, five fields or `@daily` and the like, with or without a zone in front.
 pub(super) fn check(text: &str) -> Result<(), String> {
+    let zoned = text.strip_prefix("TZ=").or_else(|| text.strip_prefix("CRON_TZ="));
+    let text = match zoned.map(|rest| rest.split_once(' ').unwrap_or((rest, ""))) {
+        Some((zone, _)) if jiff::tz::TimeZone::get(zone).is_err() => {
+            return Err(format!("provided bad location {zone}: unknown time zone {zone}"));
+        }
+        Some((_, rest)) => rest.trim(),
+        None => text,
+    };
     if let Some(descriptor) = text.strip_prefix('@') {
         return check_descriptor(descriptor, text);
     }
@@ -119,6 +127,11 @@ mod tests {
         }
         assert_eq!(check("* * *").unwrap_err(), "expected exactly 5 fields, found 3: [* * *]");
         assert_eq!(check("60 * * * *").unwrap_err(), "end of range (60) above maximum (59): 60");
+        assert_eq!(check("TZ=Etc/UTC @daily"), Ok(()));
+        assert_eq!(
+            check("CRON_TZ=Nowhere * * * * *").unwrap_err(),
+            "provided bad location Nowhere: unknown time zone Nowhere"
+        );
         assert!(check("@sometimes").is_err() && check("a * * * *").is_err());
     }
 }

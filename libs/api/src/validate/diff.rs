@@ -23,6 +23,11 @@ fn with_host_switches(spec: &Value) -> Value {
     spec
 }
 
+/// Of ephemeral containers.
+pub(super) fn ephemeral_container(old: &Value, new: &Value) -> String {
+    of(old, new, "EphemeralContainer")
+}
+
 /// Of specs of PersistentVolumeClaims.
 pub(super) fn claim_spec(old: &Value, new: &Value) -> String {
     of(old, new, "ClaimSpec")
@@ -31,6 +36,11 @@ pub(super) fn claim_spec(old: &Value, new: &Value) -> String {
 /// Of the sources of PersistentVolumes.
 pub(super) fn volume_source(old: &Value, new: &Value) -> String {
     of(old, new, "VolumeSource")
+}
+
+/// Of lists of conditions of one type.
+pub(super) fn conditions(old: &Value, new: &Value) -> String {
+    of(old, new, "")
 }
 
 fn of(old: &Value, new: &Value, shape: &'static str) -> String {

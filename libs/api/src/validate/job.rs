@@ -1,7 +1,7 @@
 //! Job and CronJob.
 
 use super::node::{Faults, IMMUTABLE, Node};
-use super::{cron, meta, pod, selectors};
+use super::{cron, indexes, job_status, pod, selectors};
 use crate::labels;
 use crate::strategy::same;
 use serde_json::{Value, json};
@@ -13,25 +13,26 @@ const MAX_RULES: usize = 20;
 const MAX_EXIT_CODES: usize = 255;
 const MANAGED_BY_MAX: usize = 63;
 const CRON_NAME_MAX: usize = 52;
+const ZONE_PART_MAX: usize = 14;
+const MAX_INDEXES_BYTES: usize = 64 * 1024;
 
 pub(super) fn create(job: &Node<'_, '_>, out: &mut Faults) {
     generated_selector(job, out);
     let body = job.get("spec");
-    let indexed = body.get("completionMode").text() == "Indexed";
+    with_selector(&body, &Value::Null, out);
     let completions = body.get("completions");
-    if indexed && completions.int() > 0 {
+    if body.get("completionMode").text() == "Indexed" && completions.int() > 0 {
         let name = job.get("metadata.name");
         let last = format!("{}-{}", name.text(), completions.int() - 1);
         if !labels::is_dns1123_label(&last).is_empty() {
             name.invalid(format!("will not able to create pod with invalid DNS label: {last}"), out);
         }
     }
-    spec(&body, true, out);
 }
 
 /// Unless managed by hand, selector and labels are exactly what the server made of the uid.
 fn generated_selector(job: &Node<'_, '_>, out: &mut Faults) {
-    if job.get("spec.manualSelector").is_true() {
+    if job.get("spec.manualSelector").is_true() || !job.get("spec.selector").is_set() {
         return;
     }
     let uid = job.get("metadata.uid");
@@ -40,11 +41,14 @@ fn generated_selector(job: &Node<'_, '_>, out: &mut Faults) {
     }
     let template = job.get("spec.template.metadata");
     let wanted = template.get("labels");
-    for key in ["controller-uid", "batch.kubernetes.io/controller-uid"] {
-        has_label(&wanted, key, uid.text(), out);
-    }
-    for key in ["job-name", "batch.kubernetes.io/job-name"] {
-        has_label(&wanted, key, job.get("metadata.name").text(), out);
+    let name = job.get("metadata.name");
+    for (key, value) in [
+        ("controller-uid", &uid),
+        ("job-name", &name),
+        ("batch.kubernetes.io/controller-uid", &uid),
+        ("batch.kubernetes.io/job-name", &name),
+    ] {
+        has_label(&wanted, key, value.text(), out);
     }
     let selector = job.get("spec.selector");
     let labels = selector.get("matchLabels");
@@ -64,8 +68,23 @@ fn has_label(labels: &Node<'_, '_>, key: &str, value: &str, out: &mut Faults) {
     }
 }
 
-/// A Job's spec; in a CronJob's template the selector is not there yet.
-fn spec(spec: &Node<'_, '_>, with_selector: bool, out: &mut Faults) {
+/// A Job's spec with its selector.
+fn with_selector(body: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
+    spec(body, stored, out);
+    let selector = body.get("selector");
+    if selector.is_set() {
+        selectors::labels(&selector, out);
+        let labels = body.get("template.metadata.labels");
+        if selectors::is_readable(&selector) && !selectors::matches(&selector, &labels) {
+            labels.invalid("`selector` does not match template `labels`", out);
+        }
+    } else {
+        selector.required("", out);
+    }
+}
+
+/// A Job's spec but its selector, which a CronJob's template has none of.
+fn spec(spec: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
     for key in [
         "parallelism",
         "completions",
@@ -83,58 +102,49 @@ fn spec(spec: &Node<'_, '_>, with_selector: bool, out: &mut Faults) {
     }
     let manager = spec.get("managedBy");
     if manager.is_set() {
-        manager.text_must(labels::is_domain_prefixed_path, out);
+        manager.domain_prefixed_path(out);
         if manager.text().len() > MANAGED_BY_MAX {
             manager.too_long(63, out);
         }
     }
     let mode = spec.get("completionMode");
-    mode.may_be_one_of(&["Indexed", "NonIndexed"], out);
+    mode.if_set_one_of(&["NonIndexed", "Indexed"], out);
     match mode.text() {
         "Indexed" => indexed(spec, out),
-        _ => {
-            for key in ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"] {
+        "" | "NonIndexed" => {
+            for key in ["backoffLimitPerIndex", "maxFailedIndexes"] {
                 if spec.get(key).is_set() {
                     spec.get(key).invalid("requires indexed completion mode", out);
                 }
             }
         }
+        _ => {}
     }
     failure_policy(spec, out);
-    if mode.text() == "Indexed" {
+    let success = spec.get("successPolicy");
+    if success.is_set() && mode.text() != "Indexed" {
+        success.invalid_inside("SuccessPolicy", "requires indexed completion mode", out);
+    } else if success.is_set() {
         success_policy(spec, out);
     }
     let replacement = spec.get("podReplacementPolicy");
     let allowed: &[&str] =
         if spec.get("podFailurePolicy").is_set() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
-    replacement.may_be_one_of(allowed, out);
-    template(spec, out);
-    if with_selector {
-        let selector = spec.get("selector");
-        if selector.is_set() {
-            selectors::labels(&selector, out);
-            let labels = spec.get("template.metadata.labels");
-            if !selectors::matches(&selector, &labels) {
-                labels.invalid("`selector` does not match template `labels`", out);
-            }
-        } else {
-            selector.required("", out);
-        }
-    }
+    replacement.if_set_one_of(allowed, out);
+    template(spec, stored, out);
 }
 
-fn template(spec: &Node<'_, '_>, out: &mut Faults) {
+fn template(spec: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
     let template = spec.get("template");
-    pod::template(&template, out);
+    pod::template(&template, &stored["template"], out);
     let restart = template.get("spec.restartPolicy");
     match restart.text() {
         // The default cannot be told from a choice, and is told as if nothing was given.
         "" | "Always" => restart.required("valid values: \"OnFailure\", \"Never\"", out),
-        "OnFailure" | "Never" => {}
-        _ => restart.not_supported(&["OnFailure", "Never"], out),
-    }
-    if spec.get("podFailurePolicy").is_set() && restart.text() != "Never" {
-        restart.invalid("only \"Never\" is supported when podFailurePolicy is specified", out);
+        "OnFailure" if spec.get("podFailurePolicy").is_set() => {
+            restart.invalid("only \"Never\" is supported when podFailurePolicy is specified", out);
+        }
+        _ => restart.must_be_one_of(&["OnFailure", "Never"], out),
     }
 }
 
@@ -179,21 +189,24 @@ fn failure_policy(spec: &Node<'_, '_>, out: &mut Faults) {
     for rule in rules.items() {
         let action = rule.get("action");
         match action.text() {
-            "" => action.required(format!("valid values: {}", super::node::quoted_list(&ACTIONS)), out),
+            "" => action.required(format!("valid values: [{}]", quoted(&ACTIONS)), out),
             "FailIndex" if !per_index => action.invalid("requires the backoffLimitPerIndex to be set", out),
             text if !ACTIONS.contains(&text) => action.not_supported(&ACTIONS, out),
             _ => {}
         }
         let (codes, conditions) = (rule.get("onExitCodes"), rule.get("onPodConditions"));
+        if codes.is_set() {
+            exit_codes(&codes, spec, out);
+        }
+        pod_conditions(&conditions, out);
         match (codes.is_set(), conditions.is_empty()) {
             (true, false) => {
-                rule.invalid("specifying both OnExitCodes and OnPodConditions is not supported", out);
+                rule.invalid_unshown("specifying both OnExitCodes and OnPodConditions is not supported", out);
             }
             (false, true) => {
-                rule.invalid("specifying one of OnExitCodes and OnPodConditions is required", out);
+                rule.invalid_unshown("specifying one of OnExitCodes and OnPodConditions is required", out);
             }
-            (true, true) => exit_codes(&codes, spec, out),
-            (false, false) => pod_conditions(&conditions, out),
+            _ => {}
         }
     }
 }
@@ -203,7 +216,7 @@ fn exit_codes(codes: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
     let (operator, values, container) =
         (codes.get("operator"), codes.get("values"), codes.get("containerName"));
     match operator.text() {
-        "" => operator.required(format!("valid values: {}", super::node::quoted_list(&OPERATORS)), out),
+        "" => operator.required(format!("valid values: [{}]", quoted(&OPERATORS)), out),
         _ => operator.must_be_one_of(&OPERATORS, out),
     }
     let known = ["template.spec.containers", "template.spec.initContainers"]
@@ -241,35 +254,49 @@ fn pod_conditions(conditions: &Node<'_, '_>, out: &mut Faults) {
         condition.get("type").text_must(labels::is_qualified_name, out);
         let status = condition.get("status");
         match status.text() {
-            "" => status.required(format!("valid values: {}", super::node::quoted_list(&STATUSES)), out),
+            "" => status.required(format!("valid values: [{}]", quoted(&STATUSES)), out),
             _ => status.must_be_one_of(&STATUSES, out),
         }
     }
 }
 
+/// Texts as Go shows a list of them.
+fn quoted(texts: &[&str]) -> String {
+    texts.iter().map(|text| crate::status::go_quoted(text)).collect::<Vec<_>>().join(" ")
+}
+
 fn success_policy(spec: &Node<'_, '_>, out: &mut Faults) {
-    let policy = spec.get("successPolicy");
-    if !policy.is_set() {
-        return;
-    }
-    let rules = policy.get("rules");
+    let rules = spec.get("successPolicy.rules");
     if rules.is_empty() {
-        return rules
-            .required("at least one rules must be specified when the successPolicy is specified", out);
+        rules.required("at least one rules must be specified when the successPolicy is specified", out);
     }
     if rules.len() > MAX_RULES {
         rules.too_many(MAX_RULES, out);
     }
+    let completions = spec.get("completions").int();
     for rule in rules.items() {
-        let (count, indexes) = (rule.get("succeededCount"), rule.get("succeededIndexes"));
-        if !count.is_set() && !indexes.is_set() {
+        let (count, list) = (rule.get("succeededCount"), rule.get("succeededIndexes"));
+        if !count.is_set() && !list.is_set() {
             rule.required("at least one of succeededCount or succeededIndexes must be specified", out);
         }
+        if list.text().len() > MAX_INDEXES_BYTES {
+            list.too_long(65_536, out);
+        }
+        let listed = indexes::count(list.text(), completions);
+        if let Err(why) = &listed {
+            list.invalid(format!("error parsing succeededIndexes: {why}"), out);
+        }
         count.not_negative(out);
-        let completions = spec.get("completions").int();
         if count.int() > completions {
             let detail =
                 format!("must be less than or equal to {completions} (the number of specified completions)");
+            count.invalid(detail, out);
+        }
+        let total = listed.unwrap_or_default();
+        if list.is_set() && count.int() > total {
+            let detail = format!(
+                "must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)"
+            );
             count.invalid(detail, out);
         }
     }
@@ -277,21 +304,12 @@ fn success_policy(spec: &Node<'_, '_>, out: &mut Faults) {
 
 pub(super) fn update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
     if subresource == "status" {
-        return status(new, out);
+        return job_status::update(new, old, out);
     }
     let (body, stored) = (new.get("spec"), old.get("spec"));
-    spec(&body, true, out);
+    with_selector(&body, stored.value, out);
     completions(&body, &stored, out);
-    for key in [
-        "selector",
-        "completionMode",
-        "podFailurePolicy",
-        "backoffLimitPerIndex",
-        "managedBy",
-        "successPolicy",
-    ] {
-        body.get(key).same_as(&stored.get(key), out);
-    }
+    body.get("selector").same_as(&stored.get("selector"), out);
     let idle = stored.get("suspend").is_true() && !old.get("status.startTime").is_set();
     let mut template = body.get("template").value.clone();
     if idle {
@@ -299,6 +317,9 @@ pub(super) fn update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: &str, 
     }
     if !same(&template, stored.get("template").value) {
         body.get("template").invalid(IMMUTABLE, out);
+    }
+    for key in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+        body.get(key).same_as(&stored.get(key), out);
     }
 }
 
@@ -334,91 +355,75 @@ fn completions(spec: &Node<'_, '_>, stored: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
-fn status(new: &Node<'_, '_>, out: &mut Faults) {
-    let status = new.get("status");
-    for key in ["active", "succeeded", "failed", "ready", "terminating"] {
-        status.get(key).not_negative(out);
-    }
-    let conditions = status.get("conditions");
-    let holds = |kind: &str| {
-        conditions
-            .items()
-            .any(|condition| condition.get("type").text() == kind && condition.get("status").text() == "True")
-    };
-    if holds("Complete") && holds("Failed") {
-        conditions.invalid("cannot set Complete=True and Failed=true conditions", out);
-    }
-    let done = status.get("completionTime");
-    if holds("Complete") && !done.is_set() {
-        done.required("completionTime is required for Complete jobs", out);
-    }
-    if !holds("Complete") && done.is_set() {
-        done.invalid("cannot set completionTime when there is no Complete=True condition", out);
-    }
-    if (holds("Complete") || holds("Failed")) && status.get("active").int() > 0 {
-        status.get("active").invalid("active>0 is invalid for finished job", out);
-    }
-}
-
 pub(super) fn cron_job(object: &Node<'_, '_>, out: &mut Faults) {
+    cron_spec(&object.get("spec"), &Value::Null, out);
     let name = object.get("metadata.name");
     if name.text().len() > CRON_NAME_MAX {
         name.invalid(format!("must be no more than {CRON_NAME_MAX} characters"), out);
     }
-    cron_spec(&object.get("spec"), out);
 }
 
-pub(super) fn cron_job_update(new: &Node<'_, '_>, _: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
+pub(super) fn cron_job_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
     if subresource.is_empty() {
-        cron_spec(&new.get("spec"), out);
+        cron_spec(&new.get("spec"), &old.value["spec"], out);
     }
 }
 
-fn cron_spec(body: &Node<'_, '_>, out: &mut Faults) {
+fn cron_spec(body: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
     let (schedule, zone) = (body.get("schedule"), body.get("timeZone"));
     if schedule.must_be_given(out) {
-        if schedule.text().contains("TZ") {
-            let detail = if zone.is_set() {
-                "cannot use both timeZone field and TZ or CRON_TZ in schedule"
-            } else {
-                "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
-            };
-            schedule.invalid(detail, out);
-        } else if let Err(complaint) = cron::check(schedule.text()) {
+        if let Err(complaint) = cron::check(schedule.text()) {
             schedule.invalid(complaint, out);
         }
+        let had_zone = stored["schedule"].as_str().is_some_and(|text| text.contains("TZ"));
+        match (schedule.text().contains("TZ"), had_zone) {
+            (true, true) if zone.is_set() => {
+                schedule.invalid("cannot use both timeZone field and TZ or CRON_TZ in schedule", out);
+            }
+            (true, false) => {
+                schedule.invalid("cannot use TZ or CRON_TZ in schedule, use timeZone field instead", out);
+            }
+            _ => {}
+        }
     }
-    if zone.is_set() {
+    body.get("startingDeadlineSeconds").not_negative(out);
+    if zone.is_set() && *zone.value != stored["timeZone"] {
         time_zone(&zone, out);
     }
-    for key in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
-        body.get(key).not_negative(out);
-    }
     body.get("concurrencyPolicy").required_one_of(&["Allow", "Forbid", "Replace"], out);
-    let template = body.get("jobTemplate");
-    meta::labels(&template.get("metadata.labels"), out);
-    meta::annotations(&template.get("metadata.annotations"), out);
-    let job = template.get("spec");
-    if job.get("manualSelector").is_true() {
-        job.get("manualSelector").not_supported(&["nil", "false"], out);
-    }
+    let job = body.get("jobTemplate.spec");
+    spec(&job, &stored["jobTemplate"]["spec"], out);
     if job.get("selector").is_set() {
         job.get("selector").invalid("`selector` will be auto-generated", out);
     }
-    spec(&job, false, out);
+    if job.get("manualSelector").is_true() {
+        job.get("manualSelector").not_supported(&["nil", "false"], out);
+    }
+    for key in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+        body.get(key).not_negative(out);
+    }
 }
 
 fn time_zone(zone: &Node<'_, '_>, out: &mut Faults) {
-    match zone.text() {
-        "" => zone.invalid_as(&json!(""), "timeZone must be nil or non-empty string", out),
-        text if text.eq_ignore_ascii_case("local") => {
-            let detail =
-                "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
-            zone.invalid(detail, out);
-        }
-        text if jiff::tz::TimeZone::get(text).is_err() => {
-            zone.invalid(format!("unknown time zone {text}"), out);
-        }
-        _ => {}
+    let text = zone.text();
+    if text.is_empty() {
+        return zone.invalid_as(&json!(""), "timeZone must be nil or non-empty string", out);
+    }
+    let odd = |byte: u8| !(byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'+'));
+    let bad = |part: &str| {
+        matches!(part, "" | "." | "..")
+            || part.starts_with('-')
+            || part.len() > ZONE_PART_MAX
+            || part.bytes().any(odd)
+    };
+    if text.split('/').any(bad) {
+        return zone.invalid(format!("unknown time zone {text}"), out);
+    }
+    if text.eq_ignore_ascii_case("local") {
+        let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+        zone.invalid(detail, out);
+    }
+    if text != "Local" && jiff::tz::TimeZone::get(text).is_err() {
+        zone.invalid(format!("unknown time zone {text}"), out);
     }
 }

@@ -1,6 +1,6 @@
 //! Rules of ObjectMeta that every kind shares.
 
-use super::node::{Faults, IMMUTABLE, NOT_NEGATIVE, Node};
+use super::node::{Faults, IMMUTABLE, Node};
 use crate::kinds::Kind;
 use crate::labels;
 use serde_json::{Value, json};
@@ -51,19 +51,28 @@ pub(super) fn create(object: &Value, kind: &Kind, out: &mut Faults) {
         (false, true) => {}
     }
     common(&metadata, out);
+    finalizers(&metadata.get("finalizers"), out);
+    managed_fields(&metadata.get("managedFields"), out);
+    standard_finalizers(&metadata, kind, out);
 }
 
 /// What holds on create and on update.
 fn common(metadata: &Node<'_, '_>, out: &mut Faults) {
-    let generation = metadata.get("generation");
-    if generation.int() < 0 {
-        generation.invalid(NOT_NEGATIVE, out);
-    }
+    metadata.get("generation").not_negative(out);
     labels(&metadata.get("labels"), out);
     annotations(&metadata.get("annotations"), out);
     owners(&metadata.get("ownerReferences"), out);
-    finalizers(&metadata.get("finalizers"), out);
-    managed_fields(&metadata.get("managedFields"), out);
+}
+
+/// Objects of these groups, and custom ones, may carry finalizers of any name.
+const FREE_FINALIZERS: [&str; 4] =
+    ["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "coordination.k8s.io"];
+
+fn standard_finalizers(metadata: &Node<'_, '_>, kind: &Kind, out: &mut Faults) {
+    if kind.custom.is_none() && !FREE_FINALIZERS.contains(&kind.group.as_str()) {
+        let list = metadata.get("finalizers");
+        list.items().for_each(|finalizer| standard_finalizer(&finalizer, &finalizer, out));
+    }
 }
 
 pub(super) fn labels(labels: &Node<'_, '_>, out: &mut Faults) {
@@ -91,29 +100,29 @@ pub(super) fn annotations(annotations: &Node<'_, '_>, out: &mut Faults) {
 }
 
 fn owners(owners: &Node<'_, '_>, out: &mut Faults) {
-    let mut controller: Option<Value> = None;
+    let mut controller: Option<String> = None;
     for owner in owners.items() {
+        // Faults name the list, not the item.
+        let told = owners.named("", owner.value);
         for (key, text) in [("apiVersion", "version"), ("kind", "kind"), ("name", "name"), ("uid", "uid")] {
-            let field = owner.get(key);
+            let field = told.get(key);
             if field.is_empty() {
                 field.invalid_as(&json!(field.text()), format!("{text} must not be empty"), out);
             }
         }
         if owner.get("apiVersion").text() == "v1" && owner.get("kind").text() == "Event" {
-            owner.invalid("/v1, Kind=Event is disallowed from being an owner", out);
+            told.invalid("/v1, Kind=Event is disallowed from being an owner", out);
         }
         if owner.get("controller").is_true() {
-            let name = owner.get("name");
+            let name = format!("{}/{}", owner.get("kind").text(), owner.get("name").text());
             match &controller {
                 Some(first) => {
-                    let first = first.as_str().unwrap_or_default();
                     let detail = format!(
-                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
-                        name.text()
+                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
                     );
                     owners.invalid(detail, out);
                 }
-                None => controller = Some(name.value.clone()),
+                None => controller = Some(name),
             }
         }
     }
@@ -131,24 +140,26 @@ fn finalizers(finalizers: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
-/// Finalizers of namespaces must be standard or carry a domain.
+/// A finalizer of a namespace's spec.
 pub(super) fn namespace_finalizer(finalizer: &Node<'_, '_>, place: &Node<'_, '_>, out: &mut Faults) {
-    let complaints = labels::is_qualified_name(finalizer.text());
-    let fine = complaints.is_empty();
-    for complaint in complaints {
+    for complaint in labels::is_qualified_name(finalizer.text()) {
         place.invalid_as(finalizer.value, complaint, out);
     }
-    if fine && !finalizer.text().contains('/') && !STANDARD_FINALIZERS.contains(&finalizer.text()) {
-        place.invalid_as(
-            finalizer.value,
-            "name is neither a standard finalizer name nor is it fully qualified",
-            out,
-        );
+    standard_finalizer(finalizer, place, out);
+}
+
+/// A finalizer is a standard one or carries a domain.
+fn standard_finalizer(finalizer: &Node<'_, '_>, place: &Node<'_, '_>, out: &mut Faults) {
+    if !finalizer.text().contains('/') && !STANDARD_FINALIZERS.contains(&finalizer.text()) {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        place.invalid_as(finalizer.value, detail, out);
     }
 }
 
 fn managed_fields(list: &Node<'_, '_>, out: &mut Faults) {
     for entry in list.items() {
+        // Faults name the list, not the item.
+        let entry = list.named("", entry.value);
         let operation = entry.get("operation");
         if !matches!(operation.text(), "Apply" | "Update") {
             operation.invalid_as(&json!(operation.text()), "must be `Apply` or `Update`", out);
@@ -157,21 +168,34 @@ fn managed_fields(list: &Node<'_, '_>, out: &mut Faults) {
         if !matches!(kind.text(), "" | "FieldsV1") {
             kind.invalid("must be `FieldsV1`", out);
         }
-        let manager = entry.get("manager");
-        if manager.text().chars().count() > 128 {
-            manager.too_long(128, out);
+        manager(&entry.get("manager"), out);
+        if entry.get("subresource").text().len() > 256 {
+            entry.get("subresource").too_long(256, out);
         }
     }
 }
 
-pub(super) fn update(new: &Value, old: &Value, out: &mut Faults) {
+/// Who manages fields: short, and of characters that can be printed.
+fn manager(manager: &Node<'_, '_>, out: &mut Faults) {
+    if manager.text().len() > 128 {
+        manager.too_long(128, out);
+    }
+    for (at, c) in manager.text().char_indices().filter(|(_, c)| c.is_control()) {
+        let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+        manager.invalid(detail, out);
+    }
+}
+
+pub(super) fn update(new: &Value, old: &Value, kind: &Kind, out: &mut Faults) {
     let (new, old) = (Node::root(new), Node::root(old));
     let (metadata, stored) = (new.get("metadata"), old.get("metadata"));
+    if stored.get("deletionTimestamp").is_set() {
+        no_new_finalizers(&metadata.get("finalizers"), &stored.get("finalizers"), out);
+    }
     let version = metadata.get("resourceVersion");
     if version.is_empty() {
         version.invalid_as(&json!(""), "must be specified for an update", out);
     }
-    common(&metadata, out);
     let generation = metadata.get("generation");
     if generation.int() < stored.get("generation").int() {
         generation.invalid("must not be decremented", out);
@@ -184,19 +208,54 @@ pub(super) fn update(new: &Value, old: &Value, out: &mut Faults) {
             field.invalid(IMMUTABLE, out);
         }
     }
-    if stored.get("deletionTimestamp").is_set() {
-        let before = stored.get("finalizers");
-        let list = metadata.get("finalizers");
-        let fresh: Vec<&str> = list
-            .items()
-            .map(|item| item.text())
-            .filter(|name| !before.items().any(|old| old.text() == *name))
-            .collect();
-        if !fresh.is_empty() {
-            let detail =
-                "no new finalizers can be added if the object is being deleted, found new finalizers";
-            let fresh = super::node::quoted_list(&fresh);
-            list.forbidden(format!("{detail} []string{{{fresh}}}"), out);
+    labels(&metadata.get("labels"), out);
+    annotations(&metadata.get("annotations"), out);
+    owners(&metadata.get("ownerReferences"), out);
+    managed_fields(&metadata.get("managedFields"), out);
+    standard_finalizers(&metadata, kind, out);
+}
+
+/// What is being deleted gains no more reasons to wait.
+fn no_new_finalizers(list: &Node<'_, '_>, before: &Node<'_, '_>, out: &mut Faults) {
+    let mut fresh: Vec<&str> = list.items().map(|item| item.text()).collect();
+    fresh.retain(|name| !before.items().any(|old| old.text() == *name));
+    fresh.sort_unstable();
+    fresh.dedup();
+    if !fresh.is_empty() {
+        let detail = "no new finalizers can be added if the object is being deleted, found new finalizers";
+        let fresh = super::node::quoted_list(&fresh);
+        list.forbidden(format!("{detail} []string{{{fresh}}}"), out);
+    }
+}
+
+/// Conditions as most kinds of late have them: each type once, with a reason and a time.
+pub(super) fn conditions(list: &Node<'_, '_>, out: &mut Faults) {
+    let mut seen: Vec<&str> = Vec::new();
+    for condition in list.items() {
+        let (kind, generation) = (condition.get("type"), condition.get("observedGeneration"));
+        if seen.contains(&kind.text()) {
+            kind.duplicate(out);
+        }
+        seen.push(kind.text());
+        kind.text_must(labels::is_qualified_name, out);
+        condition.get("status").must_be_one_of(&["False", "True", "Unknown"], out);
+        if generation.int() < 0 {
+            generation.invalid("must be greater than or equal to zero", out);
+        }
+        let (time, reason) = (condition.get("lastTransitionTime"), condition.get("reason"));
+        if !time.is_set() {
+            time.required("must be set", out);
+        }
+        if reason.is_empty() {
+            reason.required("must be set", out);
+        } else {
+            reason.text_must(labels::is_condition_reason, out);
+        }
+        for (key, max) in [("reason", 1024), ("message", 32 * 1024)] {
+            let text = condition.get(key);
+            if i64::try_from(text.text().len()).is_ok_and(|length| length > max) {
+                text.too_long(max, out);
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 mod admission;
 mod aggregation;
 mod autoscale;
+mod claim;
 mod cluster;
 mod config;
 mod crd;
@@ -14,9 +15,12 @@ mod crd_lists;
 mod crd_rules;
 mod cron;
 mod diff;
+mod endpoints;
 mod event;
 mod flow;
+mod indexes;
 mod job;
+mod job_status;
 mod meta;
 mod network;
 mod node;
@@ -26,6 +30,7 @@ mod rbac;
 mod selectors;
 mod service;
 mod shapes;
+mod signing;
 mod storage;
 mod warn;
 mod workload;
@@ -48,7 +53,7 @@ fn no_change(_: &Node<'_, '_>, _: &Node<'_, '_>, _: &str, _: &mut Faults) {}
 
 const RULES: &[(&str, Create, Update)] = &[
     ("Pod", pod::create, pod::update),
-    ("PodTemplate", workload::pod_template, no_change),
+    ("PodTemplate", workload::pod_template, workload::pod_template_update),
     ("Deployment", workload::deployment, workload::deployment_update),
     ("ReplicaSet", workload::replica_set, workload::replica_set_update),
     ("StatefulSet", workload::stateful_set, workload::stateful_set_update),
@@ -58,8 +63,8 @@ const RULES: &[(&str, Create, Update)] = &[
     ("Job", job::create, job::update),
     ("CronJob", job::cron_job, job::cron_job_update),
     ("Service", service::create, service::update),
-    ("Endpoints", service::endpoints, service::endpoints_update),
-    ("EndpointSlice", service::slice, service::slice_update),
+    ("Endpoints", endpoints::endpoints, endpoints::endpoints_update),
+    ("EndpointSlice", endpoints::slice, endpoints::slice_update),
     ("ConfigMap", config::config_map, config::config_map_update),
     ("Secret", config::secret, config::secret_update),
     ("Namespace", cluster::namespace, cluster::namespace_update),
@@ -68,9 +73,9 @@ const RULES: &[(&str, Create, Update)] = &[
     ("RuntimeClass", cluster::runtime_class, cluster::runtime_class_update),
     ("Lease", cluster::lease, cluster::lease_update),
     ("Event", event::create, event::update),
-    ("CertificateSigningRequest", cluster::signing_request, cluster::signing_request_update),
-    ("PersistentVolumeClaim", storage::claim, storage::claim_update),
-    ("PersistentVolume", storage::volume, storage::volume_update),
+    ("CertificateSigningRequest", signing::request, signing::request_update),
+    ("PersistentVolumeClaim", claim::claim, claim::claim_update),
+    ("PersistentVolume", claim::volume, claim::volume_update),
     ("StorageClass", storage::class, storage::class_update),
     ("VolumeAttachment", storage::attachment, storage::attachment_update),
     ("CSIDriver", storage::driver, storage::driver_update),
@@ -131,7 +136,7 @@ pub fn create(object: &Value, kind: &Kind) -> Vec<FieldError> {
 #[must_use]
 pub fn update(new: &Value, old: &Value, kind: &Kind, subresource: &str) -> Vec<FieldError> {
     let mut out = Faults::new();
-    meta::update(new, old, &mut out);
+    meta::update(new, old, kind, &mut out);
     let (_, update) = rules(kind);
     update(&Node::root(new), &Node::root(old), subresource, &mut out);
     if let Some(version) = &kind.custom {
@@ -143,5 +148,5 @@ pub fn update(new: &Value, old: &Value, kind: &Kind, subresource: &str) -> Vec<F
 /// Warnings for the writer (`Warning: 299`), e.g. for deprecated fields.
 #[must_use]
 pub fn warnings(new: &Value, old: Option<&Value>, kind: &Kind) -> Vec<String> {
-    if kind.custom.is_some() { Vec::new() } else { warn::all(new, old, &kind.kind) }
+    if kind.custom.is_some() { warn::finalizers(new) } else { warn::all(new, old, &kind.kind) }
 }

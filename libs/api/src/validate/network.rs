@@ -11,6 +11,7 @@ const CONTROLLER_MAX: usize = 250;
 
 pub(super) fn ingress(object: &Node<'_, '_>, out: &mut Faults) {
     let spec = object.get("spec");
+    ingress_spec(&spec, &Value::Null, out);
     let annotations = object.get("metadata.annotations");
     let (legacy, class) = (annotations.key(LEGACY_CLASS), spec.get("ingressClassName"));
     if legacy.is_set() && class.is_set() && legacy.value != class.value {
@@ -19,21 +20,47 @@ pub(super) fn ingress(object: &Node<'_, '_>, out: &mut Faults) {
             .named(&told, legacy.value)
             .invalid("must match `ingressClassName` when both are specified", out);
     }
-    ingress_spec(&spec, out);
 }
 
-pub(super) fn ingress_update(new: &Node<'_, '_>, _: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
+pub(super) fn ingress_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
     if subresource == "status" {
         for point in new.get("status.loadBalancer.ingress").items() {
             point.get("ip").text_may(labels::is_valid_ip, out);
-            point.get("hostname").text_may(labels::is_dns1123_subdomain, out);
+            super::service::host_name(&point.get("hostname"), out);
         }
         return;
     }
-    ingress_spec(&new.get("spec"), out);
+    ingress_spec(&new.get("spec"), old.value, out);
 }
 
-fn ingress_spec(spec: &Node<'_, '_>, out: &mut Faults) {
+/// What a stored Ingress gets wrong that new ones may not.
+struct Tolerated {
+    /// Names of secrets.
+    secrets: bool,
+    /// Rules for hosts with a wildcard, which were not looked at.
+    wildcards: bool,
+}
+
+impl Tolerated {
+    fn by(stored: &Value) -> Self {
+        let root = Node::root(stored);
+        let spec = root.get("spec");
+        let mut wildcards = false;
+        for rule in spec.get("rules").items().filter(|rule| rule.get("host").text().contains('*')) {
+            let mut faults = Faults::new();
+            rule.get("http.paths").items().for_each(|path| ingress_path(&path, &mut faults));
+            wildcards |= !faults.is_empty();
+        }
+        let secrets = spec.get("tls").items().any(|tls| {
+            let name = tls.get("secretName");
+            !name.is_empty() && !labels::is_dns1123_subdomain(name.text()).is_empty()
+        });
+        Self { secrets, wildcards }
+    }
+}
+
+fn ingress_spec(spec: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
+    let tolerated = Tolerated::by(stored);
     let (rules, backend) = (spec.get("rules"), spec.get("defaultBackend"));
     if rules.is_empty() && !backend.is_set() {
         spec.invalid_as(&Value::Null, "either `defaultBackend` or `rules` must be specified", out);
@@ -48,7 +75,7 @@ fn ingress_spec(spec: &Node<'_, '_>, out: &mut Faults) {
         }
         host.text_may(host_name, out);
         let http = rule.get("http");
-        if !http.is_set() {
+        if !http.is_set() || (tolerated.wildcards && host.text().contains('*')) {
             continue;
         }
         let paths = http.get("paths");
@@ -57,7 +84,9 @@ fn ingress_spec(spec: &Node<'_, '_>, out: &mut Faults) {
     }
     for tls in spec.get("tls").items() {
         tls.get("hosts").items().for_each(|host| host.text_must(host_name, out));
-        tls.get("secretName").text_may(labels::is_dns1123_subdomain, out);
+        if !tolerated.secrets {
+            tls.get("secretName").text_may(labels::is_dns1123_subdomain, out);
+        }
     }
     let class = spec.get("ingressClassName");
     if class.is_set() {
@@ -76,7 +105,7 @@ fn host_name(text: &str) -> Vec<String> {
 fn ingress_path(path: &Node<'_, '_>, out: &mut Faults) {
     let (text, kind) = (path.get("path"), path.get("pathType"));
     match kind.text() {
-        "" => kind.required("pathType must be specified", out),
+        "" => return kind.required("pathType must be specified", out),
         "Exact" | "Prefix" => {
             if !text.text().starts_with('/') {
                 text.invalid_as(&json!(text.text()), "must be an absolute path", out);
@@ -104,15 +133,7 @@ fn ingress_backend(backend: &Node<'_, '_>, out: &mut Faults) {
     if resource.is_set() && service.is_set() {
         backend.invalid_as(&json!(""), "cannot set both resource and service backends", out);
     } else if resource.is_set() {
-        for (key, text) in [("kind", "kind is required"), ("name", "name is required")] {
-            let field = resource.get(key);
-            if field.is_empty() {
-                field.required(text, out);
-            } else {
-                field.text_must(labels::is_path_segment_name, out);
-            }
-        }
-        resource.get("apiGroup").text_may(labels::is_dns1123_subdomain, out);
+        typed_reference(&resource, out);
     } else if service.is_set() {
         service.get("name").required_text(labels::is_dns1035_label, out);
         let (name, number) = (service.get("port.name"), service.get("port.number"));
@@ -127,25 +148,40 @@ fn ingress_backend(backend: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
+/// A reference to some object: a backend, or the parameters of a class.
+fn typed_reference(reference: &Node<'_, '_>, out: &mut Faults) {
+    let group = reference.get("apiGroup");
+    if group.is_set() {
+        group.text_may(labels::is_dns1123_subdomain, out);
+    }
+    for (key, text) in [("kind", "kind is required"), ("name", "name is required")] {
+        let field = reference.get(key);
+        if field.is_empty() {
+            field.required(text, out);
+        } else {
+            field.text_must(labels::is_path_segment_name, out);
+        }
+    }
+}
+
 pub(super) fn class(object: &Node<'_, '_>, out: &mut Faults) {
     let controller = object.get("spec.controller");
     if controller.text().len() > CONTROLLER_MAX {
         controller.too_long(250, out);
     }
-    controller.required_text(labels::is_domain_prefixed_path, out);
+    controller.domain_prefixed_path(out);
     let parameters = object.get("spec.parameters");
     if !parameters.is_set() {
         return;
     }
-    for (key, text) in [("kind", "kind is required"), ("name", "name is required")] {
-        if parameters.get(key).is_empty() {
-            parameters.get(key).required(text, out);
-        }
-    }
+    typed_reference(&parameters, out);
     let (scope, namespace) = (parameters.get("scope"), parameters.get("namespace"));
     match (scope.text(), namespace.is_set()) {
         ("", _) => scope.required("", out),
         ("Namespace", false) => namespace.required("`parameters.scope` is set to 'Namespace'", out),
+        ("Namespace", true) if namespace.is_empty() => {
+            namespace.required("`parameters.scope` is set to 'Namespace'", out);
+        }
         ("Namespace", true) => namespace.text_must(labels::is_dns1123_label, out),
         ("Cluster", true) => namespace.forbidden("`parameters.scope` is set to 'Cluster'", out),
         ("Cluster", false) => {}
@@ -171,7 +207,7 @@ pub(super) fn policy(object: &Node<'_, '_>, out: &mut Faults) {
     if types.len() > 2 {
         return types.invalid("may not specify more than two policyTypes", out);
     }
-    types.items().for_each(|kind| kind.must_be_one_of(&["Egress", "Ingress"], out));
+    types.items().for_each(|kind| kind.must_be_one_of(&["Ingress", "Egress"], out));
 }
 
 pub(super) fn policy_update(new: &Node<'_, '_>, _: &Node<'_, '_>, _: &str, out: &mut Faults) {
@@ -179,7 +215,7 @@ pub(super) fn policy_update(new: &Node<'_, '_>, _: &Node<'_, '_>, _: &str, out: 
 }
 
 fn policy_port(port: &Node<'_, '_>, out: &mut Faults) {
-    port.get("protocol").may_be_one_of(&["SCTP", "TCP", "UDP"], out);
+    port.get("protocol").if_set_one_of(&["TCP", "UDP", "SCTP"], out);
     let (number, end) = (port.get("port"), port.get("endPort"));
     match number.value {
         Value::Null if end.is_set() => end.invalid("may not be specified when `port` is not specified", out),
@@ -207,14 +243,14 @@ fn policy_peer(peer: &Node<'_, '_>, out: &mut Faults) {
         (peer.get("podSelector"), peer.get("namespaceSelector"), peer.get("ipBlock"));
     selectors::labels(&pods, out);
     selectors::labels(&namespaces, out);
+    if block.is_set() {
+        ip_block(&block, out);
+    }
     let selects = pods.is_set() || namespaces.is_set();
     match (selects, block.is_set()) {
         (false, false) => peer.required("must specify a peer", out),
         (true, true) => peer.forbidden("may not specify both ipBlock and another peer", out),
         _ => {}
-    }
-    if block.is_set() {
-        ip_block(&block, out);
     }
 }
 
@@ -227,9 +263,8 @@ fn ip_block(block: &Node<'_, '_>, out: &mut Faults) {
     let Ok(whole) = cidr.text().parse::<ipnet::IpNet>() else { return };
     for except in block.get("except").items() {
         except.text_must(labels::is_valid_cidr, out);
-        if let Ok(part) = except.text().parse::<ipnet::IpNet>()
-            && (!whole.trunc().contains(&part.trunc()) || part.prefix_len() <= whole.prefix_len())
-        {
+        let Ok(part) = except.text().parse::<ipnet::IpNet>() else { return };
+        if !whole.trunc().contains(&part.trunc()) || part.prefix_len() <= whole.prefix_len() {
             except.invalid("must be a strict subset of `cidr`", out);
         }
     }
@@ -278,7 +313,17 @@ pub(super) fn service_cidr_update(
     out: &mut Faults,
 ) {
     let (cidrs, before) = (new.get("spec.cidrs"), old.get("spec.cidrs"));
-    if subresource.is_empty() && cidrs.value != before.value {
-        cidrs.invalid(IMMUTABLE, out);
+    if !subresource.is_empty() {
+        return;
+    }
+    let pairs = || cidrs.items().zip(before.items()).filter(|(now, was)| now.value != was.value);
+    match (before.len(), cidrs.len()) {
+        (was, now) if was == now => pairs().for_each(|(now, _)| now.invalid(IMMUTABLE, out)),
+        // A second range may join the first, for the family it lacks.
+        (1, 2) => {
+            pairs().for_each(|(now, _)| now.invalid(IMMUTABLE, out));
+            service_cidr(new, out);
+        }
+        _ => cidrs.invalid(IMMUTABLE, out),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The path is a linked stack on the callers' frames; it becomes text only when there is a fault to report.
 
+use crate::labels;
 use crate::quantity::Quantity;
 use crate::status::{FieldError, go_quoted};
 use serde_json::{Value, json};
@@ -22,6 +23,8 @@ enum Step<'a> {
     Field(&'a str),
     Index(usize),
     Key(&'a str),
+    /// As it stands, brackets and all.
+    Raw(&'a str),
 }
 
 /// A value, which lives as long as its object, and its path, which lives as long as its parents' frames.
@@ -51,6 +54,11 @@ impl<'v, 'p> Node<'v, 'p> {
         Node { value, parent: Some(self), step: Step::Field(path) }
     }
 
+    /// The place `index`, such as `[0]`, whether or not there is something.
+    pub fn at<'s>(&'s self, index: &'s str) -> Node<'v, 's> {
+        Node { value: &NULL, parent: Some(self), step: Step::Raw(index) }
+    }
+
     /// The entry `key` of a map; null where absent.
     pub fn key<'s>(&'s self, key: &'s str) -> Node<'v, 's> {
         Node { value: self.value.get(key).unwrap_or(&NULL), parent: Some(self), step: Step::Key(key) }
@@ -78,6 +86,7 @@ impl<'v, 'p> Node<'v, 'p> {
             }
             Step::Index(i) => drop(write!(out, "[{i}]")),
             Step::Key(key) => drop(write!(out, "[{key}]")),
+            Step::Raw(text) => out.push_str(text),
         }
         out
     }
@@ -133,6 +142,36 @@ impl<'v, 'p> Node<'v, 'p> {
         out.push(FieldError::invalid(self.path(), value, detail));
     }
 
+    /// Invalid, showing `shown` as it is.
+    pub fn invalid_shown(&self, shown: String, detail: impl Into<String>, out: &mut Faults) {
+        let fault = FieldError::invalid(self.path(), &NULL, detail);
+        out.push(FieldError { value: Some(shown), ..fault });
+    }
+
+    /// Invalid, showing a value that is not there the way Go shows a nil pointer.
+    pub fn invalid_or_null(&self, detail: impl Into<String>, out: &mut Faults) {
+        let nothing = Value::from("null");
+        self.invalid_as(if self.is_set() { self.value } else { &nothing }, detail, out);
+    }
+
+    /// Invalid without a value: where it would say nothing.
+    pub fn invalid_unshown(&self, detail: impl Into<String>, out: &mut Faults) {
+        let fault = FieldError::invalid(self.path(), &NULL, detail);
+        out.push(FieldError { value: None, ..fault });
+    }
+
+    /// Invalid, showing the object as Kubernetes has it inside (see `shapes`).
+    pub fn invalid_inside(&self, shape: &'static str, detail: impl Into<String>, out: &mut Faults) {
+        self.invalid_shown(super::shapes::compact(self.value, shape), detail, out);
+    }
+
+    /// The same for a list of them.
+    pub fn invalid_inside_list(&self, shape: &'static str, detail: impl Into<String>, out: &mut Faults) {
+        let items = self.items().map(|item| super::shapes::compact(item.value, shape));
+        let shown = format!("[{}]", items.collect::<Vec<_>>().join(","));
+        self.invalid_shown(if self.is_set() { shown } else { "null".to_owned() }, detail, out);
+    }
+
     pub fn required(&self, detail: impl Into<String>, out: &mut Faults) {
         out.push(FieldError::required(self.path(), detail));
     }
@@ -149,6 +188,12 @@ impl<'v, 'p> Node<'v, 'p> {
         out.push(FieldError::duplicate(self.path(), value));
     }
 
+    /// Duplicate, showing `shown` as it is.
+    pub fn duplicate_shown(&self, shown: String, out: &mut Faults) {
+        let fault = FieldError::duplicate(self.path(), &NULL);
+        out.push(FieldError { value: Some(shown), ..fault });
+    }
+
     pub fn not_found(&self, out: &mut Faults) {
         out.push(FieldError::not_found(self.path(), self.value));
     }
@@ -156,6 +201,11 @@ impl<'v, 'p> Node<'v, 'p> {
     pub fn not_supported(&self, supported: &[&str], out: &mut Faults) {
         let value = if self.value.is_null() { json!("") } else { self.value.clone() };
         out.push(FieldError::not_supported(self.path(), &value, supported));
+    }
+
+    /// The same, showing null as it is.
+    pub fn told_unsupported(&self, supported: &[&str], out: &mut Faults) {
+        out.push(FieldError::not_supported(self.path(), self.value, supported));
     }
 
     pub fn too_long(&self, max: i64, out: &mut Faults) {
@@ -217,7 +267,52 @@ impl<'v, 'p> Node<'v, 'p> {
         }
     }
 
-    /// One of `supported`, where given.
+    /// One of `supported`, where given, be it empty.
+    pub fn if_set_one_of(&self, supported: &[&str], out: &mut Faults) {
+        if self.is_set() {
+            self.must_be_one_of(supported, out);
+        }
+    }
+
+    /// A domain name of at least two labels; all complaints about it are one fault.
+    pub fn domain_name(&self, out: &mut Faults) {
+        if !self.must_be_given(out) {
+            return;
+        }
+        let text = self.text().strip_suffix('.').unwrap_or(self.text());
+        let complaints = labels::is_dns1123_subdomain(text);
+        if !complaints.is_empty() {
+            return self.invalid_as(&json!(text), complaints.join(","), out);
+        }
+        if !text.contains('.') {
+            let detail = "should be a domain with at least two segments separated by dots";
+            return self.invalid_as(&json!(text), detail, out);
+        }
+        let odd = text.split('.').find(|label| !labels::is_dns1123_label(label).is_empty());
+        if let Some(label) = odd {
+            self.invalid_as(&json!(label), labels::is_dns1123_label(label).join(","), out);
+        }
+    }
+
+    /// `domain/path`, which an IngressClass, for one, names its controller with.
+    pub fn domain_prefixed_path(&self, out: &mut Faults) {
+        let text = self.text();
+        let parts = text.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty());
+        match parts {
+            _ if text.is_empty() => self.required("", out),
+            None => self.invalid("must be a domain-prefixed path (such as \"acme.io/foo\")", out),
+            Some((domain, path)) => {
+                for complaint in labels::is_dns1123_subdomain(domain) {
+                    self.invalid_as(&json!(domain), complaint, out);
+                }
+                for complaint in labels::is_http_path(path) {
+                    self.invalid_as(&json!(path), complaint, out);
+                }
+            }
+        }
+    }
+
+    /// One of `supported`, where given and not empty.
     pub fn may_be_one_of(&self, supported: &[&str], out: &mut Faults) {
         if !self.is_empty() {
             self.must_be_one_of(supported, out);
@@ -263,6 +358,12 @@ pub(super) fn unique<'v: 'p, 'p>(items: impl Iterator<Item = Node<'v, 'p>>, out:
             seen.push(item.value);
         }
     }
+}
+
+/// Whether addresses are of both families.
+pub(super) fn addresses_by_family(addresses: &[&str]) -> bool {
+    let six = |text: &&str| text.contains(':');
+    addresses.iter().any(six) && !addresses.iter().all(six)
 }
 
 /// `a, b` as Go shows a list of quoted texts.

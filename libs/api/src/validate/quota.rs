@@ -2,18 +2,25 @@
 
 use super::node::{Faults, IMMUTABLE, Node};
 use super::pod::resources;
+use crate::labels;
 use crate::quantity::Quantity;
-use crate::strategy::same;
+use serde_json::Value;
+use std::collections::BTreeSet;
 
-const SCOPES: [&str; 7] = [
+const SCOPES: [&str; 6] = [
     "Terminating",
     "NotTerminating",
     "BestEffort",
     "NotBestEffort",
     "PriorityClass",
     "CrossNamespacePodAffinity",
-    "VolumeAttributesClass",
 ];
+/// Scopes that are there or not, and have no values.
+const BARE: [&str; 5] =
+    ["Terminating", "NotTerminating", "BestEffort", "NotBestEffort", "CrossNamespacePodAffinity"];
+/// What quotas of pods' scopes can count beside pods.
+const COMPUTE: [&str; 6] =
+    ["cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
 const CONFLICTS: [(&str, &str); 2] = [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")];
 const EXISTS_ONLY: &str = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
 /// Unqualified names that a quota may count.
@@ -40,19 +47,44 @@ const QUOTA_RESOURCES: [&str; 19] = [
 ];
 
 pub(super) fn quota(object: &Node<'_, '_>, out: &mut Faults) {
-    let spec = object.get("spec");
+    quota_spec(&object.get("spec"), out);
+}
+
+fn quota_spec(spec: &Node<'_, '_>, out: &mut Faults) {
     hard(&spec.get("hard"), out);
-    scopes(&spec, out);
-    scope_selector(&spec.get("scopeSelector"), out);
+    scopes(spec, out);
+    scope_selector(spec, out);
+}
+
+fn is_standard(name: &str) -> bool {
+    QUOTA_RESOURCES.contains(&name)
+        || resources::is_huge_pages(name)
+        || name.starts_with("requests.hugepages-")
 }
 
 fn hard(list: &Node<'_, '_>, out: &mut Faults) {
     for (name, amount) in list.entries() {
-        let huge = resources::is_huge_pages(name) || name.starts_with("requests.hugepages-");
-        if !name.contains('/') && !QUOTA_RESOURCES.contains(&name) && !huge {
+        resources::known_name(&amount, name, out);
+        if !name.contains('/') && !is_standard(name) {
             amount.invalid_as(&name.into(), "must be a standard resource for quota", out);
         }
         resources::amount(&amount, name, out);
+    }
+}
+
+/// How many of the resources a quota of that scope cannot count.
+fn strangers(spec: &Node<'_, '_>, scope: &str) -> usize {
+    let fits = |name: &str| match scope {
+        "BestEffort" => name == "pods",
+        _ if SCOPES.contains(&scope) => name == "pods" || COMPUTE.contains(&name),
+        _ => true,
+    };
+    spec.get("hard").entries().filter(|(name, _)| is_standard(name) && !fits(name)).count()
+}
+
+fn conflicts(names: &[&str], place: &Node<'_, '_>, shown: &Node<'_, '_>, out: &mut Faults) {
+    for _ in CONFLICTS.iter().filter(|(a, b)| names.contains(a) && names.contains(b)) {
+        place.invalid_as(shown.value, "conflicting scopes", out);
     }
 }
 
@@ -62,46 +94,31 @@ fn scopes(spec: &Node<'_, '_>, out: &mut Faults) {
         if !SCOPES.contains(&scope.text()) {
             list.invalid("unsupported scope", out);
         }
-        let pods_only = spec.get("hard").entries().any(|(name, _)| !applies(scope.text(), name));
-        if pods_only {
+        for _ in 0..strangers(spec, scope.text()) {
             list.invalid("unsupported scope applied to resource", out);
         }
     }
-    let has = |name: &str| list.items().any(|scope| scope.text() == name);
-    if CONFLICTS.iter().any(|(a, b)| has(a) && has(b)) {
-        list.invalid("conflicting scopes", out);
-    }
+    let names: Vec<&str> = list.items().map(|scope| scope.text()).collect();
+    conflicts(&names, &list, &list, out);
 }
 
-/// Whether a quota of that scope can count the resource.
-fn applies(scope: &str, resource: &str) -> bool {
-    match scope {
-        "BestEffort" => resource == "pods",
-        "Terminating"
-        | "NotTerminating"
-        | "NotBestEffort"
-        | "PriorityClass"
-        | "CrossNamespacePodAffinity" => {
-            let compute = ["cpu", "memory", "ephemeral-storage"];
-            let plain = resource
-                .strip_prefix("requests.")
-                .or_else(|| resource.strip_prefix("limits."))
-                .unwrap_or(resource);
-            resource == "pods" || compute.contains(&plain) || plain.starts_with("hugepages-")
-        }
-        _ => true,
-    }
-}
-
-fn scope_selector(selector: &Node<'_, '_>, out: &mut Faults) {
+/// Faults name the list of expressions, not the expression.
+fn scope_selector(spec: &Node<'_, '_>, out: &mut Faults) {
+    let selector = spec.get("scopeSelector");
     let expressions = selector.get("matchExpressions");
+    let mut names: Vec<&str> = Vec::new();
     for expression in expressions.items() {
+        let expression = expressions.named("", expression.value);
         let (scope, operator, values) =
             (expression.get("scopeName"), expression.get("operator"), expression.get("values"));
         if !SCOPES.contains(&scope.text()) {
             scope.invalid("unsupported scope", out);
         }
-        if !matches!(scope.text(), "PriorityClass" | "VolumeAttributesClass") && operator.text() != "Exists" {
+        for _ in 0..strangers(spec, scope.text()) {
+            let shown = super::shapes::compact(selector.value, "ScopeSelector");
+            expressions.invalid_shown(shown, "unsupported scope applied to resource", out);
+        }
+        if BARE.contains(&scope.text()) && operator.text() != "Exists" {
             operator.invalid(EXISTS_ONLY, out);
         }
         match operator.text() {
@@ -118,31 +135,30 @@ fn scope_selector(selector: &Node<'_, '_>, out: &mut Faults) {
                 );
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            _ => operator.invalid("not a valid selector operator", out),
+            _ => operator.invalid_as(&operator.text().into(), "not a valid selector operator", out),
         }
+        names.push(expression.value["scopeName"].as_str().unwrap_or_default());
     }
+    conflicts(&names, &expressions, &spec.get("scopes"), out);
 }
 
 pub(super) fn quota_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
     if subresource == "status" {
+        if new.get("metadata.resourceVersion").is_empty() {
+            new.get("resourceVersion").required("", out);
+        }
         for list in ["status.hard", "status.used"] {
             hard(&new.get(list), out);
         }
         return;
     }
-    quota(new, out);
+    quota_spec(&new.get("spec"), out);
     let (scopes, before) = (new.get("spec.scopes"), old.get("spec.scopes"));
-    let sorted = |list: &Node<'_, '_>| {
-        let mut names: Vec<String> = list.items().map(|scope| scope.text().to_owned()).collect();
-        names.sort();
-        names
+    let set = |list: &Node<'_, '_>| -> BTreeSet<String> {
+        list.items().map(|scope| scope.text().to_owned()).collect()
     };
-    if sorted(&scopes) != sorted(&before) {
+    if set(&scopes) != set(&before) {
         scopes.invalid(IMMUTABLE, out);
-    }
-    let (selector, before) = (new.get("spec.scopeSelector"), old.get("spec.scopeSelector"));
-    if !same(selector.value, before.value) {
-        selector.invalid(IMMUTABLE, out);
     }
 }
 
@@ -151,22 +167,28 @@ pub(super) fn limit_range(object: &Node<'_, '_>, out: &mut Faults) {
     let mut seen: Vec<&str> = Vec::new();
     for limit in limits.items() {
         let kind = limit.get("type");
-        if !matches!(kind.text(), "Pod" | "Container" | "PersistentVolumeClaim") && !kind.text().contains('/')
-        {
+        let complaints = labels::is_qualified_name(kind.text());
+        let standard = matches!(kind.text(), "Pod" | "Container" | "PersistentVolumeClaim");
+        if complaints.is_empty() && !standard && !kind.text().contains('/') {
             kind.invalid("must be a standard limit type or fully qualified", out);
         }
+        kind.text_must(|_| complaints.clone(), out);
         if seen.contains(&kind.text()) {
             kind.duplicate(out);
         }
         seen.push(kind.text());
-        if kind.text() == "Pod" {
-            for key in ["default", "defaultRequest"] {
-                if !limit.get(key).is_empty() {
-                    limit.get(key).forbidden("may not be specified when `type` is 'Pod'", out);
-                }
+        let of_pod = kind.text() == "Pod";
+        let (min, max) = (limit.get("min"), limit.get("max"));
+        names_of(&max, kind.text(), out);
+        names_of(&min, kind.text(), out);
+        for key in ["default", "defaultRequest"] {
+            let list = limit.get(key);
+            if !of_pod {
+                names_of(&list, kind.text(), out);
+            } else if !list.is_empty() {
+                list.forbidden("may not be specified when `type` is 'Pod'", out);
             }
         }
-        let (min, max) = (limit.get("min"), limit.get("max"));
         if kind.text() == "PersistentVolumeClaim"
             && !min.key("storage").is_set()
             && !max.key("storage").is_set()
@@ -176,23 +198,32 @@ pub(super) fn limit_range(object: &Node<'_, '_>, out: &mut Faults) {
                 out,
             );
         }
-        limit_bounds(&limit, out);
+        names_of(&limit.get("maxLimitRequestRatio"), kind.text(), out);
+        limit_bounds(&limit, of_pod, out);
+    }
+}
+
+/// Names of resources that a limit of that type may have.
+fn names_of(list: &Node<'_, '_>, kind: &str, out: &mut Faults) {
+    for (name, amount) in list.entries() {
+        if matches!(kind, "Pod" | "Container") {
+            resources::container_name(&amount, name, out);
+        } else {
+            resources::known_name(&amount, name, out);
+        }
     }
 }
 
 const BOUNDS: [&str; 5] = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
 
-fn limit_bounds(limit: &Node<'_, '_>, out: &mut Faults) {
-    let lists = BOUNDS.map(|key| limit.get(key));
+fn limit_bounds(limit: &Node<'_, '_>, of_pod: bool, out: &mut Faults) {
+    let lists = BOUNDS.map(|key| {
+        let list = limit.get(key);
+        if of_pod && key.starts_with("default") { limit.named(key, &Value::Null) } else { list }
+    });
     let mut names: Vec<&str> = lists.iter().flat_map(|list| list.entries().map(|(name, _)| name)).collect();
     names.sort_unstable();
     names.dedup();
-    for list in &lists {
-        for (name, amount) in list.entries() {
-            resources::known_name(&amount, name, out);
-            resources::amount(&amount, name, out);
-        }
-    }
     for name in names {
         let [max, min, default, request, ratio] =
             [&lists[0], &lists[1], &lists[2], &lists[3], &lists[4]].map(|list| list.key(name));
@@ -220,6 +251,15 @@ fn limit_bounds(limit: &Node<'_, '_>, out: &mut Faults) {
             if ratio.amount().fraction_of(Quantity::from_units(1)) > bound {
                 ratio.invalid(format!("ratio {} is greater than max/min = {bound:.6}", ratio.text()), out);
             }
+        }
+        let overcommits = resources::is_native(name) && !resources::is_huge_pages(name);
+        if !overcommits && default.is_set() && request.is_set() && default.amount() != request.amount() {
+            let detail = format!(
+                "default value {} must equal to defaultRequest value {} in {name}",
+                default.text(),
+                request.text()
+            );
+            request.invalid(detail, out);
         }
     }
 }

@@ -10,6 +10,11 @@ const NO_OPERATOR: &str = "not a valid selector operator";
 
 /// A `metav1.LabelSelector`; null passes.
 pub(super) fn labels(selector: &Node<'_, '_>, out: &mut Faults) {
+    labels_but_values(selector, false, out);
+}
+
+/// The same where values may be odd, because stored ones are.
+pub(super) fn labels_but_values(selector: &Node<'_, '_>, any_value: bool, out: &mut Faults) {
     meta::labels(&selector.get("matchLabels"), out);
     for requirement in selector.get("matchExpressions").items() {
         let (operator, values) = (requirement.get("operator"), requirement.get("values"));
@@ -21,7 +26,7 @@ pub(super) fn labels(selector: &Node<'_, '_>, out: &mut Faults) {
             other => operator.invalid_as(&other.into(), NO_OPERATOR, out),
         }
         requirement.get("key").text_must(labels::is_qualified_name, out);
-        for value in values.items() {
+        for value in values.items().filter(|_| !any_value) {
             value.text_must(labels::is_valid_label_value, out);
         }
     }
@@ -30,6 +35,13 @@ pub(super) fn labels(selector: &Node<'_, '_>, out: &mut Faults) {
 /// Whether it selects everything: neither labels nor expressions.
 pub(super) fn is_empty(selector: &Node<'_, '_>) -> bool {
     selector.get("matchLabels").is_empty() && selector.get("matchExpressions").is_empty()
+}
+
+/// Whether it can be held against labels: its operators and keys are some, with values where they need them.
+pub(super) fn is_readable(selector: &Node<'_, '_>) -> bool {
+    let mut faults = Faults::new();
+    labels(selector, &mut faults);
+    faults.is_empty()
 }
 
 /// Whether a well-formed selector takes `labels`; a malformed requirement is told elsewhere and takes nothing.
@@ -51,15 +63,15 @@ pub(super) fn matches(selector: &Node<'_, '_>, labels: &Node<'_, '_>) -> bool {
 }
 
 /// A `NodeSelector` that, where given, must have a term.
-pub(super) fn nodes(selector: &Node<'_, '_>, out: &mut Faults) {
+pub(super) fn nodes(selector: &Node<'_, '_>, any_value: bool, out: &mut Faults) {
     let terms = selector.get("nodeSelectorTerms");
     if selector.is_set() && terms.is_empty() {
         terms.required("must have at least one node selector term", out);
     }
-    terms.items().for_each(|term| node_term(&term, out));
+    terms.items().for_each(|term| node_term(&term, any_value, out));
 }
 
-pub(super) fn node_term(term: &Node<'_, '_>, out: &mut Faults) {
+pub(super) fn node_term(term: &Node<'_, '_>, any_value: bool, out: &mut Faults) {
     for requirement in term.get("matchExpressions").items() {
         let (operator, values) = (requirement.get("operator"), requirement.get("values"));
         match operator.text() {
@@ -74,7 +86,7 @@ pub(super) fn node_term(term: &Node<'_, '_>, out: &mut Faults) {
             other => operator.invalid_as(&other.into(), NO_OPERATOR, out),
         }
         requirement.get("key").text_must(labels::is_qualified_name, out);
-        for value in values.items() {
+        for value in values.items().filter(|_| !any_value) {
             value.text_must(labels::is_valid_label_value, out);
         }
     }

@@ -1,24 +1,37 @@
-//! Service, Endpoints and EndpointSlice.
+//! Service: how it is reached, from inside and from outside.
 
-use super::node::{Faults, Node};
+use super::node::{Faults, Node, addresses_by_family};
+use super::pod::probe;
 use crate::labels;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::net::IpAddr;
 
-const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
+pub(super) const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const ONLY_BALANCED: &str = "may only be used when `type` is 'LoadBalancer'";
 const MAX_AFFINITY_SECONDS: i64 = 86_400;
-const MAX_ENDPOINTS: usize = 1000;
-const MAX_ADDRESSES: usize = 100;
-const MAX_SLICE_PORTS: usize = 20_000;
+const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+const MODE: &str = "service.kubernetes.io/topology-mode";
+const RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+
+fn is_headless(spec: &Node<'_, '_>) -> bool {
+    let ips = spec.get("clusterIPs");
+    ips.len() == 1 && ips.items().all(|ip| ip.text() == "None")
+}
+
+fn is_balanced(spec: &Node<'_, '_>) -> bool {
+    spec.get("type").text() == "LoadBalancer"
+}
 
 pub(super) fn create(service: &Node<'_, '_>, out: &mut Faults) {
-    let spec = service.get("spec");
+    let (spec, notes) = (service.get("spec"), service.get("metadata.annotations"));
+    let (hints, mode) = (notes.key(HINTS), notes.key(MODE));
+    if hints.is_set() && mode.is_set() && hints.value != mode.value {
+        mode.invalid(format!("must match annotations[{HINTS}] when both are specified"), out);
+    }
     let kind = spec.get("type");
-    let headless = spec.get("clusterIP").text() == "None";
     let ports = spec.get("ports");
-    if ports.is_empty() && !headless && kind.text() != "ExternalName" {
+    if ports.is_empty() && !is_headless(&spec) && kind.text() != "ExternalName" {
         ports.required("", out);
     }
     type_rules(&spec, out);
@@ -27,39 +40,42 @@ pub(super) fn create(service: &Node<'_, '_>, out: &mut Faults) {
     for port in ports.items() {
         service_port(&port, single, &mut seen, out);
     }
-    if spec.get("selector").is_set() {
-        super::meta::labels(&spec.get("selector"), out);
-    }
+    super::meta::labels(&spec.get("selector"), out);
     affinity(&spec, out);
     cluster_ips(&spec, out);
-    spec.get("externalIPs").items().for_each(|ip| {
+    for ip in spec.get("externalIPs").items() {
+        let before = out.len();
         ip.text_must(labels::is_valid_ip, out);
-        not_special(&ip, out);
-    });
+        if out.len() == before {
+            not_special(&ip, out);
+        }
+    }
     kind.required_one_of(&TYPES, out);
     port_clashes(&ports, kind.text(), out);
-    only_balanced(&spec, out);
+    source_ranges(&spec, &notes.key(RANGES), out);
+    balanced(&spec, out);
     traffic(&spec, out);
 }
 
 fn type_rules(spec: &Node<'_, '_>, out: &mut Faults) {
-    let ips = spec.get("clusterIPs");
     match spec.get("type").text() {
-        kind @ ("LoadBalancer" | "NodePort") if spec.get("clusterIP").text() == "None" => {
-            ips.items()
-                .take(1)
-                .for_each(|ip| ip.invalid(format!("may not be set to 'None' for {kind} services"), out));
+        kind @ ("LoadBalancer" | "NodePort") if is_headless(spec) => {
+            let ips = spec.get("clusterIPs");
+            let told = format!("may not be set to 'None' for {kind} services");
+            ips.items().take(1).for_each(|ip| ip.invalid(told.as_str(), out));
         }
         "ExternalName" => {
-            for key in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                if !spec.get(key).is_empty() {
-                    spec.get(key).forbidden("may not be set for ExternalName services", out);
+            let (ips, families, policy) =
+                (spec.get("clusterIPs"), spec.get("ipFamilies"), spec.get("ipFamilyPolicy"));
+            for field in [&ips, &families, &policy] {
+                if !field.is_empty() {
+                    field.forbidden("may not be set for ExternalName services", out);
                 }
             }
             let name = spec.get("externalName");
             match name.text().strip_suffix('.').unwrap_or(name.text()) {
                 "" => name.required("", out),
-                host => name.text_must(|_| labels::is_dns1123_subdomain(host), out),
+                host => name.named("", &json!(host)).text_must(labels::is_dns1123_subdomain, out),
             }
         }
         _ => {}
@@ -81,12 +97,11 @@ fn service_port<'v>(port: &Node<'v, '_>, single: bool, seen: &mut Vec<&'v str>, 
     }
     port.get("port").port(out);
     port.get("protocol").required_one_of(&PROTOCOLS, out);
-    let target = port.get("targetPort");
-    match target.value {
-        Value::String(_) => target.text_must(labels::is_valid_port_name, out),
-        _ => target.port(out),
+    probe::port_or_name(&port.get("targetPort"), out);
+    let application = port.get("appProtocol");
+    if application.is_set() {
+        application.text_must(labels::is_qualified_name, out);
     }
-    port.get("appProtocol").text_may(labels::is_qualified_name, out);
 }
 
 fn affinity(spec: &Node<'_, '_>, out: &mut Faults) {
@@ -95,9 +110,9 @@ fn affinity(spec: &Node<'_, '_>, out: &mut Faults) {
     let config = spec.get("sessionAffinityConfig");
     match kind.text() {
         "ClientIP" => {
-            let timeout = config.get("clientIP.timeoutSeconds");
-            if !timeout.is_set() {
-                timeout.required("when session affinity type is ClientIP", out);
+            let (client, timeout) = (config.get("clientIP"), config.get("clientIP.timeoutSeconds"));
+            if let Some(absent) = [&config, &client, &timeout].into_iter().find(|field| !field.is_set()) {
+                absent.required("when session affinity type is ClientIP", out);
             } else if !(1..=MAX_AFFINITY_SECONDS).contains(&timeout.int()) {
                 timeout.invalid(format!("must be greater than 0 and less than {MAX_AFFINITY_SECONDS}"), out);
             }
@@ -119,8 +134,9 @@ fn cluster_ips(spec: &Node<'_, '_>, out: &mut Faults) {
         _ => {}
     }
     families(spec, out);
-    for ip in ips.items() {
-        if ip.text() == "None" {
+    let before = out.len();
+    for (i, ip) in ips.items().enumerate() {
+        if i == 0 && ip.text() == "None" {
             if ips.len() > 1 {
                 ips.invalid("'None' must be the first and only value", out);
             }
@@ -128,24 +144,21 @@ fn cluster_ips(spec: &Node<'_, '_>, out: &mut Faults) {
             ip.text_must(labels::is_valid_ip, out);
         }
     }
+    let odd = out.len() > before;
     if ips.len() > 2 {
         ips.invalid("may only hold up to 2 values", out);
     }
-    let four = |ip: &Node<'_, '_>| ip.text().parse::<IpAddr>().ok().map(|ip| ip.is_ipv4());
-    if ips.len() == 2 {
-        let families: Vec<Option<bool>> = ips.items().map(|ip| four(&ip)).collect();
-        if families[0].is_some() && families[0] == families[1] {
-            ips.invalid("may specify no more than one IP for each IP family", out);
-        }
+    // What is not even an address says nothing of families.
+    if odd || is_headless(spec) {
+        return;
     }
-    let wanted = spec.get("ipFamilies");
-    for (i, (ip, family)) in ips.items().zip(wanted.items()).enumerate() {
-        let matches = match family.text() {
-            "IPv4" => four(&ip) != Some(false),
-            "IPv6" => four(&ip) != Some(true),
-            _ => true,
-        };
-        if !matches {
+    let all: Vec<&str> = ips.items().map(|ip| ip.text()).collect();
+    if all.len() > 1 && !addresses_by_family(&all) {
+        ips.invalid("may specify no more than one IP for each IP family", out);
+    }
+    for (i, (ip, family)) in ips.items().zip(spec.get("ipFamilies").items()).enumerate() {
+        let six = ip.text().contains(':');
+        if matches!((family.text(), six), ("IPv4", true) | ("IPv6", false)) {
             ip.invalid(format!("expected an {} value as indicated by `ipFamilies[{i}]`", family.text()), out);
         }
     }
@@ -161,14 +174,16 @@ fn families(spec: &Node<'_, '_>, out: &mut Faults) {
         }
         seen.push(family.text());
     }
-    spec.get("ipFamilyPolicy").may_be_one_of(&["SingleStack", "PreferDualStack", "RequireDualStack"], out);
+    spec.get("ipFamilyPolicy").if_set_one_of(&["PreferDualStack", "RequireDualStack", "SingleStack"], out);
 }
 
 /// Addresses that never lead to another host.
-fn not_special(ip: &Node<'_, '_>, out: &mut Faults) {
-    let Ok(address) = ip.text().parse::<IpAddr>() else { return };
+pub(super) fn not_special(ip: &Node<'_, '_>, out: &mut Faults) {
+    let Ok(address) = ip.text().parse::<IpAddr>() else {
+        return ip.invalid_as(&json!(ip.text()), "must be a valid IP address", out);
+    };
     if address.is_unspecified() {
-        ip.invalid(format!("may not be unspecified ({address})"), out);
+        ip.invalid(format!("may not be unspecified ({})", ip.text()), out);
     }
     if address.is_loopback() {
         ip.invalid("may not be in the loopback range (127.0.0.0/8, ::1/128)", out);
@@ -185,47 +200,70 @@ fn not_special(ip: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
+/// Each of the three is looked for in all ports before the next.
 fn port_clashes(ports: &Node<'_, '_>, kind: &str, out: &mut Faults) {
+    for port in ports.items().filter(|_| kind == "ClusterIP") {
+        if port.get("nodePort").int() != 0 {
+            port.get("nodePort").forbidden("may not be used when `type` is 'ClusterIP'", out);
+        }
+    }
     let (mut node_ports, mut numbers) = (Vec::new(), Vec::new());
     for port in ports.items() {
-        let (protocol, node) = (port.get("protocol"), port.get("nodePort"));
-        if node.int() != 0 {
-            if kind == "ClusterIP" {
-                node.forbidden("may not be used when `type` is 'ClusterIP'", out);
-            }
-            let key = (protocol.text(), node.int());
-            if node_ports.contains(&key) {
-                node.duplicate(out);
-            }
-            node_ports.push(key);
+        let node = port.get("nodePort");
+        let key = (port.get("protocol").text(), node.int());
+        if node.int() != 0 && node_ports.contains(&key) {
+            node.duplicate(out);
         }
-        let key = (protocol.text(), port.get("port").int());
+        node_ports.push(key);
+    }
+    for port in ports.items() {
+        let key = (port.get("protocol").text(), port.get("port").int());
         if numbers.contains(&key) {
-            port.duplicate_as(&json!({"protocol": key.0, "port": key.1}), out);
+            let shown = json!({"protocol": key.0, "port": key.1});
+            port.duplicate_shown(super::shapes::compact(&shown, "ServicePort"), out);
         }
         numbers.push(key);
     }
 }
 
-fn only_balanced(spec: &Node<'_, '_>, out: &mut Faults) {
+/// Who may come through the load balancer: a field, or the annotation it once was.
+fn source_ranges(spec: &Node<'_, '_>, note: &Node<'_, '_>, out: &mut Faults) {
     let ranges = spec.get("loadBalancerSourceRanges");
-    let balanced = spec.get("type").text() == "LoadBalancer";
-    if !balanced {
-        for key in ["loadBalancerSourceRanges", "allocateLoadBalancerNodePorts", "loadBalancerClass"] {
-            if !spec.get(key).is_empty() {
-                spec.get(key).forbidden(ONLY_BALANCED, out);
-            }
+    let told = spec.named("LoadBalancerSourceRanges", ranges.value);
+    let range = |place: &Node<'_, '_>, text: &str, out: &mut Faults| {
+        place.named("", &json!(text.trim())).text_must(labels::is_valid_cidr, out);
+    };
+    if !ranges.is_empty() {
+        if !is_balanced(spec) {
+            told.forbidden(ONLY_BALANCED, out);
+        }
+        told.items().for_each(|item| range(&item, item.text(), out));
+    } else if note.is_set() {
+        if !is_balanced(spec) {
+            note.forbidden(ONLY_BALANCED, out);
+        }
+        let texts = note.text().trim();
+        texts.split(',').filter(|_| !texts.is_empty()).for_each(|text| range(note, text, out));
+    }
+}
+
+fn balanced(spec: &Node<'_, '_>, out: &mut Faults) {
+    let (ports, class) = (spec.get("allocateLoadBalancerNodePorts"), spec.get("loadBalancerClass"));
+    if is_balanced(spec) {
+        if !ports.is_set() {
+            // Kubernetes leaves out that it is of the spec.
+            Node::root(ports.value).get("allocateLoadBalancerNodePorts").required("", out);
+        }
+        if class.is_set() {
+            class.text_must(labels::is_qualified_name, out);
         }
         return;
     }
-    for range in ranges.items() {
-        let text = range.text().trim().to_owned();
-        range.text_must(|_| labels::is_valid_cidr(&text), out);
+    for field in [&ports, &class] {
+        if field.is_set() {
+            field.forbidden(ONLY_BALANCED, out);
+        }
     }
-    if !spec.get("allocateLoadBalancerNodePorts").is_set() {
-        spec.get("allocateLoadBalancerNodePorts").required("", out);
-    }
-    spec.get("loadBalancerClass").text_may(labels::is_qualified_name, out);
 }
 
 fn traffic(spec: &Node<'_, '_>, out: &mut Faults) {
@@ -248,8 +286,10 @@ fn traffic(spec: &Node<'_, '_>, out: &mut Faults) {
     } else if wanted && health.int() != 0 {
         health.port(out);
     }
-    if matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer") {
-        internal.required_one_of(&["Cluster", "Local"], out);
+    if internal.is_set() {
+        internal.must_be_one_of(&["Cluster", "Local"], out);
+    } else if matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer") {
+        internal.required("", out);
     }
     let distribution = spec.get("trafficDistribution");
     if distribution.is_set() {
@@ -264,53 +304,103 @@ pub(super) fn update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: &str, 
     let (spec, stored) = (new.get("spec"), old.get("spec"));
     let external = |spec: &Node<'_, '_>| spec.get("type").text() == "ExternalName";
     if !external(&spec) && !external(&stored) {
-        for key in ["clusterIPs", "ipFamilies"] {
-            primary_kept(&spec.get(key), &stored.get(key), &spec, out);
+        if !(is_headless(&spec) && is_headless(&stored)) {
+            addresses_kept(&spec, &stored, out);
+        }
+        if !is_headless(&spec) && !is_headless(&stored) {
+            families_kept(&spec, &stored, out);
         }
     }
     let (class, before) = (spec.get("loadBalancerClass"), stored.get("loadBalancerClass"));
-    let balanced = |spec: &Node<'_, '_>| spec.get("type").text() == "LoadBalancer";
-    if balanced(&spec) && balanced(&stored) && class.value != before.value {
-        class.invalid("may not change once set", out);
+    if is_balanced(&spec) && is_balanced(&stored) && class.value != before.value {
+        class.invalid_or_null("may not change once set", out);
+    }
+    if is_balanced(&spec) && class.is_set() {
+        class.text_must(labels::is_qualified_name, out);
+    } else if class.is_set() {
+        class.forbidden(ONLY_BALANCED, out);
     }
     let needs_health =
-        |spec: &Node<'_, '_>| balanced(spec) && spec.get("externalTrafficPolicy").text() == "Local";
+        |spec: &Node<'_, '_>| is_balanced(spec) && spec.get("externalTrafficPolicy").text() == "Local";
     let (health, before) = (spec.get("healthCheckNodePort"), stored.get("healthCheckNodePort"));
-    if needs_health(&spec) && needs_health(&stored) && health.value != before.value {
+    if needs_health(&spec) && needs_health(&stored) && health.int() != before.int() {
         health.forbidden("field is immutable", out);
     }
     create(new, out);
 }
 
-/// The first address and family stay for the life of the service; the second may come and go.
-fn primary_kept(list: &Node<'_, '_>, old: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
-    let (first, before) = (list.items().next(), old.items().next());
-    let Some(before) = before else { return };
-    let what = if list.path().ends_with("clusterIPs") { "clusterIP" } else { "ipFamily" };
-    match first {
-        None => list.named("[0]", &Value::Null).invalid_as(
-            list.value,
-            format!("primary {what} can not be unset"),
-            out,
-        ),
-        Some(first) if first.text() != before.text() => {
-            first.invalid_as(list.value, "may not change once set", out);
-        }
-        Some(_) => {}
+const ONCE: &str = "may not change once set";
+
+fn told_released(spec: &Node<'_, '_>, what: &str, out: &mut Faults) {
+    let policy = spec.get("ipFamilyPolicy");
+    if policy.text() != "SingleStack" {
+        let detail = format!("must be set to 'SingleStack' when releasing the secondary {what}");
+        policy.invalid_or_null(detail, out);
     }
-    if old.len() == 2 && list.len() == 1 && spec.get("ipFamilyPolicy").text() != "SingleStack" {
-        let policy = spec.get("ipFamilyPolicy");
-        policy.invalid(format!("must be set to 'SingleStack' when releasing the secondary {what}"), out);
+}
+
+/// The first address stays for the life of the service; the second may come and go.
+fn addresses_kept(spec: &Node<'_, '_>, stored: &Node<'_, '_>, out: &mut Faults) {
+    let (list, old) = (spec.get("clusterIPs"), stored.get("clusterIPs"));
+    let told = |at: usize, detail: &str, out: &mut Faults| {
+        let place = format!("[{at}]");
+        list.at(&place).invalid_as(list.value, detail, out);
+    };
+    if list.len() == old.len() {
+        for (i, (ip, before)) in list.items().zip(old.items()).enumerate() {
+            if ip.text() != before.text() {
+                told(i, ONCE, out);
+            }
+        }
+        return;
+    }
+    let released = list.len() < old.len();
+    if released && list.is_empty() {
+        told(0, "primary clusterIP can not be unset", out);
+    }
+    if let (Some(first), Some(before)) = (list.items().next(), old.items().next())
+        && first.text() != before.text()
+    {
+        told(0, ONCE, out);
+    }
+    if released && list.len() == 1 {
+        told_released(spec, "clusterIP", out);
+    }
+}
+
+/// So does the first family. Kubernetes tells addresses where families grow or shrink.
+fn families_kept(spec: &Node<'_, '_>, stored: &Node<'_, '_>, out: &mut Faults) {
+    let (list, old) = (spec.get("ipFamilies"), stored.get("ipFamilies"));
+    let first = list.at("[0]");
+    if list.len() == old.len() {
+        for (family, before) in list.items().zip(old.items()) {
+            if family.text() != before.text() {
+                first.invalid_as(list.value, ONCE, out);
+            }
+        }
+        return;
+    }
+    let released = list.len() < old.len();
+    if released && spec.get("clusterIPs").is_empty() {
+        first.invalid_as(list.value, "primary ipFamily can not be unset", out);
+    }
+    if let (Some(family), Some(before)) = (list.items().next(), old.items().next())
+        && family.text() != before.text()
+    {
+        first.invalid_as(spec.get("clusterIPs").value, ONCE, out);
+    }
+    if released && list.len() == 1 {
+        told_released(spec, "ipFamily", out);
     }
 }
 
 fn balancer_status(service: &Node<'_, '_>, out: &mut Faults) {
     let ingress = service.get("status.loadBalancer.ingress");
-    if !ingress.is_empty() && service.get("spec.type").text() != "LoadBalancer" {
-        ingress.forbidden("may only be used when `spec.type` is 'LoadBalancer'", out);
+    if !ingress.is_empty() && !is_balanced(&service.get("spec")) {
+        return ingress.forbidden("may only be used when `spec.type` is 'LoadBalancer'", out);
     }
     for point in ingress.items() {
-        let (ip, host, mode) = (point.get("ip"), point.get("hostname"), point.get("ipMode"));
+        let (ip, mode) = (point.get("ip"), point.get("ipMode"));
         ip.text_may(labels::is_valid_ip, out);
         match (ip.is_empty(), mode.is_set()) {
             (false, false) => mode.required("must be specified when `ip` is set", out),
@@ -318,101 +408,14 @@ fn balancer_status(service: &Node<'_, '_>, out: &mut Faults) {
             (false, true) => mode.must_be_one_of(&["Proxy", "VIP"], out),
             (true, false) => {}
         }
-        host.text_may(labels::is_dns1123_subdomain, out);
-        if host.text().parse::<IpAddr>().is_ok() {
-            host.invalid("must be a DNS name, not an IP address", out);
-        }
+        host_name(&point.get("hostname"), out);
     }
 }
 
-pub(super) fn endpoints(object: &Node<'_, '_>, out: &mut Faults) {
-    for subset in object.get("subsets").items() {
-        let lists = ["addresses", "notReadyAddresses"];
-        if lists.iter().all(|list| subset.get(list).is_empty()) {
-            subset.required("must specify `addresses` or `notReadyAddresses`", out);
-        }
-        for list in lists {
-            for address in subset.get(list).items() {
-                address.get("ip").text_must(labels::is_valid_ip, out);
-                address.get("hostname").text_may(labels::is_dns1123_label, out);
-                address.get("nodeName").text_may(labels::is_dns1123_subdomain, out);
-                not_special(&address.get("ip"), out);
-            }
-        }
-        let ports = subset.get("ports");
-        for port in ports.items() {
-            let name = port.get("name");
-            match name.text() {
-                "" if ports.len() > 1 => name.required("", out),
-                _ => name.text_may(labels::is_dns1123_label, out),
-            }
-            port.get("port").port(out);
-            port.get("protocol").required_one_of(&PROTOCOLS, out);
-            port.get("appProtocol").text_may(labels::is_qualified_name, out);
-        }
+/// The name that a load balancer goes by.
+pub(super) fn host_name(host: &Node<'_, '_>, out: &mut Faults) {
+    host.text_may(labels::is_dns1123_subdomain, out);
+    if host.text().parse::<IpAddr>().is_ok() {
+        host.invalid("must be a DNS name, not an IP address", out);
     }
-}
-
-pub(super) fn endpoints_update(new: &Node<'_, '_>, _: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    endpoints(new, out);
-}
-
-pub(super) fn slice(object: &Node<'_, '_>, out: &mut Faults) {
-    let kind = object.get("addressType");
-    kind.required_one_of(&["FQDN", "IPv4", "IPv6"], out);
-    let endpoints = object.get("endpoints");
-    if endpoints.len() > MAX_ENDPOINTS {
-        return endpoints.too_many(MAX_ENDPOINTS, out);
-    }
-    for endpoint in endpoints.items() {
-        let addresses = endpoint.get("addresses");
-        match addresses.len() {
-            0 => addresses.required("must contain at least 1 address", out),
-            1..=MAX_ADDRESSES => {}
-            _ => addresses.too_many(MAX_ADDRESSES, out),
-        }
-        for address in addresses.items() {
-            slice_address(&address, kind.text(), out);
-        }
-        endpoint.get("nodeName").text_may(labels::is_dns1123_subdomain, out);
-        endpoint.get("hostname").text_may(labels::is_dns1123_label, out);
-    }
-    slice_ports(&object.get("ports"), out);
-}
-
-fn slice_address(address: &Node<'_, '_>, kind: &str, out: &mut Faults) {
-    let ip = address.text().parse::<IpAddr>().ok();
-    match kind {
-        "IPv4" | "IPv6" => {
-            address.text_must(labels::is_valid_ip, out);
-            if ip.is_some_and(|ip| ip.is_ipv4() != (kind == "IPv4")) {
-                address.invalid(format!("must be an {kind} address"), out);
-            }
-            not_special(address, out);
-        }
-        "FQDN" => address.text_must(labels::is_dns1123_subdomain, out),
-        _ => {}
-    }
-}
-
-fn slice_ports(ports: &Node<'_, '_>, out: &mut Faults) {
-    if ports.len() > MAX_SLICE_PORTS {
-        return ports.too_many(MAX_SLICE_PORTS, out);
-    }
-    let mut seen: Vec<&str> = Vec::new();
-    for port in ports.items() {
-        let name = port.get("name");
-        name.text_may(labels::is_dns1123_label, out);
-        if seen.contains(&name.text()) {
-            name.duplicate(out);
-        }
-        seen.push(name.text());
-        port.get("protocol").required_one_of(&PROTOCOLS, out);
-        port.get("appProtocol").text_may(labels::is_qualified_name, out);
-    }
-}
-
-pub(super) fn slice_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    slice(new, out);
-    new.get("addressType").same_as(&old.get("addressType"), out);
 }

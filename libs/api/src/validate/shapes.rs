@@ -72,6 +72,13 @@ pub(super) fn lines(object: &Value, shape: &'static str) -> Vec<String> {
     out
 }
 
+/// `object` as text on one line, seen as `shape`.
+pub(super) fn compact(object: &Value, shape: &'static str) -> String {
+    let lines = lines(object, shape);
+    let line = |line: &String| line.trim_start().replacen("\": ", "\":", 1);
+    lines.iter().map(line).collect()
+}
+
 fn comma(at: usize, len: usize) -> &'static str {
     if at + 1 < len { "," } else { "" }
 }
@@ -159,6 +166,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_line_holds_the_whole_object() {
+        let profile = serde_json::json!({"type": "a: \": b"});
+        assert_eq!(compact(&profile, "Profile"), r#"{"Type":"a: \": b","LocalhostProfile":null}"#);
     }
 
     #[test]

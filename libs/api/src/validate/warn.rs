@@ -29,7 +29,6 @@ pub(super) fn all(new: &Value, old: Option<&Value>, kind: &str) -> Vec<String> {
     if old.is_none() {
         on_create(&root, kind, &mut out);
     }
-    finalizers(&root.get("metadata.finalizers"), kind, &mut out);
     match kind {
         "Pod" => pod_spec(&root.get("spec"), &mut out),
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" | "ReplicationController" => {
@@ -72,20 +71,15 @@ fn on_create(root: &Node<'_, '_>, kind: &str, out: &mut Vec<String>) {
     }
 }
 
-fn finalizers(finalizers: &Node<'_, '_>, kind: &str, out: &mut Vec<String>) {
-    if kind == "Namespace" {
-        return;
-    }
-    for finalizer in finalizers.items() {
-        if !finalizer.text().contains('/')
-            && !matches!(finalizer.text(), "orphan" | "foregroundDeletion" | "kubernetes")
-        {
-            let name = crate::status::go_quoted(finalizer.text());
-            out.push(format!(
-                "metadata.finalizers: {name}: prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers"
-            ));
-        }
-    }
+/// Custom objects may carry any finalizer; built-in ones are refused those without a domain.
+pub(super) fn finalizers(object: &Value) -> Vec<String> {
+    let root = Node::root(object);
+    let list = root.get("metadata.finalizers");
+    let odd = list.items().map(|finalizer| finalizer.text()).filter(|name| {
+        !name.contains('/') && !matches!(*name, "orphan" | "foregroundDeletion" | "kubernetes")
+    });
+    let tail = "prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers";
+    odd.map(|name| format!("metadata.finalizers: {}: {tail}", crate::status::go_quoted(name))).collect()
 }
 
 fn pod_spec(spec: &Node<'_, '_>, out: &mut Vec<String>) {

@@ -16,18 +16,30 @@ const STATEFUL_SET: Workload = Workload { kind: "StatefulSet", empty: "statefuls
 const DAEMON_SET: Workload = Workload { kind: "DaemonSet", empty: "daemonset" };
 
 /// Selector, its match with the template, and the template as long-running workloads need it.
-fn selected_template(spec: &Node<'_, '_>, workload: &Workload, out: &mut Faults) {
+fn selected_template(spec: &Node<'_, '_>, stored: &Value, workload: &Workload, out: &mut Faults) {
     let selector = spec.get("selector");
     if !selector.is_set() {
         selector.required("", out);
     } else {
-        selectors::labels(&selector, out);
+        selectors::labels_but_values(&selector, odd_selector(stored), out);
         if selectors::is_empty(&selector) {
             selector.invalid(format!("empty selector is invalid for {}", workload.empty), out);
         }
     }
+    if !selectors::is_readable(&selector) {
+        // Without a selector there is nothing to hold the template against.
+        let told = if workload.kind == STATEFUL_SET.kind { "" } else { "invalid label selector" };
+        return selector.invalid(told, out);
+    }
     template_matches(spec, out);
-    long_running_template(&spec.get("template"), workload.kind, out);
+    long_running_template(&spec.get("template"), &stored["template"], workload.kind, out);
+}
+
+/// Whether the stored spec's selector is one that is refused today.
+fn odd_selector(stored: &Value) -> bool {
+    let (stored, mut faults) = (Node::root(stored), Faults::new());
+    selectors::labels(&stored.get("selector"), &mut faults);
+    !faults.is_empty()
 }
 
 fn template_matches(spec: &Node<'_, '_>, out: &mut Faults) {
@@ -38,15 +50,15 @@ fn template_matches(spec: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
-fn long_running_template(template: &Node<'_, '_>, kind: &str, out: &mut Faults) {
+fn long_running_template(template: &Node<'_, '_>, stored: &Value, kind: &str, out: &mut Faults) {
     if kind == STATEFUL_SET.kind {
         // Its pods get volumes that the template does not name: their spec is judged when each is made.
-        pod::template_metadata(template, out);
+        pod::template_metadata(template, stored, out);
     } else {
-        pod::template(template, out);
+        pod::template(template, stored, out);
     }
     let restart = template.get("spec.restartPolicy");
-    restart.may_be_one_of(&["Always"], out);
+    restart.must_be_one_of(&["Always"], out);
     let deadline = template.get("spec.activeDeadlineSeconds");
     if deadline.is_set() {
         deadline.forbidden(format!("activeDeadlineSeconds in {kind} is not Supported"), out);
@@ -58,11 +70,14 @@ fn counts(spec: &Node<'_, '_>, keys: &[&str], out: &mut Faults) {
 }
 
 pub(super) fn deployment(object: &Node<'_, '_>, out: &mut Faults) {
-    let spec = object.get("spec");
-    counts(&spec, &["replicas"], out);
-    selected_template(&spec, &DEPLOYMENT, out);
+    deployment_spec(&object.get("spec"), &Value::Null, out);
+}
+
+fn deployment_spec(spec: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
+    counts(spec, &["replicas"], out);
+    selected_template(spec, stored, &DEPLOYMENT, out);
     deployment_strategy(&spec.get("strategy"), out);
-    counts(&spec, &["minReadySeconds", "revisionHistoryLimit"], out);
+    counts(spec, &["minReadySeconds", "revisionHistoryLimit"], out);
     let progress = spec.get("progressDeadlineSeconds");
     progress.not_negative(out);
     if progress.is_set() && progress.int() <= spec.get("minReadySeconds").int() {
@@ -125,7 +140,7 @@ pub(super) fn deployment_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresou
     if subresource == "status" {
         return deployment_status(new, old, out);
     }
-    deployment(new, out);
+    deployment_spec(&new.get("spec"), &old.value["spec"], out);
     new.get("spec.selector").same_as(&old.get("spec.selector"), out);
 }
 
@@ -173,9 +188,12 @@ fn collisions(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
 }
 
 pub(super) fn replica_set(object: &Node<'_, '_>, out: &mut Faults) {
-    let spec = object.get("spec");
-    counts(&spec, &["replicas", "minReadySeconds"], out);
-    selected_template(&spec, &DEPLOYMENT, out);
+    replica_set_spec(&object.get("spec"), &Value::Null, out);
+}
+
+fn replica_set_spec(spec: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
+    counts(spec, &["replicas", "minReadySeconds"], out);
+    selected_template(spec, stored, &DEPLOYMENT, out);
 }
 
 pub(super) fn replica_set_update(
@@ -187,7 +205,7 @@ pub(super) fn replica_set_update(
     if subresource == "status" {
         return replica_status(new, out);
     }
-    replica_set(new, out);
+    replica_set_spec(&new.get("spec"), &old.value["spec"], out);
     new.get("spec.selector").same_as(&old.get("spec.selector"), out);
 }
 
@@ -204,11 +222,14 @@ fn replica_status(new: &Node<'_, '_>, out: &mut Faults) {
 }
 
 pub(super) fn replication_controller(object: &Node<'_, '_>, out: &mut Faults) {
-    let spec = object.get("spec");
-    counts(&spec, &["minReadySeconds"], out);
+    controller_spec(&object.get("spec"), &Value::Null, out);
+}
+
+fn controller_spec(spec: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
+    counts(spec, &["minReadySeconds"], out);
     let selector = spec.get("selector");
     selector.must_be_given(out);
-    counts(&spec, &["replicas"], out);
+    counts(spec, &["replicas"], out);
     let template = spec.get("template");
     if !template.is_set() {
         return template.required("", out);
@@ -217,20 +238,26 @@ pub(super) fn replication_controller(object: &Node<'_, '_>, out: &mut Faults) {
     if !selector.is_empty() && !selector.entries().all(|(key, value)| labels.key(key).value == value.value) {
         labels.invalid("`selector` does not match template `labels`", out);
     }
-    long_running_template(&template, "ReplicationController", out);
+    long_running_template(&template, &stored["template"], "ReplicationController", out);
 }
 
 pub(super) fn replication_controller_update(
     new: &Node<'_, '_>,
-    _: &Node<'_, '_>,
+    old: &Node<'_, '_>,
     subresource: &str,
     out: &mut Faults,
 ) {
-    if subresource == "status" { replica_status(new, out) } else { replication_controller(new, out) }
+    if subresource == "status" {
+        return replica_status(new, out);
+    }
+    controller_spec(&new.get("spec"), &old.value["spec"], out);
 }
 
 pub(super) fn stateful_set(object: &Node<'_, '_>, out: &mut Faults) {
-    let spec = object.get("spec");
+    stateful_set_spec(&object.get("spec"), &Value::Null, out);
+}
+
+fn stateful_set_spec(spec: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
     let management = spec.get("podManagementPolicy");
     match management.text() {
         "OrderedReady" | "Parallel" => {}
@@ -244,8 +271,8 @@ pub(super) fn stateful_set(object: &Node<'_, '_>, out: &mut Faults) {
             retention.get(key).must_be_one_of(&["Retain", "Delete"], out);
         }
     }
-    counts(&spec, &["replicas", "minReadySeconds", "ordinals.start", "revisionHistoryLimit"], out);
-    selected_template(&spec, &STATEFUL_SET, out);
+    counts(spec, &["replicas", "minReadySeconds", "ordinals.start"], out);
+    selected_template(spec, stored, &STATEFUL_SET, out);
 }
 
 fn stateful_strategy(strategy: &Node<'_, '_>, out: &mut Faults) {
@@ -280,7 +307,7 @@ pub(super) fn stateful_set_update(
     if subresource == "status" {
         return stateful_status(new, old, out);
     }
-    stateful_set(new, out);
+    stateful_set_spec(&new.get("spec"), &old.value["spec"], out);
     let fixed = |object: &Node<'_, '_>| {
         let mut spec = object.get("spec").value.clone();
         if let Some(spec) = spec.as_object_mut() {
@@ -315,17 +342,20 @@ fn stateful_status(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
 }
 
 pub(super) fn daemon_set(object: &Node<'_, '_>, out: &mut Faults) {
-    let spec = object.get("spec");
+    daemon_spec(&object.get("spec"), &Value::Null, out);
+}
+
+fn daemon_spec(spec: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
     let selector = spec.get("selector");
-    selectors::labels(&selector, out);
-    template_matches(&spec, out);
+    selectors::labels_but_values(&selector, odd_selector(stored), out);
+    template_matches(spec, out);
     if selector.is_set() && selectors::is_empty(&selector) {
         selector.invalid(format!("empty selector is invalid for {}", DAEMON_SET.empty), out);
     }
-    long_running_template(&spec.get("template"), DAEMON_SET.kind, out);
-    counts(&spec, &["minReadySeconds"], out);
+    long_running_template(&spec.get("template"), &stored["template"], DAEMON_SET.kind, out);
+    counts(spec, &["minReadySeconds"], out);
     daemon_strategy(&spec.get("updateStrategy"), out);
-    counts(&spec, &["revisionHistoryLimit"], out);
+    counts(spec, &["revisionHistoryLimit"], out);
 }
 
 fn daemon_strategy(strategy: &Node<'_, '_>, out: &mut Faults) {
@@ -367,7 +397,7 @@ pub(super) fn daemon_set_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresou
         counts(&status, &keys, out);
         return collisions(new, old, out);
     }
-    daemon_set(new, out);
+    daemon_spec(&new.get("spec"), &old.value["spec"], out);
     let (selector, before) = (new.get("spec.selector"), old.get("spec.selector"));
     if !crate::strategy::same(selector.value, before.value) {
         selector.invalid(IMMUTABLE, out);
@@ -375,18 +405,25 @@ pub(super) fn daemon_set_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresou
 }
 
 pub(super) fn revision(object: &Node<'_, '_>, out: &mut Faults) {
-    object.get("revision").not_negative(out);
     let data = object.get("data");
     if !data.is_set() {
         data.required("data is mandatory", out);
+    } else if !data.value.is_object() {
+        data.required("data must be a valid JSON object", out);
     }
+    object.get("revision").not_negative(out);
 }
 
+/// Its data is not looked at again: it stays what it was.
 pub(super) fn revision_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    revision(new, out);
+    new.get("revision").not_negative(out);
     new.get("data").same_as(&old.get("data"), out);
 }
 
 pub(super) fn pod_template(object: &Node<'_, '_>, out: &mut Faults) {
-    pod::template(&object.get("template"), out);
+    pod::template(&object.get("template"), &Value::Null, out);
+}
+
+pub(super) fn pod_template_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
+    pod::template(&new.get("template"), &old.value["template"], out);
 }

@@ -1,77 +1,96 @@
-//! Containers of the three lists: ports, mounts, probes, lifecycle.
+//! Containers of the three lists: ports, mounts, devices, and what only some lists allow.
 
-use super::super::node::{Faults, Node, unique};
-use super::{env, resources, security, volume};
+use super::super::node::{Faults, Node};
+use super::volume::Volumes;
+use super::{Setting, env, probe, resources, security, volume};
 use crate::labels;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
-const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
+const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
 
-pub(super) fn all(spec: &Node<'_, '_>, is_pod: bool, out: &mut Faults) {
-    let lists = ["containers", "initContainers", "ephemeralContainers"];
-    if spec.get("containers").is_empty() {
-        spec.get("containers").required("", out);
-    }
+/// What every container of a spec is judged by.
+struct Pod<'a, 'v> {
+    spec: Node<'v, 'a>,
+    grace: Node<'v, 'a>,
+    volumes: &'a Volumes<'v>,
+    setting: Setting<'a>,
+}
+
+pub(super) fn all(spec: &Node<'_, '_>, volumes: &Volumes<'_>, setting: Setting<'_>, out: &mut Faults) {
+    let grace = spec.get("terminationGracePeriodSeconds");
+    let pod = Pod { spec: *spec, grace, volumes, setting };
+    let (containers, inits) = (spec.get("containers"), spec.get("initContainers"));
     let mut seen: Vec<&str> = Vec::new();
-    for list in lists {
-        let containers = spec.get(list);
-        for container in containers.items() {
-            let name = container.get("name");
-            common(&container, spec, is_pod, out);
-            match list {
-                "containers" => main(&container, spec, out),
-                "initContainers" => init(&container, spec, out),
-                _ => ephemeral(&container, spec, out),
-            }
-            if !name.text().is_empty() && seen.contains(&name.text()) {
-                name.duplicate(out);
-            }
-            seen.push(name.text());
+    if containers.is_empty() {
+        containers.required("", out);
+    }
+    for container in containers.items() {
+        let name = container.get("name");
+        common(&container, &pod, out);
+        known(&name, &mut seen, out);
+        probe::lifecycle(&container, &pod.grace, out);
+        probe::probes(&container, &pod.grace, out);
+        let restart = container.get("restartPolicy");
+        if restart.is_set() {
+            restart.forbidden("may not be set for non-init containers", out);
         }
-        if list != "ephemeralContainers" {
-            host_ports(&containers, out);
-        }
+    }
+    host_ports(&containers, containers.items().enumerate(), out);
+    for container in inits.items() {
+        common(&container, &pod, out);
+        container.get("restartPolicy").if_set_one_of(&["Always"], out);
+        known(&container.get("name"), &mut seen, out);
+        // They run one by one, so each is looked at alone, and told as the first of the list.
+        host_ports(&inits, std::iter::once((0, container)), out);
+        init(&container, &pod, out);
+    }
+    for container in spec.get("ephemeralContainers").items() {
+        common(&container, &pod, out);
+        whole_image(&container.get("image"), out);
+        known(&container.get("name"), &mut seen, out);
+        ephemeral(&container, spec, out);
     }
 }
 
-fn common(container: &Node<'_, '_>, spec: &Node<'_, '_>, is_pod: bool, out: &mut Faults) {
+fn known<'v>(name: &Node<'v, '_>, seen: &mut Vec<&'v str>, out: &mut Faults) {
+    if seen.contains(&name.text()) {
+        name.duplicate_as(&json!(name.text()), out);
+    }
+    seen.push(name.text());
+}
+
+fn common(container: &Node<'_, '_>, pod: &Pod<'_, '_>, out: &mut Faults) {
     container.get("name").required_text(labels::is_dns1123_label, out);
-    let image = container.get("image");
-    if image.is_empty() {
-        image.required("", out);
-    } else if is_pod && image.text() != image.text().trim() {
+    container.get("image").must_be_given(out);
+    container.get("terminationMessagePolicy").required_one_of(&["File", "FallbackToLogsOnError"], out);
+    ports(&container.get("ports"), out);
+    env::all(container, out);
+    mounts(container, pod.volumes, out);
+    devices(container, pod.volumes, out);
+    pull_policy(&container.get("imagePullPolicy"), out);
+    resources::container(&container.get("resources"), &pod.spec, pod.setting.allowed, out);
+    resize_policy(&container.get("resizePolicy"), pod.spec.get("restartPolicy").text(), out);
+    security::container(&container.get("securityContext"), &pod.spec, out);
+}
+
+pub(super) fn pull_policy(policy: &Node<'_, '_>, out: &mut Faults) {
+    policy.required_one_of(&["Always", "IfNotPresent", "Never"], out);
+}
+
+/// Templates may have images of nothing but space, which something is to fill in.
+pub(super) fn whole_image(image: &Node<'_, '_>, out: &mut Faults) {
+    if image.text() != image.text().trim() {
         image.invalid("must not have leading or trailing whitespace", out);
     }
-    container.get("terminationMessagePolicy").required_one_of(&["File", "FallbackToLogsOnError"], out);
-    ports(container, spec.get("hostNetwork").is_true(), out);
-    env::all(container, out);
-    mounts(container, spec, out);
-    devices(container, spec, out);
-    container.get("imagePullPolicy").required_one_of(&["Always", "IfNotPresent", "Never"], out);
-    resources::container(&container.get("resources"), spec, out);
-    resize_policy(container, spec, out);
-    security::container(&container.get("securityContext"), spec, out);
 }
 
-fn main(container: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
-    let grace = spec.get("terminationGracePeriodSeconds").int();
-    lifecycle(container, grace, out);
-    probes(container, out);
-    let restart = container.get("restartPolicy");
-    if restart.is_set() {
-        restart.forbidden("may not be set for non-init containers", out);
+fn init(container: &Node<'_, '_>, pod: &Pod<'_, '_>, out: &mut Faults) {
+    if container.get("restartPolicy").text() == "Always" {
+        probe::lifecycle(container, &pod.grace, out);
+        return probe::probes(container, &pod.grace, out);
     }
-}
-
-fn init(container: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
-    let restart = container.get("restartPolicy");
-    restart.may_be_one_of(&["Always"], out);
-    if restart.text() == "Always" {
-        lifecycle(container, spec.get("terminationGracePeriodSeconds").int(), out);
-        return probes(container, out);
-    }
-    for key in ["lifecycle"].iter().chain(&PROBES) {
+    for key in ["lifecycle"].iter().chain(&probe::PROBES) {
         let field = container.get(key);
         if field.is_set() {
             field.forbidden("may not be set for init containers without restartPolicy=Always", out);
@@ -79,6 +98,7 @@ fn init(container: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
+/// What a container that is there to look at others must leave out.
 fn ephemeral(container: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
     let target = container.get("targetContainerName");
     let known = |name: &str| {
@@ -89,31 +109,34 @@ fn ephemeral(container: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
     if !target.is_empty() && !known(target.text()) {
         target.not_found(out);
     }
-    for key in ["ports", "resources", "lifecycle"].iter().chain(&PROBES) {
+    let service = ["ports", "resources", "resizePolicy", "restartPolicy"];
+    for key in service.iter().chain(&probe::PROBES).chain(&["lifecycle"]) {
         let field = container.get(key);
         if !field.is_empty() {
-            field.forbidden("cannot be set for an Ephemeral Container", out);
+            field.forbidden(NOT_EPHEMERAL, out);
         }
     }
     for mount in container.get("volumeMounts").items() {
         for key in ["subPath", "subPathExpr"] {
             if !mount.get(key).is_empty() {
-                mount.get(key).forbidden("cannot be set for an Ephemeral Container", out);
+                mount.get(key).forbidden(NOT_EPHEMERAL, out);
             }
         }
     }
 }
 
-fn ports(container: &Node<'_, '_>, host_network: bool, out: &mut Faults) {
-    let ports = container.get("ports");
+fn ports(ports: &Node<'_, '_>, out: &mut Faults) {
     let mut seen: Vec<&str> = Vec::new();
     for port in ports.items() {
         let name = port.get("name");
-        name.text_may(labels::is_valid_port_name, out);
-        if !name.is_empty() && seen.contains(&name.text()) {
-            name.duplicate(out);
+        let complaints = labels::is_valid_port_name(name.text());
+        if !name.is_empty() && complaints.is_empty() {
+            if seen.contains(&name.text()) {
+                name.duplicate(out);
+            }
+            seen.push(name.text());
         }
-        seen.push(name.text());
+        name.text_may(|_| complaints.clone(), out);
         let (number, host) = (port.get("containerPort"), port.get("hostPort"));
         match number.int() {
             0 => number.required("", out),
@@ -121,228 +144,171 @@ fn ports(container: &Node<'_, '_>, host_network: bool, out: &mut Faults) {
         }
         if host.int() != 0 {
             host.port(out);
-            if host_network && host.int() != number.int() {
-                host.invalid("must match `containerPort` when `hostNetwork` is true", out);
-            }
         }
         port.get("protocol").required_one_of(&PROTOCOLS, out);
     }
 }
 
-/// One host port serves one container of a list.
-fn host_ports(containers: &Node<'_, '_>, out: &mut Faults) {
-    let mut seen: Vec<String> = Vec::new();
-    for container in containers.items() {
+/// On the host's network a container's port is the host's. Templates may leave the host's out.
+pub(super) fn on_host_network(spec: &Node<'_, '_>, is_pod: bool, out: &mut Faults) {
+    if !spec.get("hostNetwork").is_true() {
+        return;
+    }
+    for container in spec.get("containers").items() {
         for port in container.get("ports").items() {
-            let (number, protocol, ip) = (port.get("hostPort"), port.get("protocol"), port.get("hostIP"));
-            if number.int() == 0 {
+            let host = port.get("hostPort");
+            if (is_pod || host.int() != 0) && host.int() != port.get("containerPort").int() {
+                let detail = "must match `containerPort` when `hostNetwork` is true";
+                host.invalid_as(&json!(host.int()), detail, out);
+            }
+        }
+    }
+}
+
+/// One host port serves one container. In: containers and the place in `list` that each is told at.
+fn host_ports<'v, 'p>(
+    list: &Node<'_, '_>,
+    containers: impl Iterator<Item = (usize, Node<'v, 'p>)>,
+    out: &mut Faults,
+) where
+    'v: 'p,
+{
+    let mut seen: Vec<String> = Vec::new();
+    for (at, container) in containers {
+        let place = format!("[{at}]");
+        for (i, port) in container.get("ports").items().enumerate() {
+            let number = port.get("hostPort").int();
+            if number == 0 {
                 continue;
             }
-            let shown = format!("{}/{}/{}", protocol.text(), ip.text(), number.int());
+            let shown = format!("{}/{}/{number}", port.get("protocol").text(), port.get("hostIP").text());
             if seen.contains(&shown) {
-                number.duplicate_as(&json!(shown), out);
+                let told = format!("{}{place}.ports[{i}].hostPort", list.path());
+                out.push(crate::status::FieldError::duplicate(told, &json!(shown)));
             }
             seen.push(shown);
         }
     }
 }
 
-fn mounts(container: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
+fn mounts(container: &Node<'_, '_>, volumes: &Volumes<'_>, out: &mut Faults) {
     let (mounts, devices) = (container.get("volumeMounts"), container.get("volumeDevices"));
     let privileged = container.get("securityContext.privileged").is_true();
     let mut paths: Vec<&str> = Vec::new();
     for mount in mounts.items() {
         let (name, path) = (mount.get("name"), mount.get("mountPath"));
-        if name.is_empty() {
-            name.required("", out);
-        } else if !volume::exists(spec, name.text()) {
-            name.not_found(out);
+        name.must_be_given(out);
+        if !volumes.has(name.text()) {
+            name.named("", &json!(name.text())).not_found(out);
         }
-        if path.is_empty() {
-            path.required("", out);
-        }
+        path.must_be_given(out);
         if paths.contains(&path.text()) {
             path.invalid("must be unique", out);
         }
         paths.push(path.text());
-        if devices.items().any(|device| device.get("name").value == name.value) {
+        if devices.items().any(|device| device.get("name").text() == name.text()) {
             name.invalid("must not already exist in volumeDevices", out);
         }
-        if devices.items().any(|device| device.get("devicePath").value == path.value) {
+        if devices.items().any(|device| device.get("devicePath").text() == path.text()) {
             path.invalid("must not already exist as a path in volumeDevices", out);
         }
-        sub_paths(&mount, out);
-        propagation(&mount, privileged, out);
+        sub_paths(&mounts, &mount, out);
+        propagation(&mounts, &mount, privileged, out);
     }
 }
 
-fn sub_paths(mount: &Node<'_, '_>, out: &mut Faults) {
+/// Faults of a path name the list of mounts, not the mount.
+fn sub_paths(mounts: &Node<'_, '_>, mount: &Node<'_, '_>, out: &mut Faults) {
     let (plain, expression) = (mount.get("subPath"), mount.get("subPathExpr"));
     if !plain.is_empty() {
-        volume::descending_path(&plain, out);
+        volume::descending_path(&mounts.named("subPath", plain.value), out);
     }
     if !expression.is_empty() {
         if !plain.is_empty() {
             expression.invalid("subPathExpr and subPath are mutually exclusive", out);
         }
-        volume::descending_path(&expression, out);
+        volume::descending_path(&mounts.named("subPathExpr", expression.value), out);
     }
 }
 
-fn propagation(mount: &Node<'_, '_>, privileged: bool, out: &mut Faults) {
-    let mode = mount.get("mountPropagation");
-    mode.may_be_one_of(&["Bidirectional", "HostToContainer", "None"], out);
+fn propagation(mounts: &Node<'_, '_>, mount: &Node<'_, '_>, privileged: bool, out: &mut Faults) {
+    let mode = mounts.named("mountPropagation", mount.get("mountPropagation").value);
+    mode.if_set_one_of(&["Bidirectional", "HostToContainer", "None"], out);
     if mode.text() == "Bidirectional" && !privileged {
         mode.forbidden("Bidirectional mount propagation is available only to privileged containers", out);
     }
-    let recursive = mount.get("recursiveReadOnly");
+    let recursive = mounts.named("recursiveReadOnly", mount.get("recursiveReadOnly").value);
     match recursive.text() {
-        "" | "Disabled" => {}
+        "Disabled" => {}
         "Enabled" | "IfPossible" => {
             if !mount.get("readOnly").is_true() {
                 recursive.forbidden("may only be specified when readOnly is true", out);
             }
-            if !matches!(mode.text(), "" | "None") {
+            if mode.is_set() && mode.text() != "None" {
                 recursive
                     .forbidden("may only be specified when mountPropagation is None or not specified", out);
             }
         }
-        _ => recursive.not_supported(&["Disabled", "Enabled", "IfPossible"], out),
+        _ => recursive.if_set_one_of(&["Disabled", "Enabled", "IfPossible"], out),
     }
 }
 
-fn devices(container: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
-    let devices = container.get("volumeDevices");
+fn devices(container: &Node<'_, '_>, volumes: &Volumes<'_>, out: &mut Faults) {
+    let (devices, mounts) = (container.get("volumeDevices"), container.get("volumeMounts"));
     let (mut names, mut paths): (Vec<&str>, Vec<&str>) = Default::default();
     for device in devices.items() {
         let (name, path) = (device.get("name"), device.get("devicePath"));
-        if name.is_empty() {
-            name.required("", out);
-        }
+        name.must_be_given(out);
         if names.contains(&name.text()) {
             name.invalid("must be unique", out);
         }
-        if !volume::exists(spec, name.text()) {
-            name.not_found(out);
-        } else if !volume::is_claim(spec, name.text()) {
+        if !volumes.has(name.text()) {
+            name.named("", &json!(name.text())).not_found(out);
+        } else if !volumes.is_claim(name.text()) {
             name.invalid(
                 "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode",
                 out,
             );
         }
-        if path.is_empty() {
-            path.required("", out);
-        }
+        path.must_be_given(out);
         if paths.contains(&path.text()) {
             path.invalid("must be unique", out);
         }
         if path.text().split('/').any(|part| part == "..") {
             path.invalid("can not contain backsteps ('..')", out);
+        } else {
+            paths.push(path.text());
         }
-        names.push(name.text());
-        paths.push(path.text());
-    }
-}
-
-fn resize_policy(container: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
-    let policies = container.get("resizePolicy");
-    let all: Vec<Node<'_, '_>> = policies.items().collect();
-    unique(all.iter().map(|policy| policy.get("resourceName")), out);
-    for policy in &all {
-        policy.get("resourceName").required_one_of(&["cpu", "memory"], out);
-        let restart = policy.get("restartPolicy");
-        restart.required_one_of(&["NotRequired", "RestartContainer"], out);
-        if spec.get("restartPolicy").text() == "Never" && restart.text() == "RestartContainer" {
-            restart.invalid("must be 'NotRequired' when `restartPolicy` is 'Never'", out);
+        if mounts.items().any(|mount| mount.get("name").text() == name.text()) {
+            name.invalid("must not already exist in volumeMounts", out);
+        }
+        if mounts.items().any(|mount| mount.get("mountPath").text() == path.text()) {
+            path.invalid("must not already exist as a path in volumeMounts", out);
+        }
+        if !name.is_empty() {
+            names.push(name.text());
         }
     }
 }
 
-fn lifecycle(container: &Node<'_, '_>, grace: i64, out: &mut Faults) {
-    for hook in ["lifecycle.postStart", "lifecycle.preStop"] {
-        let hook = container.get(hook);
-        if hook.is_set() {
-            handler(&hook, grace, out);
+/// Faults name the list; only a resource named twice is told at its place.
+fn resize_policy(policies: &Node<'_, '_>, pod_restarts: &str, out: &mut Faults) {
+    let mut seen: Vec<&str> = Vec::new();
+    for policy in policies.items() {
+        let (resource, restart) = (policy.get("resourceName"), policy.get("restartPolicy"));
+        if seen.contains(&resource.text()) {
+            policy.duplicate_as(&json!(resource.text()), out);
         }
-    }
-}
-
-fn probes(container: &Node<'_, '_>, out: &mut Faults) {
-    for kind in PROBES {
-        let probe = container.get(kind);
-        if !probe.is_set() {
-            continue;
+        seen.push(resource.text());
+        policies.named("", resource.value).required_one_of(&["cpu", "memory"], out);
+        let told = policies.named("", restart.value);
+        told.required_one_of(&["NotRequired", "RestartContainer"], out);
+        if pod_restarts == "Never" && restart.text() != "NotRequired" {
+            told.invalid_as(
+                &json!(restart.text()),
+                "must be 'NotRequired' when `restartPolicy` is 'Never'",
+                out,
+            );
         }
-        handler(&probe, 0, out);
-        for key in
-            ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
-        {
-            probe.get(key).not_negative(out);
-        }
-        let (grace, success) = (probe.get("terminationGracePeriodSeconds"), probe.get("successThreshold"));
-        if grace.is_set() && grace.int() <= 0 {
-            grace.invalid("must be greater than 0", out);
-        }
-        if kind == "readinessProbe" && grace.is_set() {
-            grace.invalid("must not be set for readinessProbes", out);
-        }
-        if kind != "readinessProbe" && success.int() != 1 {
-            success.invalid_as(&json!(success.int()), "must be 1", out);
-        }
-    }
-}
-
-/// Exactly one way to ask.
-fn handler(handler: &Node<'_, '_>, grace: i64, out: &mut Faults) {
-    let mut count = 0;
-    for kind in ["exec", "httpGet", "tcpSocket", "grpc", "sleep"] {
-        let action = handler.get(kind);
-        if !action.is_set() {
-            continue;
-        }
-        count += 1;
-        if count > 1 {
-            action.forbidden("may not specify more than 1 handler type", out);
-            continue;
-        }
-        match kind {
-            "exec" if action.get("command").is_empty() => action.get("command").required("", out),
-            "httpGet" => http_get(&action, out),
-            "tcpSocket" => port_or_name(&action.get("port"), out),
-            "grpc" => action.get("port").port(out),
-            "sleep" => {
-                let seconds = action.get("seconds");
-                if seconds.int() < 0 || seconds.int() > grace {
-                    let detail =
-                        format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
-                    action.invalid_as(&json!(seconds.int()), detail, out);
-                }
-            }
-            _ => {}
-        }
-    }
-    if count == 0 {
-        handler.required("must specify a handler type", out);
-    }
-}
-
-fn http_get(action: &Node<'_, '_>, out: &mut Faults) {
-    if action.get("path").is_empty() {
-        action.get("path").required("", out);
-    }
-    port_or_name(&action.get("port"), out);
-    action.get("scheme").must_be_one_of(&["HTTP", "HTTPS"], out);
-    let headers = action.get("httpHeaders");
-    for header in headers.items() {
-        for complaint in labels::is_http_header_name(header.get("name").text()) {
-            headers.invalid_as(header.get("name").value, complaint, out);
-        }
-    }
-}
-
-pub(super) fn port_or_name(port: &Node<'_, '_>, out: &mut Faults) {
-    match port.value {
-        Value::String(_) => port.text_must(labels::is_valid_port_name, out),
-        _ => port.port(out),
     }
 }

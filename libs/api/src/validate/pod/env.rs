@@ -27,8 +27,8 @@ const ENV_RESOURCES: [&str; 6] = [
     "requests.ephemeral-storage",
     "requests.memory",
 ];
-/// Fields of a pod that have a label form, whether or not a variable may hold them.
-const CONVERTIBLE: [&str; 17] = [
+/// Fields of a pod that can be told by name, whether or not a variable may hold them.
+const CONVERTIBLE: [&str; 14] = [
     "metadata.annotations",
     "metadata.labels",
     "metadata.name",
@@ -38,14 +38,11 @@ const CONVERTIBLE: [&str; 17] = [
     "spec.restartPolicy",
     "spec.schedulerName",
     "spec.serviceAccountName",
-    "spec.hostNetwork",
-    "status.phase",
     "status.hostIP",
     "status.hostIPs",
-    "status.nominatedNodeName",
+    "status.phase",
     "status.podIP",
     "status.podIPs",
-    "spec.host",
 ];
 
 pub(super) fn all(container: &Node<'_, '_>, out: &mut Faults) {
@@ -56,17 +53,19 @@ pub(super) fn all(container: &Node<'_, '_>, out: &mut Faults) {
             value_from(&variable, &source, out);
         }
     }
-    for source in container.get("envFrom").items() {
+    let sources = container.get("envFrom");
+    for source in sources.items() {
         source.get("prefix").text_may(labels::is_env_var_name, out);
         let given: Vec<&str> =
             ["configMapRef", "secretRef"].into_iter().filter(|key| source.get(key).is_set()).collect();
         for key in &given {
             source.get(key).get("name").required_text(labels::is_dns1123_subdomain, out);
         }
+        // What is wrong with one of them is told of the list.
         match given.len() {
-            0 => source.invalid_as(&json!(""), "must specify one of: `configMapRef` or `secretRef`", out),
+            0 => sources.invalid_as(&json!(""), "must specify one of: `configMapRef` or `secretRef`", out),
             1 => {}
-            _ => source.invalid_as(&json!(""), "may not have more than one field specified at a time", out),
+            _ => sources.invalid_as(&json!(""), "may not have more than one field specified at a time", out),
         }
     }
 }
@@ -79,7 +78,7 @@ fn value_from(variable: &Node<'_, '_>, source: &Node<'_, '_>, out: &mut Faults) 
             "fieldRef" => field(&reference, &ENV_FIELDS, out),
             "resourceFieldRef" => resource(&reference, false, out),
             _ => {
-                reference.get("name").text_may(labels::is_dns1123_subdomain, out);
+                reference.get("name").text_must(labels::is_dns1123_subdomain, out);
                 reference.get("key").required_text(labels::is_config_map_key, out);
             }
         }
@@ -104,28 +103,34 @@ pub(super) fn field(reference: &Node<'_, '_>, supported: &[&str], out: &mut Faul
     if path.is_empty() {
         return path.required("", out);
     }
-    let (name, subscript) = match path.text().split_once('[') {
-        Some((name, rest)) => (name, rest.strip_prefix('\'').and_then(|rest| rest.strip_suffix("']"))),
-        None => (path.text(), None),
-    };
-    if !CONVERTIBLE.contains(&name) {
-        let detail = format!("error converting fieldPath: field label not supported: {}", path.text());
-        return path.invalid(detail, out);
+    let inside =
+        |why: String, out: &mut Faults| path.invalid(format!("error converting fieldPath: {why}"), out);
+    if version.text() != "v1" {
+        return inside(format!("unsupported pod version: {}", version.text()), out);
     }
-    match (name, subscript) {
-        ("metadata.annotations", Some(key)) => {
-            labels::is_qualified_name(&key.to_lowercase())
-                .into_iter()
-                .for_each(|complaint| reference.invalid_as(path.value, complaint, out));
+    let subscript = path.text().split_once("['").filter(|(name, _)| !name.is_empty());
+    let subscript = subscript.and_then(|(name, rest)| Some((name, rest.strip_suffix("']")?)));
+    match subscript {
+        Some(("metadata.annotations", key)) => {
+            for complaint in labels::is_qualified_name(&key.to_lowercase()) {
+                reference.invalid_as(&json!(key.to_lowercase()), complaint, out);
+            }
         }
-        ("metadata.labels", Some(key)) => {
-            labels::is_qualified_name(key)
-                .into_iter()
-                .for_each(|complaint| reference.invalid_as(path.value, complaint, out));
+        Some(("metadata.labels", key)) => {
+            for complaint in labels::is_qualified_name(key) {
+                reference.invalid_as(&json!(key), complaint, out);
+            }
         }
-        (_, Some(_)) => reference.invalid_as(path.value, "does not support subscript", out),
-        (name, None) if !supported.contains(&name) => path.not_supported(supported, out),
-        _ => {}
+        Some(_) => inside(format!("field label does not support subscript: {}", path.text()), out),
+        None => {
+            // An old name that old clients still send.
+            let name = if path.text() == "spec.host" { "spec.nodeName" } else { path.text() };
+            if !CONVERTIBLE.contains(&name) {
+                inside(format!("field label not supported: {name}"), out);
+            } else if !supported.contains(&name) {
+                path.named("", &json!(name)).not_supported(supported, out);
+            }
+        }
     }
 }
 
@@ -133,30 +138,27 @@ pub(super) fn field(reference: &Node<'_, '_>, supported: &[&str], out: &mut Faul
 pub(super) fn resource(reference: &Node<'_, '_>, in_volume: bool, out: &mut Faults) {
     let (container, resource, divisor) =
         (reference.get("containerName"), reference.get("resource"), reference.get("divisor"));
-    if in_volume && container.is_empty() {
-        return container.required("", out);
-    }
-    if resource.is_empty() {
-        return resource.required("", out);
-    }
     let name = resource.text();
     let huge = ["limits.hugepages-", "requests.hugepages-"].iter().any(|prefix| name.starts_with(prefix));
-    if !ENV_RESOURCES.contains(&name) && !huge {
-        return resource.not_supported(&ENV_RESOURCES, out);
-    }
-    let amount = divisor.amount();
-    if divisor.is_empty() || amount == Quantity::ZERO {
-        return;
+    if in_volume && container.is_empty() {
+        container.required("", out);
+    } else if resource.is_empty() {
+        resource.required("", out);
+    } else if !ENV_RESOURCES.contains(&name) && !huge {
+        resource.not_supported(&ENV_RESOURCES, out);
     }
     let (what, allowed): (&str, &[&str]) = match name.rsplit('.').next() {
+        _ if divisor.is_empty() || divisor.amount() == Quantity::ZERO => return,
+        _ if huge => ("hugepages", BYTES),
+        _ if !ENV_RESOURCES.contains(&name) => return,
         Some("cpu") => ("cpu", &["1m", "1"]),
         Some("memory") => ("memory", BYTES),
-        Some("ephemeral-storage") => ("local ephemeral storage", BYTES),
-        _ => ("hugepages", BYTES),
+        _ => ("local ephemeral storage", BYTES),
     };
-    if !allowed.iter().any(|text| Quantity::parse(text).is_ok_and(|other| other == amount)) {
+    if !allowed.contains(&divisor.text()) {
         let list = if what == "cpu" { "1m and 1".to_owned() } else { allowed.join(", ") };
-        divisor.invalid(format!("only divisor's values {list} are supported with the {what} resource"), out);
+        let detail = format!("only divisor's values {list} are supported with the {what} resource");
+        divisor.invalid_as(&json!(name), detail, out);
     }
 }
 

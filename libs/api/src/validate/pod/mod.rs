@@ -1,30 +1,93 @@
 //! Pods and pod templates. In: a PodSpec and where it stands. Out: its faults, in the order Kubernetes checks.
 
+mod annotations;
 mod container;
 mod env;
+pub(super) mod probe;
+mod resize;
 pub(super) mod resources;
 mod scheduling;
 mod security;
+pub(super) mod sources;
+mod status;
 mod update;
 pub(super) mod volume;
+mod windows;
 
 pub(super) use scheduling::{TAINT_EFFECTS, tolerations};
 pub(super) use update::update;
 
 use super::meta;
-use super::node::{Faults, Node, unique};
+use super::node::{Faults, Node};
 use crate::labels;
+use serde_json::{Value, json};
 
-const MAX_INT32: i64 = 2_147_483_647;
+pub(super) const MAX_INT32: i64 = 2_147_483_647;
 const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_CHARS: usize = 2048;
 
+/// Where a PodSpec stands, and what it may still get wrong because the stored one does.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Setting<'a> {
+    /// The pod's name; none in templates, where a few rules are looser.
+    pod: Option<&'a str>,
+    allowed: Allowed,
+}
+
+/// Faults of the stored spec that must not keep an object from being changed.
+#[derive(Clone, Copy, Default)]
+struct Allowed {
+    odd_huge_pages: bool,
+    selector_values: bool,
+    node_values: bool,
+    spread_selectors: bool,
+    token_paths: bool,
+    host_sysctls: bool,
+    deletion_cost: bool,
+    selinux_change: bool,
+}
+
+impl Allowed {
+    /// In: metadata and spec of the stored pod or template.
+    fn by(stored: &Node<'_, '_>) -> Self {
+        let spec = stored.get("spec");
+        if !spec.is_set() {
+            return Self::default();
+        }
+        let finds = |judge: &dyn Fn(&mut Faults)| {
+            let mut faults = Faults::new();
+            judge(&mut faults);
+            !faults.is_empty()
+        };
+        let strict = Self::default();
+        let containers = || {
+            ["containers", "initContainers"]
+                .iter()
+                .filter_map(|list| spec.value[*list].as_array())
+                .flatten()
+                .collect::<Vec<&Value>>()
+        };
+        Self {
+            odd_huge_pages: containers().into_iter().any(resources::odd_huge_pages),
+            selector_values: finds(&|out| scheduling::pods_affinity(&spec.get("affinity"), strict, out)),
+            node_values: finds(&|out| scheduling::required_nodes(&spec.get("affinity"), strict, out)),
+            spread_selectors: finds(&|out| {
+                scheduling::spread_selectors(&spec.get("topologySpreadConstraints"), out);
+            }),
+            token_paths: finds(&|out| volume::token_paths(&spec.get("volumes"), out)),
+            host_sysctls: finds(&|out| security::host_sysctls(&spec, out)),
+            deletion_cost: finds(&|out| annotations::deletion_cost(&stored.get("metadata.annotations"), out)),
+            selinux_change: spec.get("securityContext.seLinuxChangePolicy").is_set(),
+        }
+    }
+}
+
 /// A new Pod.
 pub(super) fn create(pod: &Node<'_, '_>, out: &mut Faults) {
     let body = pod.get("spec");
-    annotations(&pod.get("metadata.annotations"), &body, out);
-    spec(&body, true, out);
+    let setting = Setting { pod: Some(pod.get("metadata.name").text()), allowed: Allowed::default() };
+    whole(pod, setting, out);
     let ephemeral = body.get("ephemeralContainers");
     if !ephemeral.is_empty() {
         ephemeral.forbidden("cannot be set on create", out);
@@ -33,114 +96,144 @@ pub(super) fn create(pod: &Node<'_, '_>, out: &mut Faults) {
     if !body.get("schedulingGates").is_empty() && !node.is_empty() {
         node.forbidden("cannot be set until all schedulingGates have been cleared", out);
     }
+    annotations::agree(&pod.get("metadata.annotations"), &body, out);
 }
 
-fn annotations(annotations: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
-    let mirror = annotations.key("kubernetes.io/config.mirror");
-    if mirror.is_set() && spec.get("nodeName").is_empty() {
-        mirror.invalid("must set spec.nodeName if mirror pod annotation is set", out);
+/// A pod as such: its annotations and spec.
+fn whole(pod: &Node<'_, '_>, setting: Setting<'_>, out: &mut Faults) {
+    let body = pod.get("spec");
+    annotations::all(&pod.get("metadata.annotations"), &body, setting, out);
+    spec(&body, setting, out);
+    if pod.get("metadata.annotations").key(annotations::MIRROR).is_set()
+        && !body.get("resourceClaims").is_empty()
+    {
+        pod.key("").forbidden("static pods do not support resource claims", out);
     }
-    let cost = annotations.key("controller.kubernetes.io/pod-deletion-cost");
-    if cost.is_set() && cost.text().parse::<i32>().is_err() {
-        cost.invalid("must be a 32bit integer", out);
+    if body.get("serviceAccountName").is_empty() {
+        for volume in body.get("volumes").items() {
+            for source in volume.get("projected.sources").items() {
+                let token = source.get("serviceAccountToken");
+                if token.is_set() {
+                    token.forbidden("must not be specified when serviceAccountName is not set", out);
+                }
+            }
+        }
+    }
+    for list in ["containers", "initContainers"] {
+        body.get(list).items().for_each(|container| container::whole_image(&container.get("image"), out));
     }
 }
 
-/// A template: labels, annotations and spec.
-pub(super) fn template(template: &Node<'_, '_>, out: &mut Faults) {
-    template_metadata(template, out);
+/// A template: labels, annotations and spec. `stored` is null where there is none.
+pub(super) fn template(template: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
+    let setting = Setting { pod: None, allowed: Allowed::by(&Node::root(stored)) };
+    metadata(template, setting, out);
     let body = template.get("spec");
-    spec(&body, false, out);
+    spec(&body, setting, out);
+    annotations::agree(&template.get("metadata.annotations"), &body, out);
     let ephemeral = body.get("ephemeralContainers");
     if !ephemeral.is_empty() {
         ephemeral.forbidden("ephemeral containers not allowed in pod template", out);
     }
 }
 
-/// Labels and annotations of a template.
-pub(super) fn template_metadata(template: &Node<'_, '_>, out: &mut Faults) {
-    meta::labels(&template.get("metadata.labels"), out);
-    meta::annotations(&template.get("metadata.annotations"), out);
-    annotations(&template.get("metadata.annotations"), &template.get("spec"), out);
+/// Labels and annotations of a template; their faults leave out `metadata`.
+pub(super) fn template_metadata(template: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
+    metadata(template, Setting { pod: None, allowed: Allowed::by(&Node::root(stored)) }, out);
 }
 
-/// A PodSpec; `is_pod` is false in templates, where a few rules are looser.
-pub(super) fn spec(spec: &Node<'_, '_>, is_pod: bool, out: &mut Faults) {
+fn metadata(template: &Node<'_, '_>, setting: Setting<'_>, out: &mut Faults) {
+    let (labels, notes) = (template.get("metadata.labels"), template.get("metadata.annotations"));
+    meta::labels(&template.named("labels", labels.value), out);
+    let notes = template.named("annotations", notes.value);
+    meta::annotations(&notes, out);
+    annotations::all(&notes, &template.get("spec"), setting, out);
+}
+
+/// A PodSpec.
+fn spec(spec: &Node<'_, '_>, setting: Setting<'_>, out: &mut Faults) {
     let grace = spec.get("terminationGracePeriodSeconds");
     if !grace.is_set() {
         grace.required("", out);
     }
-    let volumes = spec.get("volumes");
-    volume::all(&volumes, out);
-    container::all(spec, is_pod, out);
+    let volumes = volume::all(&spec.get("volumes"), setting, out);
+    claims(&spec.get("resourceClaims"), out);
+    container::all(spec, &volumes, setting, out);
+    container::on_host_network(spec, setting.pod.is_some(), out);
     spec.get("restartPolicy").required_one_of(&["Always", "OnFailure", "Never"], out);
     spec.get("dnsPolicy")
         .required_one_of(&["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], out);
     meta::labels(&spec.get("nodeSelector"), out);
-    security::pod(spec, out);
-    for secret in spec.get("imagePullSecrets").items() {
-        if secret.get("name").is_empty() {
-            secret.get("name").required("", out);
-        }
-    }
-    scheduling::affinity(&spec.get("affinity"), out);
+    security::pod(spec, setting.allowed, out);
+    scheduling::affinity(&spec.get("affinity"), setting.allowed, out);
     dns(spec, out);
     for gate in spec.get("readinessGates").items() {
         gate.get("conditionType").text_must(labels::is_qualified_name, out);
     }
     scheduling::gates(&spec.get("schedulingGates"), out);
-    scheduling::spread(&spec.get("topologySpreadConstraints"), out);
-    names_of(spec, out);
+    scheduling::spread(&spec.get("topologySpreadConstraints"), setting.allowed, out);
+    windows::host_processes(spec, out);
+    security::host_users(spec, out);
+    for key in ["serviceAccountName", "nodeName"] {
+        spec.get(key).text_may(labels::is_dns1123_subdomain, out);
+    }
     spec.get("activeDeadlineSeconds").between(1, MAX_INT32, out);
+    for key in ["hostname", "subdomain"] {
+        spec.get(key).text_may(labels::is_dns1123_label, out);
+    }
     scheduling::tolerations(&spec.get("tolerations"), out);
     for alias in spec.get("hostAliases").items() {
         alias.get("ip").text_must(labels::is_valid_ip, out);
         alias.get("hostnames").items().for_each(|name| name.text_must(labels::is_dns1123_subdomain, out));
     }
-    spec.get("preemptionPolicy").may_be_one_of(&["PreemptLowerPriority", "Never"], out);
-    resources::amounts(&spec.get("overhead"), out);
-    let os = spec.get("os");
-    if os.is_set() {
-        let name = os.get("name");
-        if name.is_empty() {
-            name.required("cannot be empty", out);
-        } else if !matches!(name.text(), "linux" | "windows") {
-            os.named("", name.value).not_supported(&["linux", "windows"], out);
-        }
+    spec.get("priorityClassName").text_may(labels::is_dns1123_subdomain, out);
+    let (class, preemption) = (spec.get("runtimeClassName"), spec.get("preemptionPolicy"));
+    if class.is_set() {
+        class.text_must(labels::is_dns1123_subdomain, out);
     }
-    claims(&spec.get("resourceClaims"), out);
+    if preemption.is_set() {
+        preemption.required_one_of(&["PreemptLowerPriority", "Never"], out);
+    }
+    resources::overhead(&spec.get("overhead"), setting.allowed, out);
+    security::operating_system(spec, out);
 }
 
-fn names_of(spec: &Node<'_, '_>, out: &mut Faults) {
-    for key in ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"] {
-        spec.get(key).text_may(labels::is_dns1123_subdomain, out);
-    }
-    for key in ["hostname", "subdomain"] {
-        spec.get(key).text_may(labels::is_dns1123_label, out);
+/// All containers with what their list is called: those that run first come first.
+fn each_container(spec: &Node<'_, '_>, mut judge: impl FnMut(&Node<'_, '_>)) {
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        spec.get(list).items().for_each(|container| judge(&container));
     }
 }
 
 fn claims(claims: &Node<'_, '_>, out: &mut Faults) {
+    let mut seen: Vec<&str> = Vec::new();
     for claim in claims.items() {
-        claim.get("name").required_text(labels::is_dns1123_label, out);
-        let (name, template) = (claim.get("resourceClaimName"), claim.get("resourceClaimTemplateName"));
-        match (name.is_set(), template.is_set()) {
-            (true, true) => {
-                claim.invalid(
-                    "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
-                    out,
-                );
-            }
-            (false, false) => {
-                claim.invalid("must specify one of: `resourceClaimName`, `resourceClaimTemplateName`", out);
-            }
-            _ => {}
+        let name = claim.get("name");
+        if name.is_empty() {
+            name.required("", out);
+        } else if seen.contains(&name.text()) {
+            name.duplicate(out);
+        } else {
+            name.text_must(labels::is_dns1123_label, out);
+            seen.push(name.text());
         }
-        name.text_may(labels::is_dns1123_subdomain, out);
-        template.text_may(labels::is_dns1123_subdomain, out);
+        let (own, template) = (claim.get("resourceClaimName"), claim.get("resourceClaimTemplateName"));
+        let told = match (own.is_set(), template.is_set()) {
+            (true, true) => {
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
+            }
+            (false, false) => "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+            _ => "",
+        };
+        if !told.is_empty() {
+            claim.invalid_inside("PodResourceClaim", told, out);
+        }
+        for reference in [&own, &template] {
+            if reference.is_set() {
+                reference.text_must(labels::is_dns1123_subdomain, out);
+            }
+        }
     }
-    let all: Vec<Node<'_, '_>> = claims.items().collect();
-    unique(all.iter().map(|claim| claim.get("name")), out);
 }
 
 fn dns(spec: &Node<'_, '_>, out: &mut Faults) {
@@ -170,11 +263,11 @@ fn dns(spec: &Node<'_, '_>, out: &mut Faults) {
         );
         searches.invalid(detail, out);
     }
-    for search in searches.items() {
-        let text = search.text().trim_end_matches('.').to_owned();
-        // A lone dot is the root; underscores are let through, as in real zones.
-        if search.text() != "." {
-            search.text_must(|_| labels::is_dns1123_subdomain(&text.replace('_', "a")), out);
+    // A lone dot is the root.
+    for search in searches.items().filter(|search| search.text() != ".") {
+        let text = search.text().strip_suffix('.').unwrap_or(search.text());
+        for complaint in labels::is_dns1123_subdomain_with_underscore(text) {
+            search.invalid_as(&json!(text), complaint, out);
         }
     }
     for option in config.get("options").items() {

@@ -1,41 +1,35 @@
 //! Requests and limits: known names, amounts that fit their resource, requests within limits.
 
 use super::super::node::{Faults, Node};
+use super::Allowed;
 use crate::labels;
 use crate::quantity::Quantity;
-use serde_json::json;
+use crate::status::FieldError;
+use serde_json::{Value, json};
 
 const CONTAINER_RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 /// Unqualified names that some object may limit.
-const STANDARD: [&str; 28] = [
+const STANDARD: [&str; 20] = [
     "cpu",
     "memory",
     "ephemeral-storage",
-    "storage",
-    "pods",
-    "services",
-    "replicationcontrollers",
-    "resourcequotas",
-    "secrets",
-    "configmaps",
-    "persistentvolumeclaims",
-    "services.nodeports",
-    "services.loadbalancers",
     "requests.cpu",
     "requests.memory",
-    "requests.storage",
     "requests.ephemeral-storage",
     "limits.cpu",
     "limits.memory",
     "limits.ephemeral-storage",
-    "limits",
-    "requests",
-    "count/pods",
-    "count/services",
-    "count/secrets",
-    "count/configmaps",
-    "count/replicationcontrollers",
-    "count/persistentvolumeclaims",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "storage",
+    "requests.storage",
+    "services.nodeports",
+    "services.loadbalancers",
 ];
 
 pub(in super::super) fn is_huge_pages(name: &str) -> bool {
@@ -60,14 +54,15 @@ pub(in super::super) fn known_name(node: &Node<'_, '_>, name: &str, out: &mut Fa
     for complaint in complaints {
         node.invalid_as(&json!(name), complaint, out);
     }
-    if ok && !name.contains('/') && !STANDARD.contains(&name) && !is_huge_pages(name) {
+    let huge = is_huge_pages(name) || name.starts_with("requests.hugepages-");
+    if ok && !name.contains('/') && !STANDARD.contains(&name) && !huge {
         node.invalid_as(&json!(name), "must be a standard resource type or fully qualified", out);
         return false;
     }
     ok
 }
 
-fn container_name(node: &Node<'_, '_>, name: &str, out: &mut Faults) {
+pub(in super::super) fn container_name(node: &Node<'_, '_>, name: &str, out: &mut Faults) {
     known_name(node, name, out);
     if !name.contains('/') && !CONTAINER_RESOURCES.contains(&name) && !is_huge_pages(name) {
         node.invalid_as(&json!(name), "must be a standard resource for containers", out);
@@ -88,48 +83,117 @@ pub(in super::super) fn amount(node: &Node<'_, '_>, name: &str, out: &mut Faults
             | "secrets"
             | "configmaps"
             | "persistentvolumeclaims"
-    ) || name.starts_with("services.")
-        || name.starts_with("count/")
-        || is_extended(name);
+            | "services.nodeports"
+            | "services.loadbalancers"
+    ) || is_extended(name);
     if counted && !node.amount().is_whole() {
         node.invalid("must be an integer", out);
     }
 }
 
-/// `overhead` and other bare lists of amounts.
-pub(super) fn amounts(list: &Node<'_, '_>, out: &mut Faults) {
-    for (name, node) in list.entries() {
-        container_name(&node, name, out);
-        amount(&node, name, out);
+/// Amounts that a pod costs on top of its containers; judged as limits.
+pub(super) fn overhead(list: &Node<'_, '_>, allowed: Allowed, out: &mut Faults) {
+    limits(&list.named("limits", list.value), allowed, out);
+    if holds_huge_pages(list) && !holds_compute(list) {
+        list.forbidden("HugePages require cpu or memory", out);
     }
 }
 
-/// `resources` of a container, or of a claim template where names are freer.
-pub(super) fn container(resources: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
-    let (limits, requests) = (resources.get("limits"), resources.get("requests"));
-    amounts(&limits, out);
+/// The same where there is nothing stored to tolerate: the overhead of a RuntimeClass.
+pub(in super::super) fn class_overhead(overhead: &Node<'_, '_>, out: &mut Faults) {
+    self::overhead(&overhead.named("", overhead.get("podFixed").value), Allowed::default(), out);
+}
+
+fn limits(list: &Node<'_, '_>, allowed: Allowed, out: &mut Faults) {
+    for (name, node) in list.entries() {
+        container_name(&node, name, out);
+        amount(&node, name, out);
+        whole_pages(&node, name, allowed, out);
+    }
+}
+
+fn holds_huge_pages(list: &Node<'_, '_>) -> bool {
+    list.entries().any(|(name, _)| is_huge_pages(name))
+}
+
+fn holds_compute(list: &Node<'_, '_>) -> bool {
+    list.key("cpu").is_set() || list.key("memory").is_set()
+}
+
+/// Whether a container asks for parts of huge pages, as it could of old.
+pub(super) fn odd_huge_pages(container: &Value) -> bool {
+    let amounts =
+        ["limits", "requests"].into_iter().filter_map(|list| container["resources"][list].as_object());
+    amounts
+        .flatten()
+        .any(|(name, amount)| is_huge_pages(name) && !divides(name, amount.as_str().unwrap_or_default()))
+}
+
+/// Whether the amount is a whole number of pages of the size in the name.
+fn divides(name: &str, amount: &str) -> bool {
+    let size = Quantity::parse(name.trim_start_matches("hugepages-"));
+    let (Ok(size), Ok(amount)) = (size, Quantity::parse(amount)) else { return false };
+    size > Quantity::ZERO && size.is_whole() && amount.value() % size.value() == 0
+}
+
+fn whole_pages(node: &Node<'_, '_>, name: &str, allowed: Allowed, out: &mut Faults) {
+    if is_huge_pages(name) && !allowed.odd_huge_pages && !divides(name, node.text()) {
+        node.invalid(format!("{} is not positive integer multiple of {name}", node.text()), out);
+    }
+}
+
+/// `resources` of a container.
+pub(super) fn container(resources: &Node<'_, '_>, spec: &Node<'_, '_>, allowed: Allowed, out: &mut Faults) {
+    let (most, requests) = (resources.get("limits"), resources.get("requests"));
+    limits(&most, allowed, out);
     for (name, request) in requests.entries() {
         container_name(&request, name, out);
         amount(&request, name, out);
-        within_limit(&requests, name, &request, &limits, out);
+        within_limit(&requests, name, &request, &most, out);
+        whole_pages(&request, name, allowed, out);
     }
-    let has = |name: &str| limits.key(name).is_set() || requests.key(name).is_set();
-    let huge = |list: &Node<'_, '_>| list.entries().any(|(name, _)| is_huge_pages(name));
-    if (huge(&limits) || huge(&requests)) && !has("cpu") && !has("memory") {
+    let lists = [&most, &requests];
+    if lists.iter().any(|list| holds_huge_pages(list)) && !lists.iter().any(|list| holds_compute(list)) {
         resources.forbidden("HugePages require cpu or memory", out);
     }
-    let claims = resources.get("claims");
-    let mut seen: Vec<&str> = Vec::new();
+    claims(&resources.get("claims"), &spec.get("resourceClaims"), out);
+}
+
+/// Claims of a container are the pod's; the whole of one, or one request of it, once.
+fn claims(claims: &Node<'_, '_>, known: &Node<'_, '_>, out: &mut Faults) {
+    let mut seen: Vec<String> = Vec::new();
     for claim in claims.items() {
-        let name = claim.get("name");
+        let (name, request) = (claim.get("name").text(), claim.get("request"));
         if name.is_empty() {
             claim.required("", out);
-        } else if seen.contains(&name.text()) {
-            claim.duplicate_as(name.value, out);
-        } else if !spec.get("resourceClaims").items().any(|known| known.get("name").value == name.value) {
-            claim.named("", name.value).not_found(out);
+            continue;
         }
-        seen.push(name.text());
+        let key = if request.is_empty() { name.to_owned() } else { format!("{name}/{}", request.text()) };
+        if seen.iter().any(|other| other == name) {
+            claim.duplicate_as(&json!(name), out);
+        } else {
+            request.text_may(labels::is_dns1123_label, out);
+            let part = format!("{name}/");
+            if seen.contains(&key) {
+                claim.duplicate_as(&json!(key), out);
+            } else if request.is_empty() && seen.iter().any(|other| other.starts_with(&part)) {
+                claim.duplicate_as(&json!(name), out);
+            }
+            seen.push(key);
+        }
+        let mut names: Vec<&str> = known.items().map(|claim| claim.get("name").text()).collect();
+        names.retain(|name| !name.is_empty());
+        names.sort_unstable();
+        if !names.contains(&name) {
+            let list = if names.is_empty() {
+                " which is empty".to_owned()
+            } else {
+                format!(": {}", names.join(", "))
+            };
+            let fault = FieldError::not_found(claim.path(), &json!(name));
+            let detail = format!("must be one of the names in pod.spec.resourceClaims{list}");
+            out.push(FieldError { detail, ..fault });
+        }
     }
 }
 
@@ -153,7 +217,7 @@ fn within_limit(
             let detail = format!("must be less than or equal to {name} limit of {}", limit.text());
             requests.invalid_as(request.value, detail, out);
         }
-    } else if !overcommits && request.amount() > Quantity::ZERO {
+    } else if !overcommits {
         limits.required("Limit must be set for non overcommitable resources", out);
     }
 }

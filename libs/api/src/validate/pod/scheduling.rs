@@ -2,26 +2,37 @@
 
 use super::super::node::{Faults, Node};
 use super::super::selectors;
+use super::Allowed;
 use crate::labels;
+use crate::status::FieldError;
 use serde_json::json;
 
 pub(in super::super) const TAINT_EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+const NO_SELECTOR: &str = "must not be specified when labelSelector is not set";
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
-pub(super) fn affinity(affinity: &Node<'_, '_>, out: &mut Faults) {
-    let node = affinity.get("nodeAffinity");
-    selectors::nodes(&node.get(REQUIRED), out);
-    for term in node.get(PREFERRED).items() {
+pub(super) fn affinity(affinity: &Node<'_, '_>, allowed: Allowed, out: &mut Faults) {
+    required_nodes(affinity, allowed, out);
+    for term in affinity.get("nodeAffinity").get(PREFERRED).items() {
         weight(&term, out);
-        selectors::node_term(&term.get("preference"), out);
+        // Odd values may match nothing, which a preference may.
+        selectors::node_term(&term.get("preference"), true, out);
     }
+    pods_affinity(affinity, allowed, out);
+}
+
+pub(super) fn required_nodes(affinity: &Node<'_, '_>, allowed: Allowed, out: &mut Faults) {
+    selectors::nodes(&affinity.get("nodeAffinity").get(REQUIRED), allowed.node_values, out);
+}
+
+pub(super) fn pods_affinity(affinity: &Node<'_, '_>, allowed: Allowed, out: &mut Faults) {
     for kind in ["podAffinity", "podAntiAffinity"] {
         let pods = affinity.get(kind);
-        pods.get(REQUIRED).items().for_each(|term| pod_term(&term, out));
+        pods.get(REQUIRED).items().for_each(|term| pod_term(&term, allowed, out));
         for term in pods.get(PREFERRED).items() {
             weight(&term, out);
-            pod_term(&term.get("podAffinityTerm"), out);
+            pod_term(&term.get("podAffinityTerm"), allowed, out);
         }
     }
 }
@@ -33,22 +44,15 @@ fn weight(term: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
-fn pod_term(term: &Node<'_, '_>, out: &mut Faults) {
+fn pod_term(term: &Node<'_, '_>, allowed: Allowed, out: &mut Faults) {
     let selector = term.get("labelSelector");
-    selectors::labels(&selector, out);
-    selectors::labels(&term.get("namespaceSelector"), out);
+    for selector in [&selector, &term.get("namespaceSelector")] {
+        selectors::labels_but_values(selector, allowed.selector_values, out);
+    }
     for name in term.get("namespaces").items() {
-        for complaint in labels::is_dns1123_label(name.text()) {
-            term.get("namespace").invalid_as(name.value, complaint, out);
-        }
+        term.get("namespace").named("", name.value).text_must(labels::is_dns1123_label, out);
     }
-    for keys in ["matchLabelKeys", "mismatchLabelKeys"] {
-        let list = term.get(keys);
-        if !list.is_empty() && !selector.is_set() {
-            list.forbidden("must not be specified when labelSelector is not set", out);
-        }
-        list.items().for_each(|key| key.text_must(labels::is_qualified_name, out));
-    }
+    label_keys(term, &selector, out);
     let topology = term.get("topologyKey");
     if topology.is_empty() {
         topology.required("can not be empty", out);
@@ -56,54 +60,93 @@ fn pod_term(term: &Node<'_, '_>, out: &mut Faults) {
     topology.text_must(labels::is_qualified_name, out);
 }
 
-pub(super) fn spread(constraints: &Node<'_, '_>, out: &mut Faults) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
-    for constraint in constraints.items() {
-        let skew = constraint.get("maxSkew");
+/// Labels by whose values the pods of a term are told apart.
+fn label_keys(term: &Node<'_, '_>, selector: &Node<'_, '_>, out: &mut Faults) {
+    let (same, other) = (term.get("matchLabelKeys"), term.get("mismatchLabelKeys"));
+    for list in [&same, &other] {
+        if !list.is_empty() && !selector.is_set() {
+            list.forbidden(NO_SELECTOR, out);
+        } else {
+            list.items().for_each(|key| key.text_must(labels::is_qualified_name, out));
+        }
+    }
+    // By now the selector holds what the keys have become: a key found before that was given twice.
+    let mut seen: Vec<&str> = selector.get("matchLabels").entries().map(|(key, _)| key).collect();
+    for requirement in selector.get("matchExpressions").items() {
+        let key = requirement.get("key").text();
+        if let Some(at) = same.items().rposition(|own| own.text() == key)
+            && seen.contains(&key)
+        {
+            let place = format!("{}[{at}]", term.path());
+            let detail = "exists in both matchLabelKeys and labelSelector";
+            out.push(FieldError::invalid(place, &json!(key), detail));
+        }
+        seen.push(key);
+    }
+    for key in same.items().filter(|key| other.items().any(|other| other.value == key.value)) {
+        key.invalid("exists in both matchLabelKeys and mismatchLabelKeys", out);
+    }
+}
+
+pub(super) fn spread(constraints: &Node<'_, '_>, allowed: Allowed, out: &mut Faults) {
+    for (i, constraint) in constraints.items().enumerate() {
+        let (skew, topology) = (constraint.get("maxSkew"), constraint.get("topologyKey"));
         if skew.int() <= 0 {
             skew.invalid_as(&json!(skew.int()), "must be greater than zero", out);
         }
-        let key = constraint.get("topologyKey");
-        if key.is_empty() {
-            key.required("can not be empty", out);
-        } else {
-            key.text_must(labels::is_qualified_name, out);
+        if topology.is_empty() {
+            topology.required("can not be empty", out);
         }
         let unsatisfiable = constraint.get("whenUnsatisfiable");
         unsatisfiable.must_be_one_of(&["DoNotSchedule", "ScheduleAnyway"], out);
-        let pair = (key.text(), unsatisfiable.text());
-        if seen.contains(&pair) {
-            let shown = format!("{{{}, {}}}", pair.0, pair.1);
+        let repeated = constraints.items().skip(i + 1).any(|other| {
+            other.get("topologyKey").text() == topology.text()
+                && other.get("whenUnsatisfiable").text() == unsatisfiable.text()
+        });
+        if repeated {
+            let shown = format!("{{{}, {}}}", topology.text(), unsatisfiable.text());
             constraint.named("{topologyKey, whenUnsatisfiable}", &json!(shown)).duplicate(out);
         }
-        seen.push(pair);
-        let domains = constraint.get("minDomains");
-        if domains.is_set() && domains.int() <= 0 {
-            domains.invalid("must be greater than zero", out);
-        }
-        if domains.is_set() && unsatisfiable.text() != "DoNotSchedule" {
-            let detail = format!(
-                "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {}",
-                unsatisfiable.text()
-            );
-            domains.invalid(detail, out);
-        }
+        domains(&constraint.get("minDomains"), unsatisfiable.text(), out);
         for key in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
-            constraint.get(key).may_be_one_of(&["Honor", "Ignore"], out);
+            constraint.get(key).if_set_one_of(&["Honor", "Ignore"], out);
         }
-        let selector = constraint.get("labelSelector");
-        let keys = constraint.get("matchLabelKeys");
-        if !keys.is_empty() && !selector.is_set() {
-            keys.forbidden("must not be specified when labelSelector is not set", out);
+        spread_keys(&constraint, out);
+        if !allowed.spread_selectors {
+            selectors::labels(&constraint.get("labelSelector"), out);
         }
-        for key in keys.items() {
-            key.text_must(labels::is_qualified_name, out);
-            let labels = selector.get("matchLabels");
-            if labels.key(key.text()).is_set() {
-                key.invalid("exists in both matchLabelKeys and labelSelector", out);
-            }
+    }
+}
+
+pub(super) fn spread_selectors(constraints: &Node<'_, '_>, out: &mut Faults) {
+    constraints.items().for_each(|constraint| selectors::labels(&constraint.get("labelSelector"), out));
+}
+
+fn domains(domains: &Node<'_, '_>, unsatisfiable: &str, out: &mut Faults) {
+    if !domains.is_set() {
+        return;
+    }
+    if domains.int() <= 0 {
+        domains.invalid("must be greater than zero", out);
+    }
+    if unsatisfiable != "DoNotSchedule" {
+        let detail = "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not";
+        domains.invalid(format!("{detail} {unsatisfiable}"), out);
+    }
+}
+
+fn spread_keys(constraint: &Node<'_, '_>, out: &mut Faults) {
+    let (selector, keys) = (constraint.get("labelSelector"), constraint.get("matchLabelKeys"));
+    if !keys.is_empty() && !selector.is_set() {
+        keys.forbidden(NO_SELECTOR, out);
+    }
+    let expressions = selector.get("matchExpressions");
+    for key in keys.items() {
+        key.text_must(labels::is_qualified_name, out);
+        let expressed = expressions.items().any(|requirement| requirement.get("key").value == key.value);
+        if expressed || selector.get("matchLabels").key(key.text()).is_set() {
+            key.invalid("exists in both matchLabelKeys and labelSelector", out);
         }
-        selectors::labels(&selector, out);
     }
 }
 

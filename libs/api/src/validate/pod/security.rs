@@ -1,27 +1,32 @@
 //! Security contexts of pods and containers, and what a pod's operating system rules out.
 
 use super::super::node::{Faults, Node};
-use super::MAX_INT32;
-use crate::labels;
+use super::super::shapes;
+use super::{Allowed, MAX_INT32, each_container, windows};
 use serde_json::json;
 
+const PROFILE_MAX: usize = 4095;
+
 /// Settings that mean nothing on Windows, from the pod's spec.
-const NOT_ON_WINDOWS: [&str; 14] = [
+const NOT_ON_WINDOWS: [&str; 15] = [
+    "securityContext.appArmorProfile",
+    "securityContext.seLinuxOptions",
     "hostUsers",
     "hostPID",
     "hostIPC",
-    "shareProcessNamespace",
-    "securityContext.appArmorProfile",
-    "securityContext.seLinuxOptions",
     "securityContext.seccompProfile",
     "securityContext.fsGroup",
     "securityContext.fsGroupChangePolicy",
     "securityContext.sysctls",
+    "shareProcessNamespace",
     "securityContext.runAsUser",
     "securityContext.runAsGroup",
     "securityContext.supplementalGroups",
     "securityContext.supplementalGroupsPolicy",
+    "securityContext.seLinuxChangePolicy",
 ];
+/// Those of them that are off unless set: `false` is no setting.
+const SWITCHES: [&str; 2] = ["hostPID", "hostIPC"];
 const CONTAINER_NOT_ON_WINDOWS: [&str; 10] = [
     "appArmorProfile",
     "seLinuxOptions",
@@ -50,7 +55,7 @@ fn sysctl_name(name: &str) -> Vec<String> {
     vec![format!("must have at most 253 characters and match regex ^{SYSCTL}$")]
 }
 
-pub(super) fn pod(spec: &Node<'_, '_>, out: &mut Faults) {
+pub(super) fn pod(spec: &Node<'_, '_>, allowed: Allowed, out: &mut Faults) {
     let context = spec.get("securityContext");
     for key in ["fsGroup", "runAsUser", "runAsGroup"] {
         context.get(key).between(0, MAX_INT32, out);
@@ -64,59 +69,118 @@ pub(super) fn pod(spec: &Node<'_, '_>, out: &mut Faults) {
             out,
         );
     }
-    sysctls(&context.get("sysctls"), spec, out);
-    context.get("fsGroupChangePolicy").may_be_one_of(&["Always", "OnRootMismatch"], out);
-    context.get("supplementalGroupsPolicy").may_be_one_of(&["Merge", "Strict"], out);
-    context.get("seLinuxChangePolicy").may_be_one_of(&["MountOption", "Recursive"], out);
+    sysctls(spec, allowed, out);
+    context.get("fsGroupChangePolicy").if_set_one_of(&["Always", "OnRootMismatch"], out);
     seccomp(&context.get("seccompProfile"), out);
+    windows::options(&context.get("windowsOptions"), out);
     app_armor(&context.get("appArmorProfile"), out);
+    context.get("supplementalGroupsPolicy").if_set_one_of(&["Merge", "Strict"], out);
+    // Mounting with a context is off by default in 1.33; who has it may keep it.
+    let change: &[&str] = if allowed.selinux_change { &["MountOption", "Recursive"] } else { &["Recursive"] };
+    context.get("seLinuxChangePolicy").if_set_one_of(change, out);
+}
+
+/// With users of their own, pods have none of the host's other namespaces.
+pub(super) fn host_users(spec: &Node<'_, '_>, out: &mut Faults) {
     if *spec.get("hostUsers").value == false {
         for (key, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
             if spec.get(key).is_true() {
-                context.get(shown).forbidden("when `pod.Spec.HostUsers` is false", out);
+                spec.get(shown).forbidden("when `pod.Spec.HostUsers` is false", out);
             }
         }
     }
-    match spec.get("os.name").text() {
-        "windows" => forbid_all(spec, &NOT_ON_WINDOWS, out),
-        "linux" if context.get("windowsOptions").is_set() => {
-            context.get("windowsOptions").forbidden("windows options cannot be set for a linux pod", out);
+}
+
+/// What the pod's operating system rules out.
+pub(super) fn operating_system(spec: &Node<'_, '_>, out: &mut Faults) {
+    const NO_WINDOWS: &str = "windows options cannot be set for a linux pod";
+    let os = spec.get("os");
+    let name = os.get("name");
+    match name.text() {
+        _ if !os.is_set() => {}
+        "" => name.required("cannot be empty", out),
+        "linux" => {
+            let pod = spec.get("securityContext.windowsOptions");
+            if pod.is_set() {
+                pod.forbidden(NO_WINDOWS, out);
+            }
+            each_container(spec, |container| {
+                let own = container.get("securityContext.windowsOptions");
+                if own.is_set() {
+                    own.forbidden(NO_WINDOWS, out);
+                }
+            });
         }
-        _ => {}
+        "windows" => {
+            forbid_all(spec, &NOT_ON_WINDOWS, out);
+            each_container(spec, |container| {
+                forbid_all(&container.get("securityContext"), &CONTAINER_NOT_ON_WINDOWS, out);
+            });
+        }
+        _ => os.named("", name.value).not_supported(&["linux", "windows"], out),
     }
 }
 
 fn forbid_all(node: &Node<'_, '_>, keys: &[&str], out: &mut Faults) {
     for key in keys {
         let field = node.get(key);
-        if !field.is_empty() && *field.value != false {
+        let off = *field.value == false && SWITCHES.contains(key);
+        if field.is_set() && !off && *field.value != json!([]) {
             field.forbidden("cannot be set for a windows pod", out);
         }
     }
 }
 
-fn sysctls(sysctls: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
-    let mut seen: Vec<String> = Vec::new();
+fn sysctls(spec: &Node<'_, '_>, allowed: Allowed, out: &mut Faults) {
+    let sysctls = spec.get("securityContext.sysctls");
+    let mut seen: Vec<&str> = Vec::new();
     for sysctl in sysctls.items() {
         let name = sysctl.get("name");
-        let plain = name.text().replace('/', ".");
+        let complaints = sysctl_name(name.text());
         if name.is_empty() {
             name.required("", out);
-        } else {
-            name.text_must(sysctl_name, out);
-            if seen.contains(&plain) {
-                name.duplicate(out);
-            }
+        } else if !complaints.is_empty() {
+            name.text_must(|_| complaints.clone(), out);
+        } else if seen.contains(&name.text()) {
+            name.duplicate(out);
         }
-        if plain.starts_with("net.") && spec.get("hostNetwork").is_true() {
-            name.invalid("may not be specified when 'hostNetwork' is true", out);
+        if !allowed.host_sysctls {
+            host_sysctl(&name, spec, out);
         }
-        let ipc = plain.starts_with("fs.mqueue.")
-            || ["kernel.shm", "kernel.msg", "kernel.sem"].iter().any(|p| plain.starts_with(p));
-        if ipc && spec.get("hostIPC").is_true() {
-            name.invalid("may not be specified when 'hostIPC' is true", out);
-        }
-        seen.push(plain);
+        seen.push(name.text());
+    }
+}
+
+/// Of sysctls, only whether they reach into the host.
+pub(super) fn host_sysctls(spec: &Node<'_, '_>, out: &mut Faults) {
+    let sysctls = spec.get("securityContext.sysctls");
+    sysctls.items().for_each(|sysctl| host_sysctl(&sysctl.get("name"), spec, out));
+}
+
+fn host_sysctl(name: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
+    let text = name.text();
+    // The first separator says which of the two stands between the parts.
+    let plain = match text.find(['.', '/']) {
+        Some(at) if text[at..].starts_with('/') => text
+            .chars()
+            .map(|c| {
+                if c == '/' {
+                    '.'
+                } else if c == '.' {
+                    '/'
+                } else {
+                    c
+                }
+            })
+            .collect(),
+        _ => text.to_owned(),
+    };
+    let ipc = plain == "kernel.sem"
+        || ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| plain.starts_with(prefix));
+    if plain.starts_with("net.") && spec.get("hostNetwork").is_true() {
+        name.invalid("may not be specified when 'hostNetwork' is true", out);
+    } else if ipc && spec.get("hostIPC").is_true() {
+        name.invalid("may not be specified when 'hostIPC' is true", out);
     }
 }
 
@@ -133,7 +197,10 @@ fn seccomp(profile: &Node<'_, '_>, out: &mut Faults) {
     match (kind.text(), local.is_set()) {
         ("Localhost", false) => local.required("must be set when seccomp type is Localhost", out),
         ("Localhost", true) => super::volume::descending_path(&local, out),
-        (_, true) => local.invalid("can only be set when seccomp type is Localhost", out),
+        (_, true) => {
+            let shown = shapes::compact(profile.value, "Profile");
+            local.invalid_shown(shown, "can only be set when seccomp type is Localhost", out);
+        }
         (_, false) => {}
     }
 }
@@ -144,21 +211,23 @@ fn app_armor(profile: &Node<'_, '_>, out: &mut Faults) {
     }
     let (kind, local) = (profile.get("type"), profile.get("localhostProfile"));
     match kind.text() {
+        "Localhost" => {
+            if local.is_set() && local.text().trim() != local.text() {
+                local.invalid("must not be padded with whitespace", out);
+            } else if local.is_empty() {
+                local.required("must be set when AppArmor type is Localhost", out);
+            }
+            if local.text().len() > PROFILE_MAX {
+                local.too_long(4095, out);
+            }
+        }
+        "RuntimeDefault" | "Unconfined" => {
+            if local.is_set() {
+                local.invalid("can only be set when AppArmor type is Localhost", out);
+            }
+        }
         "" => kind.required("type is required when appArmorProfile is set", out),
-        "Localhost" | "RuntimeDefault" | "Unconfined" => {}
         _ => kind.not_supported(&["Localhost", "RuntimeDefault", "Unconfined"], out),
-    }
-    match (kind.text(), local.is_set()) {
-        ("Localhost", _) if local.text().trim().is_empty() => {
-            local.required("must be set when AppArmor type is Localhost", out);
-        }
-        ("Localhost", _) if local.text().trim() != local.text() => {
-            local.invalid("must not be padded with whitespace", out);
-        }
-        (kind, true) if kind != "Localhost" => {
-            local.invalid("can only be set when AppArmor type is Localhost", out);
-        }
-        _ => {}
     }
 }
 
@@ -167,39 +236,23 @@ pub(super) fn container(context: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut F
         context.get(key).between(0, MAX_INT32, out);
     }
     let mount = context.get("procMount");
-    mount.may_be_one_of(&["Default", "Unmasked"], out);
+    mount.if_set_one_of(&["Default", "Unmasked"], out);
     if mount.text() == "Unmasked" && *spec.get("hostUsers").value != false {
         mount.invalid("`hostUsers` must be false to use `Unmasked`", out);
     }
+    seccomp(&context.get("seccompProfile"), out);
     if *context.get("allowPrivilegeEscalation").value == false {
+        let refuse = |what: &str, out: &mut Faults| {
+            let detail = format!("cannot set `allowPrivilegeEscalation` to false and {what}");
+            context.invalid_inside("SecurityContext", detail, out);
+        };
         if context.get("privileged").is_true() {
-            context.invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true", out);
+            refuse("`privileged` to true", out);
         }
         if context.get("capabilities.add").items().any(|capability| capability.text() == "CAP_SYS_ADMIN") {
-            context.invalid(
-                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
-                out,
-            );
+            refuse("`capabilities.Add` CAP_SYS_ADMIN", out);
         }
     }
-    seccomp(&context.get("seccompProfile"), out);
+    windows::options(&context.get("windowsOptions"), out);
     app_armor(&context.get("appArmorProfile"), out);
-    windows(&context.get("windowsOptions"), out);
-    match spec.get("os.name").text() {
-        "windows" => forbid_all(context, &CONTAINER_NOT_ON_WINDOWS, out),
-        "linux" if context.get("windowsOptions").is_set() => {
-            context.get("windowsOptions").forbidden("windows options cannot be set for a linux pod", out);
-        }
-        _ => {}
-    }
-}
-
-fn windows(options: &Node<'_, '_>, out: &mut Faults) {
-    options.get("gmsaCredentialSpecName").text_may(labels::is_dns1123_subdomain, out);
-    for key in ["gmsaCredentialSpec", "runAsUserName"] {
-        let field = options.get(key);
-        if field.is_set() && field.text().is_empty() {
-            field.invalid_as(&json!(""), format!("{key} cannot be an empty string"), out);
-        }
-    }
 }

@@ -1,43 +1,64 @@
-//! What may change in a pod that exists. In: both pods. Out: faults of the change, and of the new pod as such.
+//! What may change in a pod that exists. In: both pods. Out: faults of the new pod as such, and of the change.
 
 use super::super::diff;
 use super::super::node::{Faults, Node};
-use super::MAX_INT32;
-use crate::labels;
-use crate::quantity::Quantity;
+use super::status::is_static;
+use super::{Allowed, MAX_INT32, Setting, container, resize, status, whole};
 use crate::strategy::same;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const ONLY: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 const LISTS: [&str; 2] = ["containers", "initContainers"];
+const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+const REQUIRED_TERMS: &str = "requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
 
 pub(in super::super) fn update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
     match subresource {
         "" => main(new, old, out),
-        "status" => status(new, old, out),
+        "status" => status::update(new, old, out),
         "ephemeralcontainers" => ephemeral(new, old, out),
-        "resize" => resize(new, old, out),
+        "resize" => resize::update(new, old, out),
         _ => {}
     }
 }
 
+fn setting<'a>(new: &'a Node<'a, '_>, old: &Node<'_, '_>) -> Setting<'a> {
+    Setting { pod: new.value["metadata"]["name"].as_str(), allowed: Allowed::by(old) }
+}
+
 fn main(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
-    annotations(&new.get("metadata.annotations"), &old.get("metadata.annotations"), out);
+    whole(new, setting(new, old), out);
+    annotations(new, old, out);
     let (spec, stored) = (new.get("spec"), old.get("spec"));
-    if LISTS.iter().any(|list| spec.get(list).len() != stored.get(list).len()) {
-        for list in LISTS {
-            if spec.get(list).len() != stored.get(list).len() {
-                spec.get(list).forbidden("pod updates may not add or remove containers", out);
-            }
+    for list in LISTS {
+        let containers = spec.get(list);
+        if containers.len() != stored.get(list).len() {
+            return containers.forbidden("pod updates may not add or remove containers", out);
         }
-        return;
+        for container in containers.items() {
+            container.get("image").must_be_given(out);
+            container::whole_image(&container.get("image"), out);
+        }
     }
-    images(&spec, out);
-    deadline(&spec.get("activeDeadlineSeconds"), &stored.get("activeDeadlineSeconds"), out);
+    let (deadline, before) = (spec.get("activeDeadlineSeconds"), stored.get("activeDeadlineSeconds"));
+    if deadline.is_set() {
+        if !(0..=MAX_INT32).contains(&deadline.int()) {
+            return deadline.between(0, MAX_INT32, out);
+        }
+        if before.is_set() && before.int() < deadline.int() {
+            return deadline.invalid("must be less than or equal to previous value", out);
+        }
+    } else if before.is_set() {
+        let nothing = Value::from("null");
+        deadline.invalid_as(&nothing, "must not update from a positive integer to nil value", out);
+    }
     tolerations(&spec.get("tolerations"), &stored.get("tolerations"), out);
     gates(&spec.get("schedulingGates"), &stored.get("schedulingGates"), out);
     let mut allowed = spec.value.clone();
     undo_allowed(&mut allowed, stored.value);
+    if !stored.get("schedulingGates").is_empty() {
+        narrowed(&spec, &stored, &mut allowed, out);
+    }
     if !same(&allowed, stored.value) {
         spec.forbidden(format!("{ONLY}\n{}", diff::pod_spec(stored.value, &allowed)), out);
     }
@@ -59,44 +80,61 @@ fn undo_allowed(spec: &mut Value, stored: &Value) {
     {
         put_back(spec, stored, "terminationGracePeriodSeconds");
     }
-    // While gated, a pod may be narrowed to fewer nodes.
-    if stored["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
-        let kept = stored["nodeSelector"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .all(|(key, value)| spec["nodeSelector"].get(key) == Some(value));
-        if kept {
-            put_back(spec, stored, "nodeSelector");
-        }
-        if tightened(&spec["affinity"]["nodeAffinity"], &stored["affinity"]["nodeAffinity"]) {
-            put_back(spec, stored, "affinity");
+}
+
+/// While gated, a pod may be narrowed to fewer nodes.
+fn narrowed(spec: &Node<'_, '_>, stored: &Node<'_, '_>, allowed: &mut Value, out: &mut Faults) {
+    let (selector, before) = (spec.get("nodeSelector"), stored.get("nodeSelector"));
+    if before.entries().any(|(key, value)| selector.key(key).value != value.value) {
+        let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        selector.invalid(detail, out);
+    }
+    put_back(allowed, stored.value, "nodeSelector");
+    let (affinity, before) = (spec.get("affinity.nodeAffinity"), stored.get("affinity.nodeAffinity"));
+    if same(affinity.value, before.value) {
+        return;
+    }
+    tightened(&affinity.get(REQUIRED_TERMS), &before.get(REQUIRED_TERMS), out);
+    match (allowed["affinity"].is_object(), before.is_set()) {
+        (false, false) => {}
+        (false, true) => allowed["affinity"] = serde_json::json!({"nodeAffinity": before.value}),
+        (true, _) => {
+            put_back(&mut allowed["affinity"], &stored.value["affinity"], "nodeAffinity");
+            // An affinity of nothing else was not there before.
+            let others =
+                ["podAffinity", "podAntiAffinity"].iter().any(|key| !allowed["affinity"][*key].is_null());
+            if stored.value["affinity"].is_null() && !others {
+                put_back(allowed, stored.value, "affinity");
+            }
         }
     }
 }
 
-/// Whether required node terms only gained requirements.
-fn tightened(new: &Value, old: &Value) -> bool {
-    let terms = |affinity: &Value| {
-        affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default()
-    };
-    let (new, old) = (terms(new), terms(old));
-    let starts = |new: &Value, old: &Value, key: &str| {
-        let (new, old) = (
-            new[key].as_array().cloned().unwrap_or_default(),
-            old[key].as_array().cloned().unwrap_or_default(),
-        );
-        new.starts_with(&old)
-    };
-    old.is_empty()
-        || (new.len() == old.len()
-            && new
-                .iter()
-                .zip(&old)
-                .all(|(new, old)| starts(new, old, "matchExpressions") && starts(new, old, "matchFields")))
+/// Required node terms may only gain requirements.
+fn tightened(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
+    if old.is_empty() {
+        return;
+    }
+    if new.len() != old.len() {
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        return new.invalid_inside_list("NodeSelectorTerm", detail, out);
+    }
+    for (new, old) in new.items().zip(old.items()) {
+        let empty = |term: &Node<'_, '_>| {
+            term.get("matchExpressions").is_empty() && term.get("matchFields").is_empty()
+        };
+        let starts = |key: &str| {
+            let (new, old) = (new.get(key), old.get(key));
+            new.len() >= old.len()
+                && new.items().zip(old.items()).all(|(new, old)| same(new.value, old.value))
+        };
+        // A term that takes no node cannot take fewer.
+        let widened = empty(&old) && !empty(&new);
+        if widened || !starts("matchExpressions") || !starts("matchFields") {
+            let detail = "only additions are allowed (no mutations or deletions)";
+            new.invalid_inside("NodeSelectorTerm", detail, out);
+        }
+    }
 }
 
 fn put_back(object: &mut Value, stored: &Value, key: &str) {
@@ -107,40 +145,28 @@ fn put_back(object: &mut Value, stored: &Value, key: &str) {
     }
 }
 
-fn annotations(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
-    const MIRROR: &str = "kubernetes.io/config.mirror";
-    if new.key(MIRROR).value != old.key(MIRROR).value {
-        let detail = if old.key(MIRROR).is_set() {
-            "may not remove or update mirror pod annotation"
-        } else {
-            "may not add mirror pod annotation"
-        };
-        new.key(MIRROR).forbidden(detail, out);
-    }
-}
-
-fn images(spec: &Node<'_, '_>, out: &mut Faults) {
-    for list in LISTS {
-        for container in spec.get(list).items() {
-            let image = container.get("image");
-            if image.is_empty() {
-                image.required("", out);
-            } else if image.text() != image.text().trim() {
-                image.invalid("must not have leading or trailing whitespace", out);
-            }
+/// Annotations that say what a pod is, which it stays.
+pub(super) fn annotations(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
+    let (notes, stored) = (new.get("metadata.annotations"), old.get("metadata.annotations"));
+    let what = |key: &str| match key {
+        super::annotations::MIRROR => Some("mirror pod annotation"),
+        _ if key.starts_with(APP_ARMOR) => Some("AppArmor annotations"),
+        _ => None,
+    };
+    for (key, value) in stored.entries() {
+        let now = notes.key(key);
+        if let Some(what) = what(key)
+            && now.value != value.value
+        {
+            now.forbidden(format!("may not remove or update {what}"), out);
         }
     }
-}
-
-fn deadline(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
-    if new.is_set() {
-        new.between(0, MAX_INT32, out);
-        if old.is_set() && old.int() < new.int() {
-            new.invalid("must be less than or equal to previous value", out);
+    for (key, now) in notes.entries().filter(|(key, _)| !stored.key(key).is_set()) {
+        if let Some(what) = what(key) {
+            now.forbidden(format!("may not add {what}"), out);
         }
-    } else if old.is_set() {
-        new.invalid("must not update from a positive integer to nil value", out);
     }
+    super::annotations::all(&notes, &new.get("spec"), setting(new, old), out);
 }
 
 fn tolerations(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
@@ -168,108 +194,25 @@ fn gates(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
-fn status(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
-    let (node, stored) = (new.get("spec.nodeName"), old.get("spec.nodeName"));
-    if node.value != stored.value {
-        new.get("status.nodeName").forbidden("may not be changed directly", out);
-    }
-    let status = new.get("status");
-    status.get("nominatedNodeName").text_may(labels::is_dns1123_subdomain, out);
-    let (class, before) = (status.get("qosClass"), old.get("status.qosClass"));
-    if !before.is_empty() && class.value != before.value {
-        class.invalid("field is immutable", out);
-    }
-    if new.get("spec.restartPolicy").text() == "Always" {
-        return;
-    }
-    let never = new.get("spec.restartPolicy").text() == "Never";
-    let statuses = status.get("containerStatuses");
-    for (i, container) in statuses.items().enumerate() {
-        let name = container.get("name");
-        let before = old.get("status.containerStatuses");
-        let Some(before) = before.items().find(|before| before.get("name").value == name.value) else {
-            continue;
-        };
-        let ended = before.get("state.terminated");
-        let final_state = ended.is_set() && (never || ended.get("exitCode").int() == 0);
-        if final_state && !container.get("state.terminated").is_set() {
-            // Kubernetes names the place without the status' own path element.
-            let place = format!("status.containerStatuses[{i}].state");
-            Node::root(new.value)
-                .named(&place, &Value::Null)
-                .forbidden("may not be transitioned to non-terminated state", out);
-        }
-    }
-}
-
 fn ephemeral(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
-    super::container::all(&new.get("spec"), true, out);
+    whole(new, setting(new, old), out);
+    annotations(new, old, out);
+    if is_static(old) {
+        out.truncate(0);
+        return new.key("").forbidden("static pods do not support ephemeral containers", out);
+    }
     let (list, stored) = (new.get("spec.ephemeralContainers"), old.get("spec.ephemeralContainers"));
     for before in stored.items() {
         let name = before.get("name");
+        let shown = crate::status::go_quoted(name.text());
+        let start = format!("existing ephemeral containers {shown} may not be");
         match list.items().find(|container| container.get("name").value == name.value) {
-            None => list.forbidden(
-                format!("existing ephemeral containers {:?} may not be removed\n", name.text()),
-                out,
-            ),
+            None => list.forbidden(format!("{start} removed\n"), out),
             Some(now) if !same(now.value, before.value) => {
-                let detail = format!("existing ephemeral containers {:?} may not be changed\n", name.text());
-                list.forbidden(detail, out);
+                let difference = diff::ephemeral_container(before.value, now.value);
+                list.forbidden(format!("{start} changed\n{difference}"), out);
             }
             Some(_) => {}
-        }
-    }
-}
-
-/// A program that holds more than it may is killed, unless it starts anew with less.
-fn memory_shrinks(container: &Node<'_, '_>, before: &Node<'_, '_>, out: &mut Faults) {
-    let mut policies = container.get("resizePolicy").value.as_array().into_iter().flatten();
-    let restarts = policies
-        .any(|policy| policy["resourceName"] == "memory" && policy["restartPolicy"] == "RestartContainer");
-    let bytes = |text: &str| Quantity::parse(text).ok();
-    let (limits, old) = (container.get("resources.limits"), before.get("resources.limits"));
-    let (limit, old) = (limits.key("memory"), old.key("memory"));
-    if !restarts && bytes(limit.text()).zip(bytes(old.text())).is_some_and(|(now, before)| now < before) {
-        limit.forbidden("memory limits cannot be decreased unless resizePolicy is RestartContainer", out);
-    }
-}
-
-fn resize(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
-    let (spec, stored) = (new.get("spec"), old.get("spec"));
-    super::container::all(&spec, true, out);
-    if crate::strategy::quality_of_service(spec.value) != crate::strategy::quality_of_service(stored.value) {
-        let class = json!(crate::strategy::quality_of_service(spec.value));
-        spec.invalid_as(&class, "Pod QOS Class may not change as a result of resizing", out);
-    }
-    let (containers, before) = (spec.get("containers"), stored.get("containers"));
-    for (container, before) in containers.items().zip(before.items()) {
-        memory_shrinks(&container, &before, out);
-        for kind in ["requests", "limits"] {
-            let resources = container.get("resources");
-            let list = resources.get(kind);
-            let old_resources = before.get("resources");
-            let old_list = old_resources.get(kind);
-            let removed = old_list.entries().any(|(name, _)| !list.key(name).is_set());
-            if removed {
-                list.forbidden(format!("resource {kind} cannot be removed"), out);
-            }
-            let others = |list: &Node<'_, '_>| -> Vec<(String, Value)> {
-                list.entries()
-                    .filter(|(name, _)| !matches!(*name, "cpu" | "memory"))
-                    .map(|(name, amount)| (name.to_owned(), amount.value.clone()))
-                    .collect()
-            };
-            if others(&list) != others(&old_list) {
-                spec.forbidden("only cpu and memory resources are mutable", out);
-            }
-        }
-    }
-    let (inits, before) = (spec.get("initContainers"), stored.get("initContainers"));
-    for (container, before) in inits.items().zip(before.items()) {
-        if container.get("restartPolicy").text() != "Always"
-            && !same(container.get("resources").value, before.get("resources").value)
-        {
-            spec.forbidden("resources for non-sidecar init containers are immutable", out);
         }
     }
 }

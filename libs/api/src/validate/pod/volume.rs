@@ -1,88 +1,75 @@
-//! Volumes and their sources; paths inside volumes.
+//! Volumes of pods, and paths inside volumes.
 
 use super::super::node::{Faults, Node};
-use super::env;
+use super::super::{meta, selectors};
+use super::{Setting, container, env, sources};
 use crate::labels;
-use serde_json::json;
+use serde_json::{Value, json};
 
-/// Every source, in the order they are checked: the second one given is one too many.
-pub(in super::super) const SOURCES: [&str; 30] = [
-    "emptyDir",
-    "hostPath",
-    "gitRepo",
-    "gcePersistentDisk",
-    "awsElasticBlockStore",
-    "secret",
-    "nfs",
-    "iscsi",
-    "glusterfs",
-    "flocker",
-    "persistentVolumeClaim",
-    "rbd",
-    "cinder",
-    "cephfs",
-    "quobyte",
-    "downwardAPI",
-    "fc",
-    "flexVolume",
-    "configMap",
-    "azureFile",
-    "vsphereVolume",
-    "photonPersistentDisk",
-    "portworxVolume",
-    "azureDisk",
-    "storageos",
-    "projected",
-    "scaleIO",
-    "csi",
-    "ephemeral",
-    "image",
-];
-const HOST_PATH_TYPES: [&str; 8] =
-    ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const TOKEN_SECONDS_MIN: i64 = 600;
 const TOKEN_SECONDS_MAX: i64 = 1 << 32;
 
-/// Whether the pod has a volume of that name.
-pub(super) fn exists(spec: &Node<'_, '_>, name: &str) -> bool {
-    spec.get("volumes").items().any(|volume| volume.get("name").text() == name)
-}
+/// The volumes without faults: those that containers can mount.
+pub(super) struct Volumes<'v>(Vec<(&'v str, &'v Value)>);
 
-/// Whether it is a claim, the only kind of volume with raw blocks.
-pub(super) fn is_claim(spec: &Node<'_, '_>, name: &str) -> bool {
-    spec.get("volumes").items().any(|volume| {
-        volume.get("name").text() == name
-            && (volume.get("persistentVolumeClaim").is_set() || volume.get("ephemeral").is_set())
-    })
-}
+impl Volumes<'_> {
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(own, _)| *own == name)
+    }
 
-pub(super) fn all(volumes: &Node<'_, '_>, out: &mut Faults) {
-    let mut seen: Vec<&str> = Vec::new();
-    for volume in volumes.items() {
-        one_source(&volume, &SOURCES, out);
-        let name = volume.get("name");
-        name.required_text(labels::is_dns1123_label, out);
-        if !name.is_empty() && seen.contains(&name.text()) {
-            name.duplicate(out);
-        }
-        seen.push(name.text());
+    /// Whether it is a claim, the only kind of volume with raw blocks.
+    pub fn is_claim(&self, name: &str) -> bool {
+        let claim =
+            |volume: &Value| ["persistentVolumeClaim", "ephemeral"].iter().any(|key| !volume[*key].is_null());
+        self.0.iter().any(|(own, volume)| *own == name && claim(volume))
     }
 }
 
-/// Exactly one of `sources`, itself valid.
-pub(in super::super) fn one_source(volume: &Node<'_, '_>, sources: &[&str], out: &mut Faults) {
+pub(super) fn all<'v>(volumes: &Node<'v, '_>, setting: Setting<'_>, out: &mut Faults) -> Volumes<'v> {
+    let mut fine = Volumes(Vec::new());
+    let pod = setting.pod.filter(|name| !name.is_empty());
+    let made: Vec<String> = volumes
+        .items()
+        .filter(|volume| volume.get("ephemeral").is_set())
+        .filter_map(|volume| Some(format!("{}-{}", pod?, volume.get("name").text())))
+        .collect();
+    for volume in volumes.items() {
+        let (before, name) = (out.len(), volume.get("name"));
+        source(&volume, setting, out);
+        name.required_text(labels::is_dns1123_label, out);
+        if fine.has(name.text()) {
+            name.duplicate(out);
+        }
+        if out.len() == before {
+            fine.0.push((name.text(), volume.value));
+        }
+        let claim = volume.get("persistentVolumeClaim.claimName");
+        if made.iter().any(|made| made == claim.text()) {
+            claim.invalid("must not reference a PVC that gets created for an ephemeral volume", out);
+        }
+    }
+    fine
+}
+
+/// Exactly one source, itself valid.
+fn source(volume: &Node<'_, '_>, setting: Setting<'_>, out: &mut Faults) {
     let mut count = 0;
-    for kind in sources {
+    for kind in sources::OF_PODS {
         let source = volume.get(kind);
         if !source.is_set() {
             continue;
         }
         count += 1;
         if count > 1 {
-            source.forbidden("may not specify more than 1 volume type", out);
+            sources::one_too_many(volume, kind, out);
         } else {
-            check_source(kind, &source, out);
+            let place = sources::inside(volume, kind);
+            sources::needed(kind, &place, out);
+            own_source(kind, &place, volume, setting, out);
+        }
+        if *kind == "iscsi" {
+            sources::iscsi_name(&volume.get("name"), &source, volume.get("name").text(), out);
         }
     }
     if count == 0 {
@@ -90,114 +77,73 @@ pub(in super::super) fn one_source(volume: &Node<'_, '_>, sources: &[&str], out:
     }
 }
 
-/// Fields that a source cannot do without.
-fn needed(kind: &str) -> &'static [&'static str] {
+/// Rules of the sources that only pods have; `sources` knows the others.
+fn own_source(
+    kind: &str,
+    source: &Node<'_, '_>,
+    volume: &Node<'_, '_>,
+    setting: Setting<'_>,
+    out: &mut Faults,
+) {
     match kind {
-        "hostPath" | "local" => &["path"],
-        "gitRepo" => &["repository"],
-        "gcePersistentDisk" => &["pdName"],
-        "awsElasticBlockStore" | "cinder" | "portworxVolume" => &["volumeID"],
-        "secret" => &["secretName"],
-        "configMap" => &["name"],
-        "nfs" => &["server", "path"],
-        "iscsi" => &["targetPortal", "iqn"],
-        "glusterfs" => &["endpoints", "path"],
-        "persistentVolumeClaim" => &["claimName"],
-        "rbd" => &["monitors", "image"],
-        "cephfs" => &["monitors"],
-        "flexVolume" => &["driver"],
-        "azureFile" => &["secretName", "shareName"],
-        "azureDisk" => &["diskName", "diskURI"],
-        "vsphereVolume" => &["volumePath"],
-        "photonPersistentDisk" => &["pdID"],
-        "scaleIO" => &["gateway", "system", "volumeName"],
-        "quobyte" => &["volume"],
-        "storageos" => &["volumeName"],
-        _ => &[],
-    }
-}
-
-fn check_source(kind: &str, source: &Node<'_, '_>, out: &mut Faults) {
-    for key in needed(kind) {
-        source.get(key).must_be_given(out);
-    }
-    match kind {
-        "emptyDir" => source.get("sizeLimit").amount_not_negative(out),
-        "hostPath" => {
-            no_backsteps(&source.get("path"), out);
-            source.get("type").may_be_one_of(&HOST_PATH_TYPES, out);
+        "emptyDir" => {
+            if source.get("sizeLimit").amount() < crate::quantity::Quantity::ZERO {
+                source.get("sizeLimit").forbidden("SizeLimit field must be a valid resource quantity", out);
+            }
         }
-        "local" => no_backsteps(&source.get("path"), out),
+        "gitRepo" => descending_path(&source.get("directory"), out),
         "secret" | "configMap" => {
             mode(&source.get("defaultMode"), out);
-            items(&source.get("items"), out);
+            source.get("items").items().for_each(|item| key_to_path(&item, out));
         }
         "downwardAPI" => {
             mode(&source.get("defaultMode"), out);
-            downward_items(&source.get("items"), out);
+            downward_files(source, out);
         }
-        "projected" => projected(source, out),
-        "nfs" if !source.get("path").is_empty() && !source.get("path").text().starts_with('/') => {
-            source.get("path").invalid("must be an absolute path", out);
-        }
+        "projected" => projected(source, setting, out),
         "csi" => {
-            driver(&source.get("driver"), out);
+            sources::driver(&source.get("driver"), out);
             let secret = source.get("nodePublishSecretRef");
-            if secret.is_set() {
-                secret.get("name").required_text(labels::is_dns1123_subdomain, out);
+            if secret.is_set() && secret.get("name").must_be_given(out) {
+                let name = secret.get("name");
+                source.named("name", name.value).text_must(labels::is_dns1123_subdomain, out);
             }
         }
-        "iscsi" => source.get("lun").between(0, 255, out),
-        "flocker" => flocker(source, out),
-        "fc" => fibre_channel(source, out),
-        "ephemeral" => ephemeral(source, out),
-        _ => {}
-    }
-}
-
-/// The name of a CSI driver.
-pub(in super::super) fn driver(driver: &Node<'_, '_>, out: &mut Faults) {
-    if !driver.must_be_given(out) {
-        return;
-    }
-    if driver.text().len() > 63 {
-        driver.too_long(63, out);
-    }
-    let text = driver.text().to_lowercase();
-    driver.text_must(|_| labels::is_dns1123_subdomain(&text), out);
-}
-
-fn flocker(source: &Node<'_, '_>, out: &mut Faults) {
-    let (name, uuid) = (source.get("datasetName"), source.get("datasetUUID"));
-    match (name.is_empty(), uuid.is_empty()) {
-        (true, true) => source.required("one of datasetName and datasetUUID is required", out),
-        (false, false) => {
-            source.invalid("datasetName and datasetUUID can not be specified simultaneously", out);
+        "ephemeral" => ephemeral(source, volume, setting, out),
+        "image" => {
+            if setting.pod.is_some() {
+                source.get("reference").must_be_given(out);
+            }
+            container::pull_policy(&source.get("pullPolicy"), out);
         }
-        _ => {}
-    }
-    if name.text().contains('/') {
-        name.invalid("must not contain '/'", out);
+        _ => sources::shared(kind, source, out),
     }
 }
 
-fn fibre_channel(source: &Node<'_, '_>, out: &mut Faults) {
-    let (names, ids, lun) = (source.get("targetWWNs"), source.get("wwids"), source.get("lun"));
-    match (names.is_empty(), ids.is_empty()) {
-        (true, true) => names.required("must specify either targetWWNs or wwids, but not both", out),
-        (false, false) => names.invalid("targetWWNs and wwids can not be specified simultaneously", out),
-        (false, true) if !lun.is_set() => lun.required("lun is required if targetWWNs is specified", out),
-        (false, true) => lun.between(0, 255, out),
-        (true, false) => {}
-    }
-}
-
-fn ephemeral(source: &Node<'_, '_>, out: &mut Faults) {
+/// A template for a claim, whose metadata is labels and annotations only, and the name its claim will have.
+fn ephemeral(source: &Node<'_, '_>, volume: &Node<'_, '_>, setting: Setting<'_>, out: &mut Faults) {
     let template = source.get("volumeClaimTemplate");
     if template.is_set() {
-        super::super::storage::claim_spec(&template.get("spec"), out);
+        let metadata = template.get("metadata");
+        meta::annotations(&metadata.get("annotations"), out);
+        meta::labels(&metadata.get("labels"), out);
+        let others = metadata
+            .entries()
+            .filter(|(key, value)| !matches!(*key, "annotations" | "labels") && !value.is_empty());
+        for (key, value) in others {
+            metadata.named(key, value.value).forbidden("cannot be set", out);
+        }
+        super::super::claim::claim_spec(&template.get("spec"), out);
     } else {
         template.required("", out);
+    }
+    let (pod, name) = (setting.pod.unwrap_or_default(), volume.get("name"));
+    if pod.is_empty() || name.is_empty() {
+        return;
+    }
+    let claim = format!("{pod}-{}", name.text());
+    for complaint in labels::is_dns1123_subdomain(&claim) {
+        name.invalid(format!("PVC name {}: {complaint}", crate::status::go_quoted(&claim)), out);
     }
 }
 
@@ -207,45 +153,43 @@ fn mode(mode: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
-fn items(items: &Node<'_, '_>, out: &mut Faults) {
-    for item in items.items() {
-        let (key, path) = (item.get("key"), item.get("path"));
-        key.must_be_given(out);
-        if path.must_be_given(out) {
-            file_path(&path, out);
-        }
-        mode(&item.get("mode"), out);
+fn key_to_path(item: &Node<'_, '_>, out: &mut Faults) {
+    let (key, path) = (item.get("key"), item.get("path"));
+    key.must_be_given(out);
+    path.must_be_given(out);
+    file_path(&path, out);
+    mode(&item.get("mode"), out);
+}
+
+/// Faults of a file name the source, not the file.
+fn downward_files(source: &Node<'_, '_>, out: &mut Faults) {
+    for file in source.get("items").items() {
+        downward_file(&source.named("", file.value), out);
     }
 }
 
-fn downward_items(items: &Node<'_, '_>, out: &mut Faults) {
-    for item in items.items() {
-        let path = item.get("path");
-        if path.must_be_given(out) {
-            file_path(&path, out);
+fn downward_file(file: &Node<'_, '_>, out: &mut Faults) {
+    let (path, field, resource) = (file.get("path"), file.get("fieldRef"), file.get("resourceFieldRef"));
+    path.must_be_given(out);
+    file_path(&path, out);
+    if field.is_set() {
+        env::field(&field, &env::VOLUME_FIELDS, out);
+        if resource.is_set() {
+            let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
+            file.invalid_as(&json!("resource"), detail, out);
         }
-        let (field, resource) = (item.get("fieldRef"), item.get("resourceFieldRef"));
-        match (field.is_set(), resource.is_set()) {
-            (true, true) => {
-                let shown = json!("resource");
-                item.invalid_as(
-                    &shown,
-                    "fieldRef and resourceFieldRef can not be specified simultaneously",
-                    out,
-                );
-            }
-            (true, false) => env::field(&field, &env::VOLUME_FIELDS, out),
-            (false, true) => env::resource(&resource, true, out),
-            (false, false) => item.required("one of fieldRef and resourceFieldRef is required", out),
-        }
-        mode(&item.get("mode"), out);
+    } else if resource.is_set() {
+        env::resource(&resource, true, out);
+    } else {
+        file.required("one of fieldRef and resourceFieldRef is required", out);
     }
+    mode(&file.get("mode"), out);
 }
 
-fn projected(source: &Node<'_, '_>, out: &mut Faults) {
-    mode(&source.get("defaultMode"), out);
-    let sources = source.get("sources");
-    for source in sources.items() {
+fn projected(volume: &Node<'_, '_>, setting: Setting<'_>, out: &mut Faults) {
+    mode(&volume.get("defaultMode"), out);
+    let mut paths: Vec<&str> = Vec::new();
+    for source in volume.get("sources").items() {
         let mut count = 0;
         for kind in ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle"] {
             let projection = source.get(kind);
@@ -253,49 +197,126 @@ fn projected(source: &Node<'_, '_>, out: &mut Faults) {
                 continue;
             }
             count += 1;
-            if count > 1 {
-                source.forbidden("may not specify more than 1 volume type per source", out);
-            }
             match kind {
-                "secret" | "configMap" => {
-                    projection.get("name").must_be_given(out);
-                    items(&projection.get("items"), out);
+                "secret" | "configMap" | "downwardAPI" => {
+                    projected_files(volume, &projection, kind, &mut paths, out);
                 }
-                "downwardAPI" => downward_items(&projection.get("items"), out),
-                "serviceAccountToken" => token(&projection, out),
-                _ => trust_bundle(&projection, out),
+                "serviceAccountToken" => token(volume, &projection, setting, out),
+                _ => {
+                    trust_bundle(&projection, out);
+                    let path = projection.get("path");
+                    taken(volume, path.text(), path.text(), &mut paths, out);
+                }
             }
+        }
+        if count > 1 {
+            source.forbidden("may not specify more than 1 volume type per source", out);
         }
     }
 }
 
-fn token(token: &Node<'_, '_>, out: &mut Faults) {
+fn projected_files<'v>(
+    volume: &Node<'_, '_>,
+    projection: &Node<'v, '_>,
+    kind: &str,
+    paths: &mut Vec<&'v str>,
+    out: &mut Faults,
+) {
+    let name = projection.get("name");
+    if kind != "downwardAPI" {
+        name.must_be_given(out);
+    }
+    for item in projection.get("items").items() {
+        let path = item.get("path").text();
+        let shown = if kind == "downwardAPI" {
+            downward_file(&projection.named("", item.value), out);
+            path
+        } else {
+            key_to_path(&item, out);
+            name.text()
+        };
+        if !path.is_empty() {
+            taken(volume, path, shown, paths, out);
+        }
+    }
+}
+
+/// Two files of a projected volume cannot have one path.
+fn taken<'v>(volume: &Node<'_, '_>, path: &'v str, shown: &str, paths: &mut Vec<&'v str>, out: &mut Faults) {
+    if paths.contains(&path) {
+        volume.invalid_as(&json!(shown), "conflicting duplicate paths", out);
+    } else {
+        paths.push(path);
+    }
+}
+
+fn token(volume: &Node<'_, '_>, token: &Node<'_, '_>, setting: Setting<'_>, out: &mut Faults) {
     let seconds = token.get("expirationSeconds");
-    if seconds.is_set() && seconds.int() < TOKEN_SECONDS_MIN {
-        seconds.invalid("may not specify a duration less than 10 minutes", out);
-    } else if seconds.int() > TOKEN_SECONDS_MAX {
+    if seconds.int() < TOKEN_SECONDS_MIN {
+        let detail = "may not specify a duration less than 10 minutes";
+        seconds.invalid_as(&json!(seconds.int()), detail, out);
+    }
+    if seconds.int() > TOKEN_SECONDS_MAX {
         seconds.invalid("may not specify a duration larger than 2^32 seconds", out);
     }
-    let path = token.get("path");
-    if path.must_be_given(out) {
+    let path = volume.named("path", token.get("path").value);
+    if path.must_be_given(out) && !setting.allowed.token_paths {
         file_path(&path, out);
+    }
+}
+
+/// The paths of tokens only: older pods may have odd ones.
+pub(super) fn token_paths(volumes: &Node<'_, '_>, out: &mut Faults) {
+    for volume in volumes.items() {
+        for source in volume.get("projected.sources").items() {
+            file_path(&source.get("serviceAccountToken.path"), out);
+        }
     }
 }
 
 fn trust_bundle(bundle: &Node<'_, '_>, out: &mut Faults) {
-    let (name, signer) = (bundle.get("name"), bundle.get("signerName"));
+    let (name, signer, selector) =
+        (bundle.get("name"), bundle.get("signerName"), bundle.get("labelSelector"));
     match (name.is_set(), signer.is_set()) {
-        (true, true) => bundle.invalid("only one of name and signerName may be used", out),
+        (true, true) => {
+            bundle.invalid_inside("TrustProjection", "only one of name and signerName may be used", out);
+        }
+        (true, false) => {
+            if name.is_empty() {
+                name.required("must be a valid object name", out);
+            }
+            bundle_name(&name, out);
+            if selector.is_set() {
+                selector.invalid("labelSelector must be unset if name is specified", out);
+            }
+        }
+        (false, true) => {
+            if signer.is_empty() {
+                signer.required("must be a valid signer name", out);
+            }
+            super::super::signing::signer_name(&signer, out);
+            selectors::labels(&selector, out);
+        }
         (false, false) => bundle.required("either name or signerName must be specified", out),
-        _ => {}
     }
     let path = bundle.get("path");
-    if path.must_be_given(out) {
-        file_path(&path, out);
+    path.must_be_given(out);
+    file_path(&path, out);
+}
+
+/// `SIGNER DOMAIN:SIGNER PATH:NAME`, or a name without a signer.
+fn bundle_name(name: &Node<'_, '_>, out: &mut Faults) {
+    let text = name.text();
+    let complaints = match text.rsplit_once(':') {
+        Some((_, own)) => labels::is_dns1123_subdomain(own),
+        None => labels::is_dns1123_subdomain(text),
+    };
+    for complaint in complaints {
+        name.invalid(format!("not a valid clustertrustbundlename: {complaint}"), out);
     }
 }
 
-fn no_backsteps(path: &Node<'_, '_>, out: &mut Faults) {
+pub(super) fn no_backsteps(path: &Node<'_, '_>, out: &mut Faults) {
     if path.text().split('/').any(|part| part == "..") {
         path.invalid("must not contain '..'", out);
     }

@@ -1,5 +1,9 @@
 //! One check, many rows: an object after defaulting and preparing, and the faults it must be told.
 
+mod jobs;
+mod pods;
+mod storage;
+
 use crate::kinds::{Kind, Subresource};
 use crate::{defaults, strategy};
 use serde_json::{Value, json};
@@ -13,6 +17,20 @@ fn kind(name: &str) -> Kind {
         "PriorityClass",
         "ClusterRole",
         "APIService",
+        "VolumeAttachment",
+        "CSIDriver",
+        "CSINode",
+        "CertificateSigningRequest",
+        "ServiceCIDR",
+        "IPAddress",
+        "IngressClass",
+        "RuntimeClass",
+        "FlowSchema",
+        "PriorityLevelConfiguration",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+        "ValidatingWebhookConfiguration",
+        "CustomResourceDefinition",
     ];
     let text = |text: &str| text.to_owned();
     let status = Subresource {
@@ -64,13 +82,23 @@ fn refuses(name: &str, object: Value, want: &[&str]) {
 #[track_caller]
 fn refuses_change(name: &str, old: Value, new: Value, want: &[&str]) {
     let kind = kind(name);
-    let (mut old, mut new) = (whole(name, old), whole(name, new));
+    let mut old = whole(name, old);
     defaults::apply(&mut old, &kind);
     strategy::prepare_create(&mut old, &kind);
+    refuses_write(name, "", old, new, want);
+}
+
+/// A write to a subresource of an object that is stored as it is given.
+#[track_caller]
+fn refuses_write(name: &str, subresource: &str, old: Value, new: Value, want: &[&str]) {
+    let kind = kind(name);
+    let (mut old, mut new) = (whole(name, old), whole(name, new));
+    defaults::apply(&mut old, &kind);
     new["metadata"]["resourceVersion"] = json!("1");
     defaults::apply(&mut new, &kind);
-    strategy::prepare_update(&mut new, &old, &kind, "");
-    let told: Vec<String> = super::update(&new, &old, &kind, "").iter().map(ToString::to_string).collect();
+    strategy::prepare_update(&mut new, &old, &kind, subresource);
+    let told: Vec<String> =
+        super::update(&new, &old, &kind, subresource).iter().map(ToString::to_string).collect();
     assert_eq!(told, want, "{new}");
 }
 
