@@ -16,6 +16,7 @@ pub mod definitions;
 mod endpoints;
 pub mod flowcontrol;
 pub mod http;
+mod meters;
 pub mod outbound;
 mod policies;
 pub mod reader;
@@ -45,10 +46,12 @@ use coracle_etcd::{Client, ClientTls, Kv};
 use endpoints::health::Health;
 use endpoints::metrics::Metrics;
 use flowcontrol::FlowControl;
+use meters::storage::Measured;
+use meters::watch::Watches;
 use reader::Objects;
 use registry::allocate::Allocator;
 use registry::direct::Direct;
-use registry::{Conversion, Registry};
+use registry::{Conversion, Registry, Watching};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,6 +90,8 @@ impl Server {
     /// # Errors
     /// A certificate or key file is missing or unusable.
     pub fn new(args: &Args, kv: Arc<dyn Kv>, tasks: &Tasks) -> anyhow::Result<Arc<Self>> {
+        let mut metrics = Metrics::default();
+        let kv: Arc<dyn Kv> = Arc::new(Measured::new(kv, metrics.registry()));
         let store = match AtRest::new(&args.encryption, &kv, tasks)? {
             Some(at_rest) => Store::encrypted(at_rest, kinds::builtin()),
             None => Store::new(kv, kinds::builtin()),
@@ -103,6 +108,7 @@ impl Server {
             objects.clone(),
             authorization.clone(),
             tasks.clone(),
+            meters::admission::Meters::new(metrics.registry()),
         );
         let range = args.service_cluster_ip_range;
         let ports = args.service_node_port_range.clone();
@@ -114,13 +120,12 @@ impl Server {
             admission,
             allocator,
             Arc::new(Conversion::new(store.clone(), tasks.clone())),
-            serving.stopping(),
+            Watching { stop: serving.stopping(), sent: Watches::new(metrics.registry()) },
         );
         direct.bind(&registry);
         let streaming = Streaming::new(&args.streaming, store.clone(), objects.clone(), tasks.clone())?;
         let aggregator = Aggregator::new(&args.aggregator, store.clone(), objects.clone(), tasks.clone())?;
         let external = SocketAddr::new(args.advertised(), args.secure_port).to_string();
-        let mut metrics = Metrics::default();
         let flow = FlowControl::new(args.limits.seats(), args.limits.request_timeout, metrics.registry());
         Ok(Arc::new(Self {
             store,

@@ -28,6 +28,7 @@ mod webhook;
 pub use webhook::{ANSWER_MAX, Dialler};
 
 use crate::authorization::Authorization;
+use crate::meters::admission::{ADMIT, Meters, VALIDATE};
 use crate::reader::{Objects, Reader};
 use crate::request::{RequestInfo, UserInfo};
 use coracle_api::meta;
@@ -96,6 +97,7 @@ struct Context {
     reader: Arc<dyn Reader>,
     objects: Arc<dyn Objects>,
     authorization: Arc<Authorization>,
+    meters: Meters,
 }
 
 impl Context {
@@ -136,7 +138,8 @@ impl Admission {
     #[must_use]
     pub fn new(reader: Arc<dyn Reader>, objects: Arc<dyn Objects>) -> Self {
         let authorization = Arc::new(Authorization::new(reader.clone()));
-        Self::with_authorization(reader, objects, authorization, Tasks::new())
+        let meters = Meters::new(&mut prometheus_client::registry::Registry::default());
+        Self::with_authorization(reader, objects, authorization, Tasks::new(), meters)
     }
 
     /// The same, sharing the server's authorization and its compiled rules.
@@ -146,9 +149,10 @@ impl Admission {
         objects: Arc<dyn Objects>,
         authorization: Arc<Authorization>,
         tasks: Tasks,
+        meters: Meters,
     ) -> Self {
         Self {
-            context: Context { reader, objects, authorization },
+            context: Context { reader, objects, authorization, meters },
             reservations: quota::Reservations::default(),
             webhooks: webhook::Webhooks::new(tasks),
             conditions: conditions::Conditions::default(),
@@ -164,20 +168,31 @@ impl Admission {
         attributes: &Attributes<'_>,
         object: &mut Value,
     ) -> Result<Vec<String>, Status> {
+        let work = self.changed(attributes, object);
+        self.context.meters.step(ADMIT, attributes.operation, work).await
+    }
+
+    async fn changed(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<Vec<String>, Status> {
         let (context, conditions) = (&self.context, &self.conditions);
-        namespace_lifecycle::admit(context, attributes, object).await?;
+        let (meters, operation) = (&self.context.meters, attributes.operation);
+        let lifecycle = namespace_lifecycle::admit(context, attributes, object);
+        meters.plugin("NamespaceLifecycle", ADMIT, operation, lifecycle).await?;
         self.fill_in(attributes, object).await?;
         let mut warnings = Vec::new();
         if select::is_exempt(attributes) {
             return Ok(warnings);
         }
-        let webhooks = &self.webhooks;
-        let round = webhooks.mutate(context, conditions, attributes, object, None, &mut warnings).await?;
-        if round.changed {
-            // Whoever came before may want to see what came after, once.
-            self.fill_in(attributes, object).await?;
-            webhooks.mutate(context, conditions, attributes, object, Some(&round), &mut warnings).await?;
-        }
+        let webhooks = async {
+            let (hooks, told) = (&self.webhooks, &mut warnings);
+            let round = hooks.mutate(context, conditions, attributes, object, None, told).await?;
+            if round.changed {
+                // Whoever came before may want to see what came after, once.
+                self.fill_in(attributes, object).await?;
+                hooks.mutate(context, conditions, attributes, object, Some(&round), told).await?;
+            }
+            Ok(())
+        };
+        meters.plugin("MutatingAdmissionWebhook", ADMIT, operation, webhooks).await?;
         Ok(warnings)
     }
 
@@ -187,15 +202,22 @@ impl Admission {
         if !object.is_object() {
             return Ok(());
         }
-        limit_range::mutate(context, attributes, object);
-        service_account::mutate(context, attributes, object).await?;
-        defaults::taint_new_node(attributes, object);
-        priority::mutate(context, attributes, object).await?;
-        defaults::tolerate_for_a_while(attributes, object);
-        defaults::storage_class(context, attributes, object);
-        defaults::finalizers(attributes, object);
-        runtime_class::mutate(context, attributes, object).await?;
-        defaults::ingress_class(context, attributes, object);
+        let (meters, operation) = (&self.context.meters, attributes.operation);
+        /// One plugin, measured; those that ask nobody are done at once.
+        macro_rules! plugin {
+            ($name:literal, $work:expr) => {
+                meters.plugin($name, ADMIT, operation, async { Ok($work) }).await?
+            };
+        }
+        plugin!("LimitRanger", limit_range::mutate(context, attributes, object));
+        plugin!("ServiceAccount", service_account::mutate(context, attributes, object).await?);
+        plugin!("TaintNodesByCondition", defaults::taint_new_node(attributes, object));
+        plugin!("Priority", priority::mutate(context, attributes, object).await?);
+        plugin!("DefaultTolerationSeconds", defaults::tolerate_for_a_while(attributes, object));
+        plugin!("DefaultStorageClass", defaults::storage_class(context, attributes, object));
+        plugin!("StorageObjectInUseProtection", defaults::finalizers(attributes, object));
+        plugin!("RuntimeClass", runtime_class::mutate(context, attributes, object).await?);
+        plugin!("DefaultIngressClass", defaults::ingress_class(context, attributes, object));
         Ok(())
     }
 
@@ -204,13 +226,24 @@ impl Admission {
     /// # Errors
     /// The Status that refuses the write.
     pub async fn validate(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Vec<String>, Status> {
-        let context = &self.context;
-        limit_range::validate(context, attributes, object)?;
-        node_restriction::validate(context, attributes, object).await?;
-        let mut warnings = pod_security::validate(context, attributes, object)?;
-        priority::validate(context, attributes, object)?;
-        storage::resize(context, attributes, object)?;
-        certificates::validate(context, attributes, object).await?;
+        let work = self.judged(attributes, object);
+        self.context.meters.step(VALIDATE, attributes.operation, work).await
+    }
+
+    async fn judged(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Vec<String>, Status> {
+        let (context, meters, operation) = (&self.context, &self.context.meters, attributes.operation);
+        /// One plugin, measured.
+        macro_rules! plugin {
+            ($name:literal, $work:expr) => {
+                meters.plugin($name, VALIDATE, operation, async { $work }).await?
+            };
+        }
+        plugin!("LimitRanger", limit_range::validate(context, attributes, object));
+        plugin!("NodeRestriction", node_restriction::validate(context, attributes, object).await);
+        let mut warnings = plugin!("PodSecurity", pod_security::validate(context, attributes, object));
+        plugin!("Priority", priority::validate(context, attributes, object));
+        plugin!("PersistentVolumeClaimResize", storage::resize(context, attributes, object));
+        plugin!("CertificateApproval", certificates::validate(context, attributes, object).await);
         if attributes.request.group == "rbac.authorization.k8s.io" && object.is_object() {
             let authorization = &context.authorization;
             authorization
@@ -219,10 +252,16 @@ impl Admission {
         }
         if !select::is_exempt(attributes) {
             let conditions = &self.conditions;
-            warnings.extend(policy::validate(context, conditions, attributes, object).await?);
-            warnings.extend(self.webhooks.validate(context, conditions, attributes, object).await?);
+            warnings.extend(plugin!(
+                "ValidatingAdmissionPolicy",
+                policy::validate(context, conditions, attributes, object).await
+            ));
+            warnings.extend(plugin!(
+                "ValidatingAdmissionWebhook",
+                self.webhooks.validate(context, conditions, attributes, object).await
+            ));
         }
-        quota::validate(context, &self.reservations, attributes, object).await?;
+        plugin!("ResourceQuota", quota::validate(context, &self.reservations, attributes, object).await);
         Ok(warnings)
     }
 }

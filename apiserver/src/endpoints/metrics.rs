@@ -3,13 +3,13 @@
 //! Only what is served is counted by name, so that nobody can make series by asking for things that do not exist.
 
 use crate::Server;
+use crate::meters::{Histogram, Histograms};
 use crate::request::RequestInfo;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -75,13 +75,15 @@ const BUCKETS: [f64; 18] =
 /// Group, version and resource that are deprecated, and the release that does not serve them any more.
 const DEPRECATED: [(&str, &str, &str, &str); 1] = [("", "v1", "componentstatuses", "")];
 
-type Times<L> = Family<L, Histogram, fn() -> Histogram>;
+/// From a thousand bytes, each ten times the one before.
+const SIZES: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 /// The server's metrics.
 pub struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
-    times: Times<Timed>,
+    times: Histograms<Timed>,
+    sizes: Histograms<Long>,
     running: Family<Running, Gauge>,
     long: Family<Long, Gauge>,
     objects: Family<Stored, Gauge>,
@@ -121,7 +123,8 @@ impl<'r> Register<'r> {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
-        let times = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
+        let times = Family::new_with_constructor((|| Histogram::seconds(&BUCKETS)) as fn() -> Histogram);
+        let sizes = Family::new_with_constructor((|| Histogram::bytes(&SIZES)) as fn() -> Histogram);
         let mut to = Register::of(&mut registry, "");
         let own = Self {
             requests: to.add("apiserver_request", "Requests that were answered", Family::default()),
@@ -130,6 +133,7 @@ impl Default for Metrics {
                 "Time to answer; of watches, to begin",
                 times,
             ),
+            sizes: to.add("apiserver_response_sizes", "Sizes of what reads were answered, in bytes", sizes),
             running: to.add(
                 "apiserver_current_inflight_requests",
                 "Requests that run now",
@@ -217,8 +221,8 @@ impl Metrics {
         &mut self.registry
     }
 
-    /// Counts an answered request.
-    pub fn observe(&self, timed: Timed, code: u16, took: Duration) {
+    /// Counts an answered request; of reads also the bytes of the answer.
+    pub fn observe(&self, timed: Timed, code: u16, took: Duration, bytes: Option<u64>) {
         let of = (timed.group.as_str(), timed.version.as_str(), timed.resource.as_str());
         if let Some((.., removed_release)) =
             DEPRECATED.iter().find(|(group, version, resource, _)| (*group, *version, *resource) == of)
@@ -232,7 +236,12 @@ impl Metrics {
             };
             self.deprecated.get_or_create(&label).set(1);
         }
-        self.times.get_or_create(&timed).observe(took.as_secs_f64());
+        self.times.get_or_create(&timed).took(took);
+        if let (Some(bytes), "GET" | "LIST") = (bytes, timed.verb) {
+            let Timed { verb, group, version, resource, subresource, scope, component, .. } = timed.clone();
+            let label = Long { verb, group, version, resource, subresource, scope, component };
+            self.sizes.get_or_create(&label).size(usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
         self.requests.get_or_create(&Request { timed, code }).inc();
     }
 

@@ -64,7 +64,8 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(AUDIT_ID, id);
     }
-    server.metrics.observe(counted, response.status().as_u16(), began.elapsed());
+    let bytes = http_body::Body::size_hint(response.body()).exact();
+    server.metrics.observe(counted, response.status().as_u16(), began.elapsed(), bytes);
     response
 }
 

@@ -24,6 +24,7 @@ mod watch;
 
 pub use call::{Call, Reply, ReplyBody};
 pub use conversion::Conversion;
+pub use watch::Watching;
 
 use crate::admission::{Admission, Attributes};
 use crate::authentication::Authentication;
@@ -42,7 +43,6 @@ use futures::future::BoxFuture;
 use options::WriteOptions;
 use serde_json::Value;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 /// Tries of a write that others get in the way of.
 const TRIES: usize = 5;
@@ -56,7 +56,7 @@ pub struct Registry {
     allocator: Allocator,
     conversion: Arc<Conversion>,
     /// Ends watches.
-    stop: CancellationToken,
+    watching: Watching,
 }
 
 /// What a write is about.
@@ -145,9 +145,9 @@ impl Registry {
         admission: Admission,
         allocator: Allocator,
         conversion: Arc<Conversion>,
-        stop: CancellationToken,
+        watching: Watching,
     ) -> Arc<Self> {
-        Arc::new(Self { store, authentication, authorization, admission, allocator, conversion, stop })
+        Arc::new(Self { store, authentication, authorization, admission, allocator, conversion, watching })
     }
 
     /// Answers an authorized request for a resource.

@@ -3,6 +3,7 @@
 use super::read::revision;
 use super::select::Selection;
 use super::{Call, Conversion, Registry, Reply, ReplyBody, conversion};
+use crate::meters::watch::{Sent, Watches};
 use crate::storage::Store;
 use crate::storage::cache::{Change, Cursor, Event, Gone};
 use crate::storage::encode::{self, Format, Shape};
@@ -21,6 +22,14 @@ use tokio_util::sync::CancellationToken;
 /// Watches that say nothing end after this and up to as much again.
 const TIMEOUT_MIN: u64 = 1800;
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// What all watches share.
+pub struct Watching {
+    /// Ends them.
+    pub stop: CancellationToken,
+    /// Counts what they send.
+    pub sent: Watches,
+}
 
 /// One client's watch.
 struct Watch {
@@ -41,6 +50,7 @@ struct Watch {
     deadline: Instant,
     stop: CancellationToken,
     over: bool,
+    sent: Sent,
 }
 
 /// Where a watch begins.
@@ -95,6 +105,7 @@ impl Registry {
             None => self.store.fresh().await?,
             Some(at) => self.store.reach(at).await?,
         }
+        let sent = self.watching.sent.of(&kind);
         let mut columns_owed = matches!(call.format.shape, Shape::Table(_));
         let (opening, told, cursor) = if start.initial_events {
             let progress = self.store.progress();
@@ -103,7 +114,8 @@ impl Registry {
                     .cache
                     .list_and_cursor(&selection.namespace, progress, |entry| selection.matches(entry));
             let entries = self.shown(&kind, entries).await?;
-            let opening = opening(call.format, &kind, &entries, start.marks_end.then_some(revision))?;
+            let end = start.marks_end.then_some(revision);
+            let opening = opening(call.format, &kind, &entries, end, &sent)?;
             columns_owed &= entries.is_empty();
             (Some(opening), revision, cursor)
         } else {
@@ -131,8 +143,9 @@ impl Registry {
             told,
             columns_owed,
             deadline: Instant::now() + Duration::from_secs(seconds),
-            stop: self.stop.clone(),
+            stop: self.watching.stop.clone(),
             over: false,
+            sent,
         };
         let stream = futures::stream::unfold(watch, |mut watch| async move {
             let chunk = watch.next().await?;
@@ -151,14 +164,24 @@ fn over(format: Format, status: &Status) -> Result<Reply, Status> {
 }
 
 /// The objects that are there already, and the mark of their end.
-fn opening(format: Format, kind: &Kind, entries: &[Arc<Entry>], end: Option<u64>) -> Result<Bytes, Status> {
+fn opening(
+    format: Format,
+    kind: &Kind,
+    entries: &[Arc<Entry>],
+    end: Option<u64>,
+    sent: &Sent,
+) -> Result<Bytes, Status> {
     let mut out = BytesMut::new();
+    let mut add = |frame: &[u8]| {
+        sent.event(frame.len());
+        out.extend_from_slice(frame);
+    };
     for (index, entry) in entries.iter().enumerate() {
-        out.extend_from_slice(&encode::frame(format, kind, Change::Added, entry, index == 0)?);
+        add(&encode::frame(format, kind, Change::Added, entry, index == 0)?);
     }
     if let Some(revision) = end {
         let mark = encode::bookmark(format, kind, revision, true);
-        out.extend_from_slice(&encode::told(format, "BOOKMARK", &mark)?);
+        add(&encode::told(format, "BOOKMARK", &mark)?);
     }
     Ok(out.freeze())
 }
@@ -220,8 +243,10 @@ impl Watch {
             Err(_) => return None,
         }
         self.told = progress;
-        encode::told(self.format, "BOOKMARK", &encode::bookmark(self.format, &self.kind, progress, false))
-            .ok()
+        let mark = encode::bookmark(self.format, &self.kind, progress, false);
+        let frame = encode::told(self.format, "BOOKMARK", &mark).ok()?;
+        self.sent.event(frame.len());
+        Some(frame)
     }
 
     /// The frames of all events that are there.
@@ -233,6 +258,7 @@ impl Watch {
             self.told = self.told.max(event.entry.revision);
             let Some(change) = seen(&self.selection, event) else { continue };
             let frame = self.frame(change, event).await?;
+            self.sent.event(frame.len());
             match (&mut out, only.take()) {
                 (None, None) => only = Some(frame),
                 (None, Some(first)) => {

@@ -281,3 +281,37 @@ async fn options_of_the_wrong_type_delete_nothing() {
     }
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn metrics_tell_of_admission_the_store_and_watches_under_kubernetes_names() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let (code, made) = fixture.call("POST", super::MAPS, super::map("m", "1")).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(fixture.call("POST", super::MAPS, super::map("m", "1")).await.0, 409);
+    let version = made["metadata"]["resourceVersion"].as_str().expect("a version").to_owned();
+    let watch = format!("{}?watch=1&resourceVersion={version}", super::MAPS);
+    let mut watch = fixture.send("GET", &watch, "", Value::Null).await.into_body();
+    fixture.call("POST", super::MAPS, super::map("n", "1")).await;
+    super::event(&mut watch).await;
+    fixture.call("DELETE", &format!("{}/n", super::MAPS), Value::Null).await;
+    let response = fixture.send("GET", "/metrics", "", Value::Null).await;
+    let bytes = http_body_util::BodyExt::collect(response.into_body()).await.expect("body").to_bytes();
+    let text = String::from_utf8_lossy(&bytes);
+    for want in [
+        "apiserver_admission_controller_admission_duration_seconds_count{name=\"NamespaceLifecycle\",type=\"admit\",operation=\"CREATE\",rejected=\"false\"}",
+        "apiserver_admission_controller_admission_duration_seconds_count{name=\"ResourceQuota\",type=\"validate\",operation=\"CREATE\",rejected=\"false\"}",
+        "apiserver_admission_step_admission_duration_seconds_count{type=\"validate\",operation=\"DELETE\",rejected=\"false\"}",
+        "etcd_requests_total{operation=\"create\",type=\"configmaps\"}",
+        "etcd_requests_total{operation=\"delete\",type=\"configmaps\"}",
+        "etcd_request_duration_seconds_bucket{le=\"0.005\",operation=\"create\",type=\"configmaps\"}",
+        "apiserver_watch_events_total{group=\"\",version=\"v1\",kind=\"ConfigMap\"}",
+        "apiserver_watch_events_sizes_count{group=\"\",version=\"v1\",kind=\"ConfigMap\"}",
+        "apiserver_longrunning_requests{verb=\"WATCH\"",
+        "apiserver_storage_objects{resource=\"configmaps\"}",
+        "apiserver_request_duration_seconds_count{verb=\"POST\"",
+    ] {
+        let told = text.lines().find(|line| line.starts_with(want));
+        assert!(told.is_some_and(|line| !line.ends_with(" 0")), "{want}: {text}");
+    }
+    fixture.stop().await;
+}

@@ -15,8 +15,10 @@ use super::conditions::{self, Conditions, Shown};
 use super::select::{self, GROUP, Target};
 use super::{Attributes, Context};
 use crate::audit;
+use crate::meters::admission::Called;
 use coracle_api::status::Status;
 use coracle_api::{decode, defaults, meta, patch};
+use coracle_daemon::clock::Instant;
 use coracle_daemon::{Tasks, random};
 use futures::future::join_all;
 use serde_json::Value;
@@ -101,7 +103,7 @@ impl Webhooks {
             let Some(target) = self.target(context, conditions, attributes, object, hook).await? else {
                 continue;
             };
-            let Some(answer) = self.ask(context, attributes, object, hook, &target, true).await? else {
+            let Some(answer) = self.ask(context, attributes, object, (hook, &target), true).await? else {
                 continue;
             };
             warnings.extend(answer.warnings.iter().cloned());
@@ -138,7 +140,7 @@ impl Webhooks {
             let Some(target) = self.target(context, conditions, attributes, object, hook).await? else {
                 return Ok(Vec::new());
             };
-            match self.ask(context, attributes, object, hook, &target, false).await? {
+            match self.ask(context, attributes, object, (hook, &target), false).await? {
                 Some(answer) if !answer.allowed => Err(review::refusal(hook.name(), &answer.status)),
                 Some(answer) => Ok(answer.warnings),
                 None => Ok(Vec::new()),
@@ -186,8 +188,7 @@ impl Webhooks {
         context: &Context,
         attributes: &Attributes<'_>,
         object: &Value,
-        hook: &Hook,
-        target: &Target,
+        (hook, target): (&Hook, &Target),
         mutating: bool,
     ) -> Result<Option<review::Answer>, Status> {
         let (value, name) = (hook.value(), hook.name());
@@ -204,7 +205,15 @@ impl Webhooks {
             review::answer(version, &uid, mutating, &reply)
                 .map_err(|error| format!("received invalid webhook response: {error}"))
         };
-        match answered.await {
+        let began = Instant::now();
+        let answered = answered.await;
+        let called = match &answered {
+            Ok(answer) if answer.allowed => Called::Allowed,
+            Ok(answer) => Called::Refused(review::refusal(name, &answer.status).code),
+            Err(_) => Called::Failed { open: hook.ignores_failure() },
+        };
+        context.meters.called(name, mutating, attributes.operation, began.elapsed(), called);
+        match answered {
             Ok(answer) => {
                 for (key, value) in &answer.annotations {
                     audit::annotate(&format!("{name}/{key}"), || value.clone());
