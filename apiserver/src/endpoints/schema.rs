@@ -6,9 +6,12 @@ use crate::http::request_info::Pairs;
 use crate::http::respond::plain;
 use crate::storage::encode::{self, Format, Media, Shape};
 use axum::body::Body;
+use bytes::Bytes;
 use coracle_api::{discovery, openapi};
-use http::header::{ACCEPT, ETAG, IF_NONE_MATCH, VARY};
+use coracle_daemon::clock;
+use http::header::{ACCEPT, CACHE_CONTROL, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use jiff::SignedDuration;
 use serde_json::Value;
 use sha2::{Digest, Sha512};
 use std::sync::Arc;
@@ -52,18 +55,20 @@ pub fn answer(
         ["openapi", "v2"] => {
             let document = openapi::v2_document(custom);
             if accept.contains(V2_PROTOBUF_ASKED) {
-                return Some(tagged_bytes(headers, openapi::wire::document(&document), V2_PROTOBUF));
+                let body = Bytes::from(openapi::wire::document(&document));
+                let hash = hex::encode_upper(Sha512::digest(&body));
+                return Some(tagged_bytes(headers, body, &hash, V2_PROTOBUF));
             }
             return Some(tagged(headers, &document, "application/json"));
         }
         ["openapi", "v3"] => {
-            let mut index = openapi::v3_index(custom);
+            let mut index = openapi::v3_index(customs.documents());
             server.aggregator.describe(&mut index);
             return Some(tagged(headers, &index, "application/json"));
         }
         ["openapi", "v3", rest @ ..] => {
-            let document = openapi::v3_document(&rest.join("/"), custom)?;
-            return Some(tagged(headers, &document, "application/json"));
+            let document = openapi::v3_document(&rest.join("/"), customs.documents())?;
+            return Some(addressed(path, query, headers, document));
         }
         _ => return None,
     };
@@ -96,15 +101,40 @@ fn negotiated(accept: &str, query: &Pairs, document: &Value) -> Response<Body> {
     }
 }
 
-/// The document, or 304 when the client has it.
-fn tagged(headers: &HeaderMap, document: &Value, content_type: &str) -> Response<Body> {
-    tagged_bytes(headers, document.to_string().into_bytes(), content_type)
+/// A document of version 3. Who asks for it by its hash may keep it; who asks by another hash is shown the way to what it is now.
+fn addressed(path: &str, query: &Pairs, headers: &HeaderMap, document: &openapi::Document) -> Response<Body> {
+    let asked = query.iter().find(|(name, value)| name == "hash" && !value.is_empty());
+    if asked.is_some_and(|(_, hash)| *hash != document.hash) {
+        let mut response = plain(301, "text/html; charset=utf-8", Vec::new());
+        if let Ok(to) = HeaderValue::from_str(&format!("{path}?hash={}", document.hash)) {
+            response.headers_mut().insert(LOCATION, to);
+        }
+        return response;
+    }
+    let mut response = tagged_bytes(headers, document.json.clone(), &document.hash, "application/json");
+    if asked.is_some() {
+        let told = response.headers_mut();
+        told.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        let year = clock::now() + SignedDuration::from_hours(365 * 24);
+        let expires = year.strftime("%a, %d %b %Y %H:%M:%S UTC").to_string();
+        if let Ok(expires) = HeaderValue::from_str(&expires) {
+            told.insert(EXPIRES, expires);
+        }
+    }
+    response
 }
 
-fn tagged_bytes(headers: &HeaderMap, body: Vec<u8>, content_type: &str) -> Response<Body> {
-    let tag = format!("\"{}\"", hex::encode_upper(Sha512::digest(&body)));
+/// The document, or 304 when the client has it.
+fn tagged(headers: &HeaderMap, document: &Value, content_type: &str) -> Response<Body> {
+    let body = Bytes::from(document.to_string());
+    let hash = hex::encode_upper(Sha512::digest(&body));
+    tagged_bytes(headers, body, &hash, content_type)
+}
+
+fn tagged_bytes(headers: &HeaderMap, body: Bytes, hash: &str, content_type: &str) -> Response<Body> {
+    let tag = format!("\"{hash}\"");
     let known = headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
-    let mut response = plain(200, "application/json", if known { Vec::new() } else { body });
+    let mut response = plain(200, "application/json", if known { Bytes::new() } else { body });
     if known {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }

@@ -6,13 +6,13 @@
 use super::cache::Cache;
 use super::{Resource, Store, keys};
 use crate::reader::Reader;
-use coracle_api::custom;
 use coracle_api::kinds::{self, Kind};
 use coracle_api::status::GroupResource;
+use coracle_api::{custom, openapi};
 use coracle_etcd::KvError;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Where definitions are.
 pub const GROUP: &str = "apiextensions.k8s.io";
@@ -24,6 +24,7 @@ pub const PLURAL: &str = "customresourcedefinitions";
 pub struct Customs {
     kinds: Vec<Arc<Kind>>,
     by_resource: HashMap<(String, String, String), Arc<Kind>>,
+    documents: OnceLock<openapi::Documents>,
 }
 
 impl Customs {
@@ -34,13 +35,19 @@ impl Customs {
         kinds.sort_by(|a, b| (&a.group, &a.plural).cmp(&(&b.group, &b.plural)));
         let key = |kind: &Kind| (kind.group.clone(), kind.version.clone(), kind.plural.clone());
         let by_resource = kinds.iter().map(|kind| (key(kind), kind.clone())).collect();
-        Self { kinds, by_resource }
+        Self { kinds, by_resource, documents: OnceLock::new() }
     }
 
     /// All of them.
     #[must_use]
     pub fn kinds(&self) -> &[Arc<Kind>] {
         &self.kinds
+    }
+
+    /// Their OpenAPI documents, made when they are first asked for.
+    #[must_use]
+    pub fn documents(&self) -> &openapi::Documents {
+        self.documents.get_or_init(|| openapi::Documents::of(&self.kinds))
     }
 }
 

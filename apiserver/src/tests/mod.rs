@@ -6,6 +6,7 @@ mod audit;
 mod bad_requests;
 mod conversion;
 mod customs;
+mod documents;
 mod drain;
 mod encryption;
 mod fairness;

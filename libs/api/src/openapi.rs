@@ -1,13 +1,16 @@
 //! OpenAPI v2 and v3 documents from the schemas and the table of kinds.
 //!
-//! The schemas of built-in types stand in `data/schemas.json`, as in Kubernetes' own document but without descriptions.
+//! The schemas of built-in types stand in `data/schemas.json`, as in Kubernetes' own document but without descriptions, which
+//! [`descriptions`] adds.
 
+mod descriptions;
 pub mod wire;
 
 use crate::kinds::{Kind, builtin};
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha512};
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
 static SCHEMAS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
@@ -25,14 +28,38 @@ const PATCHES: [&str; 4] = [
 ];
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
-/// Documents by path of the index.
-static BUILTIN: LazyLock<BTreeMap<String, Value>> = LazyLock::new(|| {
-    let mut kinds: BTreeMap<String, Vec<&Arc<Kind>>> = BTreeMap::new();
-    for kind in builtin() {
-        kinds.entry(root(kind)).or_default().push(kind);
+/// Those of the built-in kinds.
+static BUILTIN: LazyLock<Documents> = LazyLock::new(|| Documents::of(builtin()));
+
+/// A document of version 3 as clients get it: made once, and sent many times.
+#[derive(Debug)]
+pub struct Document {
+    /// JSON.
+    pub json: Bytes,
+    /// What tells it from others: SHA-512 in upper-case hexadecimal.
+    pub hash: String,
+}
+
+/// The documents of version 3 of some kinds, by path of the index (`api/v1`, `apis/apps/v1`).
+#[derive(Debug, Default)]
+pub struct Documents(BTreeMap<String, Document>);
+
+impl Documents {
+    /// Makes them.
+    #[must_use]
+    pub fn of(kinds: &[Arc<Kind>]) -> Self {
+        let mut by_root: BTreeMap<String, Vec<&Arc<Kind>>> = BTreeMap::new();
+        for kind in kinds {
+            by_root.entry(root(kind)).or_default().push(kind);
+        }
+        let made = by_root.into_iter().map(|(root, kinds)| {
+            let json = Bytes::from(document(&kinds).to_string());
+            let hash = hex::encode_upper(Sha512::digest(&json));
+            (root, Document { json, hash })
+        });
+        Self(made.collect())
     }
-    kinds.into_iter().map(|(root, kinds)| (root, document(&kinds))).collect()
-});
+}
 
 fn root(kind: &Kind) -> String {
     if kind.group.is_empty() {
@@ -59,6 +86,7 @@ fn collect(name: &str, into: &mut Map<String, Value>) {
         // Options belong to every group; this is one of them.
         *many = json!([{"group": "", "version": "v1", "kind": name.rsplit('.').next()}]);
     }
+    descriptions::describe(name, &mut schema);
     into.insert(name.to_owned(), Value::Null);
     let mut referred = Vec::new();
     point_to_components(&mut schema, &mut referred);
@@ -76,10 +104,11 @@ fn point_to_components(schema: &mut Value, referred: &mut Vec<String>) {
                 map.get("$ref").and_then(Value::as_str).and_then(|to| to.strip_prefix("#/definitions/"))
             {
                 let name = name.to_owned();
-                // Beside a reference nothing else may stand; fields have at least a description beside it.
+                // Beside a reference nothing else may stand, such as a description.
                 let target = json!({"$ref": format!("#/components/schemas/{name}")});
                 referred.push(name);
-                *schema = json!({"allOf": [target]});
+                map.remove("$ref");
+                map.insert("allOf".to_owned(), json!([target]));
                 return;
             }
             map.values_mut().for_each(|value| point_to_components(value, referred));
@@ -110,6 +139,9 @@ fn document(kinds: &[&Arc<Kind>]) -> Value {
                 schema["properties"]["kind"] = json!({"type": "string"});
                 schema["properties"]["metadata"] =
                     json!({"allOf": [{"$ref": format!("#/components/schemas/{OBJECT_META}")}]});
+                if let Some(properties) = schema["properties"].as_object_mut() {
+                    descriptions::describe_every_object(properties);
+                }
                 collect(OBJECT_META, &mut schemas);
                 collect(LIST_META, &mut schemas);
                 schemas.insert(kind.definition.clone(), schema);
@@ -133,8 +165,10 @@ fn custom_list(kind: &Kind) -> Value {
     let text = json!({"type": "string"});
     let items = json!({"type": "array", "items": {"allOf": [of(&kind.definition)]}});
     let list = json!({"group": kind.group, "version": kind.version, "kind": kind.list_kind()});
-    json!({"type": "object", "required": ["items"], "x-kubernetes-group-version-kind": [list], "properties":
-        {"apiVersion": text, "kind": text, "metadata": {"allOf": [of(LIST_META)]}, "items": items}})
+    let mut schema = json!({"type": "object", "required": ["items"], "x-kubernetes-group-version-kind": [list],
+        "properties": {"apiVersion": text, "kind": text, "metadata": {"allOf": [of(LIST_META)]}, "items": items}});
+    descriptions::describe_list(&kind.kind, &mut schema);
+    schema
 }
 
 /// What stands in braces in a path.
@@ -235,32 +269,21 @@ fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
     }
 }
 
-fn custom_documents(custom: &[Arc<Kind>]) -> BTreeMap<String, Value> {
-    let mut kinds: BTreeMap<String, Vec<&Arc<Kind>>> = BTreeMap::new();
-    for kind in custom {
-        kinds.entry(root(kind)).or_default().push(kind);
-    }
-    kinds.into_iter().map(|(root, kinds)| (root, document(&kinds))).collect()
-}
-
 /// The `/openapi/v3` index: paths (`api/v1`, `apis/apps/v1`, …) to `serverRelativeURL`s with a hash.
 #[must_use]
-pub fn v3_index(custom: &[Arc<Kind>]) -> Value {
-    let own = custom_documents(custom);
+pub fn v3_index(custom: &Documents) -> Value {
     let mut paths = Map::new();
-    for (root, document) in BUILTIN.iter().chain(&own) {
-        let mut hasher = DefaultHasher::new();
-        document.to_string().hash(&mut hasher);
-        let url = format!("/openapi/v3/{root}?hash={:016X}", hasher.finish());
+    for (root, document) in BUILTIN.0.iter().chain(&custom.0) {
+        let url = format!("/openapi/v3/{root}?hash={}", document.hash);
         paths.insert(root.clone(), json!({"serverRelativeURL": url}));
     }
     json!({"paths": paths})
 }
 
-/// The document for one path of the index (`api/v1`, `apis/apps/v1`), with `x-kubernetes-*` extensions and paths; `None` if unknown.
+/// The document for one path of the index, with `x-kubernetes-*` extensions and paths; `None` if unknown.
 #[must_use]
-pub fn v3_document(path: &str, custom: &[Arc<Kind>]) -> Option<Value> {
-    BUILTIN.get(path).cloned().or_else(|| custom_documents(custom).remove(path))
+pub fn v3_document<'a>(path: &str, custom: &'a Documents) -> Option<&'a Document> {
+    BUILTIN.0.get(path).or_else(|| custom.0.get(path))
 }
 
 /// The schema of a definition, with references to others as in the `/openapi/v2` document.
@@ -272,6 +295,9 @@ pub(crate) fn definition(name: &str) -> Option<&'static Value> {
 #[must_use]
 pub fn v2_document(custom: &[Arc<Kind>]) -> Value {
     let mut definitions = SCHEMAS.clone();
+    for (name, schema) in &mut definitions {
+        descriptions::describe(name, schema);
+    }
     for kind in custom {
         let schema = kind.custom.as_ref().and_then(|custom| custom.pointer("/schema/openAPIV3Schema"));
         definitions.insert(kind.definition.clone(), schema.cloned().unwrap_or_default());
@@ -283,12 +309,18 @@ pub fn v2_document(custom: &[Arc<Kind>]) -> Value {
 mod tests {
     use super::*;
 
+    fn parsed(root: &str, custom: &Documents) -> Value {
+        let document = v3_document(root, custom).expect("a document");
+        serde_json::from_slice(&document.json).expect("JSON")
+    }
+
     #[test]
     fn custom_kinds_are_described_with_the_fields_of_every_object() {
         let mut kind = crate::shape::tests::kind("a.io/v1", "Widget", "io.a.v1.Widget");
         let version = json!({"schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object"}}}}});
         kind.custom = Some(Arc::new(crate::custom::Version::new(version)));
-        let document = v3_document("apis/a.io/v1", &[Arc::new(kind)]).expect("a document");
+        let custom = Documents::of(&[Arc::new(kind)]);
+        let document = parsed("apis/a.io/v1", &custom);
         let schemas = &document["components"]["schemas"];
         let fields = schemas["io.a.v1.Widget"]["properties"].as_object().expect("fields");
         assert_eq!(fields.keys().collect::<Vec<_>>(), ["apiVersion", "kind", "metadata", "spec"]);
@@ -298,16 +330,20 @@ mod tests {
 
     #[test]
     fn every_reference_of_a_document_has_its_schema() {
-        let index = v3_index(&[]);
+        let none = Documents::default();
+        let index = v3_index(&none);
         for root in index["paths"].as_object().expect("paths").keys() {
-            let document = v3_document(root, &[]).expect("document");
+            let document = parsed(root, &none);
             let schemas = document["components"]["schemas"].as_object().expect("schemas");
             for part in document.to_string().split("#/components/schemas/").skip(1) {
                 let name = part.split('"').next().expect("name");
                 assert!(schemas.contains_key(name), "{root}: {name}");
             }
         }
-        let apps = v3_document("apis/apps/v1", &[]).expect("apps");
+        let apps = parsed("apis/apps/v1", &none);
+        let metadata =
+            &apps["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"]["properties"]["metadata"];
+        assert!(metadata["allOf"].is_array() && metadata["description"].is_string(), "{metadata}");
         let given = &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["parameters"];
         assert_eq!((&given[0]["name"], &given[1]["name"]), (&json!("namespace"), &json!("name")));
         let list = &apps["paths"]["/apis/apps/v1/deployments"]["get"]["responses"]["200"]["content"];
