@@ -5,8 +5,24 @@ use crate::plan::{Executor, Tracked};
 use crate::stores::Stores;
 use coracle_client::controller::{self, Next, ReconcileError};
 use coracle_client::{Key, Queue, Recorder, Scope};
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
+
+/// The source of a controller's events, by which people tell them apart.
+fn source(controller: &str) -> Cow<'static, str> {
+    match controller {
+        "disruption" => "controllermanager".into(),
+        "endpoints" => "endpoint-controller".into(),
+        "endpointslice" => "endpoint-slice-controller".into(),
+        "endpointslicemirroring" => "endpoint-slice-mirroring-controller".into(),
+        "ephemeral-volume" => "ephemeral_volume".into(),
+        "node-lifecycle" => "node-controller".into(),
+        "persistentvolume" | "persistentvolumeclaim" => "persistentvolume-controller".into(),
+        "replicationcontroller" => "replication-controller".into(),
+        other => format!("{other}-controller").into(),
+    }
+}
 
 #[derive(Clone)]
 pub struct Context {
@@ -36,7 +52,8 @@ impl Context {
         F: Fn(Context, Key) -> R + Send + 'static,
         R: Future<Output = Result<Next, ReconcileError>> + Send + 'static,
     {
-        let context = self.clone();
+        let executor = self.executor.reporting_as(&source(name));
+        let context = Self { executor, ..self.clone() };
         self.scope.spawn(format!("controller {name}"), async move {
             context.stores.synced().await;
             controller::run(name, queue, workers, move |key| reconcile(context.clone(), key)).await;

@@ -170,6 +170,12 @@ impl Executor {
         Self { client, recorder }
     }
 
+    /// The same, whose events are those of another component.
+    #[must_use]
+    pub fn reporting_as(&self, component: &str) -> Self {
+        Self { client: self.client.clone(), recorder: self.recorder.of(component) }
+    }
+
     /// Takes all steps, or those before the first that fails. Pods created and deleted are expected to show up in the cache.
     pub async fn execute_tracked(
         &self,

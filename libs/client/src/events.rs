@@ -9,6 +9,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::json;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -34,6 +35,7 @@ pub enum EventType {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Event {
     about: ObjectId,
+    source: Arc<str>,
     field_path: String,
     kind: EventType,
     reason: String,
@@ -44,6 +46,7 @@ struct Event {
 #[derive(Clone)]
 pub struct Recorder {
     sink: mpsc::Sender<Event>,
+    source: Arc<str>,
 }
 
 impl Recorder {
@@ -53,13 +56,18 @@ impl Recorder {
         let (sink, events) = mpsc::channel(BACKLOG);
         let sender = Sender {
             client,
-            component: component.to_owned(),
             host: host.unwrap_or_default().to_owned(),
             seen: HashMap::new(),
             budgets: HashMap::new(),
         };
         scope.spawn("event recorder", sender.send_all(events));
-        Self { sink }
+        Self { sink, source: component.into() }
+    }
+
+    /// The same, for another source: processes may be made of several components.
+    #[must_use]
+    pub fn of(&self, component: &str) -> Self {
+        Self { sink: self.sink.clone(), source: component.into() }
     }
 
     /// Records an event about `about`. Never waits.
@@ -78,6 +86,7 @@ impl Recorder {
     ) {
         let event = Event {
             about: about.clone(),
+            source: self.source.clone(),
             field_path: field_path.to_owned(),
             kind,
             reason: reason.to_owned(),
@@ -135,7 +144,6 @@ impl Budget {
 
 struct Sender {
     client: kube::Client,
-    component: String,
     host: String,
     seen: HashMap<Event, Sent>,
     budgets: HashMap<ObjectId, Budget>,
@@ -186,8 +194,8 @@ impl Sender {
                 "name": event.about.name, "uid": event.about.uid, "fieldPath": event.field_path,
             },
             "type": format!("{:?}", event.kind), "reason": event.reason, "message": event.message,
-            "source": { "component": self.component, "host": self.host },
-            "reportingComponent": self.component, "reportingInstance": self.host,
+            "source": { "component": &*event.source, "host": self.host },
+            "reportingComponent": &*event.source, "reportingInstance": self.host,
             "firstTimestamp": wall, "lastTimestamp": wall, "count": 1,
         });
         let object: DynamicObject = serde_json::from_value(body).map_err(kube::Error::SerdeError)?;

@@ -138,5 +138,11 @@ async fn events_that_repeat_are_counted_up() {
             .collect::<Vec<_>>()
     };
     api.until("one event, three times", |api| count(api) == [3]).await;
+    recorder.of("other").event(&about, EventType::Warning, "Odd", "something is odd");
+    api.until("the same from another source", |api| count(api).len() == 2).await;
+    let events = api.list("/api/v1/namespaces/ns/events");
+    let mut sources: Vec<_> = events.iter().map(|event| event["source"]["component"].clone()).collect();
+    sources.sort_by_key(ToString::to_string);
+    assert_eq!(sources, ["other", "tester"]);
     scope.stop().await;
 }
