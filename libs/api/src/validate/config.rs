@@ -1,7 +1,7 @@
 //! ConfigMap, Secret, ServiceAccount.
 
 use super::node::{Faults, Node};
-use crate::labels;
+use crate::{decode, labels};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
@@ -102,13 +102,27 @@ fn json_entry(data: &Node<'_, '_>, key: &str, out: &mut Faults) {
     if !entry.is_set() {
         return entry.required("", out);
     }
-    if let Err(error) = serde_json::from_slice::<Value>(&decoded(entry.value)) {
-        let text = if error.is_eof() {
-            "unexpected end of JSON input".to_owned()
-        } else {
-            "invalid character in JSON input".to_owned()
-        };
-        entry.invalid_as(&json!("<secret contents redacted>"), text, out);
+    let fault = match decode::document_of_json(&decoded(entry.value)) {
+        Ok(Value::Object(_) | Value::Null) => return,
+        Ok(other) => {
+            format!(
+                "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+                go_kind(&other)
+            )
+        }
+        Err(fault) => fault,
+    };
+    entry.invalid_as(&json!("<secret contents redacted>"), fault, out);
+}
+
+fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
 }
 

@@ -15,15 +15,15 @@ fn is_modern(event: &Node<'_, '_>) -> bool {
 }
 
 pub(super) fn create(event: &Node<'_, '_>, out: &mut Faults) {
-    about(event, out);
+    legacy(event, out);
     if !is_modern(event) {
-        return reported(event, out);
+        return;
     }
-    let (time, kind) = (event.get("eventTime"), event.get("type"));
-    if !time.is_set() {
-        time.required("", out);
+    series(event, out);
+    if !event.get("eventTime").is_set() {
+        event.get("eventTime").required("", out);
     }
-    complete(event, out);
+    let kind = event.get("type");
     if !matches!(kind.text(), "Normal" | "Warning") {
         kind.invalid_as(&json!(""), format!("has invalid value: {}", kind.text()), out);
     }
@@ -31,72 +31,104 @@ pub(super) fn create(event: &Node<'_, '_>, out: &mut Faults) {
         ("deprecatedFirstTimestamp", "firstTimestamp"),
         ("deprecatedLastTimestamp", "lastTimestamp"),
         ("deprecatedCount", "count"),
+        ("deprecatedSource", "source"),
     ] {
         let field = event.get(key);
-        if field.int() != 0 || !field.text().is_empty() {
-            event.named(told, field.value).invalid("needs to be unset", out);
+        let source = !field.get("component").is_empty() || !field.get("host").is_empty();
+        if field.int() != 0 || !field.text().is_empty() || source {
+            event.get(told).invalid_as(&json!(""), "needs to be unset", out);
         }
     }
 }
 
-/// The event lives where its object does; events about cluster-scoped objects live in `default` or `kube-system`.
-fn about(event: &Node<'_, '_>, out: &mut Faults) {
+fn series(event: &Node<'_, '_>, out: &mut Faults) {
+    let series = event.get("series");
+    if !series.is_set() {
+        return;
+    }
+    if series.get("count").int() < 2 {
+        series.get("count").invalid_as(&json!(""), "should be at least 2", out);
+    }
+    series.get("lastObservedTime").must_be_given(out);
+}
+
+/// What every event keeps to. It lives where its object does; events about cluster-scoped objects live in `default`,
+/// or, where they have an eventTime, in `kube-system`.
+fn legacy(event: &Node<'_, '_>, out: &mut Faults) {
     let given = event.get(if is_modern(event) { "regarding.namespace" } else { "involvedObject.namespace" });
     let about = event.named("involvedObject.namespace", given.value);
-    let namespace = event.get("metadata.namespace").text();
+    let namespace = event.get("metadata.namespace");
+    let timed = event.get("eventTime").is_set();
     let fits = match about.text() {
-        "" => matches!(namespace, "default" | "kube-system"),
-        other => other == namespace,
+        "" => namespace.text() == "default" || (timed && namespace.text() == "kube-system"),
+        other => timed || other == namespace.text(),
     };
     if !fits {
         about.invalid_as(&json!(about.text()), "does not match event.namespace", out);
     }
-}
-
-fn reported(event: &Node<'_, '_>, out: &mut Faults) {
-    if event.get("eventTime").is_set() {
+    if timed {
         complete(event, out);
     }
+    event.named("namespace", namespace.value).text_must(labels::is_dns1123_subdomain, out);
 }
 
 fn complete(event: &Node<'_, '_>, out: &mut Faults) {
     let modern = is_modern(event);
     let controller = event.get(if modern { "reportingController" } else { "reportingComponent" });
-    event.named("reportingController", controller.value).required_text(labels::is_qualified_name, out);
+    let controller = event.named("reportingController", controller.value);
+    controller.must_be_given(out);
+    controller.text_must(labels::is_qualified_name, out);
     for key in ["reportingInstance", "action", "reason"] {
         let field = event.get(key);
-        if field.must_be_given(out) && field.text().len() > TEXT_MAX {
-            field.invalid(format!("can have at most {TEXT_MAX} characters"), out);
-        }
+        field.must_be_given(out);
+        at_most(TEXT_MAX, &field, out);
     }
     let note = event.get(if modern { "note" } else { "message" });
-    if note.text().len() > NOTE_MAX {
-        event.named("message", note.value).invalid(format!("can have at most {NOTE_MAX} characters"), out);
+    at_most(NOTE_MAX, &event.named("message", note.value), out);
+}
+
+fn at_most(max: usize, field: &Node<'_, '_>, out: &mut Faults) {
+    if field.text().len() > max {
+        field.invalid_as(&json!(""), format!("can have at most {max} characters"), out);
     }
 }
 
-/// What a later update of a complete event must leave alone, and what it is called in faults.
-const FIXED: [(&str, &str); 9] = [
-    ("regarding", "involvedObject"),
-    ("reason", "reason"),
-    ("note", "message"),
-    ("type", "type"),
-    ("eventTime", "eventTime"),
-    ("action", "action"),
-    ("related", "related"),
-    ("reportingController", "reportingController"),
-    ("reportingInstance", "reportingInstance"),
+/// What a later update must leave alone, what it is called in faults, and its shape there.
+const FIXED: [(&str, &str, &str); 14] = [
+    ("regarding", "involvedObject", "ObjectReference"),
+    ("reason", "reason", ""),
+    ("note", "message", ""),
+    ("deprecatedSource", "source", "EventSource"),
+    ("deprecatedFirstTimestamp", "firstTimestamp", ""),
+    ("deprecatedLastTimestamp", "lastTimestamp", ""),
+    ("deprecatedCount", "count", ""),
+    ("reason", "reason", ""),
+    ("type", "type", ""),
+    ("eventTime", "eventTime", ""),
+    ("action", "action", ""),
+    ("related", "related", "ObjectReference"),
+    ("reportingController", "reportingController", ""),
+    ("reportingInstance", "reportingInstance", ""),
 ];
 
 pub(super) fn update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    if !is_modern(new) || !old.get("eventTime").is_set() {
-        about(new, out);
-        return reported(new, out);
+    legacy(new, out);
+    if !is_modern(new) {
+        return;
     }
-    for (key, told) in FIXED {
+    if !same(new.get("series").value, old.get("series").value) {
+        series(new, out);
+    }
+    for (key, told, shape) in FIXED {
         let (field, before) = (new.get(key), old.get(key));
-        if !same(field.value, before.value) {
-            new.named(told, field.value).invalid(IMMUTABLE, out);
+        if same(field.value, before.value) {
+            continue;
+        }
+        let place = new.named(told, field.value);
+        if shape.is_empty() || !field.is_set() {
+            place.invalid_or_null(IMMUTABLE, out);
+        } else {
+            place.invalid_inside(shape, IMMUTABLE, out);
         }
     }
 }

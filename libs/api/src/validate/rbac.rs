@@ -20,7 +20,12 @@ pub(super) fn cluster_role(object: &Node<'_, '_>, out: &mut Faults) {
         if list.is_empty() {
             list.required("at least one clusterRoleSelector required if aggregationRule is non-nil", out);
         }
-        list.items().for_each(|selector| selectors::labels(&selector, out));
+        for selector in list.items() {
+            selectors::labels(&selector, out);
+            if !selectors::is_readable(&selector) {
+                selector.invalid_as(&json!("null"), "invalid label selector.", out);
+            }
+        }
     }
 }
 

@@ -1,7 +1,10 @@
 //! One check, many rows: an object after defaulting and preparing, and the faults it must be told.
 
+mod cluster;
 mod jobs;
+mod networks;
 mod pods;
+mod policies;
 mod storage;
 
 use crate::kinds::{Kind, Subresource};

@@ -59,6 +59,15 @@ fn volumes_are_told_at_the_places_kubernetes_tells_them() {
                 r#"spec.volumes[0].flexVolume.options[a.k8s.io/x]: Invalid value: "a.k8s.io/x": kubernetes.io and k8s.io namespaces are reserved"#,
             ],
         ),
+    ];
+    for (volumes, want) in rows {
+        refuses("Pod", with("volumes", volumes.clone()), want);
+    }
+}
+
+#[test]
+fn volumes_made_for_the_pod_are_told_so_too() {
+    let rows: &[(Value, &[&str])] = &[
         (
             json!([{"name": "v", "projected": {"sources": [
                 {"secret": {"name": "s", "items": [{"key": "k", "path": "p"}]}},
