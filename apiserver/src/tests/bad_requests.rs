@@ -183,12 +183,17 @@ async fn patches_that_would_cost_much_are_refused() {
     }
     assert_eq!(everything(&fixture).await, before);
     // What is only warned of is warned of in few words.
-    let odd: Value = (0..20_000).map(|n| json!(n.to_string())).collect();
-    let request = Request::builder().method("PATCH").uri(&one).header("content-type", MERGE);
-    let request = request.body(Body::from(json!({"metadata": {"finalizers": odd}}).to_string()));
+    let aliases: Value = (0..20_000).map(|_| json!({"ip": "192.0.2.1"})).collect();
+    let labels = json!({"a": "b"});
+    let odd = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "odd"}, "spec": {
+        "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": {
+            "containers": [{"name": "c", "image": "i"}], "hostAliases": aliases}}}});
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let request = Request::builder().method("POST").uri(path).header("content-type", "application/json");
+    let request = request.body(Body::from(odd.to_string()));
     let response = fixture.server.answer(Some(fixture.admin.clone()), request.expect("a request")).await;
     let warned: usize = response.headers().get_all("warning").iter().map(|text| text.len()).sum();
-    assert!(response.status() == 200 && (1..16_384).contains(&warned), "{} {warned}", response.status());
+    assert!(response.status() == 201 && (1..16_384).contains(&warned), "{} {warned}", response.status());
     fixture.stop().await;
 }
 
