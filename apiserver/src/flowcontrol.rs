@@ -1,11 +1,17 @@
 //! API Priority and Fairness: which requests run now, which wait, and which are sent away.
 //!
 //!     request ─► matching.rs (schema, level, flow) ─► gate.rs ─► queues.rs (seats, fair queues) ─► runs, waits, or 429
+//!                                                        │           level.rs, borrowing.rs (lent every ten seconds)
+//!                                                        └─► dump.rs (`/debug/api_priority_and_fairness/…`)
 //!
 //! Here stand the objects that every cluster has from its start, as data, and whether a FlowSchema's priority level exists.
 //! As upstream the annotation `apf.kubernetes.io/autoupdate-spec` lets people keep their own.
 
+mod borrowing;
+mod counts;
+mod dump;
 mod gate;
+mod level;
 mod matching;
 mod queues;
 

@@ -1,5 +1,6 @@
 //! Paths that are no resources: health, version, metrics, discovery, OpenAPI, and the keys of ServiceAccount tokens.
 
+pub mod debug;
 pub mod health;
 pub mod metrics;
 mod schema;

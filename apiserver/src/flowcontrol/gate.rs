@@ -2,18 +2,18 @@
 //!
 //! Exempt requests take no lock. A seat is given back when its [`Permit`] goes, however that happens.
 
+#[cfg(test)]
+mod tests;
+
+use super::counts::{Counts, Meters, OfLevel, OfRefusal, OfSchema};
 use super::matching::{Configuration, Limit, Schema};
 use super::queues::{Arrival, Id, Queues, Usage};
-use crate::endpoints::metrics::Register;
 use crate::request::{RequestInfo, UserInfo};
 use arc_swap::ArcSwap;
+use coracle_daemon::clock;
 use http::HeaderValue;
 use parking_lot::Mutex;
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -27,71 +27,6 @@ use tokio::time::Instant;
 /// Objects that a seat is good for, and the most seats of a list.
 const OBJECTS_PER_SEAT: usize = 100;
 const LIST_SEATS_MAX: usize = 10;
-const BUCKETS: [f64; 12] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0];
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfSchema {
-    priority_level: String,
-    flow_schema: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfRefusal {
-    priority_level: String,
-    flow_schema: String,
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfLevel {
-    priority_level: String,
-}
-
-type Times = Family<OfSchema, Histogram, fn() -> Histogram>;
-
-/// What is counted.
-struct Counts {
-    dispatched: Family<OfSchema, Counter>,
-    refused: Family<OfRefusal, Counter>,
-    waiting: Family<OfSchema, Gauge>,
-    running: Family<OfSchema, Gauge>,
-    seats: Family<OfSchema, Gauge>,
-    waited: Times,
-    ran: Times,
-    nominal: Family<OfLevel, Gauge>,
-    least: Family<OfLevel, Gauge>,
-    most: Family<OfLevel, Gauge>,
-}
-
-impl Counts {
-    fn new(registry: &mut Registry) -> Self {
-        let times = || -> Times { Family::new_with_constructor(|| Histogram::new(BUCKETS)) };
-        let mut to = Register::of(registry, "apiserver_flowcontrol_");
-        Self {
-            dispatched: to.add("dispatched_requests", "Requests that ran", Family::default()),
-            refused: to.add("rejected_requests", "Requests that were sent away", Family::default()),
-            waiting: to.add("current_inqueue_requests", "Requests that wait now", Family::default()),
-            running: to.add("current_executing_requests", "Requests that run now", Family::default()),
-            seats: to.add("current_executing_seats", "Seats in use now", Family::default()),
-            waited: to.add("request_wait_duration_seconds", "Time in queues", times()),
-            ran: to.add("request_execution_seconds", "Time of running", times()),
-            nominal: to.add("nominal_limit_seats", "A level's own seats", Family::default()),
-            least: to.add("lower_limit_seats", "Seats that a level does not lend", Family::default()),
-            most: to.add("upper_limit_seats", "Seats that a level may use", Family::default()),
-        }
-    }
-}
-
-/// The counters of one schema, found once.
-#[derive(Clone)]
-struct Meters {
-    dispatched: Counter,
-    waiting: Gauge,
-    running: Gauge,
-    seats: Gauge,
-    waited: Histogram,
-    ran: Histogram,
-}
 
 /// A schema with what belongs to it.
 struct Compiled {
@@ -108,9 +43,25 @@ struct Compilation {
 }
 
 #[derive(Default)]
-struct State {
-    queues: Queues,
-    turns: HashMap<Id, oneshot::Sender<()>>,
+pub(super) struct State {
+    pub queues: Queues,
+    turns: HashMap<Id, Turn>,
+}
+
+/// What a waiting request waits for, and what there is to tell of it.
+struct Turn {
+    come: oneshot::Sender<()>,
+    digest: Box<Digest>,
+}
+
+/// A waiting request.
+pub(super) struct Digest {
+    pub schema: Arc<Schema>,
+    pub flow: String,
+    pub arrived: jiff::Timestamp,
+    pub seats: u64,
+    pub user: String,
+    pub info: RequestInfo,
 }
 
 impl State {
@@ -118,11 +69,16 @@ impl State {
     fn dispatch(&mut self, now: Duration) {
         for id in self.queues.dispatch(now) {
             // Whoever has gone meanwhile gives the seat back when it is told.
-            let taken = self.turns.remove(&id).is_some_and(|turn| turn.send(()).is_ok());
+            let taken = self.turns.remove(&id).is_some_and(|turn| turn.come.send(()).is_ok());
             if !taken {
                 self.queues.end(id, now);
             }
         }
+    }
+
+    /// What there is to tell of a waiting request.
+    pub fn digest(&self, id: Id) -> Option<&Digest> {
+        self.turns.get(&id).map(|turn| turn.digest.as_ref())
     }
 }
 
@@ -179,7 +135,7 @@ impl Drop for Permit<'_> {
         if let Some(compiled) = &self.compiled {
             compiled.meters.running.dec();
             compiled.meters.seats.dec_by(seats_gauge(self.seats));
-            compiled.meters.ran.observe(self.began.elapsed().as_secs_f64());
+            compiled.meters.ran.took(self.began.elapsed());
         }
         if let Some(id) = self.id {
             let now = self.gate.now();
@@ -193,8 +149,11 @@ impl Drop for Permit<'_> {
 /// A request that waits; gives up when it goes.
 struct Wait<'g> {
     gate: &'g FlowControl,
+    compiled: &'g Compiled,
     id: Id,
     over: bool,
+    /// It is told already that it waited too long.
+    told: bool,
 }
 
 impl Drop for Wait<'_> {
@@ -202,11 +161,14 @@ impl Drop for Wait<'_> {
         if self.over {
             return;
         }
+        if !self.told {
+            self.gate.refusals(self.compiled, "cancelled").inc();
+        }
         let now = self.gate.now();
         let mut state = self.gate.state.lock();
         state.turns.remove(&self.id);
         // Its turn may have come just now.
-        if !state.queues.leave(self.id) {
+        if !state.queues.leave(self.id, now) {
             state.queues.end(self.id, now);
         }
         state.dispatch(now);
@@ -270,18 +232,59 @@ impl FlowControl {
         let compiled = configuration.schemas.iter().map(compile).collect();
         {
             let mut state = self.state.lock();
-            state.queues.configure(&configuration.levels, self.seats);
-            state.dispatch(self.now());
-            for Usage { level, nominal, least, most, .. } in state.queues.usage() {
-                let label = OfLevel { priority_level: level };
-                for (gauge, seats) in
-                    [(&self.counts.nominal, nominal), (&self.counts.least, least), (&self.counts.most, most)]
-                {
-                    gauge.get_or_create(&label).set(seats_gauge(seats));
+            let now = self.now();
+            state.queues.configure(&configuration.levels, self.seats, now);
+            state.dispatch(now);
+            self.tell(&state.queues);
+        }
+        self.compiled.store(Arc::new(Compilation { configuration, schemas: compiled }));
+    }
+
+    /// Tells of the seats of levels.
+    fn tell(&self, queues: &Queues) {
+        let counts = &self.counts;
+        for Usage { level, nominal, least, most, limit, .. } in queues.usage() {
+            let label = OfLevel { priority_level: level };
+            let all = [
+                (&counts.nominal, nominal),
+                (&counts.least, least),
+                (&counts.most, most),
+                (&counts.limit, limit),
+            ];
+            for (gauge, seats) in all {
+                gauge.get_or_create(&label).set(seats_gauge(seats));
+            }
+        }
+    }
+
+    /// Shares seats out anew where it is time for that. Only what comes or waits asks: nothing ticks while nothing flows.
+    fn turn(&self, state: &mut State, now: Duration) {
+        if state.queues.turn(now) {
+            self.tell(&state.queues);
+            state.dispatch(now);
+        }
+    }
+
+    /// Waits until a turn comes, or for too long.
+    async fn wait(&self, mut turn: oneshot::Receiver<()>) -> bool {
+        let until = Instant::now() + self.wait_max;
+        loop {
+            let shared = {
+                let mut state = self.state.lock();
+                let now = self.now();
+                self.turn(&mut state, now);
+                self.start + state.queues.next_turn()
+            };
+            tokio::select! {
+                biased;
+                came = &mut turn => return came.is_ok(),
+                () = clock::sleep_until(until.min(shared)) => {
+                    if Instant::now() >= until {
+                        return false;
+                    }
                 }
             }
         }
-        self.compiled.store(Arc::new(Compilation { configuration, schemas: compiled }));
     }
 
     /// Lets a request run, now or when its turn comes.
@@ -303,27 +306,38 @@ impl FlowControl {
         let flow = hasher.finish();
         let turn = {
             let mut state = self.state.lock();
-            match state.queues.arrive(id, &compiled.schema.level, flow, seats, self.now()) {
+            let now = self.now();
+            self.turn(&mut state, now);
+            match state.queues.arrive(id, &compiled.schema.level, flow, seats, now) {
                 Arrival::Runs => None,
                 Arrival::Refused(reason) => {
                     drop(state);
                     return Err(self.refused(&compiled, reason));
                 }
                 Arrival::Waits => {
-                    let (send, turn) = oneshot::channel();
-                    state.turns.insert(id, send);
+                    let (come, turn) = oneshot::channel();
+                    let digest = Box::new(Digest {
+                        schema: compiled.schema.clone(),
+                        flow: compiled.schema.flow(user, info).to_owned(),
+                        arrived: clock::now(),
+                        seats,
+                        user: user.name.clone(),
+                        info: info.clone(),
+                    });
+                    state.turns.insert(id, Turn { come, digest });
                     Some(turn)
                 }
             }
         };
         if let Some(turn) = turn {
-            let mut wait = Wait { gate: self, id, over: false };
+            let mut wait = Wait { gate: self, compiled: &compiled, id, over: false, told: false };
             let began = Instant::now();
             compiled.meters.waiting.inc();
-            let came = tokio::time::timeout(self.wait_max, turn).await;
+            let came = self.wait(turn).await;
             compiled.meters.waiting.dec();
-            compiled.meters.waited.observe(began.elapsed().as_secs_f64());
-            if !matches!(came, Ok(Ok(()))) {
+            compiled.meters.waited.took(began.elapsed());
+            if !came {
+                wait.told = true;
                 return Err(self.refused(&compiled, "time-out"));
             }
             wait.over = true;
@@ -348,99 +362,50 @@ impl FlowControl {
     }
 
     fn refused(&self, compiled: &Compiled, reason: &'static str) -> Told {
+        self.refusals(compiled, reason).inc();
+        compiled.told.clone()
+    }
+
+    /// Its levels and queues, and of each schema its level, what has run and what runs.
+    pub(super) fn look<T>(&self, of: impl FnOnce(&State, &[(&str, u64, i64)]) -> T) -> T {
+        let compiled = self.compiled.load();
+        let schemas: Vec<(&str, u64, i64)> = compiled
+            .schemas
+            .iter()
+            .map(|own| (own.schema.level.as_str(), own.meters.dispatched.get(), own.meters.running.get()))
+            .collect();
+        of(&self.state.lock(), &schemas)
+    }
+
+    /// How many of each level have waited too long, and how many have gone away.
+    pub(super) fn gone(&self) -> [Vec<(String, u64)>; 2] {
+        let compiled = self.compiled.load();
+        let count = |reason: &'static str| {
+            let of = |own: &Arc<Compiled>| (own.schema.level.clone(), self.refusals(own, reason).get());
+            let mut all: Vec<(String, u64)> = Vec::new();
+            for (level, count) in compiled.schemas.iter().map(of) {
+                match all.iter_mut().find(|(own, _)| *own == level) {
+                    Some((_, sum)) => *sum += count,
+                    None => all.push((level, count)),
+                }
+            }
+            all
+        };
+        [count("time-out"), count("cancelled")]
+    }
+
+    fn refusals(&self, compiled: &Compiled, reason: &'static str) -> Counter {
         let label = OfRefusal {
             priority_level: compiled.schema.level.clone(),
             flow_schema: compiled.schema.name.clone(),
             reason,
         };
-        self.counts.refused.get_or_create(&label).inc();
-        compiled.told.clone()
+        self.counts.refused.get_or_create_owned(&label)
     }
 
     /// Reads and writes that run now.
     #[must_use]
     pub fn running(&self) -> [i64; 2] {
         [self.inflight[0].load(Ordering::Relaxed), self.inflight[1].load(Ordering::Relaxed)]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn gate(queues: &Value) -> FlowControl {
-        let gate = FlowControl::new(2, Duration::from_secs(60), &mut Registry::default());
-        let level = json!({"metadata": {"name": "l", "uid": "L"}, "spec": {"type": "Limited",
-            "limited": {"nominalConcurrencyShares": 1, "limitResponse": queues}}});
-        let schema = json!({"metadata": {"name": "s", "uid": "S"}, "spec": {"matchingPrecedence": 1,
-            "priorityLevelConfiguration": {"name": "l"}, "rules": [{"subjects": [{"kind": "User", "user": {"name": "*"}}],
-                "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": true}]}]}});
-        gate.configure(&[Arc::new(schema)], &[Arc::new(level)]);
-        gate
-    }
-
-    fn question() -> (UserInfo, RequestInfo) {
-        let info = RequestInfo {
-            is_resource: true,
-            verb: "get".to_owned(),
-            resource: "nodes".to_owned(),
-            ..RequestInfo::default()
-        };
-        (UserInfo { name: "joe".to_owned(), ..UserInfo::default() }, info)
-    }
-
-    #[tokio::test]
-    async fn too_many_requests_are_sent_away_and_seats_come_back() {
-        let gate = gate(&json!({"type": "Reject"}));
-        let (user, info) = question();
-        let first = gate.admit(&user, &info, 1).await.ok().expect("runs");
-        let second = gate.admit(&user, &info, 1).await.ok().expect("runs");
-        assert_eq!(gate.running(), [2, 0]);
-        let told = gate.admit(&user, &info, 1).await.err().expect("is sent away");
-        assert_eq!((told.schema_uid, told.level_uid), (header("S"), header("L")));
-        drop(first);
-        assert!(gate.admit(&user, &info, 1).await.is_ok());
-        drop(second);
-        assert_eq!(gate.running(), [0, 0]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn requests_wait_for_their_turn_or_give_up() {
-        let gate =
-            gate(&json!({"type": "Queue", "queuing": {"queues": 1, "handSize": 1, "queueLengthLimit": 2}}));
-        let (user, info) = question();
-        let running = [gate.admit(&user, &info, 1).await.ok(), gate.admit(&user, &info, 1).await.ok()];
-        let waits = gate.admit(&user, &info, 1);
-        tokio::pin!(waits);
-        assert!(futures::poll!(waits.as_mut()).is_pending());
-        // One that gives up leaves nothing behind.
-        {
-            let gone = gate.admit(&user, &info, 1);
-            tokio::pin!(gone);
-            assert!(futures::poll!(gone.as_mut()).is_pending());
-            assert!(gate.admit(&user, &info, 1).await.is_err());
-        }
-        drop(running);
-        let permit = waits.await.ok().expect("its turn came");
-        let other = gate.admit(&user, &info, 1).await.ok().expect("runs");
-        assert!(gate.admit(&user, &info, 1).await.is_err(), "waited too long");
-        drop((permit, other));
-        assert!(gate.state.lock().turns.is_empty());
-        assert_eq!(gate.state.lock().queues.usage()[0].used, 0);
-    }
-
-    #[test]
-    fn lists_take_seats_by_what_they_look_at() {
-        let rows = [
-            ("get", 5000, None, 1),
-            ("list", 50, None, 1),
-            ("list", 950, None, 10),
-            ("list", 90_000, None, 10),
-            ("list", 90_000, Some(250), 3),
-        ];
-        for (verb, stored, limit, want) in rows {
-            assert_eq!(seats(verb, stored, limit), want, "{verb} {stored} {limit:?}");
-        }
     }
 }

@@ -1,19 +1,18 @@
 //! Seats and fair queues of all priority levels: pure decisions over data and the time that is passed in.
 //!
-//! In: requests that come, end and give up. Out: which may run now. A request takes seats of its level; a level may take more
-//! than its own while others do not use what they lend. Waiting requests lie in queues: each flow has a hand of queues, and
-//! takes the shortest of its hand. The next to run is the one whose queue would have ended it first had all queues been
-//! served at once.
+//! In: requests that come, end and give up. Out: which may run now. A request takes seats of its level; every ten seconds
+//! levels are lent what others do not need (borrowing.rs). Waiting requests lie in queues (level.rs): each flow has a hand of
+//! queues, and takes the shortest of its hand. The next to run is the one whose queue would have ended it first had all queues
+//! been served at once.
 //!
-//! Invariants: the seats in use never exceed the server's, exempt levels apart; a level can always get the seats that it
-//! does not lend; what waits is bounded by queues and their length.
+//! Invariants: a level always has the seats that it does not lend; what waits is bounded by queues and their length; time
+//! passes only when something comes, ends, or waits.
 
+use super::borrowing::{Claim, PERIOD, allocate};
+use super::level::{GUESSED, Own, Waiting};
 use super::matching::{Level, Limit};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
-
-/// How long a request is taken to run until that is known, in seconds.
-const GUESSED: f64 = 3.0;
 
 /// A request.
 pub type Id = u64;
@@ -26,40 +25,12 @@ pub enum Arrival {
     Refused(&'static str),
 }
 
-struct Waiting {
-    id: Id,
-    seats: u64,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Waiting>,
-    /// Seats of its requests that run.
-    running: u64,
-    /// The virtual time at which its next request would begin.
-    next: f64,
-}
-
 /// A running request.
 struct Running {
     level: String,
     queue: Option<usize>,
     seats: u64,
     began: Duration,
-}
-
-/// A level with what it has.
-struct Own {
-    level: Level,
-    nominal: u64,
-    least: u64,
-    most: u64,
-    used: u64,
-    queues: Vec<Queue>,
-    /// Virtual time, and when it was that.
-    time: f64,
-    at: Duration,
-    waiting: usize,
 }
 
 /// What a level does now, for the metrics.
@@ -69,8 +40,31 @@ pub struct Usage {
     pub nominal: u64,
     pub least: u64,
     pub most: u64,
+    pub limit: u64,
     pub used: u64,
+    pub wanted: u64,
     pub waiting: usize,
+    pub refused: u64,
+    pub is_leaving: bool,
+    pub is_exempt: bool,
+}
+
+/// What a queue holds now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Held {
+    pub waiting: Vec<Id>,
+    pub requests: usize,
+    pub running: u64,
+    pub next: f64,
+    pub wanted: u64,
+}
+
+impl Held {
+    /// The work that waits, in seats times seconds.
+    #[expect(clippy::cast_precision_loss, reason = "counts of seats are small")]
+    pub fn work(&self) -> f64 {
+        GUESSED * self.wanted as f64
+    }
 }
 
 /// All levels.
@@ -81,145 +75,110 @@ pub struct Queues {
     running: HashMap<Id, Running>,
     /// Where requests wait: their level and queue.
     places: HashMap<Id, (String, usize)>,
-}
-
-fn percent(of: u64, percent: u64) -> u64 {
-    (of * percent + 50) / 100
-}
-
-impl Own {
-    fn new(level: Level, nominal: u64, total: u64) -> Self {
-        let least = nominal - percent(nominal, level.lendable).min(nominal);
-        let most = level.borrowing.map_or(total, |own| nominal + percent(nominal, own)).max(1);
-        let count = match level.limit {
-            Limit::Queue { queues, .. } => queues,
-            _ => 0,
-        };
-        let queues = std::iter::repeat_with(Queue::default).take(count).collect();
-        Self { level, nominal, least, most, used: 0, queues, time: 0.0, at: Duration::ZERO, waiting: 0 }
-    }
-
-    /// Virtual time goes on as fast as each busy queue is served.
-    #[expect(clippy::cast_precision_loss, reason = "counts of seats and queues are small")]
-    fn advance(&mut self, now: Duration) {
-        let passed = now.saturating_sub(self.at).as_secs_f64();
-        self.at = now;
-        let busy = self.queues.iter().filter(|queue| queue.running > 0 || !queue.waiting.is_empty()).count();
-        if busy > 0 {
-            self.time += passed * (self.used.max(1) as f64) / (busy as f64);
-        }
-    }
-
-    /// The queues of a flow, dealt as cards are.
-    fn hand(&self, flow: u64, size: usize) -> Vec<usize> {
-        let mut left = flow;
-        let size = size.min(self.queues.len());
-        let (mut dealt, mut sorted) = (Vec::with_capacity(size), Vec::with_capacity(size));
-        for index in 0..size {
-            let rest = (self.queues.len() - index) as u64;
-            let mut card = usize::try_from(left % rest).unwrap_or(0);
-            left /= rest;
-            // Cards that are dealt already are skipped.
-            let mut place = 0;
-            while sorted.get(place).is_some_and(|own| *own <= card) {
-                (card, place) = (card + 1, place + 1);
-            }
-            sorted.insert(place, card);
-            dealt.push(card);
-        }
-        dealt
-    }
-
-    fn shortest(&self, flow: u64, hand: usize) -> Option<usize> {
-        let load = |at: &usize| {
-            let queue = &self.queues[*at];
-            queue.running + queue.waiting.iter().map(|waiting| waiting.seats).sum::<u64>()
-        };
-        self.hand(flow, hand).into_iter().min_by_key(load)
-    }
-
-    /// The queue whose first request would have ended first.
-    #[expect(clippy::cast_precision_loss, reason = "counts of seats are small")]
-    fn next_queue(&self) -> Option<usize> {
-        let end = |queue: &Queue| {
-            queue.next + GUESSED * queue.waiting.front().map_or(0, |first| first.seats) as f64
-        };
-        let some = self.queues.iter().enumerate().filter(|(_, queue)| !queue.waiting.is_empty());
-        some.min_by(|(_, a), (_, b)| end(a).total_cmp(&end(b))).map(|(at, _)| at)
-    }
+    /// When seats were last shared out.
+    shared: Duration,
 }
 
 impl Queues {
     /// With these levels and seats in all; what runs or waits goes on.
-    pub fn configure(&mut self, levels: &HashMap<String, Level>, seats: u64) {
+    pub fn configure(&mut self, levels: &HashMap<String, Level>, seats: u64, now: Duration) {
         self.seats = seats;
         let shares: u64 = levels.values().map(|level| level.shares).sum();
         let mut before = std::mem::take(&mut self.levels);
         for (name, level) in levels {
             let nominal = (seats * level.shares).div_ceil(shares.max(1));
-            let mut own = Own::new(level.clone(), nominal, seats);
-            if let Some(mut known) = before.remove(name) {
-                (own.used, own.time, own.at, own.waiting) = (known.used, known.time, known.at, known.waiting);
-                // Queues that hold something stay, so that nobody's place is lost.
-                let keep =
-                    known.queues.iter().rposition(|queue| queue.running > 0 || !queue.waiting.is_empty());
-                let size = own.queues.len().max(keep.map_or(0, |last| last + 1));
-                known.queues.resize_with(size, Queue::default);
-                own.queues = known.queues;
+            let mut own = Own::new(level.clone(), nominal, seats, now);
+            if let Some(known) = before.remove(name) {
+                own.inherit(known);
             }
             self.levels.insert(name.clone(), own);
         }
         // A level that is gone keeps what is in it until it is empty.
-        self.levels.extend(before.into_iter().filter(|(_, own)| own.used > 0 || own.waiting > 0));
+        for (name, mut own) in before.into_iter().filter(|(_, own)| own.used > 0 || own.waiting > 0) {
+            own.is_leaving = true;
+            self.levels.insert(name, own);
+        }
+        self.share();
     }
 
-    /// Whether a level may use more seats now.
-    fn free(&self, own: &Own, seats: u64) -> bool {
-        // What asks for more than a level can ever have runs alone.
-        if own.used > 0 && own.used + seats > own.most {
+    /// Shares seats out anew where it is time for that; whether it was.
+    pub fn turn(&mut self, now: Duration) -> bool {
+        if now.saturating_sub(self.shared) < PERIOD {
             return false;
         }
-        let others = self.levels.values().filter(|other| other.level.limit != Limit::Exempt);
-        let kept: u64 =
-            others.map(|other| if std::ptr::eq(other, own) { 0 } else { other.used.max(other.least) }).sum();
-        own.used + seats <= own.least || kept + own.used + seats <= self.seats || own.used == 0
+        self.shared = now;
+        self.levels.values_mut().for_each(|own| own.demand.settle(now));
+        self.share();
+        true
+    }
+
+    /// When it is time for that.
+    #[must_use]
+    pub fn next_turn(&self) -> Duration {
+        self.shared + PERIOD
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "counts of seats are small and no less than zero"
+    )]
+    fn share(&mut self) {
+        let mut limited: Vec<&mut Own> =
+            self.levels.values_mut().filter(|own| own.level.limit != Limit::Exempt).collect();
+        let claims: Vec<Claim> = limited
+            .iter()
+            .map(|own| {
+                let least = (own.least as f64).max((own.nominal as f64).min(own.demand.peak));
+                Claim { least, most: own.most as f64, target: least.max(own.demand.smoothed) }
+            })
+            .collect();
+        let sum: u64 = limited.iter().map(|own| own.nominal).sum();
+        // Where no shares fit, all stay as they are.
+        let Some(seats) = allocate(sum as f64, &claims) else { return };
+        for (own, seats) in limited.iter_mut().zip(seats) {
+            own.limit = seats.round() as u64;
+        }
     }
 
     /// A request comes.
     pub fn arrive(&mut self, id: Id, level: &str, flow: u64, seats: u64, now: Duration) -> Arrival {
+        self.turn(now);
         let Some(own) = self.levels.get_mut(level) else { return Arrival::Runs };
         own.advance(now);
         let limit = own.level.limit;
-        let own = &self.levels[level];
         if limit == Limit::Exempt {
             self.begin(id, level, None, seats, now);
             return Arrival::Runs;
         }
-        let free = own.waiting == 0 && self.free(own, seats);
+        let free = own.waiting == 0 && own.has_free(seats);
         let Limit::Queue { hand, length, .. } = limit else {
             if !free {
+                own.refused += 1;
                 return Arrival::Refused("concurrency-limit");
             }
             self.begin(id, level, None, seats, now);
             return Arrival::Runs;
         };
-        let Some(queue) = own.shortest(flow, hand) else { return Arrival::Refused("queue-full") };
+        let queue = own.shortest(flow, hand).filter(|at| free || own.queues[*at].waiting.len() < length);
+        let Some(queue) = queue else {
+            own.refused += 1;
+            return Arrival::Refused("queue-full");
+        };
         if free {
             self.begin(id, level, Some(queue), seats, now);
             return Arrival::Runs;
         }
-        if own.queues[queue].waiting.len() >= length {
-            return Arrival::Refused("queue-full");
+        let (time, place) = (own.time, &mut own.queues[queue]);
+        if place.waiting.is_empty() && place.running == 0 {
+            place.next = time;
         }
-        if let Some(own) = self.levels.get_mut(level) {
-            let time = own.time;
-            let queue = &mut own.queues[queue];
-            if queue.waiting.is_empty() && queue.running == 0 {
-                queue.next = time;
-            }
-            queue.waiting.push_back(Waiting { id, seats });
-            own.waiting += 1;
-        }
+        place.waiting.push_back(Waiting { id, seats });
+        place.wanted += seats;
+        own.waiting += 1;
+        own.wanted += seats;
+        own.note(Some(queue), now);
         self.places.insert(id, (level.to_owned(), queue));
         Arrival::Waits
     }
@@ -234,8 +193,10 @@ impl Queues {
                 queue.next = queue.next.max(time);
             }
             queue.running += seats;
+            queue.requests += 1;
             queue.next += GUESSED * seats as f64;
         }
+        own.note(queue, now);
         self.running.insert(id, Running { level: level.to_owned(), queue, seats, began: now });
     }
 
@@ -248,18 +209,25 @@ impl Queues {
         own.used = own.used.saturating_sub(running.seats);
         if let Some(queue) = running.queue.and_then(|at| own.queues.get_mut(at)) {
             queue.running = queue.running.saturating_sub(running.seats);
+            queue.requests = queue.requests.saturating_sub(1);
             // Now it is known how long it ran.
             let ran = now.saturating_sub(running.began).as_secs_f64();
             queue.next -= (GUESSED - ran) * running.seats as f64;
         }
+        own.note(running.queue, now);
     }
 
     /// A waiting request gives up; false where it runs already.
-    pub fn leave(&mut self, id: Id) -> bool {
+    pub fn leave(&mut self, id: Id, now: Duration) -> bool {
         let Some((level, queue)) = self.places.remove(&id) else { return false };
         let Some(own) = self.levels.get_mut(&level) else { return true };
-        own.queues[queue].waiting.retain(|waiting| waiting.id != id);
-        own.waiting = own.waiting.saturating_sub(1);
+        let place = &mut own.queues[queue];
+        let Some(at) = place.waiting.iter().position(|waiting| waiting.id == id) else { return true };
+        let seats = place.waiting.remove(at).map_or(0, |gone| gone.seats);
+        place.wanted -= seats;
+        own.waiting -= 1;
+        own.wanted -= seats;
+        own.note(Some(queue), now);
         true
     }
 
@@ -276,7 +244,9 @@ impl Queues {
             while let Some((id, queue, seats)) = self.next(&name) {
                 if let Some(own) = self.levels.get_mut(&name) {
                     own.queues[queue].waiting.pop_front();
+                    own.queues[queue].wanted -= seats;
                     own.waiting -= 1;
+                    own.wanted -= seats;
                 }
                 self.places.remove(&id);
                 self.begin(id, &name, Some(queue), seats, now);
@@ -290,7 +260,7 @@ impl Queues {
         let own = self.levels.get(level)?;
         let queue = own.next_queue()?;
         let first = own.queues[queue].waiting.front()?;
-        self.free(own, first.seats).then_some((first.id, queue, first.seats))
+        own.has_free(first.seats).then_some((first.id, queue, first.seats))
     }
 
     /// What every level does now.
@@ -301,10 +271,28 @@ impl Queues {
             nominal: own.nominal,
             least: own.least,
             most: own.most,
+            limit: own.limit,
             used: own.used,
+            wanted: own.wanted,
             waiting: own.waiting,
+            refused: own.refused,
+            is_leaving: own.is_leaving,
+            is_exempt: own.level.limit == Limit::Exempt,
         };
         self.levels.values().map(usage).collect()
+    }
+
+    /// What the queues of a level hold now.
+    #[must_use]
+    pub fn held(&self, level: &str) -> Vec<Held> {
+        let held = |queue: &super::level::Queue| Held {
+            waiting: queue.waiting.iter().map(|waiting| waiting.id).collect(),
+            requests: queue.requests,
+            running: queue.running,
+            next: queue.next,
+            wanted: queue.wanted,
+        };
+        self.levels.get(level).map(|own| own.queues.iter().map(held).collect()).unwrap_or_default()
     }
 }
 
@@ -319,7 +307,7 @@ mod tests {
     fn queues(levels: &[Level], seats: u64) -> Queues {
         let mut queues = Queues::default();
         let levels = levels.iter().map(|level| (level.name.clone(), level.clone())).collect();
-        queues.configure(&levels, seats);
+        queues.configure(&levels, seats, Duration::ZERO);
         queues
     }
 
@@ -329,19 +317,50 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    fn ran(queues: &mut Queues, level: &str, ids: std::ops::Range<Id>, now: u64) -> usize {
+        ids.filter(|id| queues.arrive(*id, level, 0, 1, at(now)) == Arrival::Runs).count()
+    }
+
     #[test]
-    fn seats_are_shared_by_shares_and_lent_while_nobody_needs_them() {
+    fn seats_are_shared_by_shares_and_lent_every_ten_seconds_while_nobody_needs_them() {
         let mut queues = queues(&[level("a", 30, 50, Limit::Reject), level("b", 10, 0, Limit::Reject)], 40);
-        // `a` has 30 seats and lends 15 of them; `b` has 10 that it keeps.
-        let ran = (0..40).filter(|id| queues.arrive(*id, "b", 0, 1, at(0)) == Arrival::Runs).count();
-        assert_eq!(ran, 25);
-        let ran = (100..140).filter(|id| queues.arrive(*id, "a", 0, 1, at(0)) == Arrival::Runs).count();
-        assert_eq!(ran, 15);
-        assert_eq!(queues.arrive(200, "a", 0, 1, at(0)), Arrival::Refused("concurrency-limit"));
-        // What was borrowed comes back.
-        (0..10).for_each(|id| queues.end(id, at(1)));
-        let ran = (300..340).filter(|id| queues.arrive(*id, "a", 0, 1, at(1)) == Arrival::Runs).count();
-        assert_eq!(ran, 10);
+        let limits = |queues: &Queues| -> Vec<u64> {
+            let mut usage = queues.usage();
+            usage.sort_by(|one, other| one.level.cmp(&other.level));
+            usage.iter().map(|usage| usage.limit).collect()
+        };
+        // `a` has 30 seats and lends 15 of them; `b` has 10 that it keeps. Nothing is known yet of what they need.
+        assert_eq!(limits(&queues), [28, 12]);
+        assert_eq!(ran(&mut queues, "b", 0..40, 0), 12);
+        assert_eq!(queues.arrive(40, "b", 0, 1, at(9)), Arrival::Refused("concurrency-limit"));
+        // `b` was full and `a` asked for nothing: more is lent with each turn, never more than `a` lends.
+        for turn in 1..100 {
+            ran(&mut queues, "b", 1000 * turn..1000 * turn + 40, turn * 10);
+        }
+        assert_eq!(limits(&queues), [15, 25]);
+        // `a` has what it does not lend at once, and its own from the next turn on; what runs is not ended for that.
+        assert_eq!(ran(&mut queues, "a", 200_000..200_040, 995), 15);
+        assert!(queues.turn(at(1000)));
+        assert_eq!(ran(&mut queues, "b", 300_000..300_001, 1000), 0);
+        let [a, b] = limits(&queues)[..] else { panic!("two levels") };
+        assert!(a >= 15 && b >= 10 && a + b == 40, "{a} {b}");
+        assert!(!queues.turn(at(1009)));
+    }
+
+    #[test]
+    fn what_no_queue_holds_costs_nothing_to_look_for() {
+        let mut queues =
+            queues(&[level("q", 1, 0, Limit::Queue { queues: 100_000, hand: 4, length: 50 })], 1);
+        let began = std::time::Instant::now();
+        for id in 0..20_000 {
+            queues.arrive(id, "q", id * 7919, 1, at(0));
+        }
+        for id in 0..20_000 {
+            queues.end(id, at(1));
+            assert!(queues.dispatch(at(1)).len() <= 1);
+        }
+        // Were all queues walked each time, these would be billions of steps.
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     }
 
     #[test]
@@ -363,7 +382,9 @@ mod tests {
         queues.end(1, at(1));
         let next = queues.dispatch(at(1));
         assert_eq!(next.len(), 1);
-        assert!(!queues.leave(next[0]) && queues.leave(8 - next[0] + 1 + u64::from(next[0] == 4)));
+        assert!(
+            !queues.leave(next[0], at(1)) && queues.leave(8 - next[0] + 1 + u64::from(next[0] == 4), at(1))
+        );
         assert_eq!(queues.usage()[0].waiting, 4);
     }
 
@@ -405,11 +426,11 @@ mod tests {
         let mut queues = queues(&[level("q", 1, 0, QUEUED)], 1);
         queues.arrive(1, "q", 7, 1, at(0));
         queues.arrive(2, "q", 7, 1, at(0));
-        queues.configure(&HashMap::new(), 1);
+        queues.configure(&HashMap::new(), 1, at(0));
         queues.end(1, at(1));
         assert_eq!(queues.dispatch(at(1)), [2]);
         queues.end(2, at(2));
-        queues.configure(&HashMap::new(), 1);
+        queues.configure(&HashMap::new(), 1, at(2));
         assert!(queues.usage().is_empty());
     }
 }

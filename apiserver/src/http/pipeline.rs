@@ -186,6 +186,9 @@ async fn routed(
     if let Some(route) = server.aggregator.route(&info.path) {
         return remote(server, &route, &info, &user, request).await;
     }
+    if info.path.starts_with("/debug/") {
+        return Ok(endpoints::debug::answer(server, &info, &query, request.into_body()).await);
+    }
     if !info.is_resource {
         return Ok(endpoints::answer(server, &info, &query, request.headers()).await);
     }

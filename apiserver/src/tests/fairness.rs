@@ -77,3 +77,42 @@ async fn a_schema_of_ones_own_takes_requests_and_the_metrics_tell() {
     }
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn what_flows_is_dumped_for_those_alone_who_may_look() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let joe = super::certificate("joe", "people");
+    for (name, header) in [
+        ("dump_priority_levels", "PriorityLevelName, "),
+        ("dump_queues", "PriorityLevelName, "),
+        ("dump_requests?includeRequestDetails=1", "PriorityLevelName, FlowSchemaName, "),
+    ] {
+        let path = format!("/debug/api_priority_and_fairness/{name}");
+        let response = fixture.send("GET", &path, "", Value::Null).await;
+        assert_eq!(response.status(), 200, "{path}");
+        let body = http_body_util::BodyExt::collect(response.into_body()).await.expect("body").to_bytes();
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.starts_with(header), "{text}");
+        assert!(name != "dump_priority_levels" || text.contains("\nexempt, "), "{text}");
+        let request = http::Request::builder().uri(&path).body(axum::body::Body::empty());
+        let refused = fixture.server.answer(Some(joe.clone()), request.expect("request")).await;
+        assert_eq!(refused.status(), 403, "{path}");
+    }
+    for (method, body, code, want) in [
+        ("GET", "", 406, "unsupported http method"),
+        (
+            "PUT",
+            "x",
+            400,
+            "failed set klog.logging.verbosity x: strconv.ParseInt: parsing \"x\": invalid syntax",
+        ),
+    ] {
+        let request = http::Request::builder().method(method).uri("/debug/flags/v");
+        let request = request.body(axum::body::Body::from(body)).expect("request");
+        let response = fixture.server.answer(Some(fixture.admin.clone()), request).await;
+        assert_eq!(response.status().as_u16(), code);
+        let body = http_body_util::BodyExt::collect(response.into_body()).await.expect("body").to_bytes();
+        assert_eq!(String::from_utf8_lossy(&body), want);
+    }
+    fixture.stop().await;
+}

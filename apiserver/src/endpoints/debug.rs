@@ -1,0 +1,53 @@
+//! `/debug/…`: what runs and waits by priority and fairness, and how much is logged. Whoever may must be allowed to by a
+//! `nonResourceURLs` rule; without one only `system:masters` are.
+
+use crate::Server;
+use crate::http::request_info::Pairs;
+use crate::http::respond::{no_such_path, plain};
+use crate::request::RequestInfo;
+use axum::body::Body;
+use coracle_daemon::logging;
+use http::Response;
+use http_body_util::{BodyExt, Limited};
+use std::sync::Arc;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+/// The longest level that is read.
+const LEVEL_MAX: usize = 64;
+const FLOWS: &str = "/debug/api_priority_and_fairness/";
+
+/// Answers an authorized request.
+pub async fn answer(server: &Arc<Server>, info: &RequestInfo, query: &Pairs, body: Body) -> Response<Body> {
+    let path = info.path.as_str();
+    let text = match path.strip_prefix(FLOWS).unwrap_or_default() {
+        "dump_priority_levels" => server.flow.dump_levels(),
+        "dump_queues" => server.flow.dump_queues(),
+        "dump_requests" => {
+            let details =
+                query.iter().any(|(key, value)| key == "includeRequestDetails" && !value.is_empty());
+            server.flow.dump_requests(details)
+        }
+        _ if path == "/debug/flags/v" => return verbosity(info, body).await,
+        _ => return no_such_path(path),
+    };
+    plain(200, TEXT, text)
+}
+
+/// Takes a new level of logging, in the numbers of Kubernetes' components.
+async fn verbosity(info: &RequestInfo, body: Body) -> Response<Body> {
+    if info.verb != "put" {
+        return plain(406, TEXT, "unsupported http method");
+    }
+    let text = match Limited::new(body, LEVEL_MAX).collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        Err(error) => return plain(400, TEXT, format!("error reading request body: {error}")),
+    };
+    let Ok(level) = text.parse::<u32>() else {
+        let why = format!("strconv.ParseInt: parsing {text:?}: invalid syntax");
+        return plain(400, TEXT, format!("failed set klog.logging.verbosity {text}: {why}"));
+    };
+    match logging::set_verbosity(level) {
+        Ok(()) => plain(200, TEXT, format!("successfully set klog.logging.verbosity to {text}")),
+        Err(why) => plain(400, TEXT, format!("failed set klog.logging.verbosity {text}: {why}")),
+    }
+}
