@@ -127,6 +127,7 @@ impl Server {
         let aggregator = Aggregator::new(&args.aggregator, store.clone(), objects.clone(), tasks.clone())?;
         let external = SocketAddr::new(args.advertised(), args.secure_port).to_string();
         let flow = FlowControl::new(args.limits.seats(), args.limits.request_timeout, metrics.registry());
+        let audit = Audit::new(&args.audit, tasks, metrics.registry())?;
         Ok(Arc::new(Self {
             store,
             registry,
@@ -134,7 +135,7 @@ impl Server {
             authorization,
             streaming,
             aggregator,
-            audit: Audit::new(&args.audit)?,
+            audit,
             objects,
             health: Health::default(),
             metrics,

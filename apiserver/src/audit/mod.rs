@@ -1,7 +1,7 @@
 //! The audit log (`--audit-policy-file`, `--audit-log-path`): who asked what, when, and how it went.
 //!
 //!     pipeline ─► begin ─► Record (of this task) ◄── annotate, request, status: whoever has something to tell
-//!                              └─► Event, a JSON line at each stage ─► Log
+//!                              └─► Event, a JSON line at each stage ─► Sink ─► Log
 //!
 //! Without the flags nothing is made and nothing is kept: those who tell find no record. Invariant: bodies stand in an event
 //! only as far as its policy's level goes.
@@ -10,18 +10,24 @@ mod event;
 mod log;
 mod policy;
 mod record;
+mod sink;
 
 pub use record::{Record, annotate, answered, impersonated, options, request, scope, sent, status};
 
 use crate::request::{RequestInfo, UserInfo};
 use axum::body::Body;
+use coracle_api::status::Status;
+use coracle_daemon::Tasks;
 use event::Event;
 use http::Request;
 use log::{Keep, Log};
 use policy::{Level, Policy, Stage};
+use prometheus_client::registry::Registry;
+use sink::{Batches, Mode, Sink};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Flags, named as kube-apiserver's.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -41,6 +47,18 @@ pub struct AuditArgs {
     /// Days that old files are kept; 0: for ever.
     #[arg(long, default_value_t = 0)]
     pub audit_log_maxage: u64,
+    /// When requests go on: with their events written behind them, once these are written, or only if they are.
+    #[arg(long, value_enum, default_value_t = Mode::Blocking)]
+    pub audit_log_mode: Mode,
+    /// Events that may wait to be written, in batch mode; more are lost.
+    #[arg(long, default_value_t = 10_000)]
+    pub audit_log_batch_buffer_size: usize,
+    /// Events of a batch.
+    #[arg(long, default_value_t = 1)]
+    pub audit_log_batch_max_size: usize,
+    /// How long a batch waits until it is full.
+    #[arg(long, default_value = "0s", value_parser = crate::args::duration)]
+    pub audit_log_batch_max_wait: Duration,
 }
 
 /// Where a client's address is found among a request's extensions.
@@ -50,7 +68,7 @@ pub struct Remote(pub IpAddr);
 /// Policy and log.
 pub struct Audit {
     policy: Policy,
-    log: Log,
+    sink: Sink,
 }
 
 impl Audit {
@@ -58,7 +76,11 @@ impl Audit {
     ///
     /// # Errors
     /// The policy cannot be used, or the log not be written.
-    pub fn new(args: &AuditArgs) -> anyhow::Result<Option<Arc<Self>>> {
+    pub fn new(
+        args: &AuditArgs,
+        tasks: &Tasks,
+        registry: &mut Registry,
+    ) -> anyhow::Result<Option<Arc<Self>>> {
         let (Some(policy), Some(path)) = (&args.audit_policy_file, &args.audit_log_path) else {
             return Ok(None);
         };
@@ -67,25 +89,38 @@ impl Audit {
             backups: args.audit_log_maxbackup,
             days: args.audit_log_maxage,
         };
-        Ok(Some(Arc::new(Self { policy: Policy::from_file(policy)?, log: Log::open(path, keep)? })))
+        let batches = Batches {
+            buffer: args.audit_log_batch_buffer_size,
+            size: args.audit_log_batch_max_size,
+            wait: args.audit_log_batch_max_wait,
+        };
+        let policy = Policy::from_file(policy)?;
+        let sink = Sink::new(Log::open(path, keep)?, args.audit_log_mode, batches, tasks, registry);
+        Ok(Some(Arc::new(Self { policy, sink })))
     }
 
     /// The record of a request whose sender is known; `None` when the policy wants none.
-    #[must_use]
+    ///
+    /// # Errors
+    /// 500 where the request may not be answered without being noted, and cannot be.
     pub fn begin(
         self: &Arc<Self>,
         from: &Sender<'_>,
         user: &UserInfo,
         info: &RequestInfo,
-    ) -> Option<Arc<Record>> {
+    ) -> Result<Option<Arc<Record>>, Status> {
         let verdict = self.policy.verdict(Some(user), info);
         if verdict.level == Level::None {
-            return None;
+            return Ok(None);
         }
         let event = Event::new(verdict.level, from, Some(user), info);
         let record = Record::new(self.clone(), verdict, event);
-        record.emit(Stage::RequestReceived);
-        Some(record)
+        if !record.emit(Stage::RequestReceived) {
+            self.sink.reject();
+            record.forget();
+            return Err(Status::internal("failed to store audit event"));
+        }
+        Ok(Some(record))
     }
 
     /// Notes a request whose sender could not be made out.

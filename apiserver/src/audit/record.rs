@@ -127,25 +127,31 @@ impl Record {
         Arc::new(Self { audit, verdict, event: Mutex::new(event), over: AtomicBool::new(false) })
     }
 
-    /// Writes the event as of a stage.
-    pub(super) fn emit(&self, stage: Stage) {
+    /// Writes the event as of a stage; whether the request may go on.
+    pub(super) fn emit(&self, stage: Stage) -> bool {
         let mut event = self.event.lock();
         event.stage = stage;
         if self.verdict.omit_stages.contains(&stage) {
-            return;
+            return true;
         }
         if stage != Stage::RequestReceived {
             event.stage_timestamp = clock::rfc3339_micros(clock::now());
         }
         let mut line = match serde_json::to_vec(&*event) {
             Ok(line) => line,
-            Err(error) => return tracing::error!(%error, "cannot encode an audit event"),
+            Err(error) => {
+                tracing::error!(%error, "cannot encode an audit event");
+                return true;
+            }
         };
         drop(event);
         line.push(b'\n');
-        if let Err(error) = self.audit.log.write(&line) {
-            tracing::error!(%error, "cannot write the audit log");
-        }
+        self.audit.sink.take(line)
+    }
+
+    /// Nothing more is told of the request.
+    pub(super) fn forget(&self) {
+        self.over.store(true, Ordering::Release);
     }
 
     /// The last stage, once.

@@ -95,7 +95,7 @@ async fn handle(
     let Some(audit) = &server.audit else { return served(server, user?, info, query, request).await };
     let from = Sender::of(id, &request);
     let user = user.inspect_err(|_| audit.refused(&from, &info))?;
-    let Some(record) = audit.begin(&from, &user, &info) else {
+    let Some(record) = audit.begin(&from, &user, &info)? else {
         return served(server, user, info, query, request).await;
     };
     let long = info.verb == "watch" || streams(&info);

@@ -178,3 +178,32 @@ async fn admission_tells_the_audit_log_what_it_lets_pass() {
     assert_eq!(annotations["p/name"], "pod x");
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn events_are_written_in_batches_and_all_of_them_before_the_server_has_stopped() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut flags = flags(folder.path());
+    flags.extend(["--audit-log-mode=batch".to_owned(), "--audit-log-batch-max-size=400".to_owned()]);
+    let fixture = Fixture::flagged(&MemoryKv::default(), &flags).await;
+    fixture.call("POST", MAPS, map("a", "1")).await;
+    fixture.call("GET", "/version", Value::Null).await;
+    fixture.stop().await;
+    let events = events(folder.path());
+    assert_eq!(of(&events, "create", MAPS).0, ["ResponseComplete"]);
+    assert_eq!(of(&events, "get", "/version").0, ["RequestReceived", "ResponseComplete"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_noted_is_not_done_in_the_strict_mode() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut flags = flags(folder.path());
+    flags[1] = "--audit-log-path=/dev/full".to_owned();
+    flags.push("--audit-log-mode=blocking-strict".to_owned());
+    let fixture = Fixture::flagged(&MemoryKv::default(), &flags).await;
+    let (code, told) = fixture.call("GET", "/version", Value::Null).await;
+    assert_eq!(
+        (code, &told["message"]),
+        (500, &json!("Internal error occurred: failed to store audit event"))
+    );
+    fixture.stop().await;
+}
