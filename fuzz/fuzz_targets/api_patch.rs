@@ -17,6 +17,6 @@ fuzz_target!(|data: &[u8]| {
         _ => patch::strategic(&object, patch, kind),
     };
     if let Ok(patched) = patched {
-        let _ = decode::canonical(patched, kind);
+        let _ = decode::canonical(patched.object, kind);
     }
 });

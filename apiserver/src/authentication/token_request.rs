@@ -21,9 +21,7 @@ impl Authentication {
     /// # Errors
     /// 404 for the ServiceAccount or the bound object, 422 for a bad duration, 409 for another uid, 400 for another kind.
     pub async fn issue(&self, namespace: &str, name: &str, request: &Value) -> Result<Value, Status> {
-        let key = self.signing.as_ref().ok_or_else(|| {
-            Status::new(404, "NotFound", "the server could not find the requested resource")
-        })?;
+        let key = self.signing.as_ref().ok_or_else(Status::no_such_resource)?;
         for (given, wanted, what) in
             [(meta::name(request), name, "name"), (meta::namespace(request), namespace, "namespace")]
         {

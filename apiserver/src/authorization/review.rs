@@ -47,7 +47,7 @@ fn question(spec: &Value) -> RequestInfo {
     RequestInfo { verb: text(&path["verb"]), path: text(&path["path"]), ..RequestInfo::default() }
 }
 
-fn faults(kind: &str, spec: &Value) -> Vec<FieldError> {
+fn faults(kind: &str, spec: &Value, namespace: &str) -> Vec<FieldError> {
     let mut faults = Vec::new();
     match (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object()) {
         (true, true) => faults.push(FieldError::invalid(
@@ -70,6 +70,20 @@ fn faults(kind: &str, spec: &Value) -> Vec<FieldError> {
             "at least one of user or group must be specified",
         ));
     }
+    if kind == "LocalSubjectAccessReview" {
+        let (resource, other) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+        if resource.is_object() && resource["namespace"].as_str().unwrap_or_default() != namespace {
+            faults.push(FieldError::invalid(
+                "spec.resourceAttributes.namespace",
+                &json!(text(&resource["namespace"])),
+                "must match metadata.namespace",
+            ));
+        }
+        if other.is_object() {
+            let why = "disallowed on this kind of request";
+            faults.push(FieldError::invalid("spec.nonResourceAttributes", other, why));
+        }
+    }
     faults
 }
 
@@ -85,21 +99,16 @@ impl Authorization {
             if namespace.is_empty() {
                 return Err(Status::bad_request("no namespace on request"));
             }
-            object["status"] = self.rules(user, &namespace);
-            return Ok(object);
+            let status = self.rules(user, &namespace);
+            return Ok(
+                json!({"kind": object["kind"], "apiVersion": object["apiVersion"], "metadata": {}, "spec": {}, "status": status}),
+            );
         }
         let spec = &object["spec"];
-        let faults = faults(kind, spec);
+        let faults = faults(kind, spec, meta::namespace(&object));
         if !faults.is_empty() {
-            return Err(Status::invalid(&GroupResource::new(GROUP, kind), meta::name(&object), &faults));
-        }
-        if kind == "LocalSubjectAccessReview" {
-            let namespace = meta::namespace(&object);
-            if spec["resourceAttributes"]["namespace"] != namespace {
-                return Err(Status::bad_request(format!(
-                    "spec.resourceAttributes.namespace must match namespace: {namespace}"
-                )));
-            }
+            // Kubernetes has no name for what it refuses here.
+            return Err(Status::invalid(&GroupResource::new(GROUP, ""), "", &faults));
         }
         let subject = if kind == "SelfSubjectAccessReview" { user.clone() } else { subject(spec) };
         let question = question(spec);

@@ -6,11 +6,14 @@ pub mod metrics;
 mod schema;
 
 use crate::Server;
+use crate::http::negotiate;
 use crate::http::request_info::Pairs;
-use crate::http::respond::{no_such_path, plain};
+use crate::http::respond::{failure, no_such_path, plain};
 use crate::request::RequestInfo;
 use crate::storage::encode::{self, Format};
 use axum::body::Body;
+use coracle_api::status::Status;
+use http::header::ACCEPT;
 use http::{HeaderMap, Response};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -42,6 +45,9 @@ pub async fn answer(
     headers: &HeaderMap,
 ) -> Response<Body> {
     let path = info.path.trim_end_matches('/');
+    if let Some(refusal) = refused(info, path, headers) {
+        return refusal;
+    }
     match path {
         "" => shown(&json!({"paths": PATHS})),
         "/version" => shown(&version()),
@@ -55,6 +61,31 @@ pub async fn answer(
         }
         _ => schema::answer(server, path, query, headers).unwrap_or_else(|| no_such_path(path)),
     }
+}
+
+/// What only reads are for is refused to other methods, and to clients that want what it never is.
+fn refused(info: &RequestInfo, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let routed = match parts.as_slice() {
+        ["api"] | ["api", _] | ["apis", _, _] | ["version"] | ["openid", "v1", "jwks"] => true,
+        [well_known, _] => *well_known == ".well-known",
+        _ => false,
+    };
+    if !routed {
+        return None;
+    }
+    match info.verb.as_str() {
+        "get" => {}
+        "head" => return Some(plain(405, "application/json", "")),
+        _ => return Some(failure(Format::JSON, &Status::no_such_method())),
+    }
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let produced: &[&str] = match parts.as_slice() {
+        ["api" | "apis", ..] => &negotiate::TYPES,
+        ["version"] => &negotiate::TYPES[..1],
+        _ => return None,
+    };
+    negotiate::produces(accept, produced).err().map(|status| failure(Format::JSON, &status))
 }
 
 fn shown(object: &Value) -> Response<Body> {

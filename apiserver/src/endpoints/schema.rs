@@ -1,7 +1,7 @@
 //! Discovery and OpenAPI, as documents with an ETag.
 
 use crate::Server;
-use crate::http::negotiate;
+use crate::http::negotiate::{self, Asked};
 use crate::http::request_info::Pairs;
 use crate::http::respond::plain;
 use crate::storage::encode::{self, Format, Media, Shape};
@@ -90,7 +90,7 @@ fn aggregated(accept: &str) -> Option<&'static str> {
 }
 
 fn negotiated(accept: &str, query: &Pairs, document: &Value) -> Response<Body> {
-    let format = negotiate::format(accept, query, "", false, false).unwrap_or(Format::JSON);
+    let format = negotiate::format(accept, query, "", Asked::default()).unwrap_or(Format::JSON);
     let format = Format { shape: Shape::Whole, ..format };
     match encode::value(format, document) {
         Ok(body) => plain(200, format.content_type(false), body),

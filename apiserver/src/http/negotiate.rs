@@ -4,9 +4,25 @@ use super::request_info::Pairs;
 use crate::storage::encode::{Format, Include, Media, Shape};
 use coracle_api::status::Status;
 
-const TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+/// What objects are sent as.
+pub const TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 const STREAMS: [&str; 2] =
     ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+
+/// Whether a route that produces `types` is one for this client, as routes are chosen: by media types alone.
+///
+/// # Errors
+/// 406, in the words of the router.
+pub fn produces(accept: &str, types: &[&str]) -> Result<(), Status> {
+    let mut wanted = accept.split(',').map(|clause| clause.split(';').next().unwrap_or_default().trim());
+    if accept.trim().is_empty() || wanted.any(|media| media == "*/*" || types.contains(&media)) {
+        return Ok(());
+    }
+    let text = format!("406: Not Acceptable\n\nAvailable representations: {}", types.join(", "));
+    let mut status = Status::new(406, "NotAcceptable", text);
+    status.details = serde_json::json!({});
+    Err(status)
+}
 
 /// One clause of an `Accept` header.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +63,17 @@ pub fn clauses(accept: &str) -> Vec<Clause> {
     clauses.into_iter().map(|(_, clause)| clause).collect()
 }
 
+/// What an answer is of.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// A list or a watch.
+    pub lists: bool,
+    /// A watch.
+    pub watches: bool,
+    /// A custom kind.
+    pub custom: bool,
+}
+
 /// The format of an answer to a request for a resource; custom kinds have no protobuf.
 ///
 /// # Errors
@@ -55,22 +82,25 @@ pub fn format(
     accept: &str,
     query: &Pairs,
     user_agent: &str,
-    watches: bool,
-    custom: bool,
+    Asked { lists, watches, custom }: Asked,
 ) -> Result<Format, Status> {
     let asked = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let pretty = match asked("pretty") {
         Some(value) => matches!(value, "" | "true" | "1"),
         None => ["curl", "Wget", "Mozilla/"].iter().any(|program| user_agent.starts_with(program)),
     };
-    let include = match asked("includeObject") {
-        None | Some("" | "Metadata") => Include::Metadata,
-        Some("Object") => Include::Object,
-        Some("None") => Include::None,
-        Some(other) => {
-            return Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}")));
-        }
+    let include = || match asked("includeObject") {
+        None | Some("" | "Metadata") => Ok(Include::Metadata),
+        Some("Object") => Ok(Include::Object),
+        Some("None") => Ok(Include::None),
+        Some(other) => Err(Status::bad_request(format!(
+            "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
+        ))),
     };
+    if !custom {
+        let streams = if lists { STREAMS.as_slice() } else { &[] };
+        produces(accept, &[TYPES.as_slice(), streams].concat())?;
+    }
     let clauses = clauses(accept);
     if clauses.is_empty() {
         return Ok(Format { media: Media::Json, shape: Shape::Whole, pretty });
@@ -87,14 +117,14 @@ pub fn format(
         let known_version = clause.get("g") == "meta.k8s.io" && clause.get("v") == "v1";
         let shape = match clause.get("as") {
             "" => Shape::Whole,
-            "Table" if known_version && media != Media::Protobuf => Shape::Table(include),
+            "Table" if known_version && media != Media::Protobuf => Shape::Table(include()?),
             "PartialObjectMetadata" | "PartialObjectMetadataList" if known_version => Shape::Partial,
             _ => continue,
         };
         return Ok(Format { media, shape, pretty: pretty && media == Media::Json });
     }
     let known = if watches { STREAMS.as_slice() } else { TYPES.as_slice() };
-    Err(Status::not_acceptable(if custom { &known[..known.len() - 1] } else { known }))
+    Err(Status::not_acceptable(known))
 }
 
 #[cfg(test)]
@@ -117,9 +147,9 @@ mod tests {
             ),
         ];
         for (accept, media, shape) in rows {
-            let got = format(accept, &Vec::new(), "kubectl", false, false).expect(accept);
+            let got = format(accept, &Vec::new(), "kubectl", Asked::default()).expect(accept);
             assert_eq!((got.media, got.shape), (media, shape), "{accept}");
         }
-        assert_eq!(format("text/html", &Vec::new(), "", false, false).expect_err("html").code, 406);
+        assert_eq!(format("text/html", &Vec::new(), "", Asked::default()).expect_err("html").code, 406);
     }
 }

@@ -1,7 +1,8 @@
 //! The way of every request: authenticate → impersonate → authorize → handler.
 
+use super::negotiate::{self, Asked};
 use super::request_info::{self, Pairs};
-use super::{negotiate, respond};
+use super::{deprecation, respond};
 use crate::Server;
 use crate::aggregator::Route;
 use crate::audit::{self, Sender};
@@ -18,7 +19,7 @@ use coracle_daemon::random;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, UPGRADE, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::sync::Arc;
 use std::time::Duration;
@@ -201,6 +202,11 @@ async fn routed(
         return Ok(respond::no_such_path(&info.path));
     }
     if streams(&info) {
+        let offered = info.kind.as_ref().and_then(|kind| kind.subresource(&info.subresource));
+        let offered = &offered.ok_or_else(Status::no_such_resource)?.verbs;
+        if !info.verb.is_empty() && !offered.contains(&info.verb) {
+            return Err(Status::no_such_method());
+        }
         return server.streaming.proxy(&info, request).await;
     }
     resource(server, info, user, query, request).await
@@ -231,23 +237,30 @@ async fn resource(
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let (parts, body) = request.into_parts();
+    let deprecated = info.kind.as_deref().and_then(deprecation::warning);
     let watches = info.verb == "watch";
     let user_agent = text(&parts.headers, USER_AGENT).to_owned();
     let custom = info.kind.as_ref().is_some_and(|kind| kind.custom.is_some());
+    // Built-in kinds have no route for it.
+    if parts.method == Method::HEAD && !custom {
+        return Ok(respond::plain(405, "application/json", Bytes::new()));
+    }
     let accept = text(&parts.headers, ACCEPT);
-    let format = negotiate::format(accept, &query, &user_agent, watches, custom)?;
+    let lists = watches || info.verb == "list";
+    let format = negotiate::format(accept, &query, &user_agent, Asked { lists, watches, custom })?;
     let content_type =
         text(&parts.headers, CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_owned();
     let call = Call { info, user, query, content_type, body: whole(body).await?, format, user_agent };
     let answer = tokio::time::timeout(server.request_timeout, server.registry.handle(&call)).await;
     Ok(match answer {
-        Ok(Ok(reply)) => {
+        Ok(Ok(mut reply)) => {
+            reply.warnings.splice(0..0, deprecated);
             if let ReplyBody::Bytes(body) = &reply.body {
                 audit::answered(reply.content_type, body);
             }
             respond::reply(&parts.headers, reply)
         }
-        Ok(Err(status)) => failed(format, &status),
+        Ok(Err(status)) => failed(format, &status.warned(deprecated)),
         Err(_) => failed(format, &Status::timeout("request did not complete within the allotted timeout")),
     })
 }
@@ -264,7 +277,9 @@ async fn whole(body: Body) -> Result<Bytes, Status> {
     };
     match read {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(Status::too_large(BODY_MAX)),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(Status::too_large(format!("limit is {BODY_MAX}")))
+        }
         Err(error) => Err(Status::bad_request(error.to_string())),
     }
 }

@@ -109,11 +109,6 @@ fn collections(info: &mut RequestInfo, query: &Pairs) {
             "delete" => info.verb = "deletecollection".to_owned(),
             _ => {}
         }
-    } else if info.verb == "get"
-        && info.subresource.is_empty()
-        && !matches!(first(query, "watch"), "" | "0" | "false" | "False")
-    {
-        info.verb = "watch".to_owned();
     }
     if matches!(info.verb.as_str(), "list" | "watch" | "deletecollection") {
         info.field_selector = first(query, "fieldSelector").to_owned();

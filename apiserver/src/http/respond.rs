@@ -11,6 +11,7 @@ use flate2::write::GzEncoder;
 use futures::StreamExt;
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use std::collections::HashSet;
@@ -36,7 +37,9 @@ pub fn plain(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> R
 /// What is served at no such path.
 #[must_use]
 pub fn page_not_found() -> Response<Body> {
-    plain(404, "text/plain; charset=utf-8", "404 page not found\n")
+    let mut response = plain(404, "text/plain; charset=utf-8", "404 page not found\n");
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// The same for `path`: below a group that is served Kubernetes says it as a Status.
@@ -48,15 +51,7 @@ pub fn no_such_path(path: &str) -> Response<Body> {
         ["apis", group, _, ..] => kinds::builtin().iter().any(|kind| kind.group == *group),
         _ => false,
     };
-    if served { failure(Format::JSON, &no_such_resource()) } else { page_not_found() }
-}
-
-/// 404 of a path that leads nowhere.
-#[must_use]
-pub fn no_such_resource() -> Status {
-    let mut status = Status::new(404, "NotFound", "the server could not find the requested resource");
-    status.details = serde_json::json!({});
-    status
+    if served { failure(Format::JSON, &Status::no_such_resource()) } else { page_not_found() }
 }
 
 /// A failure as its Status object.
@@ -69,6 +64,7 @@ pub fn failure(format: Format, status: &Status) -> Response<Body> {
         Err(_) => (Format::JSON, status.to_value().to_string().into_bytes()),
     };
     let mut response = plain(status.code, format.content_type(false), body);
+    warn(response.headers_mut(), &status.warnings);
     if let Some(seconds) = status.details["retryAfterSeconds"].as_u64() {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -1,7 +1,7 @@
 //! Binding: the scheduler's answer, which puts a pod on a node.
 
 use super::options::WriteOptions;
-use super::update::Made;
+use super::update::{Made, other_uid};
 use super::{At, Call, Registry, Reply, body};
 use coracle_api::status::{FieldError, GroupResource, Status};
 use coracle_api::{kinds, meta};
@@ -13,6 +13,10 @@ impl Registry {
         let options = WriteOptions::read(call, "CreateOptions", false)?;
         let of = body::loose_kind("", "v1", "Binding");
         let binding = body::read(&call.content_type, &call.body, &of, options.validation)?.object;
+        let by_url = !call.info.subresource.is_empty();
+        if by_url && meta::name(&binding) != call.info.name {
+            return Err(Status::bad_request("name in URL does not match name in Binding object"));
+        }
         let target = &binding["target"];
         let node = target["name"].as_str().unwrap_or_default();
         let mut faults = Vec::new();
@@ -22,9 +26,12 @@ impl Registry {
         if node.is_empty() {
             faults.push(FieldError::required("target.name", ""));
         }
-        let name = if call.info.subresource.is_empty() { meta::name(&binding) } else { &call.info.name };
+        let name = meta::name(&binding);
         if !faults.is_empty() {
-            return Err(Status::invalid(&GroupResource::new("", "Binding"), name, &faults));
+            let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            let told =
+                if let [one] = told.as_slice() { one.clone() } else { format!("[{}]", told.join(", ")) };
+            return Err(Status::new(500, "", told));
         }
         let pods = kinds::by_resource("", "v1", "pods").ok_or_else(|| Status::internal("no pods"))?.clone();
         let mut at = At::new(call, self.resource(&pods)?, options)?;
@@ -32,7 +39,8 @@ impl Registry {
         (at.info.resource, at.info.name) = ("pods".to_owned(), name.to_owned());
         at.info.subresource = "binding".to_owned();
         let make = |old: &Value| {
-            Ok(Made { object: bound(old, &binding, node, &at)?, warnings: Vec::new(), owned: false })
+            // Nobody owns what a binding sets.
+            Ok(Made { object: bound(old, &binding, node, &at)?, warnings: Vec::new(), owned: true })
         };
         self.change(&at, &make).await?;
         let done =
@@ -42,14 +50,11 @@ impl Registry {
 }
 
 fn bound(old: &Value, binding: &Value, node: &str, at: &At) -> Result<Value, Status> {
-    let of = GroupResource::new("", "pods/binding");
-    let conflict = |cause: String| Status::conflict(&of, &at.info.name, &cause);
+    let conflict =
+        |cause: String| Status::conflict(&GroupResource::new("", "pods/binding"), &at.info.name, &cause);
     let uid = meta::uid(binding);
     if !uid.is_empty() && uid != meta::uid(old) {
-        return Err(conflict(format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            meta::uid(old)
-        )));
+        return Err(other_uid(at, uid, old));
     }
     if !meta::field(old, "deletionTimestamp").is_empty() {
         return Err(conflict(format!("pod {} is being deleted, cannot be assigned to a host", at.info.name)));

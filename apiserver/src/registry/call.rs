@@ -54,8 +54,7 @@ impl Call {
     /// # Errors
     /// 404 for a resource that is not served.
     pub fn kind(&self) -> Result<&Arc<Kind>, Status> {
-        let missing = || Status::new(404, "NotFound", "the server could not find the requested resource");
-        self.info.kind.as_ref().ok_or_else(missing)
+        self.info.kind.as_ref().ok_or_else(Status::no_such_resource)
     }
 }
 

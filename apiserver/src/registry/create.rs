@@ -47,7 +47,10 @@ impl Registry {
         let read = body::read(&call.content_type, &call.body, &kind, options.validation)?;
         let at = At::new(call, self.resource(&kind)?, options)?;
         let mut warnings = read.warnings;
-        let outcome = self.create_object(&at, read.object, false, &mut warnings).await?;
+        let outcome = match self.create_object(&at, read.object, false, &mut warnings).await {
+            Ok(outcome) => outcome,
+            Err(status) => return Err(status.warned(warnings)),
+        };
         Ok(Reply::bytes(201, call.format, self.encoded(&outcome, call.format, &kind).await?).warned(warnings))
     }
 

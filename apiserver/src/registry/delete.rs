@@ -61,10 +61,8 @@ impl DeleteOptions {
                 encode::Media::Protobuf => {
                     body::read(&call.content_type, &call.body, &kind, FieldValidation::Ignore)?.object
                 }
-                encode::Media::Yaml => coracle_api::decode::any(&call.body)
-                    .map_err(|error| Status::bad_request(format!("error decoding DeleteOptions: {error}")))?,
-                encode::Media::Json => serde_json::from_slice(&call.body)
-                    .map_err(|error| Status::bad_request(format!("error decoding DeleteOptions: {error}")))?,
+                encode::Media::Yaml => coracle_api::decode::any(&call.body).map_err(untold)?,
+                encode::Media::Json => coracle_api::decode::document_of_json(&call.body).map_err(untold)?,
             }
         };
         check_types(&sent)?;
@@ -136,15 +134,38 @@ fn check_types(sent: &Value) -> Result<(), Status> {
             conditions["resourceVersion"].is_string(),
         ),
     ];
-    let whole = sent.is_object() || sent.is_null();
-    let wrong = rows.into_iter().find(|(_, value, _, fits)| !value.is_null() && !fits);
-    match wrong {
-        None if whole => Ok(()),
-        None => Err(Status::bad_request("error decoding DeleteOptions: json: not an object")),
-        Some((field, _, of, _)) => Err(Status::bad_request(format!(
-            "error decoding DeleteOptions: json: cannot unmarshal into Go struct field DeleteOptions.{field} of type {of}"
-        ))),
+    if !sent.is_object() && !sent.is_null() {
+        let found = coracle_api::decode::found(sent);
+        return Err(untold(format!(
+            "json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+        )));
     }
+    let text = |key: &str| sent[key].as_str().filter(|text| !text.is_empty());
+    if let Some(other) = text("kind").filter(|kind| *kind != "DeleteOptions") {
+        let version = text("apiVersion").unwrap_or("meta.k8s.io/v1");
+        return Err(Status::new(
+            500,
+            "",
+            format!(
+                "no kind {other:?} is registered for version {version:?} in scheme \"pkg/apis/meta/internalversion/scheme/register.go:27\""
+            ),
+        ));
+    }
+    match rows.into_iter().find(|(_, value, _, fits)| !value.is_null() && !fits) {
+        None => Ok(()),
+        Some((field, value, of, _)) => {
+            let found = coracle_api::decode::found(value);
+            let text = format!(
+                "json: cannot unmarshal {found} into Go struct field DeleteOptions.{field} of type {of}"
+            );
+            Err(Status::new(500, "", text))
+        }
+    }
+}
+
+/// A body whose type cannot be told.
+fn untold(fault: impl std::fmt::Display) -> Status {
+    Status::new(500, "", format!("couldn't get version/kind; json parse error: {fault}"))
 }
 
 /// What a delete does to an object now.
@@ -164,7 +185,10 @@ impl Registry {
         let write = options.as_write();
         let at = At::new(call, self.resource(&kind)?, write)?;
         let mut told = warnings(&at, &options);
-        let (outcome, gone) = self.delete_object(&at, &options, &mut told).await?;
+        let (outcome, gone) = match self.delete_object(&at, &options, &mut told).await {
+            Ok(done) => done,
+            Err(status) => return Err(status.warned(told)),
+        };
         if !gone || ANSWERED_WITH_OBJECT.contains(&kind.plural.as_str()) {
             let reply = Reply::bytes(200, call.format, self.encoded(&outcome, call.format, &kind).await?);
             return Ok(reply.warned(told));
@@ -207,7 +231,8 @@ impl Registry {
         });
         let deletions: Vec<_> = deletions.collect();
         futures::stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        let about = encode::ListMeta { revision, ..encode::ListMeta::default() };
+        let about =
+            encode::ListMeta { revision, says_end: kind.custom.is_some(), ..encode::ListMeta::default() };
         let entries = self.shown(&kind, entries).await?;
         Ok(Reply::bytes(200, call.format, encode::list(call.format, &kind, &entries, &about)?))
     }

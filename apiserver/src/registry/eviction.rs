@@ -2,7 +2,7 @@
 
 use super::delete::DeleteOptions;
 use super::options::WriteOptions;
-use super::update::Made;
+use super::update::{Made, other_uid};
 use super::{At, Call, Registry, Reply, body};
 use crate::reader::Reader;
 use coracle_api::selector::LabelSelector;
@@ -19,8 +19,7 @@ impl Registry {
         let options = WriteOptions::read(call, "CreateOptions", false)?;
         let of = body::loose_kind("policy", "v1", "Eviction");
         let eviction = body::read(&call.content_type, &call.body, &of, options.validation)?.object;
-        let (name, given) = (&call.info.name, meta::name(&eviction));
-        if !given.is_empty() && given != name {
+        if meta::name(&eviction) != call.info.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
         let pod = self.find(call).await?;
@@ -44,10 +43,27 @@ impl Registry {
         if !free {
             self.ask_budget(call, pod, options.dry_run).await?;
         }
+        if !options.dry_run && meta::field(pod, "deletionTimestamp").is_empty() {
+            self.note_eviction(call, &options).await?;
+        }
         self.delete_object(&at, &options, &mut Vec::new()).await?;
         let done =
             json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
         Reply::value(201, call.format, &done)
+    }
+
+    /// Tells in the pod's status what it goes for. Nobody owns that.
+    async fn note_eviction(&self, call: &Call, options: &DeleteOptions) -> Result<(), Status> {
+        let mut at = At::new(call, self.resource(call.kind()?)?, WriteOptions::of_server())?;
+        (at.own, at.info.subresource) = (true, "status".to_owned());
+        let uid = options.uid.as_deref();
+        let make = |old: &Value| {
+            if let Some(uid) = uid.filter(|uid| *uid != meta::uid(old)) {
+                return Err(other_uid(&at, uid, old));
+            }
+            Ok(Made { object: evicted(old), warnings: Vec::new(), owned: true })
+        };
+        self.change(&at, &make).await.map(drop)
     }
 
     /// Takes one disruption from the budget of a pod.
@@ -96,6 +112,27 @@ impl Registry {
             |old: &Value| Ok(Made { object: disrupted(old, &name)?, warnings: Vec::new(), owned: false });
         self.change(&at, &make).await.map(drop)
     }
+}
+
+/// The pod with the condition DisruptionTarget.
+fn evicted(old: &Value) -> Value {
+    let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting", "lastProbeTime": null,
+        "lastTransitionTime": clock::rfc3339_seconds(clock::now())});
+    let mut pod = old.clone();
+    if !pod["status"]["conditions"].is_array() {
+        pod["status"]["conditions"] = json!([]);
+    }
+    if let Some(conditions) = pod["status"]["conditions"].as_array_mut() {
+        match conditions.iter_mut().find(|own| own["type"] == "DisruptionTarget") {
+            Some(own) if own["status"] == "True" => {
+                (own["reason"], own["message"]) = (condition["reason"].clone(), condition["message"].clone());
+            }
+            Some(own) => *own = condition,
+            None => conditions.push(condition),
+        }
+    }
+    pod
 }
 
 /// The budget with one disruption less.

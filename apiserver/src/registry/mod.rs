@@ -102,15 +102,12 @@ fn home<'a>(kind: &Kind, info: &'a RequestInfo) -> &'a str {
     if kind.namespaced { &info.namespace } else { "" }
 }
 
-/// A method that no path of this form takes.
-fn no_such_method() -> Status {
-    let mut status = Status::new(
-        405,
-        "MethodNotAllowed",
-        "the server does not allow this method on the requested resource",
-    );
-    status.details = serde_json::json!({});
-    status
+/// A subresource that a kind does not have: the handler of custom kinds looks for an object, built-in kinds have no route.
+fn no_subresource(call: &Call, kind: &Kind) -> Status {
+    if kind.custom.is_some() && call.info.rest.is_empty() {
+        return Status::not_found(&kind.group_resource(), &call.info.name);
+    }
+    Status::no_such_resource()
 }
 
 impl At {
@@ -161,8 +158,11 @@ impl Registry {
     async fn dispatch(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?;
         let (verb, subresource) = (call.info.verb.as_str(), call.info.subresource.as_str());
-        if !subresource.is_empty() && kind.subresource(subresource).is_none() {
-            return Err(Status::new(404, "NotFound", "the server could not find the requested resource"));
+        if !subresource.is_empty() {
+            let Some(offered) = kind.subresource(subresource) else { return Err(no_subresource(call, kind)) };
+            if !offered.verbs.iter().any(|offered| offered == verb) {
+                return Err(Status::no_such_method());
+            }
         }
         let named = matches!(verb, "get" | "update" | "patch" | "delete");
         let misplaced = match verb {
@@ -173,7 +173,7 @@ impl Registry {
             _ => named && (call.info.name.is_empty() || (kind.namespaced && call.info.namespace.is_empty())),
         };
         if misplaced || (subresource.is_empty() && !kind.offers(verb)) {
-            return Err(no_such_method());
+            return Err(Status::no_such_method());
         }
         match (verb, subresource) {
             ("create", "") if review::is_review(kind) => self.review(call).await,
@@ -191,7 +191,7 @@ impl Registry {
             ("patch", _) => self.patch(call).await,
             ("delete", "") => self.delete(call).await,
             ("deletecollection", "") => self.delete_collection(call).await,
-            _ => Err(no_such_method()),
+            _ => Err(Status::no_such_method()),
         }
     }
 
@@ -207,8 +207,7 @@ impl Registry {
     }
 
     fn resource(&self, kind: &Kind) -> Result<Arc<Resource>, Status> {
-        let missing = || Status::new(404, "NotFound", "the server could not find the requested resource");
-        self.store.resource(&kind.group, &kind.plural).ok_or_else(missing)
+        self.store.resource(&kind.group, &kind.plural).ok_or_else(Status::no_such_resource)
     }
 
     /// Lets mutating admission change an object; returns warnings.

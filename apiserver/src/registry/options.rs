@@ -59,11 +59,11 @@ impl WriteOptions {
         let manager = call.query("fieldManager").to_owned();
         if manager.chars().count() > MANAGER_MAX {
             faults.push(FieldError::too_long("fieldManager", 128));
-        } else if manager.chars().any(char::is_control) {
+        } else if let Some((at, found)) = manager.char_indices().find(|(_, c)| c.is_control()) {
             faults.push(FieldError::invalid(
                 "fieldManager",
                 &json!(manager),
-                "should only contain printable characters",
+                format!("invalid character {} (at position {at})", go_rune(found)),
             ));
         }
         if kind == "PatchOptions" {
@@ -105,6 +105,11 @@ impl WriteOptions {
         let manager = if !manager.is_empty() { manager } else { agent(&call.user_agent) };
         Ok(Self { dry_run, manager, validation, force: call.flag("force"), sent })
     }
+}
+
+/// Go's `%#U` of a character that cannot be printed.
+fn go_rune(c: char) -> String {
+    format!("U+{:04X}", u32::from(c))
 }
 
 /// Whether nothing is to be written.

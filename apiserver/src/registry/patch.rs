@@ -6,17 +6,17 @@ use super::update::{Made, fits_url, nameless};
 use super::{At, Call, Outcome, Registry, Reply, shown};
 use coracle_api::apply::{self, ApplyError, Writer};
 use coracle_api::decode;
-use coracle_api::kinds::Kind;
+use coracle_api::kinds::{self, Kind};
 use coracle_api::meta;
-use coracle_api::patch::{self, PatchError};
-use coracle_api::status::{FieldError, GroupResource, Status, go_printed};
+use coracle_api::patch::{self, PatchError, Patched};
+use coracle_api::status::{FieldError, GroupResource, Status, go_printed, go_quoted};
 use coracle_daemon::clock;
 use serde_json::Value;
 
 const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
-const APPLY: &str = "application/apply-patch+yaml";
+pub(super) const APPLY: &str = "application/apply-patch+yaml";
 
 impl Registry {
     pub(super) async fn patch(&self, call: &Call) -> Result<Reply, Status> {
@@ -46,11 +46,10 @@ impl Registry {
     async fn apply(&self, call: &Call, at: At) -> Result<Reply, Status> {
         let kind = at.kind.clone();
         // As it was sent: what is not in it is not owned.
-        let decoded = decode::document(&call.body)
-            .map_err(|text| Status::bad_request(format!("error decoding YAML: {text}")))?;
-        let Read { object: mut config, warnings } =
-            judged(decoded, at.options.validation, || "error strict decoding YAML: ".to_owned())?;
-        let (code, outcome, warnings) = self.apply_config(&at, &mut config, warnings).await?;
+        let Read { object: mut config, warnings } = configuration(&call.body, at.options.validation)?;
+        let told = warnings.clone();
+        let applied = self.apply_config(&at, &mut config, warnings).await;
+        let (code, outcome, warnings) = applied.map_err(|status| status.warned(told))?;
         Ok(Reply::bytes(code, call.format, self.encoded(&outcome, call.format, &kind).await?)
             .warned(warnings))
     }
@@ -104,6 +103,20 @@ impl Registry {
     }
 }
 
+/// What is applied, as it was sent.
+///
+/// # Errors
+/// 400.
+pub(super) fn configuration(body: &[u8], validation: FieldValidation) -> Result<Read, Status> {
+    let decoded =
+        decode::document(body).map_err(|text| Status::bad_request(format!("error decoding YAML: {text}")))?;
+    if validation == FieldValidation::Strict && !decoded.findings.is_empty() {
+        let text = decoded.findings.join(", ");
+        return Err(Status::bad_request(format!("error strict decoding YAML: {text}")));
+    }
+    judged(decoded, validation, String::new)
+}
+
 /// Built-in kinds refuse by their route, custom ones by their handler.
 fn unsupported(kind: &Kind, accepted: &[&str]) -> Status {
     if kind.custom.is_some() {
@@ -125,7 +138,7 @@ fn applied(
     decode::canonical(object, kind).map(|decoded| decoded.object).map_err(|text| Status::new(500, "", text))
 }
 
-fn refused(error: ApplyError) -> Status {
+pub(super) fn refused(error: ApplyError) -> Status {
     match error {
         ApplyError::Conflict(status) => *status,
         ApplyError::Malformed(text) => Status::bad_request(text),
@@ -134,7 +147,7 @@ fn refused(error: ApplyError) -> Status {
 }
 
 /// An applied configuration must say what it is of.
-fn is_of(config: &Value, kind: &Kind) -> Result<(), Status> {
+pub(super) fn is_of(config: &Value, kind: &Kind) -> Result<(), Status> {
     let text = |key: &str| config[key].as_str().unwrap_or_default();
     let (version, name) = (text("apiVersion"), text("kind"));
     if version == kind.api_version() && name == kind.kind {
@@ -155,15 +168,19 @@ pub(super) fn patched(
     kind: &Kind,
     validation: FieldValidation,
 ) -> Result<Read, Status> {
+    let built_in = kind.custom.is_none();
     let patched = match content_type {
         JSON => patch::json_patch(old, body),
         MERGE => patch::merge_patch(old, body),
         STRATEGIC => patch::strategic(old, body, kind),
         _ => return Err(Status::unsupported_media_type(&[JSON, MERGE, STRATEGIC, APPLY])),
     };
-    let object = patched.map_err(|error| match error {
+    let Patched { mut object, findings } = patched.map_err(|error| match error {
         PatchError::Malformed(text) => Status::bad_request(text),
-        PatchError::Unprocessable(text) => Status::new(422, "Invalid", text),
+        PatchError::TooLarge(text) => Status::too_large(text),
+        PatchError::Unprocessable(text) => {
+            Status { details: serde_json::json!({}), ..Status::new(422, "Invalid", text) }
+        }
         PatchError::Failed(text) => Status::new(500, "", text),
     })?;
     let unfit = |shown: String, text: String| {
@@ -174,10 +191,82 @@ pub(super) fn patched(
         STRATEGIC => go_printed(&decode::any(body).unwrap_or_default()),
         _ => shown::patched(object, old, kind),
     };
-    let decoded = decode::canonical(object.clone(), kind).map_err(|text| unfit(shown(&object), text))?;
+    if content_type == STRATEGIC {
+        // What an object is of stands outside of what is merged.
+        for key in ["kind", "apiVersion"] {
+            object[key] = old[key].clone();
+        }
+    }
+    types_stay(&object, kind, old).map_err(|wrong| match wrong {
+        Wrong::Unfit(text) => unfit(shown(&object), text),
+        Wrong::Refused(status) => *status,
+    })?;
+    let mut decoded = decode::canonical(object.clone(), kind).map_err(|text| {
+        let taken_apart = content_type == STRATEGIC && built_in;
+        let text = decode::unstructured_fault(&object, kind).filter(|_| taken_apart).unwrap_or(text);
+        unfit(shown(&object), text)
+    })?;
+    decoded.findings.splice(0..0, findings);
     if validation == FieldValidation::Strict && !decoded.findings.is_empty() {
         let text = format!("strict decoding error: {}", decoded.findings.join(", "));
         return Err(unfit(shown(&object), text));
     }
     judged(decoded, validation, String::new)
+}
+
+/// Why a patched object is not of its kind any more.
+enum Wrong {
+    /// It cannot be read.
+    Unfit(String),
+    /// With a Status of its own.
+    Refused(Box<Status>),
+}
+
+/// A patch may not make another kind or version of an object.
+fn types_stay(object: &Value, kind: &Kind, old: &Value) -> Result<(), Wrong> {
+    let text = |key: &str| object[key].as_str().unwrap_or_default();
+    let (name, version) = (text("kind"), text("apiVersion"));
+    let refused = |status: Status| Err(Wrong::Refused(Box::new(status)));
+    if kind.custom.is_some() {
+        if name.is_empty() {
+            return Err(Wrong::Unfit(format!("Object 'Kind' is missing in '{object}'")));
+        }
+        if version.is_empty() {
+            return refused(Status::internal(
+                "Object 'apiVersion' is missing in 'object has no apiVersion field'",
+            ));
+        }
+        if version != kind.api_version() {
+            let fault = FieldError::invalid(
+                "apiVersion",
+                &object["apiVersion"],
+                format!("must be {}", kind.api_version()),
+            );
+            let group = version.split_once('/').map_or("", |(group, _)| group);
+            return refused(Status::invalid(&GroupResource::new(group, name), meta::name(old), &[fault]));
+        }
+        return Ok(());
+    }
+    if name.is_empty() || version.is_empty() {
+        // It is read as an object of no type, which has no name.
+        let name = meta::name(old);
+        return refused(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    if name == kind.kind && version == kind.api_version() {
+        return Ok(());
+    }
+    if kinds::by_gvk(version, name).is_some() {
+        let package =
+            if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or_default() };
+        let short = version.rsplit('/').next().unwrap_or_default();
+        let text = format!("converting ({short}.{name}) to ({package}.{}): unknown conversion", kind.kind);
+        return Err(Wrong::Unfit(text));
+    }
+    Err(Wrong::Unfit(format!(
+        "no kind {} is registered for version {} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+        go_quoted(name),
+        go_quoted(version)
+    )))
 }

@@ -27,11 +27,26 @@ pub(super) fn revision(text: &str) -> Result<Option<u64>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| {
-        Status::bad_request(format!(
-            "invalid resource version: strconv.ParseUint: parsing {text:?}: invalid syntax"
-        ))
-    })
+    text.parse()
+        .map(Some)
+        .map_err(|_| Status::bad_request(format!("invalid resource version: {}", no_revision(text))))
+}
+
+/// How a revision that is none is told.
+pub(super) fn no_revision(text: &str) -> String {
+    let fault = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+    FieldError::invalid("resourceVersion", &json!(text), fault).to_string()
+}
+
+/// Refuses seconds that are no number, which also those may not be that do not matter.
+pub(super) fn check_timeout(call: &Call) -> Result<(), Status> {
+    let text = call.query("timeoutSeconds");
+    match text.parse::<i64>() {
+        Err(_) if !text.is_empty() => {
+            Err(Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a list asks for beside its selection.
@@ -160,9 +175,11 @@ impl Registry {
     pub(super) async fn list(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?;
         let resource = self.resource(kind)?;
+        check_timeout(call)?;
         let selection = Selection::read(call, kind)?;
         let page = Page::read(call)?;
-        let (entries, about) = self.listed(&resource, &selection, &page).await?;
+        let (entries, mut about) = self.listed(&resource, &selection, &page).await?;
+        about.says_end = kind.custom.is_some() && call.format.shape == encode::Shape::Whole;
         let entries = self.shown(kind, entries).await?;
         Ok(Reply::bytes(200, call.format, encode::list(call.format, kind, &entries, &about)?))
     }

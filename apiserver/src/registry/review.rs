@@ -3,14 +3,22 @@
 use super::create::place;
 use super::options::WriteOptions;
 use super::{At, Call, Registry, Reply, body};
+use coracle_api::apply::{self, Writer};
 use coracle_api::defaults;
 use coracle_api::kinds::Kind;
 use coracle_api::status::Status;
-use serde_json::json;
+use coracle_daemon::clock;
+use serde_json::{Value, json};
 
 /// Whether `kind` is a review.
 pub(super) fn is_review(kind: &Kind) -> bool {
     matches!(kind.group.as_str(), "authorization.k8s.io" | "authentication.k8s.io")
+}
+
+/// Notes who owns what was asked.
+fn own(object: &mut Value, kind: &Kind, options: &WriteOptions, subresource: &str) {
+    let now = clock::rfc3339_seconds(clock::now());
+    apply::update(object, None, kind, &Writer { manager: &options.manager, subresource, now: &now });
 }
 
 impl Registry {
@@ -20,6 +28,7 @@ impl Registry {
         let read = body::read(&call.content_type, &call.body, kind, options.validation)?;
         let mut object = read.object;
         place(&mut object, kind, &call.info.namespace)?;
+        own(&mut object, kind, &options, "");
         let answer = match kind.kind.as_str() {
             "TokenReview" => self.authentication.review_token(object).await?,
             "SelfSubjectReview" => self.authentication.review_self(&call.user),
@@ -34,6 +43,7 @@ impl Registry {
         let read = body::read(&call.content_type, &call.body, &of, options.validation)?;
         let mut request = read.object;
         defaults::apply(&mut request, &of);
+        own(&mut request, &of, &options, "token");
         let at = At::new(call, self.resource(call.kind()?)?, options)?;
         self.mutate(&at, "CREATE", None, &mut request).await?;
         self.admit(&at, "CREATE", None, &request).await?;

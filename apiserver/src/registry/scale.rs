@@ -1,8 +1,9 @@
 //! The scale subresource: replicas of whatever has `spec.replicas`, as an autoscaling/v1 Scale.
 
 use super::options::WriteOptions;
-use super::update::Made;
+use super::update::{Made, fits_url};
 use super::{At, Call, Registry, Reply, body, convert, patch};
+use coracle_api::apply;
 use coracle_api::kinds::Kind;
 use coracle_api::meta;
 use coracle_api::selector::LabelSelector;
@@ -92,46 +93,80 @@ impl Registry {
         let kind = call.kind()?.clone();
         let scale_kind = body::loose_kind("autoscaling", "v1", "Scale");
         let patches = call.info.verb == "patch";
+        let applies = patches && call.content_type == patch::APPLY;
         let options =
-            WriteOptions::read(call, if patches { "PatchOptions" } else { "UpdateOptions" }, false)?;
+            WriteOptions::read(call, if patches { "PatchOptions" } else { "UpdateOptions" }, applies)?;
         let validation = options.validation;
         let at = At::new(call, self.resource(&kind)?, options)?;
+        if applies {
+            return self.apply_scale(call, &at, &scale_kind).await;
+        }
         let sent = if patches {
             None
         } else {
             Some(body::read(&call.content_type, &call.body, &scale_kind, validation)?.object)
         };
         let make = |old: &Value| {
-            let scale = match &sent {
-                Some(scale) => scale.clone(),
+            let (mut scale, warnings) = match &sent {
+                Some(scale) => (scale.clone(), Vec::new()),
                 None => {
-                    patch::patched(&of(old, &kind), &call.content_type, &call.body, &scale_kind, validation)?
-                        .object
+                    let old = of(old, &kind);
+                    let read = patch::patched(&old, &call.content_type, &call.body, &scale_kind, validation)?;
+                    (read.object, read.warnings)
                 }
             };
+            fits_url(&mut scale, &at)?;
             let object = scaled(old, &scale, &at)?;
-            Ok(Made { object, warnings: Vec::new(), owned: false })
+            Ok(Made { object, warnings, owned: false })
         };
         let (outcome, warnings) = self.change(&at, &make).await?;
         Ok(Reply::value(200, call.format, &of(&outcome.object(&kind), &kind))?.warned(warnings))
     }
+
+    /// Applies a Scale: the object's own replicas, owned through this subresource.
+    async fn apply_scale(&self, call: &Call, at: &At, scale_kind: &Kind) -> Result<Reply, Status> {
+        let kind = &at.kind;
+        let body::Read { object: mut scale, warnings } =
+            patch::configuration(&call.body, at.options.validation)?;
+        patch::is_of(&scale, scale_kind)?;
+        apply::declared(&scale, scale_kind).map_err(patch::refused)?;
+        if meta::name(&scale).is_empty() {
+            meta::set(&mut scale, "name", at.info.name.as_str());
+        }
+        let mut config =
+            json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": scale["metadata"]});
+        if let Some(replicas) = scale["spec"]["replicas"].as_i64() {
+            check(replicas, at)?;
+            put(&mut config, &Paths::of(kind).replicas, replicas);
+        }
+        let told = warnings.clone();
+        let applied = self.apply_config(at, &mut config, warnings).await;
+        let (code, outcome, warnings) = applied.map_err(|status| as_scale(status, kind).warned(told))?;
+        Ok(Reply::value(code, call.format, &of(&outcome.object(kind), kind))?.warned(warnings))
+    }
+}
+
+/// Conflicts name the version that was applied.
+fn as_scale(mut status: Status, kind: &Kind) -> Status {
+    let named = |text: &str| text.replace(&format!(" using {}", kind.api_version()), " using autoscaling/v1");
+    status.message = named(&status.message);
+    for cause in status.details["causes"].as_array_mut().into_iter().flatten() {
+        cause["message"] = json!(named(cause["message"].as_str().unwrap_or_default()));
+    }
+    status
+}
+
+fn check(replicas: i64, at: &At) -> Result<(), Status> {
+    if replicas >= 0 {
+        return Ok(());
+    }
+    let fault = FieldError::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
+    Err(Status::invalid(&GroupResource::new("autoscaling", "Scale"), &at.info.name, &[fault]))
 }
 
 fn scaled(old: &Value, scale: &Value, at: &At) -> Result<Value, Status> {
-    let of = GroupResource::new("autoscaling", "Scale");
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
-    if replicas < 0 {
-        let fault =
-            FieldError::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
-        return Err(Status::invalid(&of, &at.info.name, &[fault]));
-    }
-    let name = meta::name(scale);
-    if !name.is_empty() && name != at.info.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            at.info.name
-        )));
-    }
+    check(replicas, at)?;
     let mut object = old.clone();
     put(&mut object, &Paths::of(&at.kind).replicas, replicas);
     let seen = meta::field(scale, "resourceVersion");

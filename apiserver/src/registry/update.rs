@@ -8,7 +8,8 @@ use crate::storage::entry::Entry;
 use crate::storage::keys;
 use crate::storage::write::Written;
 use coracle_api::apply::{self, Writer};
-use coracle_api::status::{FieldError, Status};
+use coracle_api::kinds::Kind;
+use coracle_api::status::{FieldError, GroupResource, Status};
 use coracle_api::{defaults, meta, strategy, validate};
 use coracle_daemon::clock;
 use serde_json::Value;
@@ -104,39 +105,51 @@ impl Registry {
     }
 
     async fn change_once(&self, at: &At, current: &Arc<Entry>, make: &Make<'_>) -> Result<Changed, Status> {
+        let old = convert::to(&at.kind, self.shown_one(&at.kind, current.clone()).await?.value());
+        let Made { object, mut warnings, owned } = make(&old)?;
+        let changed = self.changed(at, (current, &old), (object, owned), &mut warnings).await;
+        changed.map_err(|status| status.warned(warnings))
+    }
+
+    /// Writes what was made of `old`, as far as it may be; `owned` when the owners of its fields are noted already.
+    async fn changed(
+        &self,
+        at: &At,
+        (current, old): (&Arc<Entry>, &Arc<Value>),
+        (mut object, owned): (Value, bool),
+        warnings: &mut Vec<String>,
+    ) -> Result<Changed, Status> {
         let kind = &at.kind;
-        let old = convert::to(kind, self.shown_one(kind, current.clone()).await?.value());
-        let Made { mut object, mut warnings, owned } = make(&old)?;
-        self.check_version(at, &mut object, &old)?;
+        self.check_version(at, &mut object, old)?;
         defaults::apply(&mut object, kind);
         strategy::converted(&mut object, kind);
-        strategy::prepare_update(&mut object, &old, kind, &at.info.subresource);
+        strategy::prepare_update(&mut object, old, kind, &at.info.subresource);
         // What admission changes has no owner.
         if !owned {
             let now = clock::rfc3339_seconds(clock::now());
             let writer =
                 Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
-            apply::update(&mut object, Some(&old), kind, &writer);
+            apply::update(&mut object, Some(old), kind, &writer);
         }
-        warnings.extend(self.mutate(at, UPDATE, Some(&old), &mut object).await?);
-        strategy::prepare_update(&mut object, &old, kind, &at.info.subresource);
+        warnings.extend(self.mutate(at, UPDATE, Some(old), &mut object).await?);
+        strategy::prepare_update(&mut object, old, kind, &at.info.subresource);
         let claims = if at.info.subresource.is_empty() {
-            self.allocator.claim(kind, &mut object, Some(&old)).await?
+            self.allocator.claim(kind, &mut object, Some(old)).await?
         } else {
             super::allocate::Claims::default()
         };
-        let faults = validate::update(&object, &old, kind, &at.info.subresource);
+        let faults = validate::update(&object, old, kind, &at.info.subresource);
         if !faults.is_empty() {
-            return Err(Status::invalid(&kind.group_kind(), &at.info.name, &faults));
+            return Err(Status::invalid(&of_object(kind, &object), &at.info.name, &faults));
         }
-        warnings.extend(validate::warnings(&object, Some(&old), kind));
-        warnings.extend(self.admit(at, UPDATE, Some(&old), &object).await?);
+        warnings.extend(validate::warnings(&object, Some(old), kind));
+        warnings.extend(self.admit(at, UPDATE, Some(old), &object).await?);
         if at.options.dry_run {
-            return Ok(Changed::Done(Outcome::Dry(object), warnings));
+            return Ok(Changed::Done(Outcome::Dry(object), std::mem::take(warnings)));
         }
         meta::set(&mut object, "resourceVersion", current.revision.to_string());
-        if object == *old && !self.store.stale(&at.resource, current).await? {
-            return Ok(Changed::Done(Outcome::Stored(current.clone()), warnings));
+        if object == **old && !self.store.stale(&at.resource, current).await? {
+            return Ok(Changed::Done(Outcome::Stored(current.clone()), std::mem::take(warnings)));
         }
         let finished = is_finished(&object);
         let stored = self.to_store(kind, object).await?;
@@ -150,7 +163,7 @@ impl Registry {
             self.store.replace(&at.resource, current, stored, lease, &claims.beside).await
         };
         Ok(match written {
-            Ok(Written::Done(entry)) => Changed::Done(Outcome::Stored(entry), warnings),
+            Ok(Written::Done(entry)) => Changed::Done(Outcome::Stored(entry), std::mem::take(warnings)),
             Ok(Written::Moved(found)) => Changed::Moved(found),
             // Another candidate is chosen when the change is made again.
             Ok(Written::Taken) => Changed::Moved(Some(current.clone())),
@@ -164,13 +177,7 @@ impl Registry {
         let stored = meta::field(old, "resourceVersion");
         let uid = meta::uid(object);
         if !uid.is_empty() && uid != meta::uid(old) {
-            let key = at.resource.key(&at.namespace, &at.info.name);
-            let cause = format!(
-                "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                String::from_utf8_lossy(&key),
-                meta::uid(old)
-            );
-            return Err(Status::conflict(&of, &at.info.name, &cause));
+            return Err(other_uid(at, uid, old));
         }
         match meta::field(object, "resourceVersion") {
             "" | "0" if at.strategy().allow_unconditional_update || at.own => {
@@ -185,7 +192,7 @@ impl Registry {
                     &given,
                     "must be specified for an update",
                 );
-                Err(Status::invalid(&at.kind.group_kind(), &at.info.name, &[fault]))
+                Err(Status::invalid(&of, &at.info.name, &[fault]))
             }
             version if version == stored => Ok(()),
             version if version.parse::<u64>().is_err() => {
@@ -193,6 +200,25 @@ impl Registry {
             }
             _ => Err(Status::stale(&of, &at.info.name)),
         }
+    }
+}
+
+/// 409 of a writer that means another object of that name.
+pub(super) fn other_uid(at: &At, uid: &str, old: &Value) -> Status {
+    let key = at.resource.key(&at.namespace, &at.info.name);
+    let cause = format!(
+        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+        String::from_utf8_lossy(&key),
+        meta::uid(old)
+    );
+    Status::conflict(&at.kind.group_resource(), &at.info.name, &cause)
+}
+
+/// What an invalid object is said to be: a custom one whatever it says itself.
+fn of_object(kind: &Kind, object: &Value) -> GroupResource {
+    match object["kind"].as_str() {
+        Some(name) if kind.custom.is_some() => GroupResource::new(&kind.group, name),
+        _ => kind.group_kind(),
     }
 }
 

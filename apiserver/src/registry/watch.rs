@@ -1,6 +1,6 @@
 //! watch: every event of a selection after a resourceVersion, once and in order, until the client or its time is gone.
 
-use super::read::revision;
+use super::read::{no_revision, revision};
 use super::select::Selection;
 use super::{Call, Conversion, Registry, Reply, ReplyBody, conversion};
 use crate::meters::watch::{Sent, Watches};
@@ -82,7 +82,8 @@ impl Start {
         if !faults.is_empty() {
             return Err(Status::invalid(&GroupResource::new("meta.k8s.io", "ListOptions"), "", &faults));
         }
-        let at = revision(call.query("resourceVersion"))?;
+        let version = call.query("resourceVersion");
+        let at = revision(version).map_err(|_| Status::new(500, "", no_revision(version)))?;
         let asked = call.flag("sendInitialEvents");
         let initial_events = if send { asked } else { at.is_none_or(|at| at == 0) };
         Ok(Self { at, initial_events, marks_end: asked && call.flag("allowWatchBookmarks") })

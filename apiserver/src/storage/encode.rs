@@ -80,6 +80,8 @@ pub struct ListMeta {
     pub continue_token: Option<String>,
     /// How many objects come after this page.
     pub remaining: Option<u64>,
+    /// Lists of custom kinds say when there is no next page.
+    pub says_end: bool,
 }
 
 impl ListMeta {
@@ -87,6 +89,8 @@ impl ListMeta {
         let mut metadata = json!({"resourceVersion": self.revision.to_string()});
         if let Some(token) = &self.continue_token {
             metadata["continue"] = json!(token);
+        } else if self.says_end {
+            metadata["continue"] = json!("");
         }
         if let Some(remaining) = self.remaining {
             metadata["remainingItemCount"] = json!(remaining);

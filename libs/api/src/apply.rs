@@ -8,6 +8,7 @@ mod compare;
 mod merge;
 mod owners;
 mod set;
+mod typed;
 
 use crate::kinds::Kind;
 use crate::meta;
@@ -141,29 +142,25 @@ pub fn apply(
 /// # Errors
 /// [`ApplyError::Undeclared`].
 pub fn declared(config: &Value, kind: &Kind) -> Result<(), ApplyError> {
-    let Some(path) = undeclared(&shape::of(kind), config) else { return Ok(()) };
-    let (namespace, name) = (meta::namespace(config), meta::name(config));
-    let gvk = format!("{}/{}, Kind={}", kind.group, kind.version, kind.kind);
+    let faults = typed::faults(config, kind);
+    let told = match faults.as_slice() {
+        [] => return Ok(()),
+        [one] => one.clone(),
+        many => format!("errors:\n  {}", many.join("\n  ")),
+    };
     Err(ApplyError::Undeclared(format!(
-        "failed to create typed patch object ({namespace}/{name}; {gvk}): {path}: field not declared in schema"
+        "failed to create typed patch object ({}): {told}",
+        shown(config, kind)
     )))
 }
 
-/// The first field that a built-in type does not have. Custom resources are pruned by their own rules.
-fn undeclared(shape: &Shape, value: &Value) -> Option<String> {
-    match (shape, value) {
-        (Shape::List(_, item), Value::Array(items)) => items
-            .iter()
-            .enumerate()
-            .find_map(|(index, value)| undeclared(item, value).map(|path| format!("[{index}]{path}"))),
-        (Shape::Named(_) | Shape::Map(..), Value::Object(map)) => map.iter().find_map(|(key, value)| {
-            if matches!(shape, Shape::Named(_)) && shape.field(key).is_none() {
-                return Some(format!(".{key}"));
-            }
-            undeclared(shape.at(key), value).map(|path| format!(".{key}{path}"))
-        }),
-        _ => None,
-    }
+/// An applied object as its faults name it: where it is, and of what.
+#[must_use]
+pub fn shown(config: &Value, kind: &Kind) -> String {
+    let (namespace, name) = (meta::namespace(config), meta::name(config));
+    let group = if kind.group.is_empty() { "/" } else { kind.group.as_str() };
+    let version = if kind.group.is_empty() { kind.version.clone() } else { format!("/{}", kind.version) };
+    format!("{namespace}/{name}; {group}{version}, Kind={}", kind.kind)
 }
 
 /// Takes from `merged` what the writer applied last time, and nobody owns now.

@@ -3,6 +3,7 @@
 mod canonical;
 mod findings;
 mod json;
+mod unstructured;
 mod yaml;
 
 use crate::custom;
@@ -11,6 +12,9 @@ use crate::schema;
 use crate::status::go_quoted;
 use serde_json::{Map, Value};
 use std::sync::LazyLock;
+
+pub use canonical::found;
+pub use unstructured::fault as unstructured_fault;
 
 pub(crate) use findings::tell;
 
@@ -85,13 +89,15 @@ pub fn document(body: &[u8]) -> Result<Decoded, String> {
         return Err("error converting YAML to JSON: yaml: exceeded max depth".to_owned());
     }
     findings.extend(repeated(&read.duplicates).map(|text| format!("error converting YAML to JSON: {text}")));
-    if !object.is_object() {
-        let found = canonical::found(&object);
-        return Err(format!(
-            "json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
-        ));
+    match object {
+        // Nothing is an object without fields.
+        Value::Null => Ok(Decoded { object: Value::Object(Map::new()), findings }),
+        object @ Value::Object(_) => Ok(Decoded { object, findings }),
+        other => Err(format!(
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            canonical::found(&other)
+        )),
     }
-    Ok(Decoded { object, findings })
 }
 
 /// go-yaml tells of all repeated keys at once.
@@ -105,6 +111,14 @@ fn repeated(duplicates: &[String]) -> Option<String> {
 /// What is wrong with it, in Go's words.
 pub fn document_of_json(body: &[u8]) -> Result<Value, String> {
     json::parse(body, &mut Vec::new())
+}
+
+/// The same, with a finding for each duplicate field.
+///
+/// # Errors
+/// What is wrong with it, in Go's words.
+pub fn json_with_findings(body: &[u8], findings: &mut Vec<String>) -> Result<Value, String> {
+    json::parse(body, findings)
 }
 
 /// A YAML or JSON text as a value, whatever it is of.
@@ -178,7 +192,10 @@ fn shaped(mut object: Value, mut findings: Vec<String>, kind: &Kind) -> Result<D
     let Some(root) = root else {
         if let (Some(meta), Some(metadata)) = (schema::object_meta(), object.get_mut("metadata")) {
             let mut path = vec!["metadata".to_owned()];
-            *metadata = canonical::message(meta, metadata.take(), &mut path, &mut findings)?;
+            let read = canonical::message(meta, metadata.take(), &mut path, &mut findings);
+            // Its metadata is read alone.
+            *metadata =
+                read.map_err(|text| text.replace("field ObjectMeta.metadata.", "field ObjectMeta."))?;
         }
         if let Some(version) = &kind.custom {
             custom::prune(&mut object, version, &mut findings);
@@ -245,11 +262,9 @@ fn custom_typed(
     body: &[u8],
     kind: &Kind,
 ) -> Result<Decoded, DecodeError> {
-    for (what, told) in [("Kind", name), ("apiVersion", version)] {
-        if told.is_empty() {
-            let text = format!("Object '{what}' is missing in '{}'", String::from_utf8_lossy(body));
-            return Err(unrecognized(body, kind, &text));
-        }
+    if name.is_empty() {
+        let text = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(body));
+        return Err(unrecognized(body, kind, &text));
     }
     if version != kind.api_version() {
         return Err(DecodeError::BadRequest(format!(

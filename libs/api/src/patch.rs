@@ -21,16 +21,28 @@ pub enum PatchError {
     /// It does not apply to this object: 422 with this message.
     #[error("{0}")]
     Unprocessable(String),
+    /// It is larger than anybody needs: 413 with this message.
+    #[error("{0}")]
+    TooLarge(String),
     /// Upstream has no code for it: 500 with this message.
     #[error("{0}")]
     Failed(String),
+}
+
+/// A patched object, and what the patch itself has said twice or in vain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Patched {
+    /// Not canonical.
+    pub object: Value,
+    /// As Kubernetes tells of unknown and duplicate fields.
+    pub findings: Vec<String>,
 }
 
 /// Applies a JSON patch document. Bounded: at most 10,000 operations.
 ///
 /// # Errors
 /// See [`PatchError`].
-pub fn json_patch(object: &Value, patch: &[u8]) -> Result<Value, PatchError> {
+pub fn json_patch(object: &Value, patch: &[u8]) -> Result<Patched, PatchError> {
     json::apply(object, patch)
 }
 
@@ -38,11 +50,13 @@ pub fn json_patch(object: &Value, patch: &[u8]) -> Result<Value, PatchError> {
 ///
 /// # Errors
 /// See [`PatchError`].
-pub fn merge_patch(object: &Value, patch: &[u8]) -> Result<Value, PatchError> {
+pub fn merge_patch(object: &Value, patch: &[u8]) -> Result<Patched, PatchError> {
+    let mut findings = Vec::new();
     let mut patched = object.clone();
-    let document = document(patch)?.ok_or_else(|| PatchError::Malformed("Invalid JSON Patch".to_owned()))?;
+    let document = document(patch, &mut findings).map_err(undecodable)?;
+    let document = document.ok_or_else(|| PatchError::Malformed("Invalid JSON Patch".to_owned()))?;
     merge::merge_values(&mut patched, document);
-    Ok(patched)
+    Ok(Patched { object: patched, findings })
 }
 
 /// Applies a strategic merge patch by the schema of `kind` (patchMergeKey, patchStrategy, `$patch`, `$retainKeys`,
@@ -50,14 +64,21 @@ pub fn merge_patch(object: &Value, patch: &[u8]) -> Result<Value, PatchError> {
 ///
 /// # Errors
 /// See [`PatchError`].
-pub fn strategic(object: &Value, patch: &[u8], kind: &Kind) -> Result<Value, PatchError> {
-    strategic::apply(&crate::shape::of(kind), object, document(patch)?.unwrap_or_else(|| json!({})))
+pub fn strategic(object: &Value, patch: &[u8], kind: &Kind) -> Result<Patched, PatchError> {
+    let mut findings = Vec::new();
+    let document = document(patch, &mut findings).map_err(PatchError::Malformed)?;
+    let document = document.unwrap_or_else(|| json!({}));
+    let object = strategic::apply(&crate::shape::of(kind), object, document)?;
+    Ok(Patched { object, findings })
+}
+
+fn undecodable(fault: impl std::fmt::Display) -> PatchError {
+    PatchError::Malformed(format!("error decoding patch: {fault}"))
 }
 
 /// A patch that must be a JSON object; `null` is none.
-fn document(patch: &[u8]) -> Result<Option<Value>, PatchError> {
-    let document =
-        parse(patch).map_err(|fault| PatchError::Malformed(format!("error decoding patch: {fault}")))?;
+fn document(patch: &[u8], findings: &mut Vec<String>) -> Result<Option<Value>, String> {
+    let document = crate::decode::json_with_findings(patch, findings)?;
     let found = match &document {
         Value::Object(_) => return Ok(Some(document)),
         Value::Array(_) => "array",
@@ -66,20 +87,5 @@ fn document(patch: &[u8]) -> Result<Option<Value>, PatchError> {
         Value::Bool(_) => "bool",
         Value::Null => return Ok(None),
     };
-    let fault = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
-    Err(PatchError::Malformed(format!("error decoding patch: {fault}")))
-}
-
-/// JSON with Go's words for what is wrong with it.
-fn parse(text: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(text).map_err(|fault| {
-        if fault.is_eof() {
-            return "unexpected end of JSON input".to_owned();
-        }
-        let line = text.split(|byte| *byte == b'\n').nth(fault.line().saturating_sub(1)).unwrap_or_default();
-        match line.get(fault.column().saturating_sub(1)) {
-            Some(byte) => format!("invalid character '{}' looking for beginning of value", char::from(*byte)),
-            None => fault.to_string(),
-        }
-    })
+    Err(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"))
 }

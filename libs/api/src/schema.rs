@@ -2,7 +2,8 @@
 //!
 //! From `data/messages.txt`, a line a type: `NAME|NUMBER:JSON NAME:FLAGS:TYPE|…`. Flags: `o` omitempty, `p` pointer, `n`
 //! fields stand in the parent. Types: `s` text, `b` boolean, `i` int32, `l` int64, `y` bytes, `@NAME` a type, `*T` a list,
-//! `{K}T` a map. Built once.
+//! `{K}T` a map. Built once. What Go calls texts of a type of their own stands in `data/named.txt`, a line a type:
+//! `NAME|JSON NAME=GO TYPE|…`.
 
 use crate::kinds::Kind;
 use std::collections::HashMap;
@@ -53,6 +54,8 @@ pub(crate) struct Message {
     /// Go's package and name, as its error texts have them: `v1.Container`.
     pub go: String,
     pub fields: Vec<Field>,
+    /// The types of texts that have one of their own, by field: `v1.RestartPolicy`.
+    pub named: HashMap<&'static str, &'static str>,
 }
 
 struct Table {
@@ -64,7 +67,16 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let lines: Vec<&'static str> = include_str!("../data/messages.txt").lines().collect();
     let name = |line: &'static str| line.split('|').next().unwrap_or_default();
     let names: HashMap<_, _> = lines.iter().enumerate().map(|(at, line)| (name(line), at)).collect();
-    let messages = lines.iter().map(|line| Message { go: go_name(name(line)), fields: fields(line, &names) });
+    let named: HashMap<_, _> =
+        include_str!("../data/named.txt").lines().filter_map(|line| line.split_once('|')).collect();
+    let messages = lines.iter().map(|line| Message {
+        go: go_name(name(line)),
+        fields: fields(line, &names),
+        named: named
+            .get(name(line))
+            .map(|text| text.split('|').filter_map(|one| one.split_once('=')).collect())
+            .unwrap_or_default(),
+    });
     Table { messages: messages.collect(), names }
 });
 
@@ -161,6 +173,16 @@ mod tests {
         for (line, message) in include_str!("../data/messages.txt").lines().zip(&TABLE.messages) {
             let told = line.split('|').skip(1).filter(|field| !field.is_empty());
             assert_eq!(told.count(), message.fields.len(), "{line}");
+        }
+        for line in include_str!("../data/named.txt").lines() {
+            let message = message(
+                by_definition(&format!("io.k8s.{}", line.split('|').next().unwrap_or_default())).expect(line),
+            );
+            assert_eq!(message.named.len(), line.split('|').count() - 1, "{line}");
+            assert!(
+                message.named.keys().all(|key| message.fields.iter().any(|field| field.name == *key)),
+                "{line}"
+            );
         }
         for kind in crate::kinds::builtin() {
             assert!(of(kind).is_some() || kind.group == "apiextensions.k8s.io", "{}", kind.definition);

@@ -145,23 +145,24 @@ fn plain(shape: Shape) -> Field {
     Field { shape, unset: Unset::Nothing, strategy: String::new(), merge_key: String::new() }
 }
 
+/// How a custom resource's schema tells the items of a list apart.
+pub(crate) fn items_of(schema: &Value) -> Items {
+    match schema["x-kubernetes-list-type"].as_str().unwrap_or_default() {
+        "set" => Items::Set,
+        "map" => {
+            let keys = schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten();
+            let mut keys: Vec<String> = keys.filter_map(|key| key.as_str().map(str::to_owned)).collect();
+            keys.sort();
+            Items::Keyed(keys)
+        }
+        _ => Items::Atomic,
+    }
+}
+
 fn from_json_schema(schema: &Value) -> Shape {
     let extension = |name: &str| schema[format!("x-kubernetes-{name}")].as_str().unwrap_or_default();
     match schema["type"].as_str().unwrap_or_default() {
-        "array" => {
-            let items = match extension("list-type") {
-                "set" => Items::Set,
-                "map" => {
-                    let keys = schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten();
-                    let mut keys: Vec<String> =
-                        keys.filter_map(|key| key.as_str().map(str::to_owned)).collect();
-                    keys.sort();
-                    Items::Keyed(keys)
-                }
-                _ => Items::Atomic,
-            };
-            Shape::List(items, Box::new(from_json_schema(&schema["items"])))
-        }
+        "array" => Shape::List(items_of(schema), Box::new(from_json_schema(&schema["items"]))),
         "object" => {
             let atomic = extension("map-type") == "atomic";
             if let Some(properties) = schema["properties"].as_object() {

@@ -250,7 +250,9 @@ pub struct Status {
     /// `StatusDetails` as JSON, or `Null`.
     pub details: Value,
     /// `metadata.continue` of an expired list; rarely set.
-    pub continue_token: Option<String>,
+    pub continue_token: Option<Box<str>>,
+    /// What there was to warn of before it failed.
+    pub warnings: Box<[String]>,
 }
 
 impl Status {
@@ -262,13 +264,37 @@ impl Status {
             message: message.into(),
             details: Value::Null,
             continue_token: None,
+            warnings: Box::default(),
         }
+    }
+
+    /// With what there was to warn of before.
+    #[must_use]
+    pub fn warned(mut self, warnings: impl IntoIterator<Item = String>) -> Self {
+        let later = std::mem::take(&mut self.warnings);
+        self.warnings = warnings.into_iter().chain(later).collect();
+        self
     }
 
     fn about(code: u16, reason: &str, of: &GroupResource, name: &str, message: String) -> Self {
         Self { details: details(name, of), ..Self::new(code, reason, message) }
     }
 
+    /// 404 of a path that leads nowhere.
+    #[must_use]
+    pub fn no_such_resource() -> Self {
+        let mut status = Self::new(404, "NotFound", "the server could not find the requested resource");
+        status.details = json!({});
+        status
+    }
+    /// 405 of a path that takes other methods.
+    #[must_use]
+    pub fn no_such_method() -> Self {
+        let text = "the server does not allow this method on the requested resource";
+        let mut status = Self::new(405, "MethodNotAllowed", text);
+        status.details = json!({});
+        status
+    }
     /// 404 for an object.
     #[must_use]
     pub fn not_found(of: &GroupResource, name: &str) -> Self {
@@ -398,10 +424,10 @@ impl Status {
         );
         Self::new(415, "UnsupportedMediaType", message)
     }
-    /// 413 for a body of more than `limit` bytes.
+    /// 413, and what is too large.
     #[must_use]
-    pub fn too_large(limit: usize) -> Self {
-        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
+    pub fn too_large(what: impl fmt::Display) -> Self {
+        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: {what}"))
     }
 
     /// The body that clients get.

@@ -256,7 +256,7 @@ fn patched(
         return Err(Status::internal(text));
     }
     let shown = select::converted(target, attributes, object);
-    let patched = patch::json_patch(&shown, &answer.patch).map_err(Status::internal)?;
+    let patched = patch::json_patch(&shown, &answer.patch).map_err(Status::internal)?.object;
     let mut patched = select::converted_back(target, attributes, patched);
     if let Some(kind) = &attributes.request.kind
         && select::is_of(object, kind)

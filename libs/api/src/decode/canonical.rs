@@ -2,7 +2,7 @@
 
 use super::findings::tell;
 use crate::quantity::Quantity;
-use crate::schema::{self, Field, Special, Type};
+use crate::schema::{self, Field, Message, Special, Type};
 use serde_json::{Map, Value, json};
 
 type Path = Vec<String>;
@@ -14,7 +14,8 @@ const DEPTH_MAX: usize = 500;
 const TYPED: [&str; 2] = ["v1.PersistentVolumeClaim", "v1.DeleteOptions"];
 
 /// How Go's errors call what they found.
-pub(super) fn found(value: &Value) -> &'static str {
+#[must_use]
+pub fn found(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
@@ -25,36 +26,43 @@ pub(super) fn found(value: &Value) -> &'static str {
     }
 }
 
-fn go_type(of: &Type) -> String {
+/// Go's name of a type; texts may have a type of their own.
+fn go_type(of: &Type, text: &str) -> String {
     match of {
-        Type::String => "string".to_owned(),
+        Type::String => text.to_owned(),
         Type::Bool => "bool".to_owned(),
         Type::Int32 => "int32".to_owned(),
         Type::Int64 => "int64".to_owned(),
         Type::Bytes => "[]uint8".to_owned(),
         Type::Special(Special::Strings) => "[]string".to_owned(),
+        Type::Special(Special::IntOrString) => "int32".to_owned(),
         Type::Special(_) => "string".to_owned(),
         Type::Message(at) => schema::message(*at).go.clone(),
-        Type::List(item) => format!("[]{}", go_type(item)),
-        Type::Map(item) => format!("map[string]{}", go_type(item)),
+        Type::List(item) => format!("[]{}", go_type(item, text)),
+        Type::Map(item) => format!("map[string]{}", go_type(item, text)),
     }
 }
 
 /// `json: cannot unmarshal …`, for a field of the struct `owner`.
-fn mismatch(value: &Value, of: &Type, owner: &str, path: &Path) -> String {
+fn mismatch(value: &Value, of: &Type, owner: &Message, path: &Path) -> String {
+    let name = owner.go.rsplit('.').next().unwrap_or_default();
     let fields: Vec<&str> = path
         .iter()
         .filter(|part| !part.starts_with('[') && !part.starts_with('{'))
         .map(String::as_str)
         .collect();
     let shown = match value {
-        Value::Number(number) if matches!(of, Type::Int32 | Type::Int64) => format!("number {number}"),
+        Value::Number(number)
+            if matches!(of, Type::Int32 | Type::Int64 | Type::Special(Special::IntOrString)) =>
+        {
+            format!("number {number}")
+        }
         other => found(other).to_owned(),
     };
     format!(
-        "json: cannot unmarshal {shown} into Go struct field {owner}.{} of type {}",
+        "json: cannot unmarshal {shown} into Go struct field {name}.{} of type {}",
         fields.join("."),
-        go_type(of)
+        go_type(of, fields.last().and_then(|field| owner.named.get(field)).unwrap_or(&"string"))
     )
 }
 
@@ -114,7 +122,8 @@ fn keep_type(
             value @ Value::String(_) => drop(out.insert(key.to_owned(), value)),
             other => {
                 let path = path.iter().cloned().chain([key.to_owned()]).collect();
-                return Err(mismatch(&other, &Type::String, "TypeMeta", &path));
+                let owner = Message { go: "v1.TypeMeta".to_owned(), ..Message::default() };
+                return Err(mismatch(&other, &Type::String, &owner, &path));
             }
         }
     }
@@ -130,7 +139,6 @@ fn fill(
     findings: &mut Vec<String>,
 ) -> Result<(), String> {
     let of = schema::message(at);
-    let owner = of.go.rsplit('.').next().unwrap_or_default();
     for field in &of.fields {
         if field.inline {
             if let Type::Message(inner) = field.of {
@@ -142,7 +150,7 @@ fn fill(
             Value::Null => Value::Null,
             value => {
                 path.push(field.name.clone());
-                let value = typed(&field.of, value, owner, path, findings)?;
+                let value = typed(&field.of, value, of, path, findings)?;
                 path.pop();
                 value
             }
@@ -208,7 +216,7 @@ fn zero(of: &Type) -> Value {
 fn typed(
     of: &Type,
     value: Value,
-    owner: &str,
+    owner: &Message,
     path: &mut Path,
     findings: &mut Vec<String>,
 ) -> Result<Value, String> {
@@ -260,7 +268,7 @@ fn typed(
 }
 
 /// Where text stops being base64.
-fn illegal_base64(text: &str) -> Option<usize> {
+pub(super) fn illegal_base64(text: &str) -> Option<usize> {
     let unpadded = text.trim_end_matches('=');
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '\r' | '\n');
     unpadded.find(|c| !legal(c)).or_else(|| {
@@ -271,7 +279,7 @@ fn illegal_base64(text: &str) -> Option<usize> {
 
 type Wrong = (Value, Option<String>);
 
-fn of_special(special: Special, value: Value) -> Result<Value, Wrong> {
+pub(super) fn of_special(special: Special, value: Value) -> Result<Value, Wrong> {
     match (special, &value) {
         (Special::Raw, _) => Ok(value),
         (Special::Quantity, Value::String(text)) => match text.trim().parse::<Quantity>() {
@@ -282,6 +290,10 @@ fn of_special(special: Special, value: Value) -> Result<Value, Wrong> {
             Ok(quantity) => Ok(quantity.to_string().into()),
             Err(error) => Err((value, Some(error.to_string()))),
         },
+        (Special::Quantity, _) => {
+            let text = crate::quantity::QuantityError::Format.to_string();
+            Err((value, Some(text)))
+        }
         (Special::IntOrString, Value::String(_)) => Ok(value),
         (Special::IntOrString, Value::Number(number))
             if number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) =>

@@ -28,7 +28,8 @@ fn words(text: &[u8], fault: &serde_json::Error) -> String {
     let Some(byte) = line.get(fault.column().saturating_sub(1)) else { return fault.to_string() };
     let told = fault.to_string();
     let c = char::from(*byte);
-    let place = if told.starts_with("key must be a string") {
+    let key = told.starts_with("key must be a string") || (told.starts_with("trailing comma") && c == '}');
+    let place = if key {
         "looking for beginning of object key string"
     } else if told.starts_with("expected `,` or `}`") {
         "after object key:value pair"

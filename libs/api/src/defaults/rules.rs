@@ -226,10 +226,16 @@ fn limits(item: &mut Value) {
 }
 
 fn autoscaler_v2(autoscaler: &mut Value) {
-    if text(autoscaler, "apiVersion") != "autoscaling/v1"
-        && let Some(spec) = autoscaler.get_mut("spec")
-    {
+    /// Where v1 keeps metrics that it has no field for.
+    const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
+    let first = text(autoscaler, "apiVersion") == "autoscaling/v1";
+    let measured = first && autoscaler["metadata"]["annotations"][METRICS].is_string();
+    let Some(spec) = autoscaler.get_mut("spec") else { return };
+    if !first {
         super::table::apply(spec, "AutoscalerV2");
+    } else if !measured && spec["targetCPUUtilizationPercentage"].is_null() {
+        // The same default, seen through v1.
+        spec["targetCPUUtilizationPercentage"] = json!(80);
     }
 }
 

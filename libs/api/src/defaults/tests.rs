@@ -93,6 +93,11 @@ fn workloads_get_their_rows() {
         json!({"apiVersion": "autoscaling/v2", "spec": {}}),
         &[("/spec/metrics/0/resource/target/averageUtilization", json!(80))],
     );
+    becomes(
+        "HorizontalPodAutoscaler",
+        json!({"apiVersion": "autoscaling/v1", "spec": {}}),
+        &[("/spec/targetCPUUtilizationPercentage", json!(80))],
+    );
 }
 
 #[test]

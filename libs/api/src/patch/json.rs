@@ -2,7 +2,8 @@
 //!
 //! As in Kubernetes, a negative index counts from the end, and what does not apply is told without detail.
 
-use super::{PatchError, parse};
+use super::{PatchError, Patched, undecodable};
+use crate::decode;
 use serde_json::Value;
 
 const OPERATIONS_MAX: usize = 10_000;
@@ -32,22 +33,21 @@ impl Spent {
 /// An operation that does not apply to the object at hand.
 struct Misfit;
 
-pub(super) fn apply(object: &Value, patch: &[u8]) -> Result<Value, PatchError> {
-    let malformed = |fault: String| PatchError::Malformed(fault);
-    let operations = match parse(patch).map_err(malformed)? {
+pub(super) fn apply(object: &Value, patch: &[u8]) -> Result<Patched, PatchError> {
+    let mut duplicates = Vec::new();
+    let operations = match decode::json_with_findings(patch, &mut duplicates).map_err(undecodable)? {
         Value::Array(operations) => operations,
         Value::Null => Vec::new(),
-        _ => {
-            return Err(malformed(
-                "json: cannot unmarshal object into Go value of type jsonpatch.Patch".to_owned(),
-            ));
-        }
+        other => return Err(not_go(&other, "[]handlers.jsonPatchOp")),
     };
     if operations.len() > OPERATIONS_MAX {
         let count = operations.len();
-        return Err(malformed(format!(
-            "The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {count}"
-        )));
+        let text = format!("The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {count}");
+        return Err(PatchError::TooLarge(text));
+    }
+    let mut findings: Vec<String> = duplicates.iter().map(|text| format!("json patch {text}")).collect();
+    for (index, operation) in operations.iter().enumerate() {
+        of_go(index, operation, &mut findings)?;
     }
     let mut patched = object.clone();
     let mut spent = Spent::default();
@@ -57,7 +57,34 @@ pub(super) fn apply(object: &Value, patch: &[u8]) -> Result<Value, PatchError> {
             PatchError::Unprocessable(text.to_owned())
         })?;
     }
-    Ok(patched)
+    Ok(Patched { object: patched, findings })
+}
+
+fn not_go(value: &Value, of: &str) -> PatchError {
+    let found = decode::found(value);
+    undecodable(format!("json: cannot unmarshal {found} into Go value of type {of}"))
+}
+
+/// Checks the types of an operation's own fields, and tells of those that there are not.
+fn of_go(index: usize, operation: &Value, findings: &mut Vec<String>) -> Result<(), PatchError> {
+    let fields = match operation {
+        Value::Object(fields) => fields,
+        Value::Null => return Ok(()),
+        other => return Err(not_go(other, "handlers.jsonPatchOp")),
+    };
+    for (key, value) in fields {
+        match key.as_str() {
+            "op" | "from" | "path" if !value.is_string() && !value.is_null() => {
+                let found = decode::found(value);
+                return Err(undecodable(format!(
+                    "json: cannot unmarshal {found} into Go struct field jsonPatchOp.{key} of type string"
+                )));
+            }
+            "op" | "from" | "path" | "value" => {}
+            _ => decode::tell(findings, || format!("json patch unknown field \"[{index}].{key}\"")),
+        }
+    }
+    Ok(())
 }
 
 fn step(object: &mut Value, operation: &Value, spent: &mut Spent) -> Result<(), Misfit> {
@@ -201,7 +228,46 @@ mod tests {
     use serde_json::{Value, json};
 
     fn patched(patch: &Value) -> Result<Value, PatchError> {
-        json_patch(&json!({"a": {"b": 1}, "l": [1, 2], "x/y": "s"}), patch.to_string().as_bytes())
+        let patched =
+            json_patch(&json!({"a": {"b": 1}, "l": [1, 2], "x/y": "s"}), patch.to_string().as_bytes());
+        patched.map(|patched| patched.object)
+    }
+
+    #[test]
+    fn what_an_operation_says_in_vain_or_twice_is_told() {
+        let text = r#"[{"op":"test","path":"/a/b","path":"/a/b","value":1,"x":2}]"#;
+        let patched = json_patch(&json!({"a": {"b": 1}}), text.as_bytes()).expect("it applies");
+        assert_eq!(
+            patched.findings,
+            [r#"json patch duplicate field "[0].path""#, r#"json patch unknown field "[0].x""#]
+        );
+    }
+
+    #[test]
+    fn what_is_no_patch_is_told_in_gos_words() {
+        let rows = [
+            ("{", "error decoding patch: unexpected end of JSON input"),
+            (
+                "{}",
+                "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
+            ),
+            (
+                "[1]",
+                "error decoding patch: json: cannot unmarshal number into Go value of type handlers.jsonPatchOp",
+            ),
+            (
+                r#"[{"op":1}]"#,
+                "error decoding patch: json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string",
+            ),
+            (
+                r#"[{"op":"test",}]"#,
+                "error decoding patch: invalid character '}' looking for beginning of object key string",
+            ),
+        ];
+        for (patch, want) in rows {
+            let fault = json_patch(&json!({}), patch.as_bytes()).expect_err(patch);
+            assert_eq!(fault, PatchError::Malformed(want.to_owned()));
+        }
     }
 
     #[test]
@@ -238,7 +304,7 @@ mod tests {
             json!({"op": "add", "path": "/a/c"}),
             json!({"op": "remove", "path": "no"}),
             json!({"path": "/a"}),
-            json!(1),
+            Value::Null,
         ];
         for operation in operations {
             assert!(matches!(patched(&json!([operation])), Err(PatchError::Unprocessable(_))), "{operation}");

@@ -53,7 +53,7 @@ mod tests {
             (json!({"a": 1}), json!({}), json!({"a": 1})),
         ];
         for (object, patch, want) in rows {
-            assert_eq!(merge_patch(&object, patch.to_string().as_bytes()).unwrap(), want);
+            assert_eq!(merge_patch(&object, patch.to_string().as_bytes()).unwrap().object, want);
         }
     }
 

@@ -86,12 +86,16 @@ fn merge_maps(shape: &Shape, mut target: Object, mut patch: Object) -> Result<Ob
     }
     retain(&mut target, &mut patch)?;
     let mut orders = HashMap::new();
-    for (key, value) in std::mem::take(&mut patch) {
+    let given = std::mem::take(&mut patch);
+    for (key, value) in given.clone() {
         if let Some(of) = about(&key, ORDER, "setElementOrder list")? {
             let order = list(&value)?;
             let merge_key = shape.field(of).map_or("", |field| field.merge_key.as_str());
             let original = target.get(of).map(list).transpose()?.map_or(&[][..], Vec::as_slice);
             let (original, order) = (places(original, merge_key), places(order, merge_key));
+            if let Some(Value::Array(items)) = given.get(of) {
+                in_order(items, list(&value)?, merge_key)?;
+            }
             orders.insert(of.to_owned(), (original, order));
         } else if let Some(of) = about(&key, DELETE, "primitive list")? {
             match (target.get_mut(of), &value) {
@@ -240,6 +244,25 @@ fn name_of(item: &Value, merge_key: &str) -> String {
     if merge_key.is_empty() { name(item) } else { name(&item[merge_key]) }
 }
 
+/// The items of a patch must stand in the order that it asks for.
+fn in_order(items: &[Value], order: &[Value], merge_key: &str) -> Result<(), PatchError> {
+    let kept: Vec<&Value> = items.iter().filter(|item| item[PATCH] != "delete").collect();
+    let mut places = order.iter();
+    let found = kept.iter().take_while(|item| {
+        let name = name_of(item, merge_key);
+        places.any(|place| name_of(place, merge_key) == name)
+    });
+    if found.count() == kept.len() {
+        return Ok(());
+    }
+    let shown = |list: &[Value]| go_printed(&Value::Array(list.to_vec()));
+    Err(failed(format!(
+        "The order in patch list:\n{}\n doesn't match {ORDER} list:\n{}\n",
+        shown(items),
+        shown(order)
+    )))
+}
+
 /// Where the items of each key, or value, stand in a list.
 type Places = HashMap<String, Vec<usize>>;
 
@@ -300,7 +323,8 @@ mod tests {
     fn patched(spec: &Value, patch: &Value) -> Result<Value, PatchError> {
         let kind = kind("v1", "Pod", "io.k8s.api.core.v1.Pod");
         let patch = json!({"spec": patch}).to_string();
-        strategic(&json!({"spec": spec}), patch.as_bytes(), &kind).map(|object| object["spec"].clone())
+        strategic(&json!({"spec": spec}), patch.as_bytes(), &kind)
+            .map(|patched| patched.object["spec"].clone())
     }
 
     #[test]
@@ -366,7 +390,7 @@ mod tests {
         let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["c"]}})
             .to_string();
         assert_eq!(
-            strategic(&object, patch.as_bytes(), &kind).unwrap()["metadata"]["finalizers"],
+            strategic(&object, patch.as_bytes(), &kind).unwrap().object["metadata"]["finalizers"],
             json!(["c", "b"])
         );
     }
@@ -385,6 +409,12 @@ mod tests {
             ),
             (json!({"$setElementOrder/x": [], "x": true}), failed(format!("{odd} bool"))),
             (json!({"$setElementOrder": []}), malformed("invalid patch format of setElementOrder list")),
+            (
+                json!({"$setElementOrder/containers": [{"name": "z"}], "containers": [{"name": "q"}]}),
+                failed(
+                    "The order in patch list:\n[map[name:q]]\n doesn't match $setElementOrder list:\n[map[name:z]]\n",
+                ),
+            ),
             (json!({"$deleteFromPrimitiveList": []}), malformed("invalid patch format of primitive list")),
             (json!({"nodeSelector": {"$retainKeys": "a"}}), malformed("invalid patch format of retainKeys")),
             (
@@ -414,7 +444,7 @@ mod tests {
         {
             let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": gone}}).to_string();
             let patched = strategic(&object, patch.as_bytes(), &kind).expect("applies");
-            assert_eq!(patched["metadata"]["finalizers"], left, "{patch}");
+            assert_eq!(patched.object["metadata"]["finalizers"], left, "{patch}");
         }
     }
 }

@@ -79,6 +79,8 @@ pub fn prepare_create(object: &mut Value, kind: &Kind) {
         "PersistentVolume" => special::volume_phase_time(object, None),
         "PersistentVolumeClaim" => special::claim_data_source(object),
         "ServiceAccount" => special::secret_names_only(object),
+        // Changes count, the first state does not.
+        "CSIDriver" => meta::remove(object, "generation"),
         "CustomResourceDefinition" => special::stored_versions(object),
         "APIService" => special::local_api_service(object),
         "Endpoints" => special::pack_endpoints(object),
@@ -100,7 +102,8 @@ pub fn prepare_update(new: &mut Value, old: &Value, kind: &Kind, subresource: &s
         _ => {}
     }
     keep_identity(new, old);
-    if subresource != "status" {
+    // A pod's node comes to it beside its own updates.
+    if !matches!(subresource, "status" | "binding") {
         bump_generation(new, old, row, kind);
     }
 }

@@ -1,0 +1,309 @@
+//! Whether an applied configuration fits its type, in the words of structured-merge-diff: all faults, in order.
+//!
+//! Built-in types are read from the tables of shapes and of Go's types, custom ones from their own schema.
+
+use crate::kinds::Kind;
+use crate::schema::{self, Special, Type};
+use crate::shape::{self, Items, Shape};
+use crate::status::{go_printed, go_quoted};
+use serde_json::{Map, Value};
+
+/// Faults that are told at most.
+const FAULTS_MAX: usize = 50;
+
+/// A type, as much of it as is known.
+#[derive(Clone, Copy)]
+enum Of<'a> {
+    Built(&'a Shape, Option<&'a Type>),
+    Schema(&'a Value),
+    /// The object of a custom kind itself.
+    Root(&'a Value, &'a Shape),
+}
+
+/// What a value may be.
+enum Wanted<'a> {
+    Text,
+    Number,
+    Flag,
+    Scalar,
+    List(Items, Of<'a>),
+    Struct,
+    Map(Of<'a>),
+    Any,
+}
+
+/// The faults of a configuration of `kind`.
+pub(super) fn faults(config: &Value, kind: &Kind) -> Vec<String> {
+    let shape = shape::of(kind);
+    let root = schema::of(kind).map(Type::Message);
+    let of = match kind.custom.as_deref() {
+        Some(custom) => {
+            let schema = custom.pointer("/schema/openAPIV3Schema").or_else(|| custom.get("openAPIV3Schema"));
+            Of::Root(schema.unwrap_or(&Value::Null), &shape)
+        }
+        None => Of::Built(&shape, root.as_ref()),
+    };
+    let mut out = Vec::new();
+    walk(of, config, "", &mut out);
+    out
+}
+
+impl<'a> Of<'a> {
+    fn wanted(self) -> Wanted<'a> {
+        match self {
+            Self::Built(shape, of) => built(shape, of),
+            Self::Root(..) => Wanted::Struct,
+            Self::Schema(schema) => from_schema(schema),
+        }
+    }
+
+    /// A declared field.
+    fn field(self, key: &str) -> Option<Of<'a>> {
+        match self {
+            Self::Built(shape, of) => {
+                let of = of.and_then(|of| match of {
+                    Type::Message(at) => type_of_field(*at, key),
+                    _ => None,
+                });
+                shape.field(key).map(|field| Of::Built(&field.shape, of))
+            }
+            Self::Root(schema, shape) => match key {
+                "apiVersion" | "kind" => Some(Of::Built(&Shape::Any, None)),
+                "metadata" => Some(Of::Built(shape.at("metadata"), metadata())),
+                _ => Of::Schema(schema).field(key),
+            },
+            Self::Schema(schema) => {
+                let open = schema["x-kubernetes-preserve-unknown-fields"] == true
+                    || (schema["x-kubernetes-embedded-resource"] == true
+                        && ["apiVersion", "kind", "metadata"].contains(&key));
+                schema["properties"].get(key).map(Of::Schema).or(open.then_some(Of::Built(&Shape::Any, None)))
+            }
+        }
+    }
+}
+
+fn metadata() -> Option<&'static Type> {
+    static META: std::sync::LazyLock<Option<Type>> =
+        std::sync::LazyLock::new(|| schema::object_meta().map(Type::Message));
+    META.as_ref()
+}
+
+fn type_of_field(at: usize, key: &str) -> Option<&'static Type> {
+    schema::message(at).fields.iter().find_map(|field| match (field.inline, &field.of) {
+        (true, Type::Message(inner)) => type_of_field(*inner, key),
+        _ => (field.name == key).then_some(&field.of),
+    })
+}
+
+fn built<'a>(shape: &'a Shape, of: Option<&'a Type>) -> Wanted<'a> {
+    let item = of.and_then(|of| match of {
+        Type::List(item) | Type::Map(item) => Some(&**item),
+        _ => None,
+    });
+    match shape {
+        Shape::Any => Wanted::Any,
+        Shape::Named(_) | Shape::Inline(_) => Wanted::Struct,
+        Shape::List(items, inner) => Wanted::List(items.clone(), Of::Built(inner, item)),
+        Shape::Map(_, inner) => Wanted::Map(Of::Built(inner, item)),
+        Shape::Scalar(zero) => match (of, zero) {
+            (Some(Type::Special(Special::Quantity | Special::IntOrString)), _) => Wanted::Scalar,
+            (Some(Type::Int32 | Type::Int64), _) | (None, Value::Number(_)) => Wanted::Number,
+            (Some(Type::Bool), _) | (None, Value::Bool(_)) => Wanted::Flag,
+            (Some(_), _) => Wanted::Text,
+            (None, _) => Wanted::Scalar,
+        },
+    }
+}
+
+fn from_schema(schema: &Value) -> Wanted<'_> {
+    if schema["x-kubernetes-int-or-string"] == true {
+        return Wanted::Scalar;
+    }
+    match schema["type"].as_str().unwrap_or_default() {
+        "string" => Wanted::Text,
+        "integer" | "number" => Wanted::Number,
+        "boolean" => Wanted::Flag,
+        "array" => Wanted::List(shape::items_of(schema), Of::Schema(&schema["items"])),
+        "object" if schema["properties"].is_object() => Wanted::Struct,
+        "object" if schema["additionalProperties"].is_object() => {
+            Wanted::Map(Of::Schema(&schema["additionalProperties"]))
+        }
+        _ => Wanted::Any,
+    }
+}
+
+fn walk(of: Of<'_>, value: &Value, path: &str, out: &mut Vec<String>) {
+    if value.is_null() || out.len() >= FAULTS_MAX {
+        return;
+    }
+    let mut told = |text: String| out.push(format!("{path}: {text}"));
+    // A value as Go prints one that it points to.
+    let shown = || format!("&{{{}}}", go_printed(value));
+    match (of.wanted(), value) {
+        (Wanted::Any, _)
+        | (Wanted::Text, Value::String(_))
+        | (Wanted::Number, Value::Number(_))
+        | (Wanted::Flag, Value::Bool(_))
+        | (Wanted::Scalar, Value::String(_) | Value::Number(_) | Value::Bool(_)) => {}
+        (Wanted::Text, _) => {
+            told(format!("expected string, got &value.valueUnstructured{{Value:{}}}", go_syntax(value)));
+        }
+        (Wanted::Number, _) => told(format!("expected numeric (int or float), got {}", go_type(value))),
+        (Wanted::Flag, _) => told(format!("expected boolean, got {}", shown())),
+        (Wanted::Scalar, _) => told(format!("expected any scalar, got {}", shown())),
+        (Wanted::Struct, Value::Object(map)) => fields(of, map, path, out),
+        (Wanted::Map(item), Value::Object(map)) => {
+            for (key, value) in map {
+                walk(item, value, &format!("{path}.{key}"), out);
+            }
+        }
+        (Wanted::Struct | Wanted::Map(_), _) => told(format!("expected map, got {}", shown())),
+        (Wanted::List(items, item), Value::Array(values)) => list(&items, item, values, path, out),
+        (Wanted::List(..), _) => told(format!("expected list, got {}", shown())),
+    }
+}
+
+fn fields(of: Of<'_>, map: &Map<String, Value>, path: &str, out: &mut Vec<String>) {
+    for (key, value) in map {
+        let path = format!("{path}.{key}");
+        match of.field(key) {
+            Some(field) => walk(field, value, &path, out),
+            None if out.len() < FAULTS_MAX => out.push(format!("{path}: field not declared in schema")),
+            None => return,
+        }
+    }
+}
+
+fn list(items: &Items, of: Of<'_>, values: &[Value], path: &str, out: &mut Vec<String>) {
+    let mut seen = Vec::new();
+    for (index, value) in values.iter().enumerate() {
+        let place = match items {
+            Items::Atomic => format!("[{index}]"),
+            Items::Set if value.is_object() || value.is_array() => format!("[{index}]"),
+            Items::Set => format!("[={}]", go_literal(value)),
+            Items::Keyed(keys) => match value.as_object() {
+                Some(map) => keyed(keys, of, map),
+                None => {
+                    let text =
+                        format!("element {index}: associative list with keys may not have non-map elements");
+                    out.push(format!("{path}: {text}"));
+                    continue;
+                }
+            },
+        };
+        if *items != Items::Atomic {
+            if seen.contains(&place) {
+                out.push(format!("{path}: duplicate entries for key {place}"));
+                return;
+            }
+            seen.push(place.clone());
+        }
+        walk(of, value, &format!("{path}{place}"), out);
+    }
+}
+
+/// An item of a list by its keys: `[containerPort=80,protocol="TCP"]`.
+fn keyed(keys: &[String], of: Of<'_>, map: &Map<String, Value>) -> String {
+    let default = |key: &str| match of {
+        Of::Built(shape, _) => shape.key_default(key),
+        Of::Schema(schema) => schema["properties"][key].get("default").cloned(),
+        Of::Root(..) => None,
+    };
+    let parts = keys.iter().filter_map(|key| {
+        let value = map.get(key).filter(|value| !value.is_null()).cloned().or_else(|| default(key))?;
+        Some(format!("{key}={}", go_literal(&value)))
+    });
+    format!("[{}]", parts.collect::<Vec<_>>().join(","))
+}
+
+fn go_literal(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), go_quoted)
+}
+
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+/// Go's `%#v`.
+fn go_syntax(value: &Value) -> String {
+    match value {
+        Value::Null => "interface {}(nil)".to_owned(),
+        Value::String(text) => go_quoted(text),
+        Value::Array(items) => {
+            format!("[]interface {{}}{{{}}}", items.iter().map(go_syntax).collect::<Vec<_>>().join(", "))
+        }
+        Value::Object(map) => {
+            let fields = map.iter().map(|(key, value)| format!("{}:{}", go_quoted(key), go_syntax(value)));
+            format!("map[string]interface {{}}{{{}}}", fields.collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds;
+    use serde_json::json;
+
+    fn told(group: &str, resource: &str, config: &Value) -> Vec<String> {
+        faults(config, kinds::by_resource(group, "v1", resource).expect("a built-in kind"))
+    }
+
+    #[test]
+    fn values_of_wrong_types_are_told_as_structured_merge_diff_does() {
+        let rows = [
+            (json!({"data": {"a": 1}}), ".data.a: expected string, got &value.valueUnstructured{Value:1}"),
+            (
+                json!({"data": {"a": [1, "b"]}}),
+                ".data.a: expected string, got &value.valueUnstructured{Value:[]interface {}{1, \"b\"}}",
+            ),
+            (json!({"data": [1]}), ".data: expected map, got &{[1]}"),
+            (json!({"immutable": "x"}), ".immutable: expected boolean, got &{x}"),
+            (
+                json!({"metadata": {"finalizers": {"a": 1}}}),
+                ".metadata.finalizers: expected list, got &{map[a:1]}",
+            ),
+            (json!({"foo": 1}), ".foo: field not declared in schema"),
+        ];
+        for (config, want) in rows {
+            assert_eq!(told("", "configmaps", &config), [want], "{config}");
+        }
+        let two = told("", "configmaps", &json!({"data": {"a": 1}, "foo": 1}));
+        assert_eq!(two.len(), 2, "{two:?}");
+    }
+
+    #[test]
+    fn items_are_named_by_their_keys_and_stand_once() {
+        let pod = |containers: Value| json!({"spec": {"template": {"spec": {"containers": containers}}}});
+        let at = ".spec.template.spec.containers";
+        let rows = [
+            (json!([{"name": "a"}, {"name": "a"}]), format!("{at}: duplicate entries for key [name=\"a\"]")),
+            (
+                json!(["x"]),
+                format!("{at}: element 0: associative list with keys may not have non-map elements"),
+            ),
+            (
+                json!([{"name": "a", "resources": {"limits": {"cpu": {}}}}]),
+                format!("{at}[name=\"a\"].resources.limits.cpu: expected any scalar, got &{{map[]}}"),
+            ),
+            (
+                json!([{"name": "a", "ports": [{"containerPort": "x"}]}]),
+                format!(
+                    "{at}[name=\"a\"].ports[containerPort=\"x\",protocol=\"TCP\"].containerPort: expected numeric (int or float), got string"
+                ),
+            ),
+        ];
+        for (containers, want) in rows {
+            assert_eq!(told("apps", "deployments", &pod(containers)), [want]);
+        }
+    }
+}
