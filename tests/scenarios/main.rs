@@ -11,6 +11,7 @@ mod kube_rs;
 mod lifecycle;
 mod nodes;
 mod objects;
+mod python;
 mod store;
 mod workloads;
 
@@ -47,6 +48,7 @@ fn simulated() -> Group {
             ("kube_rs_watchers_of_both_sorts_see_every_change", kube_rs::watchers),
             ("a_kube_rs_controller_cleans_up_before_an_object_goes", kube_rs::controller),
             ("a_kind_derived_by_kube_rs_is_served", kube_rs::derived_kind),
+            ("the_python_client_finds_what_it_expects", python::objects),
             ("explain_describes_fields", objects::explain),
             ("a_namespace_takes_its_content_with_it", objects::namespace),
             ("bad_input_is_refused_with_the_field_and_changes_nothing", bad_input::table),
@@ -98,6 +100,7 @@ fn containers() -> Group {
             ("a_rollout_replaces_containers_without_a_gap", containers::rollout),
             ("logs_exec_and_port_forward_reach_containers", containers::streams),
             ("kube_rs_streams_to_and_from_containers", kube_rs::container_streams),
+            ("the_python_client_runs_commands_in_containers", python::containers),
             ("kubectl_debug_adds_a_container_to_a_pod_that_runs", containers::debug),
             ("a_pod_is_resized_in_place", containers::resize),
             ("probes_and_restarts_follow_the_containers_health", containers::probes),

@@ -218,6 +218,16 @@ impl Cluster {
         self.kubectl_reading(yaml, "apply -f -")?.ok()
     }
 
+    /// Runs a program of Debian's Python, which finds the cluster by its environment.
+    ///
+    /// # Errors
+    /// It did not end in time.
+    pub fn python(&self, program: &Path, line: &str) -> Result<Answer> {
+        let mut python = Command::new("/usr/bin/python3");
+        python.arg(program).args(words(line)).env("KUBECONFIG", self.kubeconfig()).env("HOME", &self.dir);
+        run(python, "", Deadline::seconds(KUBECTL_SECONDS_MAX))
+    }
+
     /// Starts a kubectl that goes on telling.
     ///
     /// # Errors

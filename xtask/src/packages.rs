@@ -8,8 +8,8 @@ use std::path::Path;
 pub const BUILD: &[&str] = &["protobuf-compiler"];
 /// Needed for nodes that run containers; without them there are simulated nodes.
 pub const NODES: &[&str] = &["containerd", "runc", "nftables", "iproute2", "busybox-static"];
-/// Needed by tests: the etcd that our store is compared with, and its client.
-pub const TESTS: &[&str] = &["etcd-server", "etcd-client"];
+/// Needed by tests: the etcd that our store is compared with, its client, and a client of our API in another language.
+pub const TESTS: &[&str] = &["etcd-server", "etcd-client", "python3-kubernetes"];
 
 /// Installs what is missing of `wanted`; where it may not, says what to do. Fails only if something `required` is missing.
 ///
