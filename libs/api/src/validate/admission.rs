@@ -1,247 +1,65 @@
-//! Webhook configurations, ValidatingAdmissionPolicy and its binding.
+//! ValidatingAdmissionPolicy and its binding.
 
-use super::node::{Faults, Node, quoted_list};
-use super::selectors;
-use crate::expression::{self, Compiled};
+use super::hooks::{FAILURE, MATCH, conditions, operations_rule};
+use super::node::{Faults, Node};
+use super::{meta, selectors};
+use crate::expression::{Compiled, Policy};
 use crate::labels;
 use serde_json::json;
 
-const FAILURE: [&str; 2] = ["Fail", "Ignore"];
-const MATCH: [&str; 2] = ["Equivalent", "Exact"];
-const SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
-const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
-const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
-const MAX_CONDITIONS: usize = 64;
 const MAX_AUDIT_ANNOTATIONS: usize = 20;
+const MAX_AUDIT_EXPRESSION: usize = 5 * 1024;
+const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
+/// What looks like a name in CEL but is none.
+const RESERVED: [&str; 21] = [
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
 
-pub(super) fn webhooks(object: &Node<'_, '_>, out: &mut Faults) {
-    let mut seen: Vec<&str> = Vec::new();
-    let hooks = object.get("webhooks");
-    for hook in hooks.items() {
-        webhook(&hook, out);
-        let name = hook.get("name");
-        if seen.contains(&name.text()) {
-            name.duplicate(out);
-        }
-        seen.push(name.text());
-    }
-}
-
-pub(super) fn webhooks_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    but_what_was(new, old, webhooks, out);
-}
-
-/// Faults that an object did not have before: what could be stored once may stay.
-fn but_what_was(
-    new: &Node<'_, '_>,
-    old: &Node<'_, '_>,
-    judge: fn(&Node<'_, '_>, &mut Faults),
-    out: &mut Faults,
-) {
-    let (mut faults, mut known) = (Faults::new(), Faults::new());
-    judge(new, &mut faults);
-    if faults.is_empty() {
-        return;
-    }
-    judge(old, &mut known);
-    out.extend(faults.into_iter().filter(|fault| !known.contains(fault)));
-}
-
-fn webhook(hook: &Node<'_, '_>, out: &mut Faults) {
-    let name = hook.get("name");
-    if name.is_empty() {
-        name.required("", out);
-    } else {
-        let complaints = labels::is_dns1123_subdomain(name.text());
-        let fine = complaints.is_empty();
-        complaints.into_iter().for_each(|complaint| name.invalid(complaint, out));
-        if fine && name.text().split('.').count() < 3 {
-            name.invalid("should be a domain with at least three segments separated by dots", out);
-        }
-    }
-    review_versions(&hook.get("admissionReviewVersions"), out);
-    hook.get("rules").items().for_each(|rule| operations_rule(&rule, out));
-    hook.get("failurePolicy").may_be_one_of(&FAILURE, out);
-    hook.get("matchPolicy").may_be_one_of(&MATCH, out);
-    let effects = hook.get("sideEffects");
-    if effects.is_empty() {
-        effects.required(format!("must specify one of {}", SIDE_EFFECTS.join(", ")), out);
-    } else {
-        effects.must_be_one_of(&SIDE_EFFECTS, out);
-    }
-    let timeout = hook.get("timeoutSeconds");
-    if timeout.is_set() && !(1..=30).contains(&timeout.int()) {
-        timeout.invalid("the timeout value must be between 1 and 30 seconds", out);
-    }
-    hook.get("reinvocationPolicy").may_be_one_of(&["IfNeeded", "Never"], out);
-    for key in ["namespaceSelector", "objectSelector"] {
-        selectors::labels(&hook.get(key), out);
-    }
-    let client = hook.get("clientConfig");
-    if client.get("url").is_set() == client.get("service").is_set() {
-        client.required("exactly one of url or service is required", out);
-    } else {
-        self::client(&client, out);
-    }
-    let list = hook.get("matchConditions");
-    conditions(&list, out);
-    for (condition, compiled) in list.items().zip(&expression::conditions(list.value)) {
-        readable(&condition.get("expression"), compiled, out);
-    }
-}
-
-/// Where a webhook is called.
-pub(super) fn client(client: &Node<'_, '_>, out: &mut Faults) {
-    let (url, service) = (client.get("url"), client.get("service"));
-    if url.is_set() {
-        let text = url.text();
-        if !text.starts_with("https://") {
-            let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
-            let detail = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
-            url.invalid_as(&json!(scheme), detail, out);
-        } else if text.trim_start_matches("https://").split('/').next().is_none_or(str::is_empty) {
-            url.invalid_as(&json!(""), "host must be specified; desired format: https://host[/path]", out);
-        }
-    }
-    if service.is_set() {
-        for key in ["name", "namespace"] {
-            if service.get(key).is_empty() {
-                service.get(key).required(format!("service {key} is required"), out);
-            }
-        }
-        let (path, port) = (service.get("path"), service.get("port"));
-        if path.is_set() && !path.text().starts_with('/') {
-            path.invalid("must start with a '/'", out);
-        }
-        if port.is_set() && !(1..=65535).contains(&port.int()) {
-            port.invalid("port is not valid: must be between 1 and 65535, inclusive", out);
-        }
-    }
-}
-
-fn review_versions(versions: &Node<'_, '_>, out: &mut Faults) {
-    let known = || quoted_list(&REVIEW_VERSIONS).replace('"', "");
-    if versions.is_empty() {
-        return versions.required(format!("must specify one of {}", known()), out);
-    }
-    let mut seen: Vec<&str> = Vec::new();
-    for version in versions.items() {
-        if seen.contains(&version.text()) {
-            version.invalid("duplicate version", out);
-        }
-        version.text_must(labels::is_dns1035_label, out);
-        seen.push(version.text());
-    }
-    if !seen.iter().any(|version| REVIEW_VERSIONS.contains(version)) {
-        versions.invalid(format!("must include at least one of {}", known()), out);
-    }
-}
-
-fn operations_rule(rule: &Node<'_, '_>, out: &mut Faults) {
-    let operations = rule.get("operations");
-    operations.must_be_given(out);
-    star_alone(&operations, "operations", out);
-    operations.items().for_each(|operation| operation.must_be_one_of(&OPERATIONS, out));
-    for (key, what) in [("apiGroups", "API groups"), ("apiVersions", "API versions")] {
-        let list = rule.get(key);
-        list.must_be_given(out);
-        star_alone(&list, what, out);
-    }
-    rule.get("apiVersions")
-        .items()
-        .filter(|version| version.is_empty())
-        .for_each(|version| version.required("", out));
-    resources(&rule.get("resources"), out);
-    rule.get("scope").may_be_one_of(&["*", "Cluster", "Namespaced"], out);
-}
-
-fn star_alone(list: &Node<'_, '_>, what: &str, out: &mut Faults) {
-    if list.len() > 1 && list.items().any(|item| item.text() == "*") {
-        list.invalid(format!("if '*' is present, must not specify other {what}"), out);
-    }
-}
-
-fn resources(resources: &Node<'_, '_>, out: &mut Faults) {
-    resources.must_be_given(out);
-    let has = |name: &str| resources.items().any(|resource| resource.text() == name);
-    for resource in resources.items() {
-        let Some((name, sub)) = resource.text().split_once('/') else {
-            if resource.is_empty() {
-                resource.required("", out);
-            }
-            continue;
-        };
-        if sub != "*" && name != "*" && has(&format!("{name}/*")) {
-            resource.invalid(format!("if '{name}/*' is present, must not specify {}", resource.text()), out);
-        }
-        if name != "*" && sub != "*" && has(&format!("*/{sub}")) {
-            resource.invalid(format!("if '*/{sub}' is present, must not specify {}", resource.text()), out);
-        }
-    }
-    if has("*/*") && resources.len() > 1 {
-        resources.invalid("if '*/*' is present, must not specify other resources", out);
-    }
-    if has("*") && resources.items().any(|resource| resource.text() != "*" && !resource.text().contains('/'))
-    {
-        resources.invalid("if '*' is present, must not specify other resources without subresources", out);
-    }
-}
-
-fn conditions(conditions: &Node<'_, '_>, out: &mut Faults) {
-    if conditions.len() > MAX_CONDITIONS {
-        conditions.too_many(MAX_CONDITIONS, out);
-    }
-    let mut seen: Vec<&str> = Vec::new();
-    for condition in conditions.items() {
-        let (name, expression) = (condition.get("name"), condition.get("expression"));
-        if expression.text().trim().is_empty() {
-            expression.required("", out);
-        }
-        name.required_text(labels::is_qualified_name, out);
-        if seen.contains(&name.text()) {
-            name.duplicate(out);
-        }
-        seen.push(name.text());
-    }
-}
-
-/// Tells what is wrong with the expression at a place.
-fn readable(place: &Node<'_, '_>, compiled: &Compiled, out: &mut Faults) {
-    if let Err(why) = compiled
-        && !place.text().trim().is_empty()
-    {
+/// Tells of an expression that is blank, else of what is wrong with it.
+fn expression(place: &Node<'_, '_>, compiled: &Compiled, blank: &str, out: &mut Faults) {
+    if place.text().trim().is_empty() {
+        place.required(blank, out);
+    } else if let Err(why) = compiled {
         place.invalid(why.as_str(), out);
     }
 }
 
-/// Reads the expressions of a policy.
-fn expressions(spec: &Node<'_, '_>, out: &mut Faults) {
-    let policy = expression::Policy::compile(spec.value, None, None);
-    for (variable, (_, compiled)) in spec.get("variables").items().zip(&policy.variables) {
-        readable(&variable.get("expression"), compiled, out);
-    }
-    for (condition, compiled) in spec.get("matchConditions").items().zip(&policy.conditions) {
-        readable(&condition.get("expression"), compiled, out);
-    }
-    for (validation, (compiled, message)) in spec.get("validations").items().zip(&policy.validations) {
-        readable(&validation.get("expression"), compiled, out);
-        if let Some(message) = message {
-            readable(&validation.get("messageExpression"), message, out);
-        }
-    }
-    for (annotation, compiled) in spec.get("auditAnnotations").items().zip(&policy.annotations) {
-        readable(&annotation.get("valueExpression"), compiled, out);
-    }
+pub(super) fn policy(object: &Node<'_, '_>, out: &mut Faults) {
+    policy_but(object, false, out);
 }
 
-pub(super) fn policy(object: &Node<'_, '_>, out: &mut Faults) {
+/// A policy whose conditions are those that are stored is not asked for them again.
+fn policy_but(object: &Node<'_, '_>, same_conditions: bool, out: &mut Faults) {
     let spec = object.get("spec");
-    spec.get("failurePolicy").required_one_of(&FAILURE, out);
-    let kind = spec.get("paramKind");
-    if kind.is_set() {
-        for key in ["apiVersion", "kind"] {
-            kind.get(key).must_be_given(out);
-        }
+    let read = Policy::compile(spec.value, None, None);
+    let failure = spec.get("failurePolicy");
+    if failure.is_set() {
+        failure.must_be_one_of(&FAILURE, out);
+    } else {
+        failure.required("", out);
+    }
+    if spec.get("paramKind").is_set() {
+        param_kind(&spec.get("paramKind"), out);
     }
     let constraints = spec.get("matchConstraints");
     if constraints.is_set() {
@@ -252,59 +70,97 @@ pub(super) fn policy(object: &Node<'_, '_>, out: &mut Faults) {
     } else {
         constraints.required("", out);
     }
-    conditions(&spec.get("matchConditions"), out);
-    for variable in spec.get("variables").items() {
-        let (name, expression) = (variable.get("name"), variable.get("expression"));
-        if name.is_empty() {
+    if !same_conditions {
+        conditions(&spec.get("matchConditions"), &read.conditions, out);
+    }
+    for (variable, (_, compiled)) in spec.get("variables").items().zip(&read.variables) {
+        let name = variable.get("name");
+        if name.text().trim().is_empty() {
             name.required("name is not specified", out);
-        } else if !labels::is_c_identifier(name.text()).is_empty() {
+        } else if !labels::is_c_identifier(name.text()).is_empty() || RESERVED.contains(&name.text()) {
             name.invalid("name is not a valid CEL identifier", out);
         }
-        if expression.text().trim().is_empty() {
-            expression.required("expression is not specified", out);
-        }
+        expression(&variable.get("expression"), compiled, "expression is not specified", out);
     }
     let (validations, annotations) = (spec.get("validations"), spec.get("auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
         for list in [&validations, &annotations] {
             list.required("validations or auditAnnotations must contain at least one item", out);
         }
+        return;
     }
-    validations.items().for_each(|validation| self::validation(&validation, out));
-    audit_annotations(&annotations, out);
-    expressions(&spec, out);
+    for (validation, (compiled, message)) in validations.items().zip(&read.validations) {
+        self::validation(&validation, compiled, message.as_ref(), out);
+    }
+    audit_annotations(&annotations, object.get("metadata.name").text(), &read.annotations, out);
 }
 
-fn validation(validation: &Node<'_, '_>, out: &mut Faults) {
-    let (expression, message) = (validation.get("expression"), validation.get("message"));
-    if expression.text().trim().is_empty() {
-        expression.required("expression is not specified", out);
+fn param_kind(given: &Node<'_, '_>, out: &mut Faults) {
+    let (group_version, kind) = (given.get("apiVersion"), given.get("kind"));
+    let text = group_version.text();
+    let (group, version) = text.split_once('/').unwrap_or(("", text));
+    if text.is_empty() {
+        group_version.required("", out);
+    } else if version.contains('/') {
+        group_version.invalid(format!("unexpected GroupVersion string: {text}"), out);
+    } else {
+        let joined = |part: &str, complaints: Vec<String>, out: &mut Faults| {
+            if !complaints.is_empty() {
+                group_version.invalid_as(&json!(part), complaints.join(","), out);
+            }
+        };
+        if !group.is_empty() {
+            joined(group, labels::is_dns1123_subdomain(group), out);
+        }
+        if version.is_empty() {
+            group_version.invalid("version must be specified", out);
+        } else {
+            joined(version, labels::is_dns1035_label(version), out);
+        }
     }
-    let alternative = validation.get("messageExpression");
+    if kind.must_be_given(out) {
+        let complaints = labels::is_dns1035_label(&kind.text().to_lowercase());
+        if !complaints.is_empty() {
+            let told = complaints.join(",");
+            kind.invalid(format!("may have mixed case, but should otherwise match: {told}"), out);
+        }
+    }
+}
+
+fn validation(place: &Node<'_, '_>, compiled: &Compiled, told: Option<&Compiled>, out: &mut Faults) {
+    expression(&place.get("expression"), compiled, "expression is not specified", out);
+    let (message, alternative) = (place.get("message"), place.get("messageExpression"));
     if !alternative.text().is_empty() && alternative.text().trim().is_empty() {
         alternative.invalid("must be non-empty if specified", out);
+    } else if let Some(Err(why)) = told {
+        alternative.invalid(why.as_str(), out);
     }
     if !message.text().is_empty() && message.text().trim().is_empty() {
         message.invalid("message must be non-empty if specified", out);
-    } else if message.text().contains(['\n', '\r']) {
+    } else if message.text().trim().contains(['\n', '\r']) {
         message.invalid("message must not contain line breaks", out);
-    } else if message.is_empty() && expression.text().trim().contains(['\n', '\r']) {
-        message.required("message must be specified if expression contains line breaks", out);
     }
-    let reasons = ["Unauthorized", "Forbidden", "Invalid", "RequestEntityTooLarge"];
-    validation.get("reason").may_be_one_of(&reasons, out);
+    place.get("reason").if_set_one_of(&REASONS, out);
 }
 
-fn audit_annotations(annotations: &Node<'_, '_>, out: &mut Faults) {
+fn audit_annotations(annotations: &Node<'_, '_>, policy: &str, compiled: &[Compiled], out: &mut Faults) {
     if annotations.len() > MAX_AUDIT_ANNOTATIONS {
-        annotations.invalid(format!("must not have more than {MAX_AUDIT_ANNOTATIONS} auditAnnotations"), out);
+        let told = format!("must not have more than {MAX_AUDIT_ANNOTATIONS} auditAnnotations");
+        annotations.invalid_inside_list("AuditAnnotation", told, out);
     }
     let mut seen: Vec<&str> = Vec::new();
-    for annotation in annotations.items() {
+    for (annotation, compiled) in annotations.items().zip(compiled) {
         let (key, value) = (annotation.get("key"), annotation.get("valueExpression"));
-        key.text_must(labels::is_qualified_name, out);
-        if value.text().trim().is_empty() {
-            value.required("valueExpression is not specified", out);
+        if policy.is_empty() {
+            key.invalid("requires metadata.name be non-empty", out);
+        } else {
+            let qualified = json!(format!("{policy}/{}", key.text()));
+            key.named("", &qualified).text_must(labels::is_qualified_name, out);
+        }
+        if value.text().trim().len() > MAX_AUDIT_EXPRESSION {
+            value.required(format!("must not exceed {MAX_AUDIT_EXPRESSION} bytes in length"), out);
+        } else {
+            expression(&value, compiled, "valueExpression is not specified", out);
         }
         if seen.contains(&key.text()) {
             key.duplicate(out);
@@ -314,7 +170,12 @@ fn audit_annotations(annotations: &Node<'_, '_>, out: &mut Faults) {
 }
 
 fn match_resources(resources: &Node<'_, '_>, out: &mut Faults) {
-    resources.get("matchPolicy").required_one_of(&MATCH, out);
+    let policy = resources.get("matchPolicy");
+    if policy.is_set() {
+        policy.must_be_one_of(&MATCH, out);
+    } else {
+        policy.required("", out);
+    }
     for key in ["namespaceSelector", "objectSelector"] {
         let selector = resources.get(key);
         if selector.is_set() {
@@ -324,14 +185,38 @@ fn match_resources(resources: &Node<'_, '_>, out: &mut Faults) {
         }
     }
     for list in ["resourceRules", "excludeResourceRules"] {
-        resources.get(list).items().for_each(|rule| operations_rule(&rule, out));
+        for rule in resources.get(list).items() {
+            let mut seen: Vec<&str> = Vec::new();
+            for name in rule.get("resourceNames").items() {
+                name.text_must(labels::is_path_segment_name, out);
+                if seen.contains(&name.text()) {
+                    name.duplicate(out);
+                }
+                seen.push(name.text());
+            }
+            operations_rule(&rule, out);
+        }
     }
 }
 
 pub(super) fn policy_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: &str, out: &mut Faults) {
-    if subresource.is_empty() {
-        but_what_was(new, old, policy, out);
+    if subresource == "status" {
+        return policy_status(&new.get("status"), out);
     }
+    let kept = |key: &str| new.get(key).value == old.get(key).value;
+    policy_but(new, kept("spec.paramKind") && kept("spec.matchConditions"), out);
+}
+
+fn policy_status(status: &Node<'_, '_>, out: &mut Faults) {
+    for warning in status.get("typeChecking.expressionWarnings").items() {
+        for key in ["warning", "fieldRef"] {
+            let field = warning.get(key);
+            if field.is_empty() || (key == "fieldRef" && field.text().trim().is_empty()) {
+                field.required("", out);
+            }
+        }
+    }
+    meta::conditions(&status.get("conditions"), out);
 }
 
 pub(super) fn binding(object: &Node<'_, '_>, out: &mut Faults) {
@@ -365,16 +250,19 @@ pub(super) fn binding(object: &Node<'_, '_>, out: &mut Faults) {
 
 fn param_ref(reference: &Node<'_, '_>, out: &mut Faults) {
     let (name, selector) = (reference.get("name"), reference.get("selector"));
-    match (name.is_empty(), selector.is_set()) {
-        (true, false) => reference.required("one of name or selector must be specified", out),
-        (false, true) => {
-            for field in [&name, &selector] {
-                field.forbidden("name and selector are mutually exclusive", out);
-            }
-        }
-        _ => {}
+    let both = !name.is_empty() && selector.is_set();
+    name.text_may(labels::is_path_segment_name, out);
+    if both {
+        name.forbidden("name and selector are mutually exclusive", out);
     }
-    reference.get("parameterNotFoundAction").required_one_of(&["Allow", "Deny"], out);
+    selectors::labels(&selector, out);
+    if both {
+        selector.forbidden("name and selector are mutually exclusive", out);
+    }
+    if name.is_empty() && !selector.is_set() {
+        reference.required("one of name or selector must be specified", out);
+    }
+    reference.get("parameterNotFoundAction").required_one_of(&["Deny", "Allow"], out);
 }
 
 pub(super) fn binding_update(new: &Node<'_, '_>, _: &Node<'_, '_>, _: &str, out: &mut Faults) {

@@ -1,8 +1,8 @@
 //! CustomResourceDefinition: names, versions, and the structure of schemas.
 
-use super::admission;
 use super::crd_lists as lists;
 use super::crd_rules as rules;
+use super::hooks;
 use super::node::{Faults, IMMUTABLE, Node};
 use crate::labels;
 use crate::status::{ErrorType, FieldError};
@@ -190,7 +190,7 @@ fn conversion(conversion: &Node<'_, '_>, out: &mut Faults) {
                     .get("webhookClientConfig")
                     .required("exactly one of url or service is required", out);
             } else {
-                admission::client(&conversion.named("webhookClientConfig", client.value), out);
+                hooks::client(&conversion.named("webhookClientConfig", client.value), out);
             }
             if webhook.get("conversionReviewVersions").is_empty() {
                 conversion.get("conversionReviewVersions").required("", out);

@@ -18,6 +18,7 @@ mod diff;
 mod endpoints;
 mod event;
 mod flow;
+mod hooks;
 mod indexes;
 mod job;
 mod job_status;
@@ -94,8 +95,8 @@ const RULES: &[(&str, Create, Update)] = &[
     ("LimitRange", quota::limit_range, quota::limit_range_update),
     ("HorizontalPodAutoscaler", autoscale::autoscaler, autoscale::autoscaler_update),
     ("PodDisruptionBudget", autoscale::budget, autoscale::budget_update),
-    ("ValidatingWebhookConfiguration", admission::webhooks, admission::webhooks_update),
-    ("MutatingWebhookConfiguration", admission::webhooks, admission::webhooks_update),
+    ("ValidatingWebhookConfiguration", hooks::webhooks, hooks::webhooks_update),
+    ("MutatingWebhookConfiguration", hooks::webhooks, hooks::webhooks_update),
     ("ValidatingAdmissionPolicy", admission::policy, admission::policy_update),
     ("ValidatingAdmissionPolicyBinding", admission::binding, admission::binding_update),
     ("FlowSchema", flow::schema, flow::schema_update),

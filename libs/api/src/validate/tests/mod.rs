@@ -1,5 +1,6 @@
 //! One check, many rows: an object after defaulting and preparing, and the faults it must be told.
 
+mod admission;
 mod cluster;
 mod jobs;
 mod networks;
@@ -33,6 +34,7 @@ fn kind(name: &str) -> Kind {
         "ValidatingAdmissionPolicy",
         "ValidatingAdmissionPolicyBinding",
         "ValidatingWebhookConfiguration",
+        "MutatingWebhookConfiguration",
         "CustomResourceDefinition",
     ];
     let text = |text: &str| text.to_owned();
