@@ -3,7 +3,7 @@
 use super::Attributes;
 use super::select::{self, Target};
 use super::webhook;
-use crate::authorization::Authorization;
+use crate::authorization::{Authorization, Refused};
 use crate::request::{RequestInfo, UserInfo};
 use coracle_api::expression::{self, Answer, Authorizer, Check, Compiled, Decision, Failure, Policy, Scope};
 use parking_lot::Mutex;
@@ -34,10 +34,44 @@ pub struct Shown<'a> {
     asker: Asker<'a>,
 }
 
+/// What other servers have said to the expressions about one write, and what they are still to be asked. Expressions do not
+/// wait: they are evaluated again once what they asked for is known.
+#[derive(Default)]
+pub struct Answers {
+    known: Mutex<HashMap<String, Decision>>,
+    wanted: Mutex<Vec<(String, UserInfo, RequestInfo)>>,
+}
+
+impl Answers {
+    /// Whether all that expressions asked for was known.
+    pub fn are_complete(&self) -> bool {
+        self.wanted.lock().is_empty()
+    }
+
+    /// Asks what is still to be asked; whether there was anything.
+    pub async fn fetch(&self, authorization: &Authorization) -> bool {
+        let wanted = std::mem::take(&mut *self.wanted.lock());
+        let any = !wanted.is_empty();
+        for (key, user, request) in wanted {
+            let decision = told(authorization.decide(&user, &request).await);
+            self.known.lock().insert(key, decision);
+        }
+        any
+    }
+}
+
+fn told(decided: Result<(), Refused>) -> Decision {
+    match decided {
+        Ok(()) => Decision { allowed: true, ..Decision::default() },
+        Err(Refused { reason, failure, .. }) => Decision { allowed: false, reason, error: failure },
+    }
+}
+
 /// Asks the server's own authorization on behalf of expressions.
 struct Asker<'a> {
     authorization: &'a Authorization,
     attributes: &'a Attributes<'a>,
+    answers: &'a Answers,
 }
 
 impl Authorizer for Asker<'_> {
@@ -70,10 +104,15 @@ impl Authorizer for Asker<'_> {
             label_selector: check.label_selector.clone(),
             ..RequestInfo::default()
         };
-        match self.authorization.decide_now(&user, &request) {
-            Ok(()) => Decision { allowed: true, ..Decision::default() },
-            Err(refused) => Decision { reason: refused.reason, ..Decision::default() },
+        if !self.authorization.asks_others() {
+            return told(self.authorization.decide_now(&user, &request));
         }
+        let key = format!("{user:?} {request:?}");
+        if let Some(known) = self.answers.known.lock().get(&key) {
+            return known.clone();
+        }
+        self.answers.wanted.lock().push((key, user, request));
+        Decision::default()
     }
 }
 
@@ -85,6 +124,7 @@ impl<'a> Shown<'a> {
         object: &'a Value,
         target: &Target,
         namespace: Option<&'a Value>,
+        answers: &'a Answers,
     ) -> Self {
         let old = attributes.old.unwrap_or(&Value::Null);
         Self {
@@ -92,7 +132,7 @@ impl<'a> Shown<'a> {
             old: select::converted(target, attributes, old),
             request: webhook::request(attributes, object, target),
             namespace,
-            asker: Asker { authorization, attributes },
+            asker: Asker { authorization, attributes, answers },
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! In: a write. Out: warnings, or the Status with which the first binding denies it.
 
-use super::conditions::{self, Conditions, Shown};
+use super::conditions::{self, Answers, Conditions, Shown};
 use super::select::{self, GROUP, Target};
 use super::{Attributes, Context};
 use crate::audit;
@@ -167,22 +167,31 @@ impl Bound<'_> {
         };
         let namespace = select::namespace(self.context, self.attributes).await.unwrap_or_default();
         let programs = self.conditions.of_policy(self.policy);
-        let shown = Shown::new(
-            &self.context.authorization,
-            self.attributes,
-            self.object,
-            self.target,
-            namespace.as_deref(),
-        );
-        let mut all = Vec::new();
-        for param in params {
-            all.extend(self.judged(&programs, &shown, param.as_deref().unwrap_or(&Value::Null)));
+        let (authorization, answers) = (&self.context.authorization, Answers::default());
+        loop {
+            let all = {
+                let (attributes, object, target) = (self.attributes, self.object, self.target);
+                let namespace = namespace.as_deref();
+                let shown = Shown::new(authorization, attributes, object, target, namespace, &answers);
+                let judged = params.iter().map(|param| {
+                    self.judged(&programs, &shown, param.as_deref().unwrap_or(&Value::Null), &answers)
+                });
+                judged.flatten().collect()
+            };
+            if !answers.fetch(authorization).await {
+                return Ok(all);
+            }
         }
-        Ok(all)
     }
 
     /// What the policy has against a write, with one parameter.
-    fn judged(&self, programs: &Policy, shown: &Shown<'_>, param: &Value) -> Vec<Objection> {
+    fn judged(
+        &self,
+        programs: &Policy,
+        shown: &Shown<'_>,
+        param: &Value,
+        answers: &Answers,
+    ) -> Vec<Objection> {
         let spec = &self.policy["spec"];
         let mut scope = shown.scope();
         scope.set("params", param);
@@ -203,7 +212,9 @@ impl Bound<'_> {
             let objections = self.asked(validation, program, &scope);
             all.extend(objections.into_iter().map(|objection| Objection { index, ..objection }));
         }
-        self.note(&programs.annotations, &scope);
+        if answers.are_complete() {
+            self.note(&programs.annotations, &scope);
+        }
         all
     }
 

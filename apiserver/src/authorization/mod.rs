@@ -53,7 +53,7 @@ pub struct Refused {
     /// Somebody said no, so that others were not asked.
     denied: bool,
     /// Somebody could not tell.
-    failure: Option<String>,
+    pub failure: Option<String>,
 }
 
 impl Refused {
@@ -145,6 +145,20 @@ impl Authorization {
     /// Whether it is allowed.
     pub async fn allows(&self, user: &UserInfo, request: &RequestInfo) -> bool {
         self.judge(user, request).await.is_ok()
+    }
+
+    /// Ok when allowed; webhooks are asked.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn decide(&self, user: &UserInfo, request: &RequestInfo) -> Result<(), Refused> {
+        self.judge(user, request).await.map(drop)
+    }
+
+    /// Whether a decision may have to wait for other servers.
+    #[must_use]
+    pub fn asks_others(&self) -> bool {
+        self.modes.iter().any(|mode| matches!(mode, Mode::Webhook(_)))
     }
 
     /// Ok when allowed, by what is known now.

@@ -187,6 +187,47 @@ async fn a_token_of_the_file_is_its_lines_user() {
     fixture.stop().await;
 }
 
+#[tokio::test]
+async fn expressions_that_ask_the_authorizer_have_the_webhooks_answer() {
+    fn robots(review: &Value) -> Value {
+        let may = review["spec"]["user"] == "system:serviceaccount:default:robot";
+        json!({"allowed": may, "reason": "robots may"})
+    }
+    let (folder, tasks) = (tempfile::tempdir().expect("folder"), Tasks::new());
+    let (path, asked) = reviewer(folder.path(), &tasks, robots).await;
+    let flags = [
+        "--authorization-mode=RBAC,Webhook".to_owned(),
+        format!("--authorization-webhook-config-file={}", path.display()),
+        "--authorization-webhook-version=v1".to_owned(),
+        // What is not remembered is known to the write that it was asked for.
+        "--authorization-webhook-cache-authorized-ttl=0s".to_owned(),
+        "--authorization-webhook-cache-unauthorized-ttl=0s".to_owned(),
+    ];
+    let fixture = Fixture::flagged(&MemoryKv::default(), &flags).await;
+    let registration = "/apis/admissionregistration.k8s.io/v1";
+    let expression = "authorizer.serviceAccount('default', object.metadata.name).group('').resource('pods').namespace('default').check('list').allowed()";
+    let policy = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "robots.test"},
+        "spec": {"matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"]}]},
+            "validations": [{"expression": expression}]}});
+    let (code, told) =
+        fixture.call("POST", &format!("{registration}/validatingadmissionpolicies"), policy).await;
+    assert_eq!(code, 201, "{told}");
+    let binding = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "b"},
+        "spec": {"policyName": "robots.test", "validationActions": ["Deny"]}});
+    let (code, told) =
+        fixture.call("POST", &format!("{registration}/validatingadmissionpolicybindings"), binding).await;
+    assert_eq!(code, 201, "{told}");
+    fixture.server.store.fresh().await.expect("fresh");
+    for (name, want) in [("robot", 201), ("stranger", 422)] {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}});
+        let (code, told) = fixture.call("POST", "/api/v1/namespaces/default/secrets", secret).await;
+        assert_eq!(code, want, "{told}");
+    }
+    assert_eq!(asked.lock().len(), 2);
+    tasks.stop_within(Duration::from_secs(5)).await.expect("stopped");
+    fixture.stop().await;
+}
+
 fn allows(review: &Value) -> Value {
     let spec = &review["spec"];
     match (spec["user"].as_str(), spec["resourceAttributes"]["verb"].as_str()) {

@@ -11,7 +11,7 @@ mod review;
 pub use call::{ANSWER_MAX, Dialler};
 pub use review::request;
 
-use super::conditions::{self, Conditions, Shown};
+use super::conditions::{self, Answers, Conditions, Shown};
 use super::select::{self, GROUP, Target};
 use super::{Attributes, Context};
 use crate::audit;
@@ -176,8 +176,16 @@ impl Webhooks {
             return Ok(Some(target));
         }
         let programs = conditions.of_webhook(list);
-        let shown = Shown::new(&context.authorization, attributes, object, &target, None);
-        let met = conditions::met(list, &programs, hook.ignores_failure(), &shown.scope());
+        let (authorization, answers) = (&context.authorization, Answers::default());
+        let met = loop {
+            let met = {
+                let shown = Shown::new(authorization, attributes, object, &target, None, &answers);
+                conditions::met(list, &programs, hook.ignores_failure(), &shown.scope())
+            };
+            if !answers.fetch(authorization).await {
+                break met;
+            }
+        };
         let met = met.map_err(|error| attributes.forbidden(object, &error))?;
         Ok(met.then_some(target))
     }
