@@ -1,6 +1,7 @@
 //! What a request is about, as every stage after routing sees it.
 
 use coracle_api::kinds::Kind;
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,6 +16,26 @@ pub struct UserInfo {
     pub groups: Vec<String>,
     /// Extra attributes, e.g. `authentication.kubernetes.io/pod-name`.
     pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl UserInfo {
+    /// As objects have it that tell of users: `username`, `uid`, `groups` and `extra`, as far as there are any.
+    #[must_use]
+    pub fn fields(&self) -> Map<String, Value> {
+        let mut out = Map::new();
+        for (key, value) in [("username", &self.name), ("uid", &self.uid)] {
+            if !value.is_empty() {
+                out.insert(key.to_owned(), json!(value));
+            }
+        }
+        if !self.groups.is_empty() {
+            out.insert("groups".to_owned(), json!(self.groups));
+        }
+        if !self.extra.is_empty() {
+            out.insert("extra".to_owned(), json!(self.extra));
+        }
+        out
+    }
 }
 
 /// What is asked for, as authorization and admission see it (Kubernetes' `RequestInfo` and `authorizer.Attributes`).

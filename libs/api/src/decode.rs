@@ -406,6 +406,43 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_type_is_told_with_the_struct_that_embeds_the_field_and_the_name_of_a_list_of_resources() {
+        let of = |group, version, plural| kinds::by_resource(group, version, plural).expect("a kind");
+        for (kind, body, wanted) in [
+            (
+                pod(),
+                r#"{"spec":{"containers":[{"envFrom":[{"secretRef":{"name":5}}]}]}}"#,
+                "number into Go struct field SecretEnvSource.spec.containers.envFrom.secretRef.LocalObjectReference.name of type string",
+            ),
+            (
+                of("", "v1", "persistentvolumes"),
+                r#"{"spec":{"hostPath":[1]}}"#,
+                "array into Go struct field PersistentVolumeSpec.spec.PersistentVolumeSource.hostPath of type v1.HostPathVolumeSource",
+            ),
+            (
+                of("", "v1", "persistentvolumes"),
+                r#"{"spec":{"capacity":[1]}}"#,
+                "array into Go struct field PersistentVolumeSpec.spec.capacity of type v1.ResourceList",
+            ),
+            (
+                of("admissionregistration.k8s.io", "v1", "validatingadmissionpolicybindings"),
+                r#"{"spec":{"matchResources":{"resourceRules":[{"apiGroups":[5]}]}}}"#,
+                "number into Go struct field NamedRuleWithOperations.spec.matchResources.resourceRules.RuleWithOperations.Rule.apiGroups of type string",
+            ),
+        ] {
+            let DecodeError::BadRequest(got) = json(body.as_bytes(), kind).expect_err(wanted);
+            assert!(got.ends_with(wanted), "{got}");
+        }
+    }
+
+    #[test]
+    fn lists_without_items_count_as_none() {
+        let roles = kinds::by_resource("rbac.authorization.k8s.io", "v1", "roles").expect("roles");
+        let role = json(br#"{"rules":[]}"#, roles).expect("a role").object;
+        assert_eq!(role.get("rules"), Some(&Value::Null));
+    }
+
+    #[test]
     fn floating_point_numbers_come_back_as_they_were_written() {
         let custom = kinds::by_resource("apps", "v1", "controllerrevisions").expect("revisions");
         let mut bits = 1_u64;

@@ -69,10 +69,11 @@ impl Kind {
     pub fn group_resource(&self) -> crate::status::GroupResource {
         crate::status::GroupResource::new(&self.group, &self.plural)
     }
-    /// Group and kind, as `Invalid` errors name it.
+    /// Group and kind, as `Invalid` errors name it: those of the type that Kubernetes has within, one for both groups of events.
     #[must_use]
     pub fn group_kind(&self) -> crate::status::GroupResource {
-        crate::status::GroupResource::new(&self.group, &self.kind)
+        let group = if self.group == "events.k8s.io" { "" } else { &self.group };
+        crate::status::GroupResource::new(group, &self.kind)
     }
     /// Whether `verb` is offered.
     #[must_use]

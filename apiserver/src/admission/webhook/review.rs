@@ -5,7 +5,7 @@ use super::super::select::{self, Target};
 use coracle_api::meta;
 use coracle_api::status::Status;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// The versions of AdmissionReview that this server speaks.
@@ -60,7 +60,7 @@ pub fn request(attributes: &Attributes<'_>, object: &Value, target: &Target) -> 
         "requestKind": group_version_kind(shown, attributes, &own),
         "requestResource": resource(&own),
         "operation": attributes.operation,
-        "userInfo": user(attributes),
+        "userInfo": Value::Object(attributes.user.fields()),
         "dryRun": attributes.dry_run,
         "options": attributes.options,
     });
@@ -75,23 +75,6 @@ pub fn request(attributes: &Attributes<'_>, object: &Value, target: &Target) -> 
         }
     }
     out
-}
-
-fn user(attributes: &Attributes<'_>) -> Value {
-    let user = attributes.user;
-    let mut out = Map::new();
-    for (key, value) in [("username", &user.name), ("uid", &user.uid)] {
-        if !value.is_empty() {
-            out.insert(key.to_owned(), json!(value));
-        }
-    }
-    if !user.groups.is_empty() {
-        out.insert("groups".to_owned(), json!(user.groups));
-    }
-    if !user.extra.is_empty() {
-        out.insert("extra".to_owned(), json!(user.extra));
-    }
-    Value::Object(out)
 }
 
 /// The whole question.

@@ -3,7 +3,9 @@
 use crate::quantity::Quantity;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use regex::Regex;
 use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
 
 /// The function that the table calls `name`.
 pub(super) fn by_name(name: &str) -> Option<fn(&mut Value)> {
@@ -48,8 +50,24 @@ fn image_pull_policy(container: &mut Value) {
     }
     let image = text(container, "image");
     let last = image.rsplit('/').next().unwrap_or_default();
-    let moving = !image.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest");
+    // What is no reference has no tag that could move.
+    let moving = !image.contains('@')
+        && is_reference(image)
+        && last.split_once(':').is_none_or(|(_, tag)| tag == "latest");
     container["imagePullPolicy"] = json!(if moving { "Always" } else { "IfNotPresent" });
+}
+
+/// Whether it may be an image's name with a registry before it and a tag behind it, as the distribution specification has them.
+fn is_reference(image: &str) -> bool {
+    static REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        const PART: &str = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*";
+        const HOST: &str = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])";
+        const TAG: &str = r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}";
+        let registry = format!(r"(?:{HOST}(?:\.{HOST})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?");
+        Regex::new(&format!(r"^(?:{registry}/)?{PART}(?:/{PART})*(?::{TAG})?$")).ok()
+    });
+    // Longer names are none, wherever they come from.
+    image.len() <= 255 + 128 && REFERENCE.as_ref().is_some_and(|reference| reference.is_match(image))
 }
 
 /// The deprecated `serviceAccount` always shows what `serviceAccountName` says.

@@ -49,6 +49,10 @@ fn an_image_is_pulled_again_only_when_its_name_may_move() {
         ("nginx:1", "IfNotPresent"),
         ("nginx@sha256:0123", "IfNotPresent"),
         ("host:5000/nginx:1", "IfNotPresent"),
+        // These are no references.
+        ("Nginx", "IfNotPresent"),
+        ("-nginx", "IfNotPresent"),
+        ("a..b", "IfNotPresent"),
     ] {
         let container = json!({"image": image});
         becomes("Container", container, &[("/imagePullPolicy", json!(policy))]);

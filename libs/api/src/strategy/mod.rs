@@ -84,6 +84,7 @@ pub fn prepare_create(object: &mut Value, kind: &Kind) {
         "CustomResourceDefinition" => special::stored_versions(object),
         "APIService" => special::local_api_service(object),
         "Endpoints" => special::pack_endpoints(object),
+        "EndpointSlice" => special::old_topology(object, None),
         _ => {}
     }
 }
@@ -122,8 +123,19 @@ fn prepare_main(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
         "ServiceAccount" => special::secret_names_only(new),
         "Secret" if new["type"].as_str().is_none_or(str::is_empty) => copy(new, old, "type"),
         "Endpoints" => special::pack_endpoints(new),
+        "EndpointSlice" => special::old_topology(new, Some(old)),
         "CustomResourceDefinition" => special::one_more_stored_version(new),
         _ => {}
+    }
+}
+
+/// Writes into an object for whom it is made, where that is a part of it: a user's name, uid, groups and extra attributes.
+pub fn prepare_create_by(object: &mut Value, kind: &Kind, user: impl FnOnce() -> Map<String, Value>) {
+    if kind.kind == "CertificateSigningRequest" {
+        let user = user();
+        for key in ["username", "uid", "groups", "extra"] {
+            put(&mut object["spec"], key, user.get(key).cloned());
+        }
     }
 }
 

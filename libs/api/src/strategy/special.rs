@@ -29,6 +29,17 @@ pub(super) fn told_template_generation(set: &mut Value) {
     }
 }
 
+/// Version 1 of slices has no topology of its own any more; what older versions left stays until the endpoints change.
+pub(super) fn old_topology(slice: &mut Value, old: Option<&Value>) {
+    const TOPOLOGY: &str = "deprecatedTopology";
+    let old = old.and_then(|old| old["endpoints"].as_array());
+    let known = |endpoint: &Value| old.is_some_and(|old| old.contains(endpoint));
+    let endpoints = slice["endpoints"].as_array_mut();
+    for endpoint in endpoints.into_iter().flatten().filter(|endpoint| !known(endpoint)) {
+        put(endpoint, TOPOLOGY, None);
+    }
+}
+
 /// The namespace controller removes this finalizer once the namespace is empty.
 pub(super) fn namespace(namespace: &mut Value) {
     let spec = &mut namespace["spec"];

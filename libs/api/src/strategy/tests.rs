@@ -111,3 +111,22 @@ fn propagation_and_update_switches_come_from_the_rows() {
         of(&kind("Lease", &[])).allow_create_on_update && !of(&kind("Lease", &[])).allow_unconditional_update
     );
 }
+
+#[test]
+fn slices_lose_their_own_topology_and_requests_for_certificates_tell_who_asks() {
+    let mut slice = json!({"endpoints": [{"addresses": ["1.2.3.4"], "deprecatedTopology": {"a": "b"}}]});
+    let old = slice.clone();
+    prepare_update(&mut slice, &old, &kind("EndpointSlice", &[]), "");
+    assert_eq!(slice["endpoints"], old["endpoints"], "older versions left it");
+    prepare_create(&mut slice, &kind("EndpointSlice", &[]));
+    assert_eq!(slice["endpoints"], json!([{"addresses": ["1.2.3.4"]}]));
+
+    let user = json!({"username": "jane", "groups": ["dev"]});
+    let user = || user.as_object().cloned().expect("fields");
+    let mut request = json!({"spec": {"request": "", "username": "admin", "uid": "1"}});
+    prepare_create_by(&mut request, &kind("CertificateSigningRequest", &[]), user);
+    assert_eq!(request["spec"], json!({"request": "", "username": "jane", "groups": ["dev"]}));
+    let mut map = json!({"spec": {"username": "x"}});
+    prepare_create_by(&mut map, &kind("ConfigMap", &[]), user);
+    assert_eq!(map["spec"], json!({"username": "x"}));
+}
