@@ -21,6 +21,7 @@ use futures::{FutureExt, StreamExt};
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, UPGRADE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -259,6 +260,10 @@ async fn resource(
                 audit::answered(reply.content_type, body);
             }
             respond::reply(&parts.headers, reply)
+        }
+        // Where there is no route, nobody warns.
+        Ok(Err(status)) if matches!(status.code, 405 | 415) || status.details == json!({}) => {
+            failed(format, &status)
         }
         Ok(Err(status)) => failed(format, &status.warned(deprecated)),
         Err(_) => failed(format, &Status::timeout("request did not complete within the allotted timeout")),

@@ -66,6 +66,10 @@ impl Registry {
         if !matches!(meta::field(&object, "resourceVersion"), "" | "0") {
             return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
+        if at.kind.kind == "LimitRange" && at.kind.custom.is_none() && meta::name(&object).is_empty() {
+            // They have always had a name made up.
+            meta::set(&mut object, "name", random::uuid());
+        }
         let base = meta::field(&object, "generateName").to_owned();
         let generated = !base.is_empty() && meta::name(&object).is_empty();
         meta::remove(&mut object, "resourceVersion");
@@ -109,7 +113,6 @@ impl Registry {
         }
         warnings.extend(self.mutate(at, CREATE, None, &mut object).await?);
         strategy::prepare_create(&mut object, kind);
-        strategy::prepare_create_by(&mut object, kind, || at.user.fields());
         let claims = self.allocator.claim(kind, &mut object, None).await?;
         let faults = validate::create(&object, kind);
         let name = meta::name(&object).to_owned();

@@ -9,6 +9,7 @@ use crate::storage::entry::Entry;
 use crate::storage::keys;
 use crate::storage::write::Written;
 use coracle_api::custom::names;
+use coracle_api::kinds::Kind;
 use coracle_api::meta;
 use coracle_api::status::{FieldError, GroupResource, Status};
 use coracle_daemon::clock;
@@ -184,7 +185,7 @@ impl Registry {
         let options = DeleteOptions::read(call)?;
         let write = options.as_write();
         let at = At::new(call, self.resource(&kind)?, write)?;
-        let mut told = warnings(&at, &options);
+        let mut told = warnings(&kind, &options);
         let (outcome, gone) = match self.delete_object(&at, &options, &mut told).await {
             Ok(done) => done,
             Err(status) => return Err(status.warned(told)),
@@ -234,7 +235,8 @@ impl Registry {
         let about =
             encode::ListMeta { revision, says_end: kind.custom.is_some(), ..encode::ListMeta::default() };
         let entries = self.shown(&kind, entries).await?;
-        Ok(Reply::bytes(200, call.format, encode::list(call.format, &kind, &entries, &about)?))
+        let told = warnings(&kind, &options);
+        Ok(Reply::bytes(200, call.format, encode::list(call.format, &kind, &entries, &about)?).warned(told))
     }
 
     /// Deletes, or begins to; tells whether the object is gone.
@@ -289,9 +291,9 @@ impl Registry {
 }
 
 /// Whoever deletes a Job and says nothing of its pods is told what becomes of them.
-fn warnings(at: &At, options: &DeleteOptions) -> Vec<String> {
+fn warnings(kind: &Kind, options: &DeleteOptions) -> Vec<String> {
     const TEXT: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
-    let warned = at.kind.kind == "Job" && options.propagation.is_none();
+    let warned = kind.kind == "Job" && options.propagation.is_none();
     if warned { vec![TEXT.to_owned()] } else { Vec::new() }
 }
 

@@ -2,6 +2,7 @@
 
 use super::cache::{Change, Event};
 use super::entry::Entry;
+use super::yaml;
 use crate::registry::convert;
 use bytes::Bytes;
 use coracle_api::kinds::Kind;
@@ -118,7 +119,7 @@ pub fn value(format: Format, object: &Value) -> Result<Vec<u8>, Status> {
             out.push(b'\n');
             Ok(out)
         }
-        Media::Yaml => serde_yaml_ng::to_string(object).map(String::into_bytes).map_err(Status::internal),
+        Media::Yaml => Ok(yaml::document(object).into_bytes()),
         Media::Protobuf => protobuf::encode(object).map_err(Status::internal),
     }
 }

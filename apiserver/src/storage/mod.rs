@@ -15,6 +15,7 @@ mod feed;
 pub mod keys;
 mod rounds;
 pub mod write;
+mod yaml;
 
 pub use feed::run as feed;
 

@@ -257,3 +257,35 @@ async fn reviews_and_tokens_are_owned_by_who_asks() {
     assert!(body.starts_with(b"{"), "below a group that is served it is a Status");
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn some_kinds_have_ways_of_their_own() {
+    let fixture = filled().await;
+    let limits = json!({"metadata": {}, "spec": {"limits": [{"type": "Pod", "max": {"cpu": "1"}}]}});
+    let (code, made) = fixture.call("POST", "/api/v1/namespaces/default/limitranges", limits).await;
+    assert_eq!((code, made["metadata"]["name"].as_str().map(str::len)), (201, Some(36)), "{made}");
+    let event = json!({"metadata": {"name": "Bad_"}});
+    let (_, refused) = fixture.call("POST", "/apis/events.k8s.io/v1/namespaces/default/events", event).await;
+    assert!(
+        refused["message"].as_str().is_some_and(|text| text.starts_with("Event \"Bad_\" is invalid")),
+        "{refused}"
+    );
+    let (_, told) =
+        headers(&fixture, "DELETE", "/apis/batch/v1/namespaces/default/jobs", JSON, "warning").await;
+    assert_eq!(told.len(), 1);
+    let (_, told) =
+        headers(&fixture, "GET", "/api/v1/namespaces/default/endpoints/x/status", JSON, "warning").await;
+    assert!(told.is_empty(), "where there is no route, nobody warns: {told:?}");
+    let request =
+        Request::builder().uri(MAP).header("accept", "application/yaml").body(axum::body::Body::empty());
+    let response = fixture.server.answer(Some(fixture.admin.clone()), request.expect("request")).await;
+    let text = response.into_body().collect().await.expect("body").to_bytes();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(
+        text.starts_with(
+            "apiVersion: v1\ndata:\n  a: \"1\"\nkind: ConfigMap\nmetadata:\n  creationTimestamp: \""
+        ),
+        "{text}"
+    );
+    fixture.stop().await;
+}

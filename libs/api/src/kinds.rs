@@ -69,7 +69,7 @@ impl Kind {
     pub fn group_resource(&self) -> crate::status::GroupResource {
         crate::status::GroupResource::new(&self.group, &self.plural)
     }
-    /// Group and kind, as `Invalid` errors name it: those of the type that Kubernetes has within, one for both groups of events.
+    /// Group and kind, as `Invalid` errors name it: an Event is the first group's, wherever it is asked for.
     #[must_use]
     pub fn group_kind(&self) -> crate::status::GroupResource {
         let group = if self.group == "events.k8s.io" { "" } else { &self.group };

@@ -117,7 +117,7 @@ const ROWS: &[Row] = &[
     row("ValidatingAdmissionPolicyBinding", "", Spec),
     row("FlowSchema", "u", Spec).status(StatusOnly),
     row("PriorityLevelConfiguration", "u", Spec).status(StatusOnly),
-    row("CustomResourceDefinition", "", Spec).status(StatusOnly),
+    row("CustomResourceDefinition", "", Spec),
     row("APIService", "", Not).status(StatusOnly),
     row("ResourceClaim", "u", Not).status(StatusOnly),
     row("DeviceClass", "u", Spec),
