@@ -1,9 +1,9 @@
 //! The built-in types as Go and protobuf know them: fields with numbers, types, and whether Go writes their zero.
 //!
 //! From `data/messages.txt`, a line a type: `NAME|NUMBER:JSON NAME:FLAGS:TYPE|…`. Flags: `o` omitempty, `p` pointer, `n`
-//! fields stand in the parent. Types: `s` text, `b` boolean, `i` int32, `l` int64, `y` bytes, `@NAME` a type, `*T` a list,
-//! `{K}T` a map. Built once. What Go calls texts of a type of their own stands in `data/named.txt`, a line a type:
-//! `NAME|JSON NAME=GO TYPE|…`.
+//! fields stand in the parent. Types: `s` text, `b` boolean, `i` int32, `l` int64, `d` float64, `y` bytes, `@NAME` a type,
+//! `*T` a list, `{K}T` a map, `?b@NAME` a type or a boolean, `?a@NAME` one or a list of them, `?s@NAME` one or texts. Built once. What Go calls texts of a type of their own stands in `data/named.txt`, a line a type:
+//! `NAME|JSON NAME=GO TYPE|…`; `*` before a Go type marks that of a whole list.
 
 use crate::kinds::Kind;
 use std::collections::HashMap;
@@ -19,8 +19,18 @@ pub(crate) enum Special {
     Duration,
     /// `RawExtension` and `FieldsV1`: any JSON.
     Raw,
+    /// `apiextensions.JSON`: any JSON, written again as Go writes numbers.
+    Json,
     /// `Verbs` and `ExtraValue`: a bare list of strings.
     Strings,
+}
+
+/// What may stand instead of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Instead {
+    Flag,
+    Many,
+    Texts,
 }
 
 /// The type of a value.
@@ -30,9 +40,12 @@ pub(crate) enum Type {
     Bool,
     Int32,
     Int64,
+    Float,
     Bytes,
     Special(Special),
     Message(usize),
+    /// A message, or something else instead.
+    Or(Instead, usize),
     List(Box<Type>),
     Map(Box<Type>),
 }
@@ -113,11 +126,20 @@ fn parse(text: &str, names: &HashMap<&str, usize>) -> Option<Type> {
     if let Some((_, item)) = text.strip_prefix('{').and_then(|text| text.split_once('}')) {
         return Some(Type::Map(Box::new(parse(item, names)?)));
     }
+    if let Some((kind, name)) = text.strip_prefix('?').and_then(|text| text.split_once('@')) {
+        let instead = match kind {
+            "b" => Instead::Flag,
+            "a" => Instead::Many,
+            _ => Instead::Texts,
+        };
+        return Some(Type::Or(instead, *names.get(name)?));
+    }
     Some(match text {
         "s" => Type::String,
         "b" => Type::Bool,
         "i" => Type::Int32,
         "l" => Type::Int64,
+        "d" => Type::Float,
         "y" => Type::Bytes,
         _ => {
             let name = text.strip_prefix('@')?;
@@ -137,6 +159,7 @@ fn special(name: &str) -> Option<Special> {
         "MicroTime" => Special::MicroTime,
         "Duration" => Special::Duration,
         "RawExtension" | "FieldsV1" => Special::Raw,
+        "JSON" => Special::Json,
         "Verbs" | "ExtraValue" => Special::Strings,
         _ => return None,
     })
@@ -150,7 +173,11 @@ pub(crate) fn message(at: usize) -> &'static Message {
 
 /// A type by its schema's name (`io.k8s.api.core.v1.Pod`).
 pub(crate) fn by_definition(definition: &str) -> Option<usize> {
-    let name = definition.strip_prefix("io.k8s.")?.replace("kube-aggregator", "kube_aggregator");
+    let name = definition.strip_prefix("io.k8s.")?;
+    // As protobuf's packages have it.
+    let name = name
+        .replace("kube-aggregator", "kube_aggregator")
+        .replace("apiextensions-apiserver", "apiextensions_apiserver");
     TABLE.names.get(name.as_str()).copied()
 }
 
@@ -169,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_reads_and_most_kinds_have_a_type() {
+    fn every_line_reads_and_all_kinds_have_a_type() {
         for (line, message) in include_str!("../data/messages.txt").lines().zip(&TABLE.messages) {
             let told = line.split('|').skip(1).filter(|field| !field.is_empty());
             assert_eq!(told.count(), message.fields.len(), "{line}");
@@ -185,7 +212,7 @@ mod tests {
             );
         }
         for kind in crate::kinds::builtin() {
-            assert!(of(kind).is_some() || kind.group == "apiextensions.k8s.io", "{}", kind.definition);
+            assert!(of(kind).is_some(), "{}", kind.definition);
         }
     }
 }

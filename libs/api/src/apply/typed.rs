@@ -107,7 +107,7 @@ fn built<'a>(shape: &'a Shape, of: Option<&'a Type>) -> Wanted<'a> {
         Shape::Map(_, inner) => Wanted::Map(Of::Built(inner, item)),
         Shape::Scalar(zero) => match (of, zero) {
             (Some(Type::Special(Special::Quantity | Special::IntOrString)), _) => Wanted::Scalar,
-            (Some(Type::Int32 | Type::Int64), _) | (None, Value::Number(_)) => Wanted::Number,
+            (Some(Type::Int32 | Type::Int64 | Type::Float), _) | (None, Value::Number(_)) => Wanted::Number,
             (Some(Type::Bool), _) | (None, Value::Bool(_)) => Wanted::Flag,
             (Some(_), _) => Wanted::Text,
             (None, _) => Wanted::Scalar,

@@ -1,5 +1,7 @@
 //! Custom kinds, checked against recorded answers of Kubernetes.
 
+mod definitions;
+
 use super::*;
 use serde_json::json;
 

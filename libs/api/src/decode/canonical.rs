@@ -2,7 +2,7 @@
 
 use super::findings::tell;
 use crate::quantity::Quantity;
-use crate::schema::{self, Field, Message, Special, Type};
+use crate::schema::{self, Field, Instead, Message, Special, Type};
 use serde_json::{Map, Value, json};
 
 type Path = Vec<String>;
@@ -33,41 +33,25 @@ fn go_type(of: &Type, text: &str) -> String {
         Type::Bool => "bool".to_owned(),
         Type::Int32 => "int32".to_owned(),
         Type::Int64 => "int64".to_owned(),
+        Type::Float => "float64".to_owned(),
         Type::Bytes => "[]uint8".to_owned(),
         Type::Special(Special::Strings) => "[]string".to_owned(),
         Type::Special(Special::IntOrString) => "int32".to_owned(),
+        Type::Special(Special::Json) => "v1.JSON".to_owned(),
         Type::Special(_) => "string".to_owned(),
-        Type::Message(at) => schema::message(*at).go.clone(),
+        Type::Message(at) | Type::Or(_, at) => schema::message(*at).go.clone(),
         Type::List(item) => format!("[]{}", go_type(item, text)),
-        Type::Map(item) if matches!(**item, Type::Special(Special::Quantity)) => "v1.ResourceList".to_owned(),
         Type::Map(item) => format!("map[string]{}", go_type(item, text)),
     }
 }
 
-/// The struct that a field stands in.
-#[derive(Clone, Copy)]
-struct Owner<'a> {
-    /// Where the field is written; the one that embeds it where it comes from another.
-    outer: &'a Message,
-    inner: &'a Message,
-}
-
-impl<'a> Owner<'a> {
-    const fn of(message: &'a Message) -> Self {
-        Self { outer: message, inner: message }
-    }
-}
-
-/// Marks the name of an embedded struct in a path, which only Go's own errors show.
-const EMBEDDED: char = '<';
-
 /// `json: cannot unmarshal …`, for a field of the struct `owner`.
-fn mismatch(value: &Value, of: &Type, owner: Owner<'_>, path: &Path) -> String {
-    let name = short(owner.outer);
+fn mismatch(value: &Value, of: &Type, owner: &Message, path: &Path) -> String {
+    let name = owner.go.rsplit('.').next().unwrap_or_default();
     let fields: Vec<&str> = path
         .iter()
         .filter(|part| !part.starts_with('[') && !part.starts_with('{'))
-        .map(|part| part.strip_prefix(EMBEDDED).unwrap_or(part))
+        .map(String::as_str)
         .collect();
     let shown = match value {
         Value::Number(number)
@@ -77,22 +61,22 @@ fn mismatch(value: &Value, of: &Type, owner: Owner<'_>, path: &Path) -> String {
         }
         other => found(other).to_owned(),
     };
+    let named = fields.last().and_then(|field| owner.named.get(field)).copied();
+    let wanted = match (named.and_then(|named| named.strip_prefix('*')), of) {
+        (Some(whole), Type::List(_)) => whole.to_owned(),
+        (Some(_), _) => go_type(of, "string"),
+        (None, _) => go_type(of, named.unwrap_or("string")),
+    };
     format!(
-        "json: cannot unmarshal {shown} into Go struct field {name}.{} of type {}",
-        fields.join("."),
-        go_type(of, fields.last().and_then(|field| owner.inner.named.get(field)).unwrap_or(&"string"))
+        "json: cannot unmarshal {shown} into Go struct field {name}.{} of type {wanted}",
+        fields.join(".")
     )
-}
-
-/// A struct's name without its package.
-fn short(message: &Message) -> &str {
-    message.go.rsplit('.').next().unwrap_or_default()
 }
 
 /// The path as findings show it.
 fn shown(path: &Path) -> String {
     let mut text = String::new();
-    for part in path.iter().filter(|part| !part.starts_with(EMBEDDED)) {
+    for part in path {
         let part = part.strip_prefix('{').unwrap_or(part);
         if !text.is_empty() && !part.starts_with('[') {
             text.push('.');
@@ -120,7 +104,7 @@ pub(super) fn message(
         _ => Map::new(),
     };
     let mut out = Map::new();
-    fill(Owner::of(schema::message(at)), &mut given, &mut out, path, findings)?;
+    fill(at, &mut given, &mut out, path, findings)?;
     if TYPED.contains(&schema::message(at).go.as_str()) {
         keep_type(&mut given, &mut out, path)?;
     }
@@ -146,7 +130,7 @@ fn keep_type(
             other => {
                 let path = path.iter().cloned().chain([key.to_owned()]).collect();
                 let owner = Message { go: "v1.TypeMeta".to_owned(), ..Message::default() };
-                return Err(mismatch(&other, &Type::String, Owner::of(&owner), &path));
+                return Err(mismatch(&other, &Type::String, &owner, &path));
             }
         }
     }
@@ -155,19 +139,17 @@ fn keep_type(
 
 /// Moves the fields of a type from `given` to `out`.
 fn fill(
-    owner: Owner<'_>,
+    at: usize,
     given: &mut Map<String, Value>,
     out: &mut Map<String, Value>,
     path: &mut Path,
     findings: &mut Vec<String>,
 ) -> Result<(), String> {
-    for field in &owner.inner.fields {
+    let of = schema::message(at);
+    for field in &of.fields {
         if field.inline {
             if let Type::Message(inner) = field.of {
-                let inner = schema::message(inner);
-                path.push(format!("{EMBEDDED}{}", short(inner)));
-                fill(Owner { inner, ..owner }, given, out, path, findings)?;
-                path.pop();
+                fill(inner, given, out, path, findings)?;
             }
             continue;
         }
@@ -175,7 +157,7 @@ fn fill(
             Value::Null => Value::Null,
             value => {
                 path.push(field.name.clone());
-                let value = typed(&field.of, value, owner, path, findings)?;
+                let value = typed(&field.of, value, of, path, findings)?;
                 path.pop();
                 value
             }
@@ -210,10 +192,6 @@ fn written(field: &Field, value: Value) -> Option<Value> {
         Value::Object(map) => map.is_empty(),
         Value::Null => true,
     };
-    // Storing takes lists and maps without items for none.
-    if empty && !field.omitempty && matches!(field.of, Type::List(_) | Type::Map(_)) {
-        return Some(Value::Null);
-    }
     let kept = !empty || !field.omitempty || field.pointer || is_struct(&field.of);
     kept.then_some(value)
 }
@@ -222,7 +200,7 @@ fn written(field: &Field, value: Value) -> Option<Value> {
 fn is_struct(of: &Type) -> bool {
     match of {
         Type::Message(_) => true,
-        Type::Special(special) => !matches!(special, Special::Strings | Special::Raw),
+        Type::Special(special) => !matches!(special, Special::Strings | Special::Raw | Special::Json),
         _ => false,
     }
 }
@@ -232,8 +210,8 @@ fn zero(of: &Type) -> Value {
     match of {
         Type::String => json!(""),
         Type::Bool => json!(false),
-        Type::Int32 | Type::Int64 => json!(0),
-        Type::Bytes | Type::List(_) | Type::Map(_) => Value::Null,
+        Type::Int32 | Type::Int64 | Type::Float => json!(0),
+        Type::Or(..) | Type::Bytes | Type::List(_) | Type::Map(_) => Value::Null,
         Type::Special(Special::Quantity) => json!("0"),
         Type::Special(Special::IntOrString) => json!(0),
         Type::Special(Special::Duration) => json!("0s"),
@@ -245,7 +223,7 @@ fn zero(of: &Type) -> Value {
 fn typed(
     of: &Type,
     value: Value,
-    owner: Owner<'_>,
+    owner: &Message,
     path: &mut Path,
     findings: &mut Vec<String>,
 ) -> Result<Value, String> {
@@ -263,6 +241,8 @@ fn typed(
             Some(fits) => Ok(fits.into()),
             None => Err(mismatch(&Value::Number(number), of, owner, path)),
         },
+        (Type::Float, value @ Value::Number(_)) => Ok(as_go_writes(value)),
+        (Type::Or(instead, at), value) => one_or_other(*instead, *at, value, owner, path),
         (Type::Message(at), value @ Value::Object(_)) => message(*at, value, path, findings),
         (Type::List(item), Value::Array(items)) => {
             let mut out = Vec::with_capacity(items.len());
@@ -296,6 +276,48 @@ fn typed(
     }
 }
 
+/// A message, or what may stand instead of it. Go reads it apart, and does not tell of unknown fields there.
+fn one_or_other(
+    instead: Instead,
+    at: usize,
+    value: Value,
+    owner: &Message,
+    path: &mut Path,
+) -> Result<Value, String> {
+    let quiet = &mut Vec::new();
+    match (instead, value) {
+        (_, value @ Value::Object(_)) => message(at, value, path, quiet),
+        (Instead::Flag, value @ Value::Bool(_)) => Ok(value),
+        (Instead::Flag, _) => Err("boolean or JSON schema expected".to_owned()),
+        (Instead::Many, value @ Value::Array(_)) => {
+            typed(&Type::List(Box::new(Type::Message(at))), value, owner, path, quiet)
+        }
+        (Instead::Texts, value @ Value::Array(_)) => {
+            typed(&Type::List(Box::new(Type::String)), value, owner, path, quiet)
+        }
+        // Anything else is passed over.
+        _ => Ok(Value::Null),
+    }
+}
+
+/// Numbers without a fraction lose their point, as Go writes floats.
+fn as_go_writes(value: Value) -> Value {
+    /// Above it Go writes an exponent, which is kept as it is.
+    const PLAIN_MAX: f64 = 1e15;
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            #[expect(clippy::cast_possible_truncation, reason = "it is whole and small")]
+            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < PLAIN_MAX => {
+                (float as i64).into()
+            }
+            _ => Value::Number(number),
+        },
+        Value::Array(items) => items.into_iter().map(as_go_writes).collect(),
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, as_go_writes(value))).collect(),
+        other => other,
+    }
+}
+
 /// Where text stops being base64.
 pub(super) fn illegal_base64(text: &str) -> Option<usize> {
     let unpadded = text.trim_end_matches('=');
@@ -311,6 +333,7 @@ type Wrong = (Value, Option<String>);
 pub(super) fn of_special(special: Special, value: Value) -> Result<Value, Wrong> {
     match (special, &value) {
         (Special::Raw, _) => Ok(value),
+        (Special::Json, _) => Ok(as_go_writes(value)),
         (Special::Quantity, Value::String(text)) => match text.trim().parse::<Quantity>() {
             Ok(quantity) => Ok(quantity.to_string().into()),
             Err(error) => Err((value, Some(error.to_string()))),

@@ -49,6 +49,7 @@ fn of_type(of: &Type, value: &Value, text: &str) -> Option<String> {
     match (of, value) {
         (_, Value::Null) => None,
         (Type::Message(at), value) => of_struct(*at, value),
+        (Type::Or(_, at), value) => value.is_object().then(|| of_struct(*at, value)).flatten(),
         (Type::Map(item), Value::Object(map)) => map.values().find_map(|value| of_type(item, value, text)),
         (Type::Map(_), other) => Some(format!("cannot restore map from {}", go_kind(other))),
         (Type::List(item), Value::Array(items)) => items.iter().find_map(|value| of_type(item, value, text)),
@@ -71,7 +72,9 @@ fn of_type(of: &Type, value: &Value, text: &str) -> Option<String> {
                 })
             })
         }
-        (Type::String | Type::Bool | Type::Int32 | Type::Int64, value) => simple(of, value, text),
+        (Type::String | Type::Bool | Type::Int32 | Type::Int64 | Type::Float, value) => {
+            simple(of, value, text)
+        }
     }
 }
 
@@ -85,10 +88,13 @@ fn simple(of: &Type, value: &Value, text: &str) -> Option<String> {
         Type::String => "string",
         Type::Bool => "bool",
         Type::Int32 => "int32",
+        Type::Float => "float64",
         _ => "int64",
     };
     match (of, value) {
-        (Type::String, Value::String(_)) | (Type::Bool, Value::Bool(_)) => None,
+        (Type::String, Value::String(_)) | (Type::Bool, Value::Bool(_)) | (Type::Float, Value::Number(_)) => {
+            None
+        }
         // Go converts a whole number to a text, but not as anybody would want it.
         (Type::String, Value::Number(number)) if !number.is_f64() => {
             Some(format!("cannot convert int64 to {text}"))

@@ -1,7 +1,7 @@
 //! Objects of any kind, as the table of types describes them.
 
 use crate::kinds::Kind;
-use crate::schema::{self, Special, Type};
+use crate::schema::{self, Instead, Special, Type};
 use crate::shape::{Items, Shape};
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
@@ -83,6 +83,11 @@ impl Random {
             Type::Bool => json!(self.below(2) == 0),
             Type::Int32 => json!(self.pick(&[0, 1, -1, 80, 420, i32::MAX, i32::MIN])),
             Type::Int64 => json!(self.pick(&[0, 1, -1, 30, 1000, i64::MAX, i64::MIN])),
+            Type::Float => json!(self.pick(&[0.5, -2.25, 1e300])),
+            Type::Or(Instead::Flag, _) if self.below(2) == 0 => json!(self.below(2) == 0),
+            Type::Or(Instead::Texts, _) if self.below(2) == 0 => json!([self.pick(&WORDS)]),
+            Type::Or(Instead::Many, at) if self.below(2) == 0 => json!([self.message(*at, depth + 1)]),
+            Type::Or(_, at) => self.message(*at, depth + 1),
             Type::Bytes => json!(self.pick(&["AA==", "AAEC", "/+8="])),
             Type::Special(special) => self.special(*special),
             Type::Message(at) => self.message(*at, depth + 1),
@@ -106,7 +111,9 @@ impl Random {
                 json!(self.pick(&["2026-01-02T03:04:05.000006Z", "2026-01-02T03:04:05.900000Z"]))
             }
             Special::Duration => json!(self.pick(&["1h0m0s", "1m30s", "5s", "250ms", "0s"])),
-            Special::Raw => json!({"kind": self.pick(&WORDS), "list": [1, 2.5, true, {"a": "b"}]}),
+            Special::Raw | Special::Json => {
+                json!({"kind": self.pick(&WORDS), "list": [1, 2.5, true, {"a": "b"}]})
+            }
             Special::Strings => json!([self.pick(&WORDS), "z"]),
         }
     }

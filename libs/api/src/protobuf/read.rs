@@ -2,7 +2,7 @@
 
 use super::wire::{self, Field};
 use super::{ProtobufError, enveloped};
-use crate::schema::{self, Special, Type};
+use crate::schema::{self, Instead, Special, Type};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
@@ -59,7 +59,9 @@ fn entry(of: &Type, bytes: &[u8], depth: usize) -> Result<(String, Value), Proto
         }
     }
     // What is left out has its zero.
-    let zero = if matches!(of, Type::Bool | Type::Int32 | Type::Int64) {
+    let zero = if *of == Type::Float {
+        Field::Double(0.0)
+    } else if matches!(of, Type::Bool | Type::Int32 | Type::Int64) {
         Field::Varint(0)
     } else {
         Field::Bytes(&[])
@@ -78,12 +80,33 @@ fn value(of: &Type, content: &Field<'_>, depth: usize) -> Result<Value, Protobuf
         (Type::Bool, Field::Varint(raw)) => json!(*raw != 0),
         (Type::Int32, Field::Varint(raw)) => json!(*raw as i32),
         (Type::Int64, Field::Varint(raw)) => json!(signed(*raw)),
+        (Type::Float, Field::Double(raw)) => json!(raw),
+        (Type::Or(instead, at), Field::Bytes(bytes)) => one_or_other(*instead, *at, bytes, depth + 1)?,
         (Type::String, Field::Bytes(bytes)) => json!(wire::text(bytes)?),
         (Type::Bytes, Field::Bytes(bytes)) => json!(BASE64_STANDARD.encode(bytes)),
         (Type::Message(at), Field::Bytes(bytes)) => message(*at, bytes, depth + 1)?,
         (Type::Special(special), Field::Bytes(bytes)) => of_special(*special, bytes, depth)?,
         _ => return Err(ProtobufError("proto: wrong wireType".to_owned())),
     })
+}
+
+/// A message, or what stands instead of it: field 2 where there may be many, field 1 where it is a boolean.
+fn one_or_other(instead: Instead, at: usize, bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
+    let (mut found, mut list) = (None, Vec::new());
+    for field in wire::fields(bytes) {
+        match (instead, field?) {
+            (Instead::Flag, (1, Field::Varint(raw))) => {
+                found.get_or_insert(json!(raw != 0));
+            }
+            (Instead::Flag, (2, Field::Bytes(bytes))) | (_, (1, Field::Bytes(bytes))) => {
+                found = Some(message(at, bytes, depth)?);
+            }
+            (Instead::Many, (2, Field::Bytes(bytes))) => list.push(message(at, bytes, depth)?),
+            (Instead::Texts, (2, Field::Bytes(bytes))) => list.push(json!(wire::text(bytes)?)),
+            _ => {}
+        }
+    }
+    Ok(found.unwrap_or_else(|| if instead == Instead::Flag { json!(false) } else { json!(list) }))
 }
 
 fn of_special(special: Special, bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
@@ -112,10 +135,12 @@ fn of_special(special: Special, bytes: &[u8], depth: usize) -> Result<Value, Pro
             json!(time.strftime(form).to_string())
         }
         Special::Duration => json!(shown(numbers[1])),
-        Special::Raw if last.is_empty() => Value::Null,
+        Special::Raw | Special::Json if last.is_empty() => Value::Null,
         // An object may stand in its own envelope, and so may one in that.
         Special::Raw if last.starts_with(super::MAGIC) => enveloped(last, depth + 1)?,
-        Special::Raw => serde_json::from_slice(last).map_err(|error| ProtobufError(error.to_string()))?,
+        Special::Raw | Special::Json => {
+            serde_json::from_slice(last).map_err(|error| ProtobufError(error.to_string()))?
+        }
         Special::Strings => {
             let texts: Result<Vec<String>, ProtobufError> = texts.into_iter().map(wire::text).collect();
             json!(texts?)

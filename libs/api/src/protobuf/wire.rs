@@ -6,7 +6,8 @@ use super::ProtobufError;
 pub(super) enum Field<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
-    /// Fixed-width numbers, which the API does not use.
+    Double(f64),
+    /// Other numbers of fixed width, which the API does not use.
     Other,
 }
 
@@ -42,7 +43,10 @@ fn next<'a>(from: &mut &'a [u8]) -> Result<(u32, Field<'a>), ProtobufError> {
     let number = u32::try_from(tag >> 3).map_err(|_| broken())?;
     let field = match tag & 7 {
         0 => Field::Varint(varint(from)?),
-        1 => take(from, 8).map(|_| Field::Other)?,
+        1 => {
+            let bytes = take(from, 8)?.try_into().map_err(|_| broken())?;
+            Field::Double(f64::from_le_bytes(bytes))
+        }
         2 => {
             let length = varint(from)?;
             Field::Bytes(take(from, length)?)
@@ -86,6 +90,12 @@ fn raw_varint(out: &mut Vec<u8>, mut value: u64) {
 pub(super) fn put_varint(out: &mut Vec<u8>, number: u32, value: i64) {
     raw_varint(out, u64::from(number) << 3);
     raw_varint(out, value as u64);
+}
+
+/// Appends a float of eight bytes.
+pub(super) fn put_double(out: &mut Vec<u8>, number: u32, value: f64) {
+    raw_varint(out, u64::from(number) << 3 | 1);
+    out.extend(value.to_le_bytes());
 }
 
 /// Appends text, bytes or a message.

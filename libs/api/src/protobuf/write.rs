@@ -1,7 +1,7 @@
 //! Objects to messages. As in Go: fields in order of their numbers; what is no pointer is written even when zero.
 
 use super::{ProtobufError, wire};
-use crate::schema::{self, Special, Type};
+use crate::schema::{self, Instead, Special, Type};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
@@ -28,7 +28,14 @@ pub(super) fn message(at: usize, object: &Value, out: &mut Vec<u8>) -> Written {
 }
 
 fn is_many(of: &Type) -> bool {
-    matches!(of, Type::List(_) | Type::Map(_) | Type::Bytes | Type::Special(Special::Raw | Special::Strings))
+    matches!(
+        of,
+        Type::List(_)
+            | Type::Map(_)
+            | Type::Bytes
+            | Type::Special(Special::Raw | Special::Strings)
+            | Type::Or(..)
+    )
 }
 
 fn misfit(value: &Value) -> ProtobufError {
@@ -40,6 +47,12 @@ fn value(number: u32, of: &Type, given: &Value, out: &mut Vec<u8>) -> Written {
         Type::String => wire::put_bytes(out, number, given.as_str().unwrap_or_default().as_bytes()),
         Type::Bool => wire::put_varint(out, number, i64::from(given.as_bool().unwrap_or(false))),
         Type::Int32 | Type::Int64 => wire::put_varint(out, number, given.as_i64().unwrap_or(0)),
+        Type::Float => wire::put_double(out, number, given.as_f64().unwrap_or(0.0)),
+        Type::Or(instead, at) => {
+            let mut bytes = Vec::new();
+            one_or_other(*instead, *at, given, &mut bytes)?;
+            wire::put_bytes(out, number, &bytes);
+        }
         Type::Bytes => {
             let bytes =
                 BASE64_STANDARD.decode(given.as_str().unwrap_or_default()).map_err(|_| misfit(given))?;
@@ -72,6 +85,20 @@ fn value(number: u32, of: &Type, given: &Value, out: &mut Vec<u8>) -> Written {
     Ok(())
 }
 
+fn one_or_other(instead: Instead, at: usize, given: &Value, out: &mut Vec<u8>) -> Written {
+    let schema = if instead == Instead::Flag { 2 } else { 1 };
+    if instead == Instead::Flag {
+        // A schema allows what it describes.
+        wire::put_varint(out, 1, i64::from(given.as_bool().unwrap_or(given.is_object())));
+    }
+    match (instead, given) {
+        (_, Value::Object(_)) => value(schema, &Type::Message(at), given, out),
+        (Instead::Many, Value::Array(_)) => value(2, &Type::List(Box::new(Type::Message(at))), given, out),
+        (Instead::Texts, Value::Array(_)) => value(2, &Type::List(Box::new(Type::String)), given, out),
+        _ => Ok(()),
+    }
+}
+
 fn of_special(special: Special, given: &Value, out: &mut Vec<u8>) -> Written {
     match special {
         Special::Quantity => {
@@ -97,7 +124,7 @@ fn of_special(special: Special, given: &Value, out: &mut Vec<u8>) -> Written {
             };
             wire::put_varint(out, 1, nanos);
         }
-        Special::Raw => wire::put_bytes(out, 1, given.to_string().as_bytes()),
+        Special::Raw | Special::Json => wire::put_bytes(out, 1, given.to_string().as_bytes()),
         Special::Strings => {
             for text in given.as_array().into_iter().flatten().filter_map(Value::as_str) {
                 wire::put_bytes(out, 1, text.as_bytes());
