@@ -3,6 +3,7 @@
 //! Only what is served is counted by name, so that nobody can make series by asking for things that do not exist.
 
 use crate::Server;
+use crate::meters::process::Process;
 use crate::meters::{Histogram, Histograms};
 use crate::request::RequestInfo;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -87,6 +88,8 @@ pub struct Metrics {
     running: Family<Running, Gauge>,
     long: Family<Long, Gauge>,
     objects: Family<Stored, Gauge>,
+    received: Family<Stored, Counter>,
+    process: Process,
     deprecated: Family<Deprecated, Gauge>,
     healthy: Family<Hook, Gauge>,
     started: Gauge<f64, AtomicU64>,
@@ -125,6 +128,7 @@ impl Default for Metrics {
         let mut registry = Registry::default();
         let times = Family::new_with_constructor((|| Histogram::seconds(&BUCKETS)) as fn() -> Histogram);
         let sizes = Family::new_with_constructor((|| Histogram::bytes(&SIZES)) as fn() -> Histogram);
+        let process = Process::new(&mut registry);
         let mut to = Register::of(&mut registry, "");
         let own = Self {
             requests: to.add("apiserver_request", "Requests that were answered", Family::default()),
@@ -145,6 +149,11 @@ impl Default for Metrics {
                 Family::default(),
             ),
             objects: to.add("apiserver_storage_objects", "Stored objects by resource", Family::default()),
+            received: to.add(
+                "apiserver_storage_events_received",
+                "Changes that the store told of, by resource",
+                Family::default(),
+            ),
             deprecated: to.add(
                 "apiserver_requested_deprecated_apis",
                 "Deprecated APIs that were asked for",
@@ -160,6 +169,7 @@ impl Default for Metrics {
                 "When this process started, since 1970",
                 Gauge::default(),
             ),
+            process,
             registry,
         };
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in a double")]
@@ -264,7 +274,10 @@ impl Metrics {
         for resource in server.store.resources().values() {
             let stored = Stored { resource: resource.of.to_string() };
             self.objects.get_or_create(&stored).set(i64::try_from(resource.cache.count()).unwrap_or(0));
+            let received = self.received.get_or_create(&stored);
+            received.inner().store(resource.cache.received(), std::sync::atomic::Ordering::Relaxed);
         }
+        self.process.read();
         for (name, r#type, well) in super::health::results(server) {
             self.healthy.get_or_create(&Hook { name, r#type }).set(i64::from(well));
         }

@@ -1,9 +1,10 @@
-//! What is measured of admission, the store and watches, under kube-apiserver's names.
+//! What is measured of admission, the store, watches and the process, under kube-apiserver's names.
 //!
 //! In: that something was done, and how long it took or how large it was. Out: series for `/metrics`. Invariants: measuring
 //! costs a look into a table and an atomic addition; series are bounded by kinds, plugins and configured webhooks.
 
 pub mod admission;
+pub mod process;
 pub mod storage;
 pub mod watch;
 

@@ -93,11 +93,17 @@ pub struct Cache {
     state: RwLock<State>,
     version: AtomicU64,
     moved: watch::Sender<u64>,
+    received: AtomicU64,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { state: RwLock::default(), version: AtomicU64::new(0), moved: watch::Sender::new(0) }
+        Self {
+            state: RwLock::default(),
+            version: AtomicU64::new(0),
+            moved: watch::Sender::new(0),
+            received: AtomicU64::new(0),
+        }
     }
 }
 
@@ -152,8 +158,14 @@ impl Cache {
         self.moved.send_modify(|moved| *moved += 1);
     }
 
+    /// How many changes the store has told of it.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
     /// Applies changes in order.
     pub fn apply(&self, changes: Vec<Told>) {
+        self.received.fetch_add(changes.len() as u64, Ordering::Relaxed);
         let mut state = self.state.write();
         for told in changes {
             if told.revision > state.revision

@@ -309,6 +309,8 @@ async fn metrics_tell_of_admission_the_store_and_watches_under_kubernetes_names(
         "apiserver_watch_events_sizes_count{group=\"\",version=\"v1\",kind=\"ConfigMap\"}",
         "apiserver_longrunning_requests{verb=\"WATCH\"",
         "apiserver_storage_objects{resource=\"configmaps\"}",
+        "apiserver_storage_events_received_total{resource=\"configmaps\"}",
+        "process_resident_memory_bytes ",
         "apiserver_request_duration_seconds_count{verb=\"POST\"",
     ] {
         let told = text.lines().find(|line| line.starts_with(want));
