@@ -98,3 +98,29 @@ fn the_weight_counts_what_repetitions_come_to() {
         assert_eq!(Pattern::new(pattern).expect("a pattern").weight(), want, "{pattern}");
     }
 }
+
+#[test]
+fn any_text_is_a_pattern_or_refused_in_words() {
+    const PARTS: [&str; 44] = [
+        "\\", "[", "]", "(", ")", "{", "}", "*", "+", "?", "|", "^", "$", ".", "-", ",", ":", "0", "2", "a",
+        "d", "w", "s", "b", "p", "P", "Q", "E", "x", "L", "i", "m", "U", "<", ">", "ñ", "&", "~", "[:", ":]",
+        "(?", "\\p{", "Greek", "^-",
+    ];
+    let mut seed = 7_u64;
+    let mut next = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).unwrap_or(0) % below
+    };
+    let mut read = 0;
+    for _ in 0..20_000 {
+        let text: String = (0..next(14)).map(|_| PARTS[next(PARTS.len())]).collect();
+        match Pattern::new(&text) {
+            Ok(pattern) => {
+                read += 1;
+                let _ = pattern.is_match("añ-0 a2w:]");
+            }
+            Err(why) => assert!(why.starts_with("error parsing regexp: "), "{text}: {why}"),
+        }
+    }
+    assert!(read > 1000, "{read}");
+}
