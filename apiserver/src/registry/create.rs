@@ -113,6 +113,7 @@ impl Registry {
         }
         warnings.extend(self.mutate(at, CREATE, None, &mut object).await?);
         strategy::prepare_create(&mut object, kind);
+        strategy::prepare_create_by(&mut object, kind, || at.user.fields());
         let claims = self.allocator.claim(kind, &mut object, None).await?;
         let faults = validate::create(&object, kind);
         let name = meta::name(&object).to_owned();

@@ -41,17 +41,35 @@ fn go_type(of: &Type, text: &str) -> String {
         Type::Special(_) => "string".to_owned(),
         Type::Message(at) | Type::Or(_, at) => schema::message(*at).go.clone(),
         Type::List(item) => format!("[]{}", go_type(item, text)),
+        Type::Map(item) if matches!(**item, Type::Special(Special::Quantity)) => "v1.ResourceList".to_owned(),
         Type::Map(item) => format!("map[string]{}", go_type(item, text)),
     }
 }
 
+/// The struct that a field stands in.
+#[derive(Clone, Copy)]
+struct Owner<'a> {
+    /// Where the field is written; the one that embeds it where it comes from another.
+    outer: &'a Message,
+    inner: &'a Message,
+}
+
+impl<'a> Owner<'a> {
+    const fn of(message: &'a Message) -> Self {
+        Self { outer: message, inner: message }
+    }
+}
+
+/// Marks the name of an embedded struct in a path, which only Go's own errors show.
+const EMBEDDED: char = '<';
+
 /// `json: cannot unmarshal …`, for a field of the struct `owner`.
-fn mismatch(value: &Value, of: &Type, owner: &Message, path: &Path) -> String {
-    let name = owner.go.rsplit('.').next().unwrap_or_default();
+fn mismatch(value: &Value, of: &Type, owner: Owner<'_>, path: &Path) -> String {
+    let name = short(owner.outer);
     let fields: Vec<&str> = path
         .iter()
         .filter(|part| !part.starts_with('[') && !part.starts_with('{'))
-        .map(String::as_str)
+        .map(|part| part.strip_prefix(EMBEDDED).unwrap_or(part))
         .collect();
     let shown = match value {
         Value::Number(number)
@@ -61,7 +79,7 @@ fn mismatch(value: &Value, of: &Type, owner: &Message, path: &Path) -> String {
         }
         other => found(other).to_owned(),
     };
-    let named = fields.last().and_then(|field| owner.named.get(field)).copied();
+    let named = fields.last().and_then(|field| owner.inner.named.get(field)).copied();
     let wanted = match (named.and_then(|named| named.strip_prefix('*')), of) {
         (Some(whole), Type::List(_)) => whole.to_owned(),
         (Some(_), _) => go_type(of, "string"),
@@ -73,10 +91,15 @@ fn mismatch(value: &Value, of: &Type, owner: &Message, path: &Path) -> String {
     )
 }
 
+/// A struct's name without its package.
+fn short(message: &Message) -> &str {
+    message.go.rsplit('.').next().unwrap_or_default()
+}
+
 /// The path as findings show it.
 fn shown(path: &Path) -> String {
     let mut text = String::new();
-    for part in path {
+    for part in path.iter().filter(|part| !part.starts_with(EMBEDDED)) {
         let part = part.strip_prefix('{').unwrap_or(part);
         if !text.is_empty() && !part.starts_with('[') {
             text.push('.');
@@ -104,7 +127,7 @@ pub(super) fn message(
         _ => Map::new(),
     };
     let mut out = Map::new();
-    fill(at, &mut given, &mut out, path, findings)?;
+    fill(Owner::of(schema::message(at)), &mut given, &mut out, path, findings)?;
     if TYPED.contains(&schema::message(at).go.as_str()) {
         keep_type(&mut given, &mut out, path)?;
     }
@@ -130,7 +153,7 @@ fn keep_type(
             other => {
                 let path = path.iter().cloned().chain([key.to_owned()]).collect();
                 let owner = Message { go: "v1.TypeMeta".to_owned(), ..Message::default() };
-                return Err(mismatch(&other, &Type::String, &owner, &path));
+                return Err(mismatch(&other, &Type::String, Owner::of(&owner), &path));
             }
         }
     }
@@ -139,17 +162,19 @@ fn keep_type(
 
 /// Moves the fields of a type from `given` to `out`.
 fn fill(
-    at: usize,
+    owner: Owner<'_>,
     given: &mut Map<String, Value>,
     out: &mut Map<String, Value>,
     path: &mut Path,
     findings: &mut Vec<String>,
 ) -> Result<(), String> {
-    let of = schema::message(at);
-    for field in &of.fields {
+    for field in &owner.inner.fields {
         if field.inline {
             if let Type::Message(inner) = field.of {
-                fill(inner, given, out, path, findings)?;
+                let inner = schema::message(inner);
+                path.push(format!("{EMBEDDED}{}", short(inner)));
+                fill(Owner { inner, ..owner }, given, out, path, findings)?;
+                path.pop();
             }
             continue;
         }
@@ -157,7 +182,7 @@ fn fill(
             Value::Null => Value::Null,
             value => {
                 path.push(field.name.clone());
-                let value = typed(&field.of, value, of, path, findings)?;
+                let value = typed(&field.of, value, owner, path, findings)?;
                 path.pop();
                 value
             }
@@ -192,6 +217,10 @@ fn written(field: &Field, value: Value) -> Option<Value> {
         Value::Object(map) => map.is_empty(),
         Value::Null => true,
     };
+    // Storing takes lists and maps without items for none.
+    if empty && !field.omitempty && matches!(field.of, Type::List(_) | Type::Map(_)) {
+        return Some(Value::Null);
+    }
     let kept = !empty || !field.omitempty || field.pointer || is_struct(&field.of);
     kept.then_some(value)
 }
@@ -223,7 +252,7 @@ fn zero(of: &Type) -> Value {
 fn typed(
     of: &Type,
     value: Value,
-    owner: &Message,
+    owner: Owner<'_>,
     path: &mut Path,
     findings: &mut Vec<String>,
 ) -> Result<Value, String> {
@@ -281,7 +310,7 @@ fn one_or_other(
     instead: Instead,
     at: usize,
     value: Value,
-    owner: &Message,
+    owner: Owner<'_>,
     path: &mut Path,
 ) -> Result<Value, String> {
     let quiet = &mut Vec::new();
