@@ -122,9 +122,10 @@ pub(super) fn client(client: &Node<'_, '_>, out: &mut Faults) {
     if !service.is_set() {
         return;
     }
-    for key in ["name", "namespace"] {
+    // Kubernetes takes the one for the other.
+    for (key, told) in [("name", "namespace"), ("namespace", "name")] {
         if service.get(key).is_empty() {
-            service.get(key).required(format!("service {key} is required"), out);
+            service.get(told).required("", out);
         }
     }
     let (path, port) = (service.get("path"), service.get("port"));
@@ -193,15 +194,23 @@ fn url(place: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
-fn has_known_version(versions: &Node<'_, '_>) -> bool {
+pub(super) fn has_known_version(versions: &Node<'_, '_>) -> bool {
     versions.items().any(|version| REVIEW_VERSIONS.contains(&version.text()))
 }
 
 fn review_versions(versions: &Node<'_, '_>, tolerated: &Tolerated, out: &mut Faults) {
-    let known = || REVIEW_VERSIONS.join(", ");
     if versions.is_empty() {
-        return versions.required(format!("must specify one of {}", known()), out);
+        return versions.required(format!("must specify one of {}", known_versions()), out);
     }
+    self::versions(versions, !tolerated.strange_reviews, out);
+}
+
+fn known_versions() -> String {
+    REVIEW_VERSIONS.join(", ")
+}
+
+/// Versions of reviews, which one of them must be known of.
+pub(super) fn versions(versions: &Node<'_, '_>, one_known: bool, out: &mut Faults) {
     let mut seen: Vec<&str> = Vec::new();
     for version in versions.items() {
         if seen.contains(&version.text()) {
@@ -211,8 +220,8 @@ fn review_versions(versions: &Node<'_, '_>, tolerated: &Tolerated, out: &mut Fau
         version.text_must(labels::is_dns1035_label, out);
         seen.push(version.text());
     }
-    if !tolerated.strange_reviews && !has_known_version(versions) {
-        versions.invalid(format!("must include at least one of {}", known()), out);
+    if one_known && !has_known_version(versions) {
+        versions.invalid(format!("must include at least one of {}", known_versions()), out);
     }
 }
 

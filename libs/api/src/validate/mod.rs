@@ -13,6 +13,7 @@ mod config;
 mod crd;
 mod crd_lists;
 mod crd_rules;
+mod crd_schema;
 mod cron;
 mod diff;
 mod endpoints;

@@ -2,6 +2,7 @@
 
 mod admission;
 mod cluster;
+mod definitions;
 mod jobs;
 mod networks;
 mod pods;

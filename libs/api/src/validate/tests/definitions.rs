@@ -1,0 +1,110 @@
+//! Definitions of custom kinds.
+
+use super::*;
+
+fn definition(spec: &Value, version: &Value) -> Value {
+    let mut own = json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}});
+    for (key, value) in version.as_object().into_iter().flatten() {
+        own[key] = value.clone();
+    }
+    let mut object = json!({
+        "metadata": {"name": "things.a.b"},
+        "spec": {"group": "a.b", "scope": "Cluster", "versions": [own],
+            "names": {"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"}},
+        "status": {"storedVersions": ["v1"]}});
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        object["spec"][key] = value.clone();
+    }
+    object
+}
+
+fn with_schema(schema: &Value) -> Value {
+    definition(&json!({}), &json!({"schema": {"openAPIV3Schema": schema}}))
+}
+
+#[test]
+fn versions_are_told_under_the_spec_where_they_are_the_same() {
+    let columns = json!([{"name": "n", "type": "x", "format": "y", "jsonPath": "spec.n"}]);
+    let scale = json!({"scale": {"specReplicasPath": "spec.n", "statusReplicasPath": ".spec.n", "labelSelectorPath": ".x"}});
+    let rows: &[(Value, Value, &[&str])] = &[
+        (
+            json!({}),
+            json!({"additionalPrinterColumns": columns, "subresources": scale, "deprecationWarning": "w"}),
+            &[
+                r#"spec.versions[0].deprecationWarning: Invalid value: "w": can only be set for deprecated versions"#,
+                r#"spec.subresources.scale.specReplicasPath: Invalid value: "spec.n": must be a simple json path starting with ."#,
+                r#"spec.subresources.scale.statusReplicasPath: Invalid value: ".spec.n": should be a json path under .status"#,
+                r#"spec.subresources.scale.labelSelectorPath: Invalid value: ".x": should be a json path under either .spec or .status"#,
+                r#"spec.additionalPrinterColumns[0].type: Invalid value: "x": must be one of boolean,date,integer,number,string"#,
+                r#"spec.additionalPrinterColumns[0].format: Invalid value: "y": must be one of byte,date,date-time,double,float,int32,int64,password"#,
+                r#"spec.additionalPrinterColumns[0].JSONPath: Invalid value: "spec.n": must be a simple json path starting with ."#,
+            ],
+        ),
+        (
+            json!({"conversion": {"strategy": "Webhook", "webhook": {
+                "clientConfig": {"url": "https://h/"}, "conversionReviewVersions": ["v9", "v9"]}}}),
+            json!({}),
+            &[
+                r#"spec.conversion.conversionReviewVersions[1]: Invalid value: "v9": duplicate version"#,
+                r#"spec.conversion.conversionReviewVersions: Invalid value: ["v9","v9"]: must include at least one of v1, v1beta1"#,
+            ],
+        ),
+        (
+            json!({"conversion": {"strategy": "None", "webhook": {"conversionReviewVersions": ["v1"]}}}),
+            json!({}),
+            &[
+                "spec.conversion.conversionReviewVersions: Forbidden: should not be set when strategy is not set to Webhook",
+            ],
+        ),
+    ];
+    for (spec, version, want) in rows {
+        refuses("CustomResourceDefinition", definition(spec, version), want);
+    }
+}
+
+#[test]
+fn schemas_have_what_kubernetes_can_read() {
+    let rows: &[(Value, &[&str])] = &[
+        (
+            json!({"type": "object", "properties": {"a": {"type": "null"}, "b": {"type": "object", "id": "i"}}}),
+            &[
+                r#"spec.validation.openAPIV3Schema.properties[a].type: Unsupported value: "null": supported values: "array", "boolean", "integer", "number", "object", "string""#,
+                "spec.validation.openAPIV3Schema.properties[a].type: Forbidden: type cannot be set to null, use nullable as an alternative",
+                "spec.validation.openAPIV3Schema.properties[b].id: Forbidden: id is not supported",
+            ],
+        ),
+        (
+            json!({"type": "object", "properties": {
+                "kind": {"type": "string", "default": "k"},
+                "metadata": {"type": "object", "properties": {"name": {
+                    "type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true}}}}}),
+            &[
+                "spec.validation.openAPIV3Schema.properties[kind].default: Forbidden: must not be set in top-level kind",
+                "spec.validation.openAPIV3Schema.properties[metadata].properties[name].x-kubernetes-embedded-resource: Forbidden: must not be used inside of resource meta",
+            ],
+        ),
+    ];
+    for (schema, want) in rows {
+        refuses("CustomResourceDefinition", with_schema(schema), want);
+    }
+    let with_status = json!({"subresources": {"status": {}}, "schema": {"openAPIV3Schema": {"type": "object", "minProperties": 1}}});
+    let want = r#"spec.validation.openAPIV3Schema: Invalid value: {"minProperties":1,"type":"object"}: only [Description Type Format Title Maximum ExclusiveMaximum Minimum ExclusiveMinimum MaxLength MinLength Pattern MaxItems MinItems UniqueItems MultipleOf Required Items Properties ExternalDocs Example XPreserveUnknownFields XValidations] fields are allowed at the root of the schema if the status subresource is enabled"#;
+    refuses("CustomResourceDefinition", definition(&json!({}), &with_status), &[want]);
+}
+
+#[test]
+fn stored_versions_stay_and_what_was_wrong_may() {
+    let named = |name: &str| definition(&json!({}), &json!({"name": name}));
+    refuses_change(
+        "CustomResourceDefinition",
+        named("v1"),
+        named("v2"),
+        &[
+            r#"status.storedVersions[0]: Invalid value: "v1": missing from spec.versions; v1 was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in v1 and removes v1 from status.storedVersions"#,
+        ],
+    );
+    let odd = |warning: &str| definition(&json!({}), &json!({"deprecationWarning": warning}));
+    refuses_change("CustomResourceDefinition", odd("w"), odd("w"), &[]);
+    let community = || definition(&json!({"group": "x.k8s.io"}), &json!({}));
+    refuses_change("CustomResourceDefinition", community(), community(), &[]);
+}
