@@ -148,6 +148,20 @@ pub fn metadata_fields() -> &'static [String] {
     &FIELDS
 }
 
+/// Makes an object's metadata, which is read alone, canonical; `place` is where it stands.
+///
+/// # Errors
+/// Go's text of the first value of a wrong type.
+pub(crate) fn metadata(value: Value, place: &str, findings: &mut Vec<String>) -> Result<Value, String> {
+    if !value.is_object() && !value.is_null() {
+        let found = canonical::found(&value);
+        return Err(format!("json: cannot unmarshal {found} into Go value of type v1.ObjectMeta"));
+    }
+    let Some(meta) = schema::object_meta() else { return Ok(value) };
+    let read = canonical::message(meta, value, &mut vec![place.to_owned()], findings);
+    read.map_err(|text| text.replacen(&format!(".{place}."), ".", 1))
+}
+
 /// Makes an object of a type canonical, without kind and apiVersion.
 ///
 /// # Errors
@@ -190,15 +204,12 @@ fn shaped(mut object: Value, mut findings: Vec<String>, kind: &Kind) -> Result<D
         }
     }
     let Some(root) = root else {
-        if let (Some(meta), Some(metadata)) = (schema::object_meta(), object.get_mut("metadata")) {
-            let mut path = vec!["metadata".to_owned()];
-            let read = canonical::message(meta, metadata.take(), &mut path, &mut findings);
-            // Its metadata is read alone.
-            *metadata =
-                read.map_err(|text| text.replace("field ObjectMeta.metadata.", "field ObjectMeta."))?;
+        if let Some(given) = object.get_mut("metadata") {
+            *given = metadata(given.take(), "metadata", &mut findings)?;
         }
         if let Some(version) = &kind.custom {
-            custom::prune(&mut object, version, &mut findings);
+            canonical::as_go_writes(&mut object);
+            custom::read(&mut object, version, &mut findings)?;
         }
         return Ok(Decoded { object, findings });
     };

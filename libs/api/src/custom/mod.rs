@@ -5,17 +5,23 @@
 //!
 //!     names.rs     which names of a definition are accepted, and its conditions
 //!     structure.rs pruning and defaults
+//!     embedded.rs  objects within objects
+//!     formats.rs   formats of texts
+//!     scale.rs     what the scale subresource shows
 //!     schema.rs    validation by OpenAPI schema
 //!     rules.rs     validation by x-kubernetes-validations
 
+mod embedded;
+mod formats;
 pub mod names;
 pub(crate) mod rules;
+mod scale;
 mod schema;
 mod structure;
 #[cfg(test)]
 mod tests;
 
-pub use structure::{default, prune};
+pub use structure::{default, prune, read};
 
 use crate::kinds::{Kind, Subresource};
 use crate::pattern::Pattern;
@@ -34,6 +40,8 @@ const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", 
 pub struct Version {
     value: Value,
     has_defaults: bool,
+    /// Whether its schema is one of whole objects.
+    whole: bool,
     patterns: Mutex<HashMap<String, Option<Pattern>>>,
     rules: OnceLock<Option<rules::Part>>,
 }
@@ -43,7 +51,7 @@ impl Version {
     #[must_use]
     pub fn new(value: Value) -> Self {
         let has_defaults = structure::has_default(&value["schema"]["openAPIV3Schema"]);
-        Self { value, has_defaults, ..Self::default() }
+        Self { value, has_defaults, whole: true, ..Self::default() }
     }
 
     /// The structural schema; null where there is none.
@@ -72,7 +80,7 @@ impl Version {
 
     /// Its rules, read when they are first asked for.
     fn rules(&self) -> Option<&rules::Part> {
-        self.rules.get_or_init(|| rules::part(self.schema(), true)).as_ref()
+        self.rules.get_or_init(|| rules::part(self.schema(), self.whole)).as_ref()
     }
 }
 
@@ -192,6 +200,8 @@ pub fn priority(version: &str) -> (u8, u64, u64, std::cmp::Reverse<String>) {
 pub(crate) fn validate(object: &Value, old: Option<&Value>, version: &Version) -> Vec<FieldError> {
     let mut faults = schema::validate(object, old, version);
     let blocking = schema::blocks(&faults);
+    embedded::validate(object, old, version.schema(), "", &mut faults);
+    scale::validate(object, &version["subresources"]["scale"], &mut faults);
     if version.rules().is_none() {
         return faults;
     }
@@ -203,6 +213,22 @@ pub(crate) fn validate(object: &Value, old: Option<&Value>, version: &Version) -
         ));
     } else {
         faults.extend(rules::validate(object, old, version));
+    }
+    faults
+}
+
+/// Faults of a schema's default, with the paths of its fields.
+pub(crate) fn validate_default(default: &Value, schema: &Value) -> Vec<FieldError> {
+    let version = Version { value: json!({"schema": {"openAPIV3Schema": schema}}), ..Version::default() };
+    let mut faults = Vec::new();
+    if structure::has_unknown(default, schema) {
+        faults.push(FieldError::invalid("", default, "must not have unknown fields"));
+    }
+    let own = schema::validate(default, None, &version);
+    let blocking = schema::blocks(&own);
+    faults.extend(own);
+    if !blocking && version.rules().is_some() {
+        faults.extend(rules::validate(default, None, &version));
     }
     faults
 }

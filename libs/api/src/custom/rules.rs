@@ -209,9 +209,11 @@ impl Judge {
             return;
         }
         let said = match text("message") {
-            "" => format!("failed rule: {}", text("rule")),
+            "" => text("rule").to_owned(),
             message => message.to_owned(),
         };
+        let failed =
+            || if text("message").is_empty() { format!("failed rule: {said}") } else { said.clone() };
         let Some(answer) = self.run(program, standing, optional) else {
             let detail = "validation failed due to running out of cost budget, no further validation rules will be run";
             return self.invalid(standing, detail.to_owned());
@@ -219,7 +221,7 @@ impl Judge {
         let detail = match answer {
             Ok(Cel::Bool(true)) => return,
             Ok(_) => match self.message(rule, written, standing, optional) {
-                Ok(made) => made.unwrap_or(said),
+                Ok(made) => made.unwrap_or_else(failed),
                 Err(why) => {
                     self.spent = true;
                     why

@@ -3,7 +3,8 @@
 //! Parts that an update leaves as they were are not judged again (ratcheting); items of lists correspond by their keys
 //! in lists of type map, and not at all in others.
 
-use super::Version;
+use super::embedded::EMBEDDED;
+use super::{Version, formats};
 use crate::status::{ErrorType, FieldError, shown};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -71,7 +72,9 @@ fn type_name(value: &Value) -> &'static str {
 }
 
 fn is_whole(number: &serde_json::Number) -> bool {
-    number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|float| float.fract() == 0.0)
+    /// Beyond it floats are no whole numbers of JSON.
+    const SAFE: f64 = 9_007_199_254_740_991.0;
+    number.is_i64() || number.as_f64().is_some_and(|float| float.fract() == 0.0 && float.abs() <= SAFE)
 }
 
 struct Judge<'a> {
@@ -102,11 +105,13 @@ impl Judge<'_> {
         if value.is_null() && schema["nullable"] == true {
             return;
         }
-        if !self.fits_type(value, schema, path) {
-            return;
-        }
+        let fits = self.fits_type(value, schema, path);
         self.enumerated(value, schema, path);
         match value {
+            Value::Number(_) if matches!(schema["type"].as_str(), Some("integer" | "number")) => {
+                self.number(value, schema, path);
+            }
+            _ if !fits => {}
             Value::String(text) => self.text(text, schema, path),
             Value::Number(_) => self.number(value, schema, path),
             Value::Array(items) => self.array(items, old, schema, path),
@@ -146,20 +151,18 @@ impl Judge<'_> {
 
     fn text(&mut self, text: &str, schema: &Value, path: &str) {
         let value = &Value::from(text);
-        let length = text.chars().count() as u64;
-        if let Some(max) = schema["maxLength"].as_u64().filter(|max| length > *max) {
-            self.faults.push(FieldError::too_long(path, i64::try_from(max).unwrap_or(i64::MAX)));
-        }
-        if let Some(min) = schema["minLength"].as_u64().filter(|min| length < *min) {
+        let length = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
+        if let Some(max) = schema["maxLength"].as_i64().filter(|max| length > *max) {
+            self.faults.push(FieldError::too_long(path, max));
+        } else if let Some(min) = schema["minLength"].as_i64().filter(|min| length < *min) {
             self.body(path, value, &format!("should be at least {min} chars long"));
-        }
-        if let Some(pattern) = schema["pattern"].as_str()
+        } else if let Some(pattern) = schema["pattern"].as_str()
             && self.version.pattern(pattern).is_some_and(|pattern| !pattern.is_match(text))
         {
             self.body(path, value, &format!("should match '{pattern}'"));
         }
         if let Some(format) = schema["format"].as_str()
-            && !has_format(text, format)
+            && !formats::fits(text, format)
         {
             self.of_type(path, format, value);
         }
@@ -167,7 +170,13 @@ impl Judge<'_> {
 
     fn number(&mut self, value: &Value, schema: &Value, path: &str) {
         let number = value.as_f64().unwrap_or_default();
-        let bound = |key: &str| schema[key].as_f64().map(|bound| (bound, schema[key].clone()));
+        // Whole numbers are compared with whole bounds.
+        #[expect(clippy::cast_possible_truncation, reason = "as Kubernetes does")]
+        let bound = |key: &str| {
+            let bound = schema[key].as_f64()?;
+            let whole = bound.trunc();
+            Some(if value.is_i64() { (whole, (whole as i64).into()) } else { (bound, schema[key].clone()) })
+        };
         if let Some((max, told)) = bound("maximum") {
             let exclusive = schema["exclusiveMaximum"] == true;
             if exclusive && number >= max {
@@ -184,18 +193,18 @@ impl Judge<'_> {
                 self.body(path, value, &format!("should be greater than or equal to {told}"));
             }
         }
-        if let Some((factor, told)) = bound("multipleOf")
-            && factor > 0.0
-            && (number / factor).fract() != 0.0
+        if let Some(factor) = schema["multipleOf"].as_f64().filter(|factor| *factor > 0.0)
+            && !serde_json::Number::from_f64(number / factor).is_some_and(|times| is_whole(&times))
         {
-            self.body(path, value, &format!("should be a multiple of {told}"));
+            self.body(path, value, &format!("should be a multiple of {}", schema["multipleOf"]));
         }
         let range = match schema["format"].as_str() {
             Some("int32") => Some((f64::from(i32::MIN), f64::from(i32::MAX))),
             _ => None,
         };
         if range.is_some_and(|(low, high)| number < low || number > high) {
-            self.body(path, value, "must be a valid int32 value");
+            let text = format!("Checked value must be of type integer with format int32 in {path}");
+            self.invalid("", &Value::from(""), text);
         }
     }
 
@@ -209,8 +218,7 @@ impl Judge<'_> {
             ));
         }
         if let Some(min) = schema["minItems"].as_u64().filter(|min| length < *min) {
-            let value = Value::from(items.to_vec());
-            self.body(path, &value, &format!("should have at least {min} items"));
+            self.body(path, &length.into(), &format!("should have at least {min} items"));
         }
         let before = old_items(items, old, schema);
         let mut at = path.to_owned();
@@ -223,7 +231,9 @@ impl Judge<'_> {
 
     fn object(&mut self, value: &Value, old: Option<&Value>, schema: &Value, path: &str, root: bool) {
         let Some(map) = value.as_object() else { return };
-        for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let needed: &[&str] = if schema[EMBEDDED] == true && !root { &["apiVersion", "kind"] } else { &[] };
+        let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        for key in required.filter(|key| !needed.contains(key)).chain(needed.iter().copied()) {
             if !map.contains_key(key) {
                 self.faults.push(FieldError::required(field(path, key), ""));
             }
@@ -237,7 +247,7 @@ impl Judge<'_> {
             ));
         }
         if let Some(min) = schema["minProperties"].as_u64().filter(|min| length < *min) {
-            self.body(path, value, &format!("should have at least {min} properties"));
+            self.body(path, &length.into(), &format!("should have at least {min} properties"));
         }
         let mut at = path.to_owned();
         for (key, child) in map {
@@ -272,9 +282,11 @@ impl Judge<'_> {
         };
         if schema["allOf"].is_array() {
             let all = tries(self, &schema["allOf"]);
-            if all.iter().any(|faults| !faults.is_empty()) {
+            let wrong = all.iter().filter(|faults| !faults.is_empty()).count();
+            if wrong > 0 {
+                let none = if wrong == all.len() { ". None validated" } else { "" };
                 self.faults.extend(all.into_iter().flatten());
-                self.invalid(path, &empty, format!("{shown_path} must validate all the schemas (allOf)"));
+                self.invalid("", &empty, format!("{shown_path} must validate all the schemas (allOf){none}"));
             }
         }
         for (key, text) in [
@@ -287,17 +299,17 @@ impl Judge<'_> {
                 continue;
             }
             if valid == 0 {
-                self.invalid(path, &empty, format!("{shown_path} {text}"));
+                self.invalid("", &empty, format!("{shown_path} {text}"));
                 self.faults.extend(all.into_iter().min_by_key(Vec::len).into_iter().flatten());
             } else if key == "oneOf" && valid > 1 {
                 let text = format!(
                     "must validate one and only one schema (oneOf). Found {valid} valid alternatives"
                 );
-                self.invalid(path, &empty, format!("{shown_path} {text}"));
+                self.invalid("", &empty, format!("{shown_path} {text}"));
             }
         }
         if schema["not"].is_object() && self.alone(value, &schema["not"], path, root).is_empty() {
-            self.invalid(path, &empty, format!("{shown_path} must not validate the schema (not)"));
+            self.invalid("", &empty, format!("{shown_path} must not validate the schema (not)"));
         }
     }
 
@@ -351,32 +363,14 @@ impl Judge<'_> {
         let mut seen: std::collections::HashSet<String> = std::collections::HashSet::new();
         for (index, item) in items.iter().enumerate() {
             let Some(key) = key_of(item) else { return };
+            if schema["x-kubernetes-list-type"] == "map" && !item.is_object() {
+                let text = "must be an object for an array of list-type map".to_owned();
+                self.invalid(&format!("{path}[{index}]"), item, text);
+                continue;
+            }
             if !seen.insert(key.to_string()) && self.faults.len() <= FAULTS_MAX {
                 self.faults.push(FieldError::duplicate(format!("{path}[{index}]"), &key));
             }
         }
-    }
-}
-
-/// Whether a text has a format; unknown formats are not checked.
-fn has_format(text: &str, format: &str) -> bool {
-    use base64::Engine;
-    use std::net::{Ipv4Addr, Ipv6Addr};
-    let hex_groups = |text: &str| {
-        let lengths: Vec<usize> = text.split('-').map(str::len).collect();
-        lengths == [8, 4, 4, 4, 12] && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
-    };
-    match format {
-        "date-time" | "datetime" => crate::expression::is_date_time(text),
-        "date" => crate::expression::is_date(text),
-        "ipv4" => text.parse::<Ipv4Addr>().is_ok(),
-        "ipv6" => text.parse::<Ipv6Addr>().is_ok(),
-        "cidr" => text.parse::<ipnet::IpNet>().is_ok(),
-        "uuid" | "uuid3" | "uuid4" | "uuid5" => hex_groups(text),
-        "byte" => base64::prelude::BASE64_STANDARD.decode(text).is_ok(),
-        "duration" => crate::expression::is_duration(text),
-        "email" => text.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty()),
-        "hostname" => crate::labels::is_dns1123_subdomain(&text.to_lowercase()).is_empty(),
-        _ => true,
     }
 }

@@ -1,17 +1,47 @@
 //! Pruning and defaults by a structural schema, as Kubernetes does them when it decodes.
 
 use super::Version;
+use super::embedded::{self, EMBEDDED};
 use crate::decode::tell;
 use serde_json::{Map, Value};
 
 const EXTRA: &str = "x-kubernetes-preserve-unknown-fields";
-const EMBEDDED: &str = "x-kubernetes-embedded-resource";
 /// Fields of every object, whatever the schema says.
 const ROOT: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
+/// What pruning finds.
+struct Found<'f> {
+    unknown: &'f mut Vec<String>,
+    /// What cannot be read of the first embedded object that is wrong.
+    wrong: Option<String>,
+}
+
 /// Removes fields that the schema does not know; tells their paths.
 pub fn prune(object: &mut Value, version: &Version, unknown: &mut Vec<String>) {
-    prune_at(object, version.schema(), &mut String::new(), true, unknown);
+    drop(read(object, version, unknown));
+}
+
+/// Prunes an object and makes what embedded objects say of themselves canonical.
+///
+/// # Errors
+/// What cannot be read of an embedded object.
+pub fn read(object: &mut Value, version: &Version, unknown: &mut Vec<String>) -> Result<(), String> {
+    let mut found = Found { unknown, wrong: None };
+    prune_at(object, version.schema(), &mut String::new(), true, &mut found);
+    found.wrong.map_or(Ok(()), Err)
+}
+
+/// Whether pruning would take something away.
+pub(super) fn has_unknown(value: &Value, schema: &Value) -> bool {
+    let mut pruned = value.clone();
+    prune_at(
+        &mut pruned,
+        schema,
+        &mut String::new(),
+        false,
+        &mut Found { unknown: &mut Vec::new(), wrong: None },
+    );
+    pruned != *value
 }
 
 fn keeps(schema: &Value) -> bool {
@@ -19,17 +49,21 @@ fn keeps(schema: &Value) -> bool {
 }
 
 /// `path` is where the value stands; it comes back as it was.
-fn prune_at(value: &mut Value, schema: &Value, path: &mut String, root: bool, unknown: &mut Vec<String>) {
+fn prune_at(value: &mut Value, schema: &Value, path: &mut String, root: bool, found: &mut Found<'_>) {
     let length = path.len();
+    let embedded = schema[EMBEDDED] == true && !root && value.is_object();
+    if embedded && let Err(why) = embedded::read(value, path, found.unknown) {
+        found.wrong.get_or_insert(why);
+    }
     match value {
         Value::Array(items) => {
             for (index, item) in items.iter_mut().enumerate() {
                 path.push_str(&format!("[{index}]"));
-                prune_at(item, &schema["items"], path, false, unknown);
+                prune_at(item, &schema["items"], path, false, found);
                 path.truncate(length);
             }
         }
-        Value::Object(map) => prune_map(map, schema, path, root || schema[EMBEDDED] == true, unknown),
+        Value::Object(map) => prune_map(map, schema, path, root || embedded, found),
         _ => {}
     }
 }
@@ -39,7 +73,7 @@ fn prune_map(
     schema: &Value,
     path: &mut String,
     root: bool,
-    unknown: &mut Vec<String>,
+    found: &mut Found<'_>,
 ) {
     let more = &schema["additionalProperties"];
     let length = path.len();
@@ -53,18 +87,18 @@ fn prune_map(
         }
         path.push_str(key);
         if let Some(property) = schema["properties"].get(key) {
-            prune_at(value, property, path, false, unknown);
+            prune_at(value, property, path, false, found);
             return true;
         }
         match more {
             Value::Object(_) => {
-                prune_at(value, more, path, false, unknown);
+                prune_at(value, more, path, false, found);
                 true
             }
             Value::Bool(true) => true,
             _ if keeps(schema) => true,
             _ => {
-                tell(unknown, || format!("unknown field {path:?}"));
+                tell(found.unknown, || format!("unknown field {path:?}"));
                 false
             }
         }
@@ -98,7 +132,7 @@ fn default_at(value: &mut Value, schema: &Value) {
                     Some(default) if forbidden_null || !map.contains_key(key) => {
                         map.insert(key.clone(), default.clone());
                     }
-                    None if forbidden_null && !keeps(property) => {
+                    None if forbidden_null => {
                         map.remove(key);
                     }
                     _ => {}
@@ -110,8 +144,18 @@ fn default_at(value: &mut Value, schema: &Value) {
             let more = &schema["additionalProperties"];
             if more.is_object() {
                 let declared = |key: &String| properties.is_some_and(|known| known.contains_key(key));
-                let others = map.iter_mut().filter(|(key, _)| !declared(key));
-                others.for_each(|(_, value)| default_at(value, more));
+                let default = more.get("default").filter(|default| !default.is_null());
+                map.retain(|key, value| {
+                    if declared(key) {
+                        return true;
+                    }
+                    if value.is_null() && more["nullable"] != true {
+                        let Some(default) = default else { return false };
+                        value.clone_from(default);
+                    }
+                    default_at(value, more);
+                    true
+                });
             }
         }
         _ => {}

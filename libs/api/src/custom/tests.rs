@@ -1,6 +1,7 @@
 //! Custom kinds, checked against recorded answers of Kubernetes.
 
 mod definitions;
+mod objects;
 
 use super::*;
 use serde_json::json;
@@ -327,7 +328,7 @@ fn rules_are_checked_when_their_definition_is_made() {
         [
             ".message: Invalid value: \"a\\nb\": message must not contain line breaks",
             ".reason: Unsupported value: \"Nope\": supported values: \"FieldValueRequired\", \"FieldValueForbidden\", \"FieldValueInvalid\", \"FieldValueDuplicate\"",
-            ".fieldPath: Invalid value: \".nope\": fieldPath must be a valid path: does not refer to a valid field",
+            ".fieldPath: Invalid value: \".nope\": must be a valid path",
         ]
     );
     assert_eq!(

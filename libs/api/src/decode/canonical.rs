@@ -270,7 +270,7 @@ fn typed(
             Some(fits) => Ok(fits.into()),
             None => Err(mismatch(&Value::Number(number), of, owner, path)),
         },
-        (Type::Float, value @ Value::Number(_)) => Ok(as_go_writes(value)),
+        (Type::Float, value @ Value::Number(_)) => Ok(plain(value)),
         (Type::Or(instead, at), value) => one_or_other(*instead, *at, value, owner, path),
         (Type::Message(at), value @ Value::Object(_)) => message(*at, value, path, findings),
         (Type::List(item), Value::Array(items)) => {
@@ -329,21 +329,25 @@ fn one_or_other(
     }
 }
 
+/// A value with its numbers as Go writes them.
+fn plain(mut value: Value) -> Value {
+    as_go_writes(&mut value);
+    value
+}
+
 /// Numbers without a fraction lose their point, as Go writes floats.
-fn as_go_writes(value: Value) -> Value {
+pub(super) fn as_go_writes(value: &mut Value) {
     /// Above it Go writes an exponent, which is kept as it is.
     const PLAIN_MAX: f64 = 1e15;
     match value {
-        Value::Number(number) => match number.as_f64() {
+        Value::Number(number) if number.is_f64() => match number.as_f64() {
             #[expect(clippy::cast_possible_truncation, reason = "it is whole and small")]
-            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < PLAIN_MAX => {
-                (float as i64).into()
-            }
-            _ => Value::Number(number),
+            Some(float) if float.fract() == 0.0 && float.abs() < PLAIN_MAX => *value = (float as i64).into(),
+            _ => {}
         },
-        Value::Array(items) => items.into_iter().map(as_go_writes).collect(),
-        Value::Object(map) => map.into_iter().map(|(key, value)| (key, as_go_writes(value))).collect(),
-        other => other,
+        Value::Array(items) => items.iter_mut().for_each(as_go_writes),
+        Value::Object(map) => map.values_mut().for_each(as_go_writes),
+        _ => {}
     }
 }
 
@@ -362,7 +366,7 @@ type Wrong = (Value, Option<String>);
 pub(super) fn of_special(special: Special, value: Value) -> Result<Value, Wrong> {
     match (special, &value) {
         (Special::Raw, _) => Ok(value),
-        (Special::Json, _) => Ok(as_go_writes(value)),
+        (Special::Json, _) => Ok(plain(value)),
         (Special::Quantity, Value::String(text)) => match text.trim().parse::<Quantity>() {
             Ok(quantity) => Ok(quantity.to_string().into()),
             Err(error) => Err((value, Some(error.to_string()))),

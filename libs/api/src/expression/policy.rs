@@ -42,7 +42,7 @@ impl Wanted {
             }
             Self::Any => (true, ""),
         };
-        if fits { Ok(program) } else { Err(told.to_owned()) }
+        if fits { Ok(program) } else { Err(format!("{told} but got {ty}")) }
     }
 }
 
@@ -141,7 +141,7 @@ mod tests {
         assert!(told(&policy.conditions[0]).contains("undefined field 'a'"));
         assert!(policy.validations[0].0.is_ok() && policy.annotations[0].is_ok());
         let message = policy.validations[0].1.as_ref().map(told);
-        assert_eq!(message.as_deref(), Some("must evaluate to string"));
+        assert_eq!(message.as_deref(), Some("must evaluate to string but got int"));
         assert_eq!(
             told(&policy.validations[1].0),
             "compilation failed: ERROR: <input>:1:1: undeclared reference to 'params' (in container '')\n | params.x\n | ^"

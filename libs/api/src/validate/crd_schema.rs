@@ -1,5 +1,6 @@
 //! Schemas of CustomResourceDefinitions: that they are structural, and what may stand where in them.
 
+use super::crd_defaults as defaults;
 use super::crd_lists as lists;
 use super::crd_rules as rules;
 use super::node::{Faults, Node};
@@ -14,9 +15,10 @@ pub(super) fn of_version(place: &Node<'_, '_>, with_status: bool, out: &mut Faul
         root_with_status(place, out);
     }
     root_schema(place, out);
-    // Rules are read only where the schema itself is right.
+    // Rules and defaults are read only where the schema itself is right.
     if out.len() == known {
         rules::read(place, out);
+        defaults::read(place, out);
     }
 }
 

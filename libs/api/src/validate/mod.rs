@@ -11,6 +11,7 @@ mod claim;
 mod cluster;
 mod config;
 mod crd;
+mod crd_defaults;
 mod crd_lists;
 mod crd_rules;
 mod crd_schema;

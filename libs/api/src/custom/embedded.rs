@@ -1,0 +1,97 @@
+//! Objects within custom objects (`x-kubernetes-embedded-resource`): they say what they are, and have standard metadata.
+
+use super::schema::{field, old_items};
+use crate::decode;
+use crate::labels;
+use crate::status::{FieldError, shown};
+use serde_json::Value;
+
+pub(super) const EMBEDDED: &str = "x-kubernetes-embedded-resource";
+
+/// Makes what an embedded object says of itself canonical.
+///
+/// # Errors
+/// What cannot be read.
+pub(super) fn read(object: &mut Value, path: &str, unknown: &mut Vec<String>) -> Result<(), String> {
+    for key in ["apiVersion", "kind"] {
+        if let Some(other) = object.get(key).filter(|value| !value.is_string()) {
+            return Err(format!("{path}.{key}: Invalid value: {}: must be a string", shown(other)));
+        }
+    }
+    let Some(metadata) = object.get_mut("metadata").filter(|metadata| !metadata.is_null()) else {
+        return Ok(());
+    };
+    let place = format!("{path}.metadata");
+    *metadata = decode::metadata(metadata.clone(), &place, unknown)
+        .map_err(|why| format!("{place}: Invalid value: {}: {why}", shown(metadata)))?;
+    Ok(())
+}
+
+/// Faults of what embedded objects say of themselves. What an update leaves as it was is not judged again.
+pub(super) fn validate(
+    value: &Value,
+    old: Option<&Value>,
+    schema: &Value,
+    path: &str,
+    faults: &mut Vec<FieldError>,
+) {
+    if old == Some(value) || !schema.is_object() {
+        return;
+    }
+    match value {
+        Value::Object(map) => {
+            if schema[EMBEDDED] == true {
+                own(value, path, faults);
+            }
+            for (key, child) in map {
+                let schema = schema["properties"].get(key).unwrap_or(&schema["additionalProperties"]);
+                validate(child, old.and_then(|old| old.get(key)), schema, &field(path, key), faults);
+            }
+        }
+        Value::Array(items) => {
+            let before = old_items(items, old, schema);
+            for (index, item) in items.iter().enumerate() {
+                let old = before.get(index).copied().flatten();
+                validate(item, old, &schema["items"], &format!("{path}[{index}]"), faults);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn own(object: &Value, path: &str, faults: &mut Vec<FieldError>) {
+    let mut told = |key: &str, value: &Value, why: String| {
+        faults.push(FieldError::invalid(field(path, key), value, why));
+    };
+    let version = &object["apiVersion"];
+    match version.as_str() {
+        Some("") => told("apiVersion", version, "must not be empty".to_owned()),
+        Some(text) if text.matches('/').count() > 1 => {
+            told("apiVersion", version, format!("unexpected GroupVersion string: {text}"));
+        }
+        _ => {}
+    }
+    let kind = &object["kind"];
+    if let Some(text) = kind.as_str() {
+        let complaints = labels::is_dns1035_label(&text.to_lowercase());
+        if text.is_empty() {
+            told("kind", kind, "must not be empty".to_owned());
+        } else if !complaints.is_empty() {
+            let complaints = complaints.join(",");
+            told("kind", kind, format!("may have mixed case, but should otherwise match: {complaints}"));
+        }
+    }
+    for (key, value) in object["metadata"]["labels"].as_object().into_iter().flatten() {
+        for complaint in labels::is_qualified_name(key) {
+            told("metadata.labels", &key.as_str().into(), complaint);
+        }
+        for complaint in labels::is_valid_label_value(value.as_str().unwrap_or_default()) {
+            told("metadata.labels", value, complaint);
+        }
+    }
+    for key in object["metadata"]["annotations"].as_object().into_iter().flat_map(|map| map.keys()) {
+        for complaint in labels::is_qualified_name(&key.to_lowercase()) {
+            told("metadata.annotations", &key.as_str().into(), complaint);
+        }
+    }
+}
