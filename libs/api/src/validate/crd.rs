@@ -189,7 +189,7 @@ fn as_go_has_them(versions: &Node<'_, '_>) -> String {
         )
     };
     let all: Vec<String> = versions.items().map(one).collect();
-    if all.is_empty() { "null".to_owned() } else { format!("[{}]", all.join(",")) }
+    if !versions.is_set() { "null".to_owned() } else { format!("[{}]", all.join(",")) }
 }
 
 fn has_defaults(schema: &Value) -> bool {
@@ -220,7 +220,7 @@ fn version(version: &Node<'_, '_>, versions: &Node<'_, '_>, out: &mut Faults) {
     if !fields.is_empty() && !schema.is_set() && own("selectableFields") {
         let detail = "selectableFields may only be set when version.schema.openAPIV3Schema is not included";
         fields.invalid_as(&json!(""), detail, out);
-    } else if own("selectableFields") || own("schema") {
+    } else if schema.is_set() && (own("selectableFields") || own("schema")) {
         lists::selectable(&fields, schema.value, out);
     }
 }

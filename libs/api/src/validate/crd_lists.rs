@@ -25,12 +25,12 @@ pub(super) fn types(schema: &Node<'_, '_>, out: &mut Faults) {
     }
     if list.is_set() {
         must_be("array", "x-kubernetes-list-type", out);
-        list.must_be_one_of(&["atomic", "map", "set"], out);
+        list.must_be_one_of(&["atomic", "set", "map"], out);
     }
     let keys = schema.get("x-kubernetes-list-map-keys");
     match list.text() {
         "map" => keyed(schema, &keys, out),
-        "" if !keys.is_empty() => {
+        "" if !keys.is_empty() && !list.is_set() => {
             list.required("must be map if x-kubernetes-list-map-keys is non-empty", out);
         }
         _ if !keys.is_empty() => list.invalid("must be map if x-kubernetes-list-map-keys is non-empty", out),
@@ -66,7 +66,11 @@ fn keyed(schema: &Node<'_, '_>, keys: &Node<'_, '_>, out: &mut Faults) {
     let kind = items.get("type");
     if kind.text() != "object" {
         let shown = json!(kind.text());
-        kind.invalid_as(&shown, "must be object if parent array's x-kubernetes-list-type is map", out);
+        return kind.invalid_as(
+            &shown,
+            "must be object if parent array's x-kubernetes-list-type is map",
+            out,
+        );
     }
     let (properties, required) = (items.get("properties"), items.get("required"));
     let mut seen: Vec<&str> = Vec::new();

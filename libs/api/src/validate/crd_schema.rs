@@ -129,6 +129,9 @@ fn schema(schema: &Node<'_, '_>, standing: Standing<'_>, out: &mut Faults) {
         let in_meta = standing.in_meta || of_meta;
         self::schema(&property, Standing { what: "object fields", in_meta, no_default }, out);
     }
+    if kind.text() == "array" && !items.is_set() {
+        items.required("must be specified", out);
+    }
     if items.value.is_object() {
         self::schema(&items, Standing { what: "array items", ..standing }, out);
     }

@@ -108,3 +108,31 @@ fn stored_versions_stay_and_what_was_wrong_may() {
     let community = || definition(&json!({"group": "x.k8s.io"}), &json!({}));
     refuses_change("CustomResourceDefinition", community(), community(), &[]);
 }
+
+#[test]
+fn lists_in_schemas_say_what_they_hold_and_how() {
+    let list = |more: Value| {
+        let mut own = json!({"type": "array"});
+        own.as_object_mut().expect("a map").extend(more.as_object().cloned().expect("a map"));
+        with_schema(&json!({"type": "object", "properties": {"l": own}}))
+    };
+    let rows: [(Value, &[&str]); 3] = [
+        (json!({}), &["items: Required value: must be specified"]),
+        (
+            json!({"items": {"type": "string"}, "x-kubernetes-list-type": "x"}),
+            &[r#"x-kubernetes-list-type: Unsupported value: "x": supported values: "atomic", "set", "map""#],
+        ),
+        (
+            json!({"items": {"x-kubernetes-preserve-unknown-fields": true}, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"]}),
+            &[
+                r#"items.type: Invalid value: "": must be object if parent array's x-kubernetes-list-type is map"#,
+            ],
+        ),
+    ];
+    for (more, wanted) in rows {
+        let place = "spec.validation.openAPIV3Schema.properties[l].";
+        let wanted: Vec<String> = wanted.iter().map(|told| format!("{place}{told}")).collect();
+        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        refuses("CustomResourceDefinition", list(more), &wanted);
+    }
+}
