@@ -12,6 +12,8 @@ const ROOT: [&str; 3] = ["apiVersion", "kind", "metadata"];
 /// What pruning finds.
 struct Found<'f> {
     unknown: &'f mut Vec<String>,
+    /// Of the metadata of embedded objects, which is told last.
+    of_metadata: Vec<String>,
     /// What cannot be read of the first embedded object that is wrong.
     wrong: Option<String>,
 }
@@ -26,8 +28,11 @@ pub fn prune(object: &mut Value, version: &Version, unknown: &mut Vec<String>) {
 /// # Errors
 /// What cannot be read of an embedded object.
 pub fn read(object: &mut Value, version: &Version, unknown: &mut Vec<String>) -> Result<(), String> {
-    let mut found = Found { unknown, wrong: None };
+    let mut found = Found { unknown, of_metadata: Vec::new(), wrong: None };
     prune_at(object, version.schema(), &mut String::new(), true, &mut found);
+    for text in found.of_metadata {
+        tell(found.unknown, || text);
+    }
     found.wrong.map_or(Ok(()), Err)
 }
 
@@ -39,7 +44,7 @@ pub(super) fn has_unknown(value: &Value, schema: &Value) -> bool {
         schema,
         &mut String::new(),
         false,
-        &mut Found { unknown: &mut Vec::new(), wrong: None },
+        &mut Found { unknown: &mut Vec::new(), of_metadata: Vec::new(), wrong: None },
     );
     pruned != *value
 }
@@ -52,7 +57,7 @@ fn keeps(schema: &Value) -> bool {
 fn prune_at(value: &mut Value, schema: &Value, path: &mut String, root: bool, found: &mut Found<'_>) {
     let length = path.len();
     let embedded = schema[EMBEDDED] == true && !root && value.is_object();
-    if embedded && let Err(why) = embedded::read(value, path, found.unknown) {
+    if embedded && let Err(why) = embedded::read(value, path, &mut found.of_metadata) {
         found.wrong.get_or_insert(why);
     }
     match value {
