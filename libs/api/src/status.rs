@@ -75,8 +75,20 @@ pub struct FieldError {
 pub fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => go_quoted(text),
+        Value::Object(map) if is_label_selector(map) => {
+            // Go's order is that of the type's fields, which is not the alphabet's here.
+            let fields = SELECTOR_FIELDS.iter().filter_map(|field| Some((field, map.get(*field)?)));
+            let fields: Vec<String> = fields.map(|(field, value)| format!("\"{field}\":{value}")).collect();
+            format!("{{{}}}", fields.join(","))
+        }
         other => other.to_string(),
     }
+}
+
+const SELECTOR_FIELDS: [&str; 2] = ["matchLabels", "matchExpressions"];
+
+fn is_label_selector(map: &Map<String, Value>) -> bool {
+    !map.is_empty() && map.keys().all(|key| SELECTOR_FIELDS.contains(&key.as_str()))
 }
 
 /// `value` as Go's `%v` prints what it has decoded: `map[a:1 b:map[c:d]]`.
@@ -461,6 +473,14 @@ fn details(name: &str, of: &GroupResource) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn label_selectors_are_shown_in_the_order_of_their_fields() {
+        let selector = json!({"matchExpressions": [{"key": "a"}], "matchLabels": {"b": "c"}});
+        assert_eq!(shown(&selector), r#"{"matchLabels":{"b":"c"},"matchExpressions":[{"key":"a"}]}"#);
+        assert_eq!(shown(&json!({"matchLabels": {}})), r#"{"matchLabels":{}}"#);
+        assert_eq!(shown(&json!({})), "{}");
+    }
 
     #[test]
     fn invalid_lists_every_field_error_as_kubernetes_does() {

@@ -67,7 +67,8 @@ fn is_reference(image: &str) -> bool {
         Regex::new(&format!(r"^(?:{registry}/)?{PART}(?:/{PART})*(?::{TAG})?$")).ok()
     });
     // Longer names are none, wherever they come from.
-    image.len() <= 255 + 128 && REFERENCE.as_ref().is_some_and(|reference| reference.is_match(image))
+    let name = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(image, |(name, _)| name);
+    name.len() <= 255 && REFERENCE.as_ref().is_some_and(|reference| reference.is_match(image))
 }
 
 /// The deprecated `serviceAccount` always shows what `serviceAccountName` says.

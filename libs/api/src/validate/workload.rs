@@ -45,7 +45,11 @@ fn odd_selector(stored: &Value) -> bool {
 fn template_matches(spec: &Node<'_, '_>, out: &mut Faults) {
     let selector = spec.get("selector");
     let labels = spec.get("template.metadata.labels");
-    if selector.is_set() && !selectors::is_empty(&selector) && !selectors::matches(&selector, &labels) {
+    // Without a selector nothing matches; one that is refused is not asked.
+    let mut faults = Faults::new();
+    selectors::labels(&selector, &mut faults);
+    let asked = faults.is_empty() && !selectors::is_empty(&selector);
+    if !selector.is_set() || asked && !selectors::matches(&selector, &labels) {
         labels.invalid("`selector` does not match template `labels`", out);
     }
 }

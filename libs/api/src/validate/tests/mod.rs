@@ -357,6 +357,27 @@ fn other_kinds_name_the_field_at_fault() {
 }
 
 #[test]
+fn a_selector_that_is_refused_is_not_held_against_the_template_and_none_matches_nothing() {
+    let set =
+        |selector: Value| json!({"spec": {"selector": selector, "template": template(&json!({"a": "b"}))}});
+    let wrong = json!({"matchExpressions": [{"key": "a", "operator": "Odd"}], "matchLabels": {"a": "c"}});
+    refuses(
+        "DaemonSet",
+        set(wrong),
+        &[
+            r#"spec.selector.matchExpressions[0].operator: Invalid value: "Odd": not a valid selector operator"#,
+        ],
+    );
+    refuses(
+        "DaemonSet",
+        set(Value::Null),
+        &[
+            r#"spec.template.metadata.labels: Invalid value: {"a":"b"}: `selector` does not match template `labels`"#,
+        ],
+    );
+}
+
+#[test]
 fn doubtful_fields_are_warned_of() {
     let ingress = json!({"metadata": {"name": "i", "annotations": {"kubernetes.io/ingress.class": "x"}}});
     let told = super::warnings(&ingress, None, &kind("Ingress"));
