@@ -105,7 +105,7 @@ fn host_name(text: &str) -> Vec<String> {
 fn ingress_path(path: &Node<'_, '_>, out: &mut Faults) {
     let (text, kind) = (path.get("path"), path.get("pathType"));
     match kind.text() {
-        "" => return kind.required("pathType must be specified", out),
+        "" if !kind.is_set() => return kind.required("pathType must be specified", out),
         "Exact" | "Prefix" => {
             if !text.text().starts_with('/') {
                 text.invalid_as(&json!(text.text()), "must be an absolute path", out);

@@ -166,7 +166,7 @@ fn driver_spec(spec: &Node<'_, '_>, out: &mut Faults) {
     }
     let modes = spec.get("volumeLifecycleModes");
     for mode in modes.items().filter(|mode| !matches!(mode.text(), "Persistent" | "Ephemeral")) {
-        modes.named("", mode.value).not_supported(&["Ephemeral", "Persistent"], out);
+        modes.named("", mode.value).not_supported(&["Persistent", "Ephemeral"], out);
     }
     required("seLinuxMount", out);
 }

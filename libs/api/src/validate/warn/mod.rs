@@ -1,8 +1,10 @@
 //! Warnings: what is accepted and yet likely a mistake, or soon not accepted any more. In: an object, and the stored one on
-//! update. Out: Kubernetes' texts. network.rs knows of addresses, pod.rs of pods and their templates.
+//! update. Out: Kubernetes' texts. network.rs knows of addresses, pod.rs of pods and their templates, secret.rs
+//! of certificates.
 
 mod network;
 mod pod;
+mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -82,6 +84,9 @@ pub(super) fn all(new: &Value, old: Option<&Value>, kind: &str) -> Vec<String> {
         "Endpoints" => network::endpoints(&root, &mut out),
         "EndpointSlice" => network::endpoint_slice(&root, &mut out),
         "Service" => network::service(&root, &mut out),
+        "Secret" if root.get("type").text() == "kubernetes.io/tls" => {
+            secret::key_pair(&root.get("data"), &mut out)
+        }
         "NetworkPolicy" => network::policy(&root.get("spec"), &mut out),
         "Node" => node(&root.get("spec"), &mut out),
         "PersistentVolume" => volume(&root, &mut out),
