@@ -114,6 +114,7 @@ async fn scenarios(dir: &Path) {
     }
     scenario![
         pods::a_container_runs_logs_and_ends_with_its_code,
+        pods::a_container_that_ends_while_it_is_asked_for_again_has_run_once,
         pods::pods_have_addresses_and_names_of_their_own,
         pods::a_command_that_is_not_there_is_told_as_users_know_it,
         pods::images_are_found_by_their_short_names_and_missing_ones_are_told,

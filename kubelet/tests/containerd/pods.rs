@@ -2,7 +2,9 @@
 
 use super::world::{LIMIT, World, eventually, run};
 use coracle_daemon::clock::Instant;
-use kubelet::runtime::{Mount, Resources, Runtime, RuntimeError, SandboxSpec, Security, State};
+use kubelet::runtime::{
+    ContainerSpec, Mount, Resources, Runtime, RuntimeError, SandboxSpec, Security, State,
+};
 use std::fs;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -31,6 +33,21 @@ pub async fn a_container_runs_logs_and_ends_with_its_code(world: &mut World) {
     assert!(world.pod("runs").await.unwrap().containers.is_empty());
     world.runtime.remove_sandbox("runs").await.unwrap();
     assert_eq!(world.pod("runs").await, None);
+}
+
+pub async fn a_container_that_ends_while_it_is_asked_for_again_has_run_once(world: &mut World) {
+    world.runtime.start_sandbox(&world.sandbox("once", 2)).await.unwrap();
+    for attempt in 0..10 {
+        let spec = ContainerSpec { attempt, ..world.script("once", "main", "echo ran") };
+        // Whoever asks again may look before, while and after it ends.
+        for _ in 0..5 {
+            world.runtime.start_container(&spec).await.unwrap();
+        }
+    }
+    world.end("once", "main").await;
+    let entries = world.logged("once", "main", |entries| entries.len() >= 10).await;
+    assert_eq!(entries, ["stdout F ran"; 10]);
+    world.runtime.remove_sandbox("once").await.unwrap();
 }
 
 pub async fn pods_have_addresses_and_names_of_their_own(world: &mut World) {

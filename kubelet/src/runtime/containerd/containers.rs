@@ -42,7 +42,12 @@ pub async fn start(runtime: &Containerd, spec: &ContainerSpec) -> Result<String,
     records::settle_locked(runtime, &id).await?;
     if let Some(record) = records::get(runtime, &id).await? {
         let task = records::task(runtime, &id).await?;
-        if records::exit(&record).is_some() || task.is_some_and(|task| running(&task)) {
+        if records::exit(&record).is_some() || task.as_ref().is_some_and(running) {
+            return Ok(id);
+        }
+        if task.is_some_and(|task| task.status() == types::v1::Status::Stopped) {
+            // It has ended since it was looked at. What has run once does not run again.
+            records::settle_locked(runtime, &id).await?;
             return Ok(id);
         }
         // Half-made by a kubelet that died.
