@@ -85,7 +85,7 @@ pub(super) fn all(new: &Value, old: Option<&Value>, kind: &str) -> Vec<String> {
         "EndpointSlice" => network::endpoint_slice(&root, &mut out),
         "Service" => network::service(&root, &mut out),
         "Secret" if root.get("type").text() == "kubernetes.io/tls" => {
-            secret::key_pair(&root.get("data"), &mut out)
+            secret::key_pair(&root.get("data"), &mut out);
         }
         "NetworkPolicy" => network::policy(&root.get("spec"), &mut out),
         "Node" => node(&root.get("spec"), &mut out),
