@@ -451,6 +451,10 @@ mod tests {
         let roles = kinds::by_resource("rbac.authorization.k8s.io", "v1", "roles").expect("roles");
         let role = json(br#"{"rules":[]}"#, roles).expect("a role").object;
         assert_eq!(role.get("rules"), Some(&Value::Null));
+        let definitions = kinds::by_resource("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+        let definition =
+            json(br#"{"spec":{"versions":[]}}"#, definitions.expect("definitions")).expect("one");
+        assert_eq!(definition.object["spec"]["versions"], json!([]), "it is stored as JSON");
     }
 
     #[test]

@@ -187,7 +187,7 @@ fn fill(
                 value
             }
         };
-        if let Some(value) = written(field, value) {
+        if let Some(value) = written(owner.inner, field, value) {
             out.insert(field.name.clone(), value);
         }
     }
@@ -195,7 +195,7 @@ fn fill(
 }
 
 /// What Go writes for a field; `None` when it leaves it out.
-fn written(field: &Field, value: Value) -> Option<Value> {
+fn written(of: &Message, field: &Field, value: Value) -> Option<Value> {
     if value.is_null() {
         // Go before 1.34 wrote null for this time where nobody set it; to every client that is the same as nothing.
         if field.name == "creationTimestamp" {
@@ -217,8 +217,9 @@ fn written(field: &Field, value: Value) -> Option<Value> {
         Value::Object(map) => map.is_empty(),
         Value::Null => true,
     };
-    // Storing takes lists and maps without items for none.
-    if empty && !field.omitempty && matches!(field.of, Type::List(_) | Type::Map(_)) {
+    // Storing takes lists and maps without items for none, but for definitions, which are stored as JSON.
+    let stored_as_json = of.go.starts_with("v1.CustomResource");
+    if empty && !field.omitempty && !stored_as_json && matches!(field.of, Type::List(_) | Type::Map(_)) {
         return Some(Value::Null);
     }
     let kept = !empty || !field.omitempty || field.pointer || is_struct(&field.of);
