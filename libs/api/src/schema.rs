@@ -67,9 +67,14 @@ pub(crate) struct Message {
     /// Go's package and name, as its error texts have them: `v1.Container`.
     pub go: String,
     pub fields: Vec<Field>,
+    /// Objects of its group are stored as JSON, which keeps lists and maps without items; others as protobuf, which does not.
+    pub stored_as_json: bool,
     /// The types of texts that have one of their own, by field: `v1.RestartPolicy`.
     pub named: HashMap<&'static str, &'static str>,
 }
+
+/// How the names of types begin whose groups are stored as JSON.
+const STORED_AS_JSON: [&str; 2] = ["apiextensions_apiserver.", "kube_aggregator."];
 
 struct Table {
     names: HashMap<&'static str, usize>,
@@ -85,6 +90,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let messages = lines.iter().map(|line| Message {
         go: go_name(name(line)),
         fields: fields(line, &names),
+        stored_as_json: STORED_AS_JSON.iter().any(|part| name(line).starts_with(part)),
         named: named
             .get(name(line))
             .map(|text| text.split('|').filter_map(|one| one.split_once('=')).collect())

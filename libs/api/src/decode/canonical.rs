@@ -217,9 +217,8 @@ fn written(of: &Message, field: &Field, value: Value) -> Option<Value> {
         Value::Object(map) => map.is_empty(),
         Value::Null => true,
     };
-    // Storing takes lists and maps without items for none, but for definitions, which are stored as JSON.
-    let stored_as_json = of.go.starts_with("v1.CustomResource");
-    if empty && !field.omitempty && !stored_as_json && matches!(field.of, Type::List(_) | Type::Map(_)) {
+    // Storing takes lists and maps without items for none.
+    if empty && !field.omitempty && !of.stored_as_json && matches!(field.of, Type::List(_) | Type::Map(_)) {
         return Some(Value::Null);
     }
     let kept = !empty || !field.omitempty || field.pointer || is_struct(&field.of);

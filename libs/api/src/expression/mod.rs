@@ -32,7 +32,7 @@ pub use eval::Globals;
 pub use kinds::declared_kind;
 pub use library::{Authorizer, Check, Decision};
 pub use policy::{Compiled, Policy, conditions, misfits};
-pub use schema::{cardinality, declared, escape};
+pub use schema::{cardinality, declared, escape, is_reserved};
 pub use scope::{Answer, Failure, Scope};
 pub use types::{Decl, Type};
 pub use value::{Fault, Value};

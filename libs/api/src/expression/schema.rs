@@ -11,8 +11,8 @@ const DURATION_MAX: u64 = 32;
 const TIME_MAX: u64 = 32;
 const DATE_SIZE: u64 = 12;
 
-/// Words that CEL keeps for itself.
-const RESERVED: [&str; 17] = [
+/// Words that CEL keeps for itself, some of them for the languages that it stands in.
+const RESERVED: [&str; 21] = [
     "true",
     "false",
     "null",
@@ -30,8 +30,16 @@ const RESERVED: [&str; 17] = [
     "loop",
     "package",
     "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
 ];
-const WORDS_OF_OTHERS: [&str; 4] = ["return", "var", "void", "while"];
+
+/// Whether a word looks like a name in CEL but is none.
+pub fn is_reserved(word: &str) -> bool {
+    RESERVED.contains(&word)
+}
 
 /// A property's name as an identifier; `None` where none can be made.
 pub fn escape(name: &str) -> Option<String> {
@@ -39,7 +47,7 @@ pub fn escape(name: &str) -> Option<String> {
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(fine) {
         return None;
     }
-    if RESERVED.contains(&name) || WORDS_OF_OTHERS.contains(&name) {
+    if is_reserved(name) {
         return Some(format!("__{name}__"));
     }
     let under = name.replace("__", "__underscores__");

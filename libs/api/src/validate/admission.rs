@@ -3,37 +3,13 @@
 use super::hooks::{FAILURE, MATCH, conditions, operations_rule};
 use super::node::{Faults, Node};
 use super::{meta, selectors};
-use crate::expression::{Compiled, Policy};
+use crate::expression::{self, Compiled, Policy};
 use crate::labels;
 use serde_json::json;
 
 const MAX_AUDIT_ANNOTATIONS: usize = 20;
 const MAX_AUDIT_EXPRESSION: usize = 5 * 1024;
 const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
-/// What looks like a name in CEL but is none.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 /// Tells of an expression that is blank, else of what is wrong with it.
 fn expression(place: &Node<'_, '_>, compiled: &Compiled, blank: &str, out: &mut Faults) {
@@ -77,7 +53,7 @@ fn policy_but(object: &Node<'_, '_>, same_conditions: bool, out: &mut Faults) {
         let name = variable.get("name");
         if name.text().trim().is_empty() {
             name.required("name is not specified", out);
-        } else if !labels::is_c_identifier(name.text()).is_empty() || RESERVED.contains(&name.text()) {
+        } else if !labels::is_c_identifier(name.text()).is_empty() || expression::is_reserved(name.text()) {
             name.invalid("name is not a valid CEL identifier", out);
         }
         expression(&variable.get("expression"), compiled, "expression is not specified", out);

@@ -107,23 +107,12 @@ fn json_entry(data: &Node<'_, '_>, key: &str, out: &mut Faults) {
         Ok(other) => {
             format!(
                 "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
-                go_kind(&other)
+                crate::decode::found(&other)
             )
         }
         Err(fault) => fault,
     };
     entry.invalid_as(&json!("<secret contents redacted>"), fault, out);
-}
-
-fn go_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 pub(super) fn secret_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
