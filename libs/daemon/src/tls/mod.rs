@@ -8,7 +8,7 @@ pub use fresh::Fresh;
 
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ResolvesClientCert, VerifierBuilderError, WebPkiServerVerifier};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
@@ -84,11 +84,9 @@ impl Identity {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|source| TlsError::Read {
-        what: "certificates",
-        path: path.to_owned(),
-        source,
-    })
+    let unread = |source| TlsError::Read { what: "certificates", path: path.to_owned(), source };
+    let read: Vec<_> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(unread)?;
+    if read.is_empty() { Err(unread(pem::Error::NoItemsFound)) } else { Ok(read) }
 }
 
 /// The trust anchors in a PEM file.
@@ -260,6 +258,15 @@ mod tests {
         assert!(agree(&Arc::new(trusting.with_no_client_auth()), &server).await);
         let wary = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
         assert!(!agree(&Arc::new(wary.with_no_client_auth()), &server).await);
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_told_as_such() {
+        let folder = tempfile::tempdir().expect("a folder");
+        renew(folder.path());
+        std::fs::write(folder.path().join("cert"), "garbage").expect("written");
+        let refused = server(&identity(folder.path()), None, &[]).expect_err("no certificate");
+        assert!(matches!(refused, TlsError::Read { source: pem::Error::NoItemsFound, .. }), "{refused:?}");
     }
 
     #[tokio::test]
