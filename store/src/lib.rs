@@ -8,10 +8,10 @@
 
 pub mod api;
 pub mod args;
-mod bolt;
+pub mod bolt;
 pub mod command;
 pub mod consensus;
-mod database;
+pub mod database;
 pub mod error;
 pub mod image;
 pub mod lessor;

@@ -150,10 +150,11 @@ impl<'a> Walk<'a> {
 
     fn page<E: From<BoltError>>(&mut self, id: u64, depth: usize, visit: &mut Visit<'_, E>) -> Result<(), E> {
         let damaged = || E::from(BoltError::Page(id));
-        self.left = self.left.checked_sub(1).ok_or_else(damaged)?;
         let depth = depth.checked_sub(1).ok_or_else(damaged)?;
         let page = self.database.page(id)?;
         let header = Header::take(&page).ok_or_else(damaged)?;
+        // With those that it overflows into: else each of many could be the whole file.
+        self.left = self.left.checked_sub(1 + u64::from(header.overflow)).ok_or_else(damaged)?;
         match header.kind {
             kind::LEAF => self.leaf(id, &page, visit),
             kind::BRANCH if header.count > 0 => {

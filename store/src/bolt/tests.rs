@@ -93,6 +93,31 @@ fn a_tree_that_leads_in_circles_ends() {
     assert!(matches!(read(&open(&bytes).expect("opens"), "x"), Err(BoltError::Page(_))));
 }
 
+#[test]
+fn a_branch_that_leads_to_one_long_page_again_and_again_ends() {
+    let pairs: Pairs = numbers(9_000, 9).into_iter().chain([(vec![9; 9], vec![7; 1 << 20])]).collect();
+    let mut bytes = bytes(&[("x".to_owned(), pairs)].into());
+    let pages = bytes.len() / 4096;
+    let kind = |bytes: &[u8], page: usize| bytes[page * 4096 + 8];
+    let overflow = |bytes: &[u8], page: usize| bytes[page * 4096 + 12..page * 4096 + 16] != [0; 4];
+    let branch = (2..pages).find(|page| kind(&bytes, *page) == 1).expect("a branch") * 4096;
+    let long =
+        (2..pages).find(|page| kind(&bytes, *page) == 2 && overflow(&bytes, *page)).expect("a long leaf");
+    let children = usize::from(u16::from_le_bytes([bytes[branch + 10], bytes[branch + 11]]));
+    for child in 0..children {
+        let at = branch + 16 + 16 * child + 8;
+        bytes[at..at + 8].copy_from_slice(&(long as u64).to_le_bytes());
+    }
+    bytes[long * 4096 + 10] = 0;
+    let mut seen = 0;
+    let ended = open(&bytes).expect("opens").each("x", &mut |_, _| {
+        seen += 1;
+        Ok::<_, BoltError>(())
+    });
+    assert!(children > 2 && matches!(ended, Err(BoltError::Page(_))), "{children} children: {ended:?}");
+    assert_eq!(seen, 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
