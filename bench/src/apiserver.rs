@@ -7,10 +7,10 @@ mod load;
 mod servers;
 mod wire;
 
-use crate::report::{Output, Report, Unit, median};
+use crate::report::{Output, Report, Unit, median, percentile};
 use anyhow::{Context, Result};
 use coracle_daemon::clock;
-use load::{Objects, Write, at_once, percentile, watched};
+use load::{Objects, Write, at_once, watched};
 use servers::Servers;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -8,7 +8,6 @@ mod faults;
 mod members;
 mod report;
 mod store;
-mod workload;
 
 use clap::{Parser, Subcommand};
 use coracle_daemon::run_command;

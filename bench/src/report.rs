@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// How a result is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -124,6 +125,31 @@ pub fn median(samples: &[f64]) -> Option<f64> {
         count if count % 2 == 1 => Some(sorted[middle]),
         _ => Some(f64::midpoint(sorted[middle - 1], sorted[middle])),
     }
+}
+
+/// How long each of many requests took.
+pub struct Took {
+    /// Of each.
+    pub milliseconds: Vec<f64>,
+    /// From the first request until the last answer.
+    pub time: Duration,
+}
+
+impl Took {
+    /// Requests in a second.
+    pub fn per_second(&self) -> f64 {
+        self.milliseconds.len() as f64 / self.time.as_secs_f64()
+    }
+}
+
+/// The figure below which so many percent are.
+pub fn percentile(samples: &[f64], percent: usize) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+        .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,16 +1,27 @@
 //! Our store beside etcd: the same flags, the same machine, the same client, turn and turn about.
 
+mod frames;
+mod load;
+mod messages;
+mod requests;
+mod wire;
+mod workload;
+
+use crate::cluster::busy_seconds;
 use crate::members::{Members, System};
 use crate::report::{Output, Report, Unit, median};
-use crate::workload::{Call, calls_per_second, events_per_second, fill, sequential_puts, until_a_put};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use workload::{Call, calls, events, fill, until_a_put};
 
-/// Clients that put at once.
-const CLIENTS: [usize; 3] = [16, 128, 1000];
-/// Clients that read at once.
-const READERS: usize = 128;
+/// What is done by how many clients at once.
+const CALLS: [(Call, &str, usize); 4] = [
+    (Call::Put, "put", 16),
+    (Call::Put, "put", 128),
+    (Call::Put, "put", 1000),
+    (Call::Get, "linearizable get", 128),
+];
 /// Clients that put while others watch, and how many watch.
 const WRITERS: usize = 16;
 const WATCHERS: [usize; 2] = [100, 1000];
@@ -82,21 +93,26 @@ async fn measure(system: &System, args: &Args, report: &mut Report) -> Result<()
     let leader = members.leader().await.context("no leader")?;
     let mut add = |what: &str, unit: Unit, figure: f64| report.add(what, unit, system.name, figure);
 
-    let puts = sequential_puts(&members.endpoints[leader], time).await?;
-    add("sequential put, p50", Unit::Milliseconds, median(&puts).context("no put")?);
-    for clients in CLIENTS {
-        let busy = members.busy_seconds();
-        let puts = calls_per_second(&members.endpoints, clients, Call::Put, time).await?;
-        add(&format!("puts, {clients} clients"), Unit::PerSecond, puts);
-        // On few cores the clients take as much as the members, which ratios of puts hide.
-        let each = (members.busy_seconds() - busy) / (puts * time.as_secs_f64()) * 1e6;
-        add(&format!("CPU of the members for a put, {clients} clients"), Unit::Microseconds, each);
+    let first = &members.endpoints[leader..=leader];
+    let puts = calls(first, 1, Call::Put, time).await?;
+    add("sequential put, p50", Unit::Milliseconds, median(&puts.milliseconds).context("no put")?);
+    for (call, name, clients) in CALLS {
+        let costs = Costs::begin(&members);
+        let took = calls(&members.endpoints, clients, call, time).await?;
+        let what = format!("{name}s, {clients} clients");
+        add(&what, Unit::PerSecond, took.per_second());
+        for (of, unit, figure) in costs.end(&members, took.milliseconds.len() as u64) {
+            add(&format!("{what}: {of}"), unit, figure);
+        }
     }
-    let gets = calls_per_second(&members.endpoints, READERS, Call::Get, time).await?;
-    add(&format!("linearizable gets, {READERS} clients"), Unit::PerSecond, gets);
     for watchers in WATCHERS {
-        let events = events_per_second(&members.endpoints, watchers, WRITERS, time).await?;
-        add(&format!("watch events, {watchers} streams"), Unit::PerSecond, events);
+        let costs = Costs::begin(&members);
+        let told = events(&members.endpoints, watchers, WRITERS, time).await?;
+        let what = format!("watch events, {watchers} streams");
+        add(&what, Unit::PerSecond, told.per_second);
+        for (of, unit, figure) in costs.end(&members, told.all) {
+            add(&format!("{what}: {of}"), unit, figure);
+        }
     }
     for _ in 0..args.kills {
         let gap = kill_leader(&mut members).await?;
@@ -104,6 +120,35 @@ async fn measure(system: &System, args: &Args, report: &mut Report) -> Result<()
     }
     drop(members);
     keep(system, args, report).await
+}
+
+/// What a measurement costs. Members and clients share the cores, so what is done in a second also measures the clients.
+struct Costs {
+    began: Instant,
+    members: f64,
+    clients: f64,
+}
+
+impl Costs {
+    fn begin(members: &Members) -> Self {
+        Self { began: Instant::now(), members: members.busy_seconds(), clients: own_seconds() }
+    }
+
+    /// What so much that was done took of the members' time, and the clients of a core.
+    fn end(self, members: &Members, done: u64) -> [(&'static str, Unit, f64); 2] {
+        let time = self.began.elapsed().as_secs_f64();
+        let each = (members.busy_seconds() - self.members) / done as f64 * 1e6;
+        let share = (own_seconds() - self.clients) / time * 100.0;
+        [
+            ("CPU of the members for each", Unit::Microseconds, each),
+            ("clients, of one core", Unit::Percent, share),
+        ]
+    }
+}
+
+/// Seconds that this process, which is all clients, has kept a core busy.
+fn own_seconds() -> f64 {
+    busy_seconds(std::process::id()).unwrap_or_default()
 }
 
 /// Milliseconds from a leader's end to the next put; then it is back.
@@ -127,8 +172,8 @@ async fn keep(system: &System, args: &Args, report: &mut Report) -> Result<()> {
     let megabytes = members.resident_bytes() as f64 / 1e6;
     add(&format!("memory, {} keys of 1 KiB", args.kept), Unit::Megabytes, megabytes);
     let time = Duration::from_secs(args.seconds);
-    let ranges = calls_per_second(&members.endpoints, WRITERS, Call::Range, time).await?;
-    add("ranges of 1,000 × 1 KiB, 16 clients", Unit::PerSecond, ranges);
+    let ranges = calls(&members.endpoints, WRITERS, Call::Range, time).await?;
+    add("ranges of 1,000 × 1 KiB, 16 clients", Unit::PerSecond, ranges.per_second());
     if args.restart > 0 {
         fill(&members.endpoints[leader], args.restart).await?;
         let all = 0..members.endpoints.len();

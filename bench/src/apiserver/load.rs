@@ -2,6 +2,7 @@
 
 use super::servers::Servers;
 use super::wire::{Wire, request};
+use crate::report::Took;
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,28 +79,6 @@ impl Objects {
     pub async fn fill(self, servers: &Servers, from: u64, to: u64) -> Result<()> {
         so_many(servers, FILLERS, to.saturating_sub(from), |n| self.create(from + n)).await
     }
-}
-
-/// How long each of many requests took.
-pub struct Took {
-    pub milliseconds: Vec<f64>,
-    time: Duration,
-}
-
-impl Took {
-    pub fn per_second(&self) -> f64 {
-        self.milliseconds.len() as f64 / self.time.as_secs_f64()
-    }
-}
-
-/// The figure below which so many percent are.
-pub fn percentile(samples: &[f64], percent: usize) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted
-        .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
-        .copied()
-        .unwrap_or_default()
 }
 
 /// Requests of so many connections at once, spread over the servers, for some time.

@@ -5,6 +5,7 @@
 pub mod channel;
 pub mod client;
 mod error;
+pub mod hpack;
 pub mod kv;
 pub mod memory;
 pub mod proto;

@@ -9,6 +9,7 @@
 //! replacement is never longer, so that our table forgets nothing that the client's still has.
 
 use axum::http::uri::Authority;
+use coracle_etcd::hpack;
 use prometheus_client::metrics::gauge::Gauge;
 use std::io;
 use std::pin::Pin;
@@ -217,35 +218,19 @@ fn look(frame: &[u8]) -> Option<Found> {
     if flags & PRIORITY != 0 {
         at += 5;
     }
-    while at < end {
-        let first = *frame.get(at)?;
-        let bits = match first {
-            0x80.. => 7,
-            0x40.. => 6,
-            0x20.. => 5,
-            _ => 4,
-        };
-        let number = integer(frame, &mut at, bits)?;
-        if first & 0x80 != 0 || first & 0xE0 == 0x20 {
+    while let Some(field) = hpack::next_literal(&frame[..end], &mut at) {
+        if field.name != AUTHORITY {
             continue;
         }
-        if number == 0 {
-            string(frame, &mut at)?;
-        }
-        let value_at = at;
-        let value = string(frame, &mut at)?;
-        if number != AUTHORITY {
-            continue;
-        }
-        let text = if value.huffman { unpack(value.bytes)? } else { value.bytes.to_vec() };
+        let text = field.value.unpacked()?;
         if Authority::try_from(text.as_slice()).is_ok() {
             return Some(Found::Good);
         }
         let better = mended(&text)?;
-        let mut mended = frame[..value_at].to_vec();
+        let mut mended = frame[..field.at.start].to_vec();
         mended.push(u8::try_from(better.len()).ok()?);
         mended.extend_from_slice(better.as_bytes());
-        mended.extend_from_slice(&frame[at..]);
+        mended.extend_from_slice(&frame[field.at.end..]);
         let length = u32::try_from(mended.len() - FRAME_HEADER).ok()?.to_be_bytes();
         mended[..3].copy_from_slice(&length[1..]);
         return Some(Found::Mended(mended));
@@ -258,83 +243,6 @@ fn mended(text: &[u8]) -> Option<&str> {
     let short = |authority: &&str| authority.len() < 0x7F && Authority::try_from(*authority).is_ok();
     let url = std::str::from_utf8(text).ok().and_then(|text| Some(text.split_once("://")?.1));
     url.filter(short).or_else(|| (text.len() >= NOBODY.len()).then_some(NOBODY))
-}
-
-/// HPACK's numbers: in the low bits of a byte, or in those behind it.
-fn integer(bytes: &[u8], at: &mut usize, bits: u32) -> Option<usize> {
-    let mask = (1_usize << bits) - 1;
-    let mut number = usize::from(*bytes.get(*at)?) & mask;
-    *at += 1;
-    if number < mask {
-        return Some(number);
-    }
-    for shift in [0, 7, 14] {
-        let byte = usize::from(*bytes.get(*at)?);
-        *at += 1;
-        number += (byte & 0x7F) << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
-}
-
-struct Text<'a> {
-    huffman: bool,
-    bytes: &'a [u8],
-}
-
-fn string<'a>(bytes: &'a [u8], at: &mut usize) -> Option<Text<'a>> {
-    let huffman = bytes.get(*at)? & 0x80 != 0;
-    let length = integer(bytes, at, 7)?;
-    let text = bytes.get(*at..)?.get(..length)?;
-    *at += length;
-    Some(Text { huffman, bytes: text })
-}
-
-/// Bits that characters have in HPACK's Huffman code: NUL, and then those of ASCII that can be printed, from the blank on.
-const BITS: [u32; 96] = [
-    13, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 7, 8, 15, 6,
-    12, 10, 13, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 8, 7, 8, 13, 19, 13, 14,
-    6, 15, 5, 6, 5, 6, 5, 6, 6, 6, 5, 7, 7, 6, 6, 6, 5, 6, 7, 6, 5, 5, 6, 7, 7, 7, 7, 7, 15, 11, 14, 13,
-];
-/// None of them but the backslash has more.
-const BITS_MAX: u32 = 15;
-
-/// The text of printable ASCII that is packed in HPACK's Huffman code; `None` for any other.
-fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
-    let mut text = Vec::with_capacity(packed.len() * 2);
-    let (mut code, mut bits) = (0_u32, 0_u32);
-    for byte in packed {
-        for shift in (0..8).rev() {
-            code = code << 1 | u32::from(byte >> shift & 1);
-            bits += 1;
-            if let Some(character) = character(code, bits) {
-                text.push(character);
-                (code, bits) = (0, 0);
-            } else if bits > BITS_MAX {
-                return None;
-            }
-        }
-    }
-    // What is left over is filled with ones.
-    (bits < 8 && code == (1 << bits) - 1).then_some(text)
-}
-
-/// Codes of one length follow each other in the order of characters, and those of the next length follow them.
-fn character(code: u32, bits: u32) -> Option<u8> {
-    let mut first = 0;
-    for length in 5..=bits {
-        first <<= 1;
-        let count = BITS.iter().filter(|bits| **bits == length).count();
-        if length == bits {
-            let place = usize::try_from(code.checked_sub(first)?).ok()?;
-            let mut of_length = BITS.iter().enumerate().filter(|(_, bits)| **bits == length);
-            return of_length.nth(place).and_then(|(at, _)| u8::try_from(at + usize::from(b' ') - 1).ok());
-        }
-        first += u32::try_from(count).ok()?;
-    }
-    None
 }
 
 #[cfg(test)]
@@ -427,15 +335,5 @@ mod tests {
         }
         let large = [PREFACE, &[1, 0, 0, HEADERS, 0, 0, 0, 0, 1], &[0x41; 70_000]].concat();
         assert_eq!(passed(&large).0, large);
-    }
-
-    #[test]
-    fn packed_texts_are_unpacked() {
-        assert_eq!(unpack(&URL).as_deref(), Some(&b"http://127.0.0.1:2379"[..]));
-        assert_eq!(unpack(&ENDPOINTS).as_deref(), Some(&b"#initially=[127.0.0.1:2379]"[..]));
-        assert_eq!(unpack(&[]).as_deref(), Some(&b""[..]));
-        for wrong in [&[0xff; 1][..], &[0xff; 4], &[0x00, 0xff, 0xff], &URL[..14]] {
-            assert!(unpack(wrong).is_none_or(|text| text != b"http://127.0.0.1:2379"), "{wrong:x?}");
-        }
     }
 }
