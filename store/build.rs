@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let set = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".")
+        .codec_path("::coracle_etcd::codec::Fitting")
         .extern_path(".etcdserverpb.ResponseHeader", "::coracle_etcd::proto::ResponseHeader")
         .extern_path(".etcdserverpb.WatchRequest", "::coracle_etcd::proto::WatchRequest")
         .compile_fds(set)?;

@@ -4,6 +4,7 @@
 
 pub mod channel;
 pub mod client;
+pub mod codec;
 mod error;
 pub mod hpack;
 pub mod kv;

@@ -1,14 +1,22 @@
 //! Counts every call by how it ended, under the names that gRPC's servers in Go use: what is refused is seen there by its code.
 
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tonic::body::Body;
+use tonic::codegen::http::header::{CONTENT_TYPE, HeaderMap};
+use tonic::codegen::http::{Request, Response};
+
+/// How the content type of every call begins.
+const GRPC: &[u8] = b"application/grpc";
 
 /// A method as metrics call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -35,6 +43,14 @@ pub struct Calls {
 }
 
 impl Calls {
+    /// Counts that a call begins; `None` for requests that are no gRPC, such as those of pages.
+    pub(super) fn begin(&self, request: &Request<Body>) -> Option<Running> {
+        let content = request.headers().get(CONTENT_TYPE)?.as_bytes();
+        let method = content.starts_with(GRPC).then(|| method(request.uri().path()))?;
+        self.started.get_or_create(&method).inc();
+        Some(Running { calls: self.clone(), method, ended: false })
+    }
+
     /// Makes them part of what `registry` tells.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("grpc_server_started", "Calls that began", self.started.clone());
@@ -107,13 +123,13 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 
-fn code(headers: &axum::http::HeaderMap) -> Option<&'static str> {
+fn code(headers: &HeaderMap) -> Option<&'static str> {
     let number = headers.get("grpc-status")?.to_str().ok()?.parse::<usize>().ok()?;
     Some(CODES.get(number).copied().unwrap_or("Unknown"))
 }
 
 /// A call that has not ended. One that is dropped was given up by its client.
-struct Running {
+pub(super) struct Running {
     calls: Calls,
     method: Method,
     ended: bool,
@@ -127,6 +143,26 @@ impl Running {
             self.calls.ended.get_or_create(&ended).inc();
         }
     }
+
+    /// What the client is answered; a stream is counted at its end.
+    fn answered(mut self, response: Response<Body>) -> Response<Body> {
+        if let Some(code) = code(response.headers()) {
+            self.end(code);
+            return response;
+        }
+        if self.method.grpc_type == UNARY {
+            self.end("OK");
+            return response;
+        }
+        response.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                if let Some(code) = frame.trailers_ref().and_then(code) {
+                    self.end(code);
+                }
+                frame
+            }))
+        })
+    }
 }
 
 impl Drop for Running {
@@ -135,29 +171,32 @@ impl Drop for Running {
     }
 }
 
-/// Counts a call.
-pub(super) async fn count(State(calls): State<Calls>, request: Request, next: Next) -> Response {
-    let method = method(request.uri().path());
-    calls.started.get_or_create(&method).inc();
-    let mut running = Running { calls, method, ended: false };
-    let response = next.run(request).await;
-    if let Some(code) = code(response.headers()) {
-        running.end(code);
-        return response;
+/// An answer to come, which is counted when it is there, or else when nobody waits for it any more.
+pub(super) struct Counted {
+    answer: BoxFuture<'static, Result<Response<Body>, Infallible>>,
+    running: Option<Running>,
+}
+
+impl Counted {
+    /// `running` is none for what is no call.
+    pub fn new(
+        answer: BoxFuture<'static, Result<Response<Body>, Infallible>>,
+        running: Option<Running>,
+    ) -> Self {
+        Self { answer, running }
     }
-    if method.grpc_type == UNARY {
-        running.end("OK");
-        return response;
-    }
-    // How a stream ended stands behind it.
-    response.map(|body| {
-        Body::new(body.map_frame(move |frame| {
-            if let Some(code) = frame.trailers_ref().and_then(code) {
-                running.end(code);
-            }
-            frame
+}
+
+impl Future for Counted {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(self.answer.poll_unpin(context));
+        Poll::Ready(answer.map(|response| match self.running.take() {
+            Some(running) => running.answered(response),
+            None => response,
         }))
-    })
+    }
 }
 
 #[cfg(test)]

@@ -6,11 +6,14 @@ use crate::{Args, listen};
 use anyhow::{Context, bail};
 use coracle_daemon::Tasks;
 use coracle_daemon::tls::{self, Acceptor, ClientAuth, Identity};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use tokio::net::TcpListener;
-use tonic::service::Routes;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
 use tonic::transport::Server;
+use tower::Service;
 
 /// Bytes that a client may send on one request, and on a connection, before this side has read them.
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -46,7 +49,11 @@ impl Listener {
     }
 
     /// Serves until the process stops.
-    pub fn serve(self, routes: Routes, args: &Args, counts: &Counts, tasks: &Tasks) {
+    pub fn serve<S>(self, services: S, args: &Args, counts: &Counts, tasks: &Tasks)
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+    {
         let (ping, pong) = (args.grpc_keepalive_interval, args.grpc_keepalive_timeout);
         let server = Server::builder()
             .accept_http1(true)
@@ -54,8 +61,7 @@ impl Listener {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(args.max_concurrent_streams)
             .http2_keepalive_interval((!ping.is_zero()).then_some(ping))
-            .http2_keepalive_timeout(Some(pong))
-            .add_routes(routes);
+            .http2_keepalive_timeout(Some(pong));
         let stopped = tasks.stopping().cancelled_owned();
         match self.tls {
             None => {
@@ -69,7 +75,7 @@ impl Listener {
                     }
                 });
                 tasks.spawn("client server", async move {
-                    Ok(server.serve_with_incoming_shutdown(incoming, stopped).await?)
+                    Ok(server.serve_with_incoming_shutdown(services, incoming, stopped).await?)
                 });
             }
             Some(tls) => {
@@ -79,7 +85,7 @@ impl Listener {
                     move |stream| Lenient::new(stream, open)
                 });
                 tasks.spawn("client server", async move {
-                    Ok(server.serve_with_incoming_shutdown(incoming, stopped).await?)
+                    Ok(server.serve_with_incoming_shutdown(services, incoming, stopped).await?)
                 });
             }
         }

@@ -20,6 +20,7 @@ mod lock;
 mod maintenance;
 mod metrics;
 mod queue;
+mod services;
 mod session;
 mod snapshot;
 #[cfg(test)]
@@ -35,18 +36,12 @@ use crate::shared::Shared;
 use crate::{Args, raft};
 use anyhow::Context;
 use coracle_daemon::Tasks;
-use coracle_etcd::proto::cluster_server::ClusterServer;
-use coracle_etcd::proto::kv_server::KvServer;
-use coracle_etcd::proto::lease_server::LeaseServer;
-use coracle_etcd::proto::maintenance_server::MaintenanceServer;
-use coracle_etcd::proto::v3electionpb::election_server::ElectionServer;
-use coracle_etcd::proto::v3lockpb::lock_server::LockServer;
 use listen::Listener;
 use prometheus_client::registry::Registry;
+use services::Services;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tonic::service::Routes;
-use wire::watch_server::WatchServer;
 
 /// Watches whose events are encoded already.
 mod wire {
@@ -114,31 +109,10 @@ pub(crate) async fn start(args: Args, tasks: &Tasks) -> anyhow::Result<Vec<Socke
     let addresses = clients.iter().map(|listener| listener.address).collect();
     for listener in clients {
         tracing::info!(address = %listener.address, "serving clients");
-        listener.serve(routes(&api, http.clone()), &args, &api.counts, tasks);
+        listener.serve(Services::new(&api, http.clone()), &args, &api.counts, tasks);
     }
     for listener in pages {
         listener.serve(Routes::from(http.clone()), &args, &api.counts, tasks);
     }
     Ok(addresses)
-}
-
-/// All services, and the pages beside them.
-fn routes(api: &Api, pages: axum::Router) -> Routes {
-    let bytes_max = api.limits.request_bytes_max + MESSAGE_OVERHEAD;
-    let mut routes = Routes::default()
-        .add_service(KvServer::new(api.clone()).max_decoding_message_size(bytes_max))
-        .add_service(WatchServer::new(api.clone()).max_decoding_message_size(bytes_max))
-        .add_service(LeaseServer::new(api.clone()).max_decoding_message_size(bytes_max))
-        .add_service(ClusterServer::new(api.clone()).max_decoding_message_size(bytes_max))
-        .add_service(MaintenanceServer::new(api.clone()).max_decoding_message_size(bytes_max))
-        .add_service(LockServer::new(api.clone()).max_decoding_message_size(bytes_max))
-        .add_service(ElectionServer::new(api.clone()).max_decoding_message_size(bytes_max));
-    let auth =
-        axum::Router::new().route(auth::PATH, axum::routing::post(auth::answer)).with_state(api.clone());
-    let calls = api.counts.calls.clone();
-    let counted = std::mem::take(routes.axum_router_mut()).merge(auth);
-    let counted = counted.layer(axum::middleware::from_fn_with_state(calls, calls::count));
-    // The services' own answer to paths that nobody serves is gRPC's, which stays.
-    *routes.axum_router_mut() = counted.merge(pages);
-    routes.prepare()
 }

@@ -12,10 +12,8 @@ use bytes::Bytes;
 use coracle_etcd::proto::watch_create_request::FilterType;
 use coracle_etcd::proto::watch_request::RequestUnion;
 use coracle_etcd::proto::{WatchCreateRequest, WatchRequest};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use tokio::sync::mpsc;
-use tonic::Status;
 
 /// Bytes of events after which an answer is sent, when its last revision is whole.
 const ANSWER_BYTES: usize = 1 << 20;
@@ -46,7 +44,8 @@ impl Watcher {
 pub(super) struct Session {
     api: Api,
     outlet: Arc<Outlet>,
-    out: mpsc::Sender<Result<WatchResponse, Status>>,
+    /// Answers that the client has not taken.
+    out: VecDeque<WatchResponse>,
     ids: HashMap<i64, WatcherId>,
     watchers: HashMap<WatcherId, Watcher>,
     next_id: i64,
@@ -64,11 +63,11 @@ impl Drop for Session {
 
 impl Session {
     /// Without watchers.
-    pub fn new(api: Api, out: mpsc::Sender<Result<WatchResponse, Status>>) -> Self {
+    pub fn new(api: Api) -> Self {
         Self {
             api,
             outlet: Arc::default(),
-            out,
+            out: VecDeque::new(),
             ids: HashMap::new(),
             watchers: HashMap::new(),
             next_id: 0,
@@ -81,13 +80,9 @@ impl Session {
         self.outlet.woken().await;
     }
 
-    /// Waits until the client is gone.
-    pub async fn closed(&self) {
-        self.out.closed().await;
-    }
-
-    async fn send(&self, answer: WatchResponse) -> Result<(), Status> {
-        self.out.send(Ok(answer)).await.map_err(|_| Status::cancelled("the client is gone"))
+    /// The next answer for the client.
+    pub fn next_answer(&mut self) -> Option<WatchResponse> {
+        self.out.pop_front()
     }
 
     fn answer(&self, watch_id: i64, revision: i64) -> WatchResponse {
@@ -95,23 +90,21 @@ impl Session {
     }
 
     /// Takes a request of the client.
-    pub async fn take(&mut self, request: WatchRequest) -> Result<(), Status> {
+    pub fn take(&mut self, request: WatchRequest) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
                 let answer = self.create(&create);
-                self.send(answer).await
+                self.out.push_back(answer);
             }
             Some(RequestUnion::CancelRequest(cancel)) => {
-                let Some(id) = self.ids.get(&cancel.watch_id).copied() else { return Ok(()) };
+                let Some(id) = self.ids.get(&cancel.watch_id).copied() else { return };
                 self.forget(id);
                 let revision = self.api.shared.hub().published();
-                self.send(WatchResponse { canceled: true, ..self.answer(cancel.watch_id, revision) }).await
+                let answer = WatchResponse { canceled: true, ..self.answer(cancel.watch_id, revision) };
+                self.out.push_back(answer);
             }
-            Some(RequestUnion::ProgressRequest(_)) => {
-                self.progress_owed = true;
-                Ok(())
-            }
-            None => Ok(()),
+            Some(RequestUnion::ProgressRequest(_)) => self.progress_owed = true,
+            None => {}
         }
     }
 
@@ -168,7 +161,7 @@ impl Session {
     }
 
     /// Lets the next watcher that has something to read read some of it. Returns whether there was one.
-    pub async fn read_some(&mut self) -> Result<bool, Status> {
+    pub fn read_some(&mut self) -> bool {
         let shared = self.api.shared.clone();
         let hub = shared.hub();
         let Some((id, from)) = hub.next_unread(&self.outlet) else {
@@ -177,27 +170,21 @@ impl Session {
                 && let Some(revision) = hub.all_read(&self.outlet)
             {
                 self.progress_owed = false;
-                self.send(self.answer(NO_WATCHER, revision)).await?;
+                self.out.push_back(self.answer(NO_WATCHER, revision));
+                return true;
             }
-            return Ok(false);
+            return false;
         };
-        let Some(watcher) = self.watchers.get_mut(&id) else { return Ok(true) };
+        let Some(watcher) = self.watchers.get_mut(&id) else { return true };
         match hub.pull(id, &watcher.range, from, || shared.machine()) {
             Ok(pulled) => {
                 let answers = answers(watcher, &pulled, self.api.limits.request_bytes_max);
                 watcher.told |= !answers.is_empty();
-                for answer in answers {
-                    let header = self.api.header_at(answer.revision);
-                    let WatchAnswer { events, fragment, .. } = answer;
-                    let watch_id = self.watchers.get(&id).map_or(NO_WATCHER, |watcher| watcher.watch_id);
-                    self.send(WatchResponse {
-                        header,
-                        watch_id,
-                        fragment,
-                        events,
-                        ..WatchResponse::default()
-                    })
-                    .await?;
+                let watch_id = watcher.watch_id;
+                for WatchAnswer { events, revision, fragment } in answers {
+                    let header = self.api.header_at(revision);
+                    let answer = WatchResponse { header, watch_id, fragment, events, ..Default::default() };
+                    self.out.push_back(answer);
                 }
             }
             Err(error) => {
@@ -211,15 +198,15 @@ impl Session {
                     cancel_reason: error.to_string(),
                     ..self.answer(watch_id, revision)
                 };
-                self.send(answer).await?;
+                self.out.push_back(answer);
             }
         }
-        Ok(true)
+        true
     }
 
     /// Tells watchers that asked for it, and heard nothing since the last time, how far they are.
-    pub async fn notify_progress(&mut self) -> Result<(), Status> {
-        let Some(revision) = self.api.shared.hub().all_read(&self.outlet) else { return Ok(()) };
+    pub fn notify_progress(&mut self) {
+        let Some(revision) = self.api.shared.hub().all_read(&self.outlet) else { return };
         let mut quiet = Vec::new();
         for watcher in self.watchers.values_mut() {
             if watcher.notify && !std::mem::take(&mut watcher.told) {
@@ -227,9 +214,8 @@ impl Session {
             }
         }
         for watch_id in quiet {
-            self.send(self.answer(watch_id, revision)).await?;
+            self.out.push_back(self.answer(watch_id, revision));
         }
-        Ok(())
     }
 }
 

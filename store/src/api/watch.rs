@@ -1,4 +1,4 @@
-//! `etcdserverpb.Watch`: one task for each stream, which takes its requests and sends what its watchers read.
+//! `etcdserverpb.Watch`: each stream is served when its client can take an answer: no task of its own and no queue between.
 
 use super::Api;
 use super::context::wants_leader;
@@ -9,78 +9,83 @@ use crate::error::StoreError;
 use coracle_daemon::clock::{self, Instant};
 use coracle_etcd::proto::WatchRequest;
 use futures::FutureExt;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
-
-/// Answers of a stream that wait for its client; then the stream's watchers wait, and nobody else.
-const WAITING_MAX: usize = 16;
 
 #[tonic::async_trait]
 impl Watch for Api {
-    type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
+    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
 
     async fn watch(
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         self.admit_voter(&request)?;
-        let wants_leader = wants_leader(request.metadata());
-        let requests = request.into_inner();
-        let (out, answers) = mpsc::channel(WAITING_MAX);
-        let (api, failed) = (self.clone(), out.clone());
-        #[expect(clippy::disallowed_methods, reason = "it ends with its stream, and at stop")]
-        tokio::spawn(async move {
-            let stop = api.stop.clone();
-            let stopped = tokio::select! {
-                ended = serve(&api, requests, out) => ended,
-                () = stop.cancelled() => Err(StoreError::Stopped.into()),
-                () = leader_lost(&api, wants_leader) => Err(StoreError::NoLeader.into()),
-            };
-            if let Err(status) = stopped {
-                // A client that is gone or does not read needs no reason.
-                let _ = failed.try_send(Err(status));
-            }
+        let ended = ended(self.clone(), wants_leader(request.metadata())).boxed();
+        let progress_at = Instant::now() + self.limits.progress_interval;
+        let (session, requests) = (Session::new(self.clone()), request.into_inner());
+        let served = Box::new(Served { api: self.clone(), session, requests, progress_at, ended });
+        let answers = futures::stream::try_unfold(served, |mut served| async move {
+            Ok(served.next().await?.map(|answer| (answer, served)))
         });
-        Ok(Response::new(ReceiverStream::new(answers)))
+        Ok(Response::new(Box::pin(answers)))
     }
 }
 
-async fn leader_lost(api: &Api, wanted: bool) {
-    let mut leadership = api.watch_leadership();
-    if !wanted || leadership.wait_for(|leadership| leadership.leader == 0).await.is_err() {
-        std::future::pending::<()>().await;
+/// Returns why a stream must end although its client goes on.
+async fn ended(api: Api, wants_leader: bool) -> StoreError {
+    let leader_lost = async {
+        let mut leadership = api.watch_leadership();
+        if !wants_leader || leadership.wait_for(|leadership| leadership.leader == 0).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = api.stop.cancelled() => StoreError::Stopped,
+        () = leader_lost => StoreError::NoLeader,
     }
 }
 
-/// Serves one stream until its client ends it.
-async fn serve(
-    api: &Api,
-    mut requests: Streaming<WatchRequest>,
-    out: mpsc::Sender<Result<WatchResponse, Status>>,
-) -> Result<(), Status> {
-    let mut session = Session::new(api.clone(), out);
-    let mut progress_at = Instant::now() + api.limits.progress_interval;
-    loop {
-        // A busy stream still takes requests, one after each watcher's turn.
-        let request = if session.read_some().await? {
-            match requests.message().now_or_never() {
-                Some(request) => request?,
-                None => continue,
+/// A stream.
+struct Served {
+    api: Api,
+    session: Session,
+    requests: Streaming<WatchRequest>,
+    progress_at: Instant,
+    ended: BoxFuture<'static, StoreError>,
+}
+
+impl Served {
+    /// The next answer; `None` when the client has ended the stream.
+    async fn next(&mut self) -> Result<Option<WatchResponse>, Status> {
+        loop {
+            if let Some(answer) = self.session.next_answer() {
+                return Ok(Some(answer));
             }
-        } else {
-            tokio::select! {
-                request = requests.message() => request?,
-                () = session.woken() => continue,
-                () = clock::sleep_until(progress_at) => {
-                    session.notify_progress().await?;
-                    progress_at = Instant::now() + api.limits.progress_interval;
-                    continue;
+            // A busy stream still takes requests, one after each watcher's turn.
+            let request = if self.session.read_some() {
+                if let Some(error) = (&mut self.ended).now_or_never() {
+                    return Err(error.into());
                 }
-                () = session.closed() => return Ok(()),
-            }
-        };
-        let Some(request) = request else { return Ok(()) };
-        session.take(request).await?;
+                match self.requests.message().now_or_never() {
+                    Some(request) => request?,
+                    None => continue,
+                }
+            } else {
+                tokio::select! {
+                    request = self.requests.message() => request?,
+                    () = self.session.woken() => continue,
+                    () = clock::sleep_until(self.progress_at) => {
+                        self.session.notify_progress();
+                        self.progress_at = Instant::now() + self.api.limits.progress_interval;
+                        continue;
+                    }
+                    error = &mut self.ended => return Err(error.into()),
+                }
+            };
+            let Some(request) = request else { return Ok(None) };
+            self.session.take(request);
+        }
     }
 }

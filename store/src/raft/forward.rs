@@ -54,7 +54,7 @@ impl Forward {
         (Self { queue }, changes)
     }
 
-    /// Has `leader` replicate `command`.
+    /// Has `leader` replicate `command`; returns once this member has applied it.
     ///
     /// # Errors
     /// It was refused, or it is not known what became of it.
@@ -83,8 +83,9 @@ pub async fn run(node: &Arc<Node>, mut queue: Queue) {
             let batch = std::mem::replace(&mut waiting, rest);
             let this = node.clone();
             node.tasks().run("forward changes", async move {
-                send(&this, batch).await;
+                let (answers, came) = send(&this, batch).await;
                 drop(permit);
+                answer(&this, answers, came).await;
             });
         }
     }
@@ -102,8 +103,9 @@ fn batch_len(waiting: &[Waiting]) -> usize {
     waiting.iter().take_while(fits).count().max(1)
 }
 
-async fn send(node: &Node, batch: Vec<Waiting>) {
-    let Some(leader) = batch.first().map(|first| first.leader) else { return };
+/// Has the leader replicate a batch; what came of it is for those who wait.
+async fn send(node: &Node, batch: Vec<Waiting>) -> (Vec<oneshot::Sender<Answer>>, Vec<Answer>) {
+    let leader = batch.first().map_or(0, |first| first.leader);
     let (commands, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|change| (change.command, change.answer)).unzip();
     let count = answers.len();
@@ -114,7 +116,21 @@ async fn send(node: &Node, batch: Vec<Waiting>) {
         // It is no member any more, or has no usable address.
         Some(Err(_)) | None => (0..count).map(|_| Err(ForwardError::NotDone)).collect(),
     };
+    (answers, came)
+}
+
+/// Answers once this member has applied what the leader did: all together, so that each is woken once.
+async fn answer(node: &Node, answers: Vec<oneshot::Sender<Answer>>, came: Vec<Answer>) {
+    let last = came.iter().flatten().map(|done| done.index).max();
+    let applied = match last {
+        Some(last) => node.wait_applied(last).await,
+        None => Ok(()),
+    };
     for (answer, came) in answers.into_iter().zip(came) {
+        let came = came.and_then(|done| match &applied {
+            Ok(()) => Ok(done),
+            Err(error) => Err(ForwardError::Answer(error.clone())),
+        });
         // Whoever waited may have given up.
         let _ = answer.send(came);
     }

@@ -244,7 +244,7 @@ impl Node {
         }
     }
 
-    async fn wait_applied(&self, index: u64) -> Result<(), StoreError> {
+    pub(super) async fn wait_applied(&self, index: u64) -> Result<(), StoreError> {
         let mut applied = self.applied.clone();
         let reached = tokio::time::timeout(REQUEST_MAX, applied.wait_for(|applied| *applied >= index)).await;
         reached.map_err(|_| StoreError::TimedOut)?.map(drop).map_err(|_| StoreError::Stopped)
@@ -333,10 +333,7 @@ impl Consensus for Node {
                     // The leader stamps the time.
                     let command = Command { proposed_at_millis: 0, op: op.clone() }.encode();
                     match self.forward.propose(leader, command).await {
-                        Ok(committed) => {
-                            self.wait_applied(committed.index).await?;
-                            return Ok(committed);
-                        }
+                        Ok(committed) => return Ok(committed),
                         Err(ForwardError::NotDone) => {}
                         Err(ForwardError::Answer(error)) => return Err(error),
                     }
