@@ -53,18 +53,14 @@ pub async fn look_at(garbage: &Garbage, uid: &str) -> Result<Next, ReconcileErro
 
 /// Lets an object go that waited for dependents, once none is left that holds it up.
 async fn release_when_alone(garbage: &Garbage, uid: &str, node: &Node) -> Result<Next, ReconcileError> {
-    let dependents = garbage.graph.lock().dependents(uid);
-    let blocks = |dependent: &Node| {
-        dependent.owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
-    };
-    if !dependents.iter().any(|(_, dependent)| blocks(dependent)) {
+    let blockers = garbage.graph.lock().blockers(uid);
+    if blockers.is_empty() {
         drop_finalizer(garbage, uid, node, FOREGROUND).await?;
         return Ok(Next::Change);
     }
-    for (dependent, state) in dependents {
-        if !state.deleting || state.waits_for_dependents() {
-            garbage.queue.add(dependent);
-        }
+    // Those that are going away are looked at when they change.
+    for (blocker, _) in blockers.into_iter().filter(|(_, state)| !state.deleting) {
+        garbage.queue.add(blocker);
     }
     Ok(Next::Change)
 }

@@ -95,6 +95,36 @@ impl Graph {
         uids.filter_map(|uid| Some((uid.clone(), self.nodes.get(uid)?.clone()))).collect()
     }
 
+    /// Dependents that `owner`, which waits, waits for. Not those that in turn wait for it, over however many others: none
+    /// of a circle could ever go.
+    pub fn blockers(&self, owner: &str) -> Vec<(String, Node)> {
+        let blocks = |owner: &str, node: &Node| {
+            node.owners.iter().any(|own| own.uid == owner && own.block_owner_deletion == Some(true))
+        };
+        let waits_for_owner = |dependent: &str| {
+            let (mut seen, mut next) = (HashSet::new(), vec![dependent]);
+            while let Some(uid) = next.pop() {
+                if uid == owner {
+                    return true;
+                }
+                if self.nodes.get(uid).is_some_and(Node::waits_for_dependents) && seen.insert(uid) {
+                    let dependents = self.dependents.get(uid).into_iter().flatten();
+                    next.extend(
+                        dependents
+                            .filter(|dependent| {
+                                self.nodes.get(*dependent).is_some_and(|node| blocks(uid, node))
+                            })
+                            .map(String::as_str),
+                    );
+                }
+            }
+            false
+        };
+        let mut blockers = self.dependents(owner);
+        blockers.retain(|(uid, node)| blocks(owner, node) && !waits_for_owner(uid));
+        blockers
+    }
+
     /// An object was added or changed; returns whom to look at.
     pub fn saw(&mut self, uid: &str, node: &Node) -> Vec<String> {
         let before = self.nodes.insert(uid.to_owned(), node.clone());
@@ -201,6 +231,37 @@ mod tests {
     #[test]
     fn an_object_with_an_unknown_owner_is_looked_at() {
         assert_eq!(Graph::default().saw("child", &node(owned_by("nobody"))), ["child"]);
+    }
+
+    #[test]
+    fn a_circle_of_waiting_objects_does_not_wait_for_itself() {
+        let waiting = |owner: &str, waits: bool| {
+            let mut meta = owned_by(owner);
+            meta["ownerReferences"][0]["blockOwnerDeletion"] = json!(true);
+            if waits {
+                meta["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+                meta["finalizers"] = json!([FOREGROUND]);
+            }
+            node(meta)
+        };
+        let mut graph = Graph::default();
+        let blockers = |graph: &Graph, owner: &str| -> Vec<String> {
+            let mut uids: Vec<_> = graph.blockers(owner).into_iter().map(|(uid, _)| uid).collect();
+            uids.sort();
+            uids
+        };
+        graph.saw("a", &waiting("c", true));
+        graph.saw("b", &waiting("a", true));
+        graph.saw("c", &waiting("b", false));
+        graph.saw("leaf", &waiting("b", true));
+        assert_eq!(
+            (blockers(&graph, "a"), blockers(&graph, "b")),
+            (vec!["b".into()], vec!["c".into(), "leaf".into()])
+        );
+        assert_eq!(graph.saw("c", &waiting("b", true)), ["c", "b"]);
+        assert_eq!((blockers(&graph, "c"), blockers(&graph, "b")), (vec![], vec!["leaf".to_owned()]));
+        graph.saw("self", &waiting("self", true));
+        assert_eq!(blockers(&graph, "self"), [""; 0]);
     }
 
     #[test]

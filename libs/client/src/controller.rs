@@ -67,6 +67,8 @@ where
             }
             Some((key, outcome)) = working.next() => settle(name, &queue, &key, outcome),
         }
+        // Reconciles that wait for nothing, however many, leave the thread to others in between.
+        tokio::task::coop::consume_budget().await;
     }
 }
 
@@ -121,5 +123,21 @@ mod tests {
         let _ =
             coracle_daemon::clock::timeout(Duration::from_secs(60), run("test", queue, 2, reconcile)).await;
         assert_eq!(*seen.lock(), ["fails", "waits", "fails", "waits"]);
+    }
+
+    #[tokio::test]
+    async fn keys_that_call_for_each_other_for_ever_leave_room_for_others() {
+        let queue = Queue::new();
+        queue.add("a");
+        let others = queue.clone();
+        let reconcile = move |key: &'static str| {
+            others.add(if key == "a" { "b" } else { "a" });
+            async { Ok(Next::Change) }
+        };
+        tokio::select! {
+            biased;
+            () = async { run("test", queue, 2, reconcile).await } => {}
+            () = tokio::task::yield_now() => {}
+        }
     }
 }
