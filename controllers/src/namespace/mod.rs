@@ -22,11 +22,14 @@ const PARALLEL: usize = 8;
 /// How long to wait for pods that stop; their end is seen at once, this is for what is not watched.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// A namespace waits for servers that are away, and nothing tells when they are back.
+const RETRY_MOST: Duration = Duration::from_secs(60);
+
 /// The resource of pods, by its full name.
 const PODS: &str = "pods.";
 
 pub fn start(ctx: &Context) {
-    let queue = Queue::new();
+    let queue = Queue::retrying_within(RETRY_MOST);
     let wake = queue.clone();
     ctx.stores.namespaces.on_change(move |change| {
         if change.new.as_ref().is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some()) {

@@ -2,7 +2,7 @@
 //!
 //! In: keys, now or later, as often as anyone likes. Out: each key once, to one worker at a time. A key added while it
 //! is being worked on comes again when that work is done; a key with a due time comes at the earliest time asked for.
-//! Failures of a key are spaced 5 ms, 10 ms, … 1000 s until it succeeds.
+//! Failures of a key are spaced 5 ms, 10 ms, … 1000 s until it succeeds, or as long at most as its queue says.
 
 use coracle_daemon::backoff::exponential;
 use coracle_daemon::clock::{self, Instant};
@@ -42,6 +42,7 @@ struct State<T> {
     later: BTreeSet<(Instant, T)>,
     due: HashMap<T, Instant>,
     failures: HashMap<T, u32>,
+    retry_most: Duration,
 }
 
 impl<T: Clone + Eq + Hash + Ord> Default for Queue<T> {
@@ -54,6 +55,12 @@ impl<T: Clone + Eq + Hash + Ord> Queue<T> {
     /// An empty queue.
     #[must_use]
     pub fn new() -> Self {
+        Self::retrying_within(RETRY_MOST)
+    }
+
+    /// An empty queue of keys that fail for reasons outside of them, whose end nothing tells: none waits longer than `most`.
+    #[must_use]
+    pub fn retrying_within(most: Duration) -> Self {
         let state = State {
             ready: VecDeque::new(),
             waiting: HashSet::new(),
@@ -61,6 +68,7 @@ impl<T: Clone + Eq + Hash + Ord> Queue<T> {
             later: BTreeSet::new(),
             due: HashMap::new(),
             failures: HashMap::new(),
+            retry_most: most,
         };
         Self { shared: Arc::new(Shared { state: Mutex::new(state), wake: Notify::new() }) }
     }
@@ -84,8 +92,9 @@ impl<T: Clone + Eq + Hash + Ord> Queue<T> {
     pub fn retry(&self, key: T) {
         let delay = {
             let mut state = self.shared.state.lock();
+            let most = state.retry_most;
             let failures = state.failures.entry(key.clone()).or_default();
-            let delay = exponential(RETRY_FIRST, RETRY_MOST, *failures);
+            let delay = exponential(RETRY_FIRST, most, *failures);
             *failures = failures.saturating_add(1);
             delay
         };
@@ -219,6 +228,20 @@ mod tests {
         assert_eq!(began.elapsed().as_secs(), 2);
         queue.done(&"a");
         assert_eq!(clock::timeout(Duration::from_secs(60), queue.next()).await.ok(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_key_waits_longer_than_its_queue_says() {
+        let queue = Queue::retrying_within(Duration::from_secs(60));
+        let mut waited = Duration::ZERO;
+        for _ in 0..20 {
+            let began = Instant::now();
+            queue.retry("a");
+            queue.next().await;
+            queue.done(&"a");
+            waited = began.elapsed();
+        }
+        assert_eq!(waited.as_secs(), 60);
     }
 
     #[tokio::test(start_paused = true)]
