@@ -51,7 +51,11 @@ pub fn json(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
     let object = parsed.map_err(|error| {
         unrecognized(body, kind, &format!("couldn't get version/kind; json parse error: {error}"))
     })?;
-    typed(object, findings, body, kind)
+    let mut decoded = typed(object, findings, body, kind)?;
+    if kind.custom.is_none() {
+        decoded.findings = json::in_order(body, decoded.findings);
+    }
+    Ok(decoded)
 }
 
 /// The same for YAML.
@@ -352,6 +356,17 @@ mod tests {
                 r#"duplicate field "metadata.name""#,
                 r#"unknown field "spec.containers[0].imagee""#,
                 r#"unknown field "spec.nope""#
+            ]
+        );
+        // As they stand there, and nothing of what is in unknown fields or beside them.
+        let body = br#"{"spec":{"nope":{"a":1,"a":2},"nope":1,"nodeName":"x","nodeName":"y","containers":[{"no":1,"image":"a","image":"b"}]}}"#;
+        assert_eq!(
+            json(body, pod()).expect("pod").findings,
+            [
+                r#"unknown field "spec.nope""#,
+                r#"duplicate field "spec.nodeName""#,
+                r#"unknown field "spec.containers[0].no""#,
+                r#"duplicate field "spec.containers[0].image""#,
             ]
         );
         assert_eq!(

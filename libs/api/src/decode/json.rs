@@ -1,6 +1,6 @@
 //! JSON with Go's words for what is wrong with it, and with duplicate fields told.
 
-use super::findings::is_full;
+use super::findings::tell;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::collections::HashSet;
@@ -11,10 +11,35 @@ use std::fmt;
 /// # Errors
 /// Go's text.
 pub(super) fn parse(text: &[u8], findings: &mut Vec<String>) -> Result<Value, String> {
+    read(text, &mut State { path: String::new(), findings, unknown: None, skipped: false })
+        .map_err(|fault| words(text, &fault))
+}
+
+/// The findings about a document that was parsed and then read by its type, in the order in which Go meets them, which
+/// looks into no field that it does not know.
+pub(super) fn in_order(text: &[u8], found: Vec<String>) -> Vec<String> {
+    if found.len() < 2 || !found.iter().any(|finding| finding.starts_with(UNKNOWN)) {
+        return found;
+    }
+    let unknown: HashSet<String> =
+        found.iter().filter(|finding| finding.starts_with(UNKNOWN)).cloned().collect();
+    let mut findings = Vec::new();
+    let mut state =
+        State { path: String::new(), findings: &mut findings, unknown: Some(unknown), skipped: false };
+    if read(text, &mut state).is_err() {
+        return found;
+    }
+    let missed = state.unknown.unwrap_or_default();
+    for finding in found.into_iter().filter(|finding| missed.contains(finding)) {
+        tell(&mut findings, || finding);
+    }
+    findings
+}
+
+fn read(text: &[u8], state: &mut State<'_>) -> Result<Value, serde_json::Error> {
     let mut from = serde_json::Deserializer::from_slice(text);
-    let mut state = State { path: String::new(), findings };
-    let value = At(&mut state).deserialize(&mut from).and_then(|value| from.end().map(|()| value));
-    value.map_err(|fault| words(text, &fault))
+    let value = At(state).deserialize(&mut from)?;
+    from.end().map(|()| value)
 }
 
 fn words(text: &[u8], fault: &serde_json::Error) -> String {
@@ -45,9 +70,37 @@ fn words(text: &[u8], fault: &serde_json::Error) -> String {
     format!("invalid character '{c}' {place}")
 }
 
+const UNKNOWN: &str = "unknown field ";
+
 struct State<'a> {
     path: String,
     findings: &'a mut Vec<String>,
+    /// Findings about unknown fields, each until it is told where it stands.
+    unknown: Option<HashSet<String>>,
+    /// Whether the value is that of an unknown field.
+    skipped: bool,
+}
+
+impl State<'_> {
+    /// Takes note of the key at the end of the path; whether it is of an unknown field, as far as that is known.
+    fn meet(&mut self, repeated: bool) -> bool {
+        if let Some(unknown) = &mut self.unknown {
+            let told = format!("{UNKNOWN}{:?}", self.path);
+            if unknown.remove(&told) {
+                tell(self.findings, || told);
+                return true;
+            }
+            if self.findings.contains(&told) {
+                return true;
+            }
+        }
+        let told = || format!("duplicate field {:?}", self.path);
+        if repeated && !self.skipped && !self.findings.contains(&told()) {
+            let told = told();
+            tell(self.findings, || told);
+        }
+        false
+    }
 }
 
 /// A value at the state's path.
@@ -106,14 +159,12 @@ impl<'de> Visitor<'de> for At<'_, '_> {
                 self.0.path.push('.');
             }
             self.0.path.push_str(&key);
-            if map.contains_key(&key) && repeated.insert(key.clone()) && !is_full(self.0.findings) {
-                let told = format!("duplicate field {:?}", self.0.path);
-                if !self.0.findings.contains(&told) {
-                    self.0.findings.push(told);
-                }
-            }
+            let repeated = map.contains_key(&key) && repeated.insert(key.clone());
+            let outer = self.0.skipped;
+            self.0.skipped |= self.0.meet(repeated);
             let value = entries.next_value_seed(At(self.0))?;
             self.0.path.truncate(length);
+            self.0.skipped = outer;
             map.insert(key, value);
         }
         Ok(Value::Object(map))
