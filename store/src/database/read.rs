@@ -3,7 +3,7 @@
 use super::{AUTH_ENABLED, HASH, LeaseRow, TOMBSTONE, bucket, meta, number};
 use crate::bolt::{BoltError, Database};
 use crate::machine::{Change, Machine, Record, Restore, RestoreError};
-use coracle_etcd::proto::{AlarmMember, KeyValue};
+use coracle_etcd::proto::{AlarmMember, AlarmType, KeyValue};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -108,6 +108,7 @@ pub fn read(file: File, length: u64) -> Result<Machine, ReadError> {
     }
     each(&database, bucket::ALARM, |key, _| {
         let AlarmMember { member_id: member, alarm } = AlarmMember::decode(key).ok()?;
+        AlarmType::try_from(alarm).ok().filter(|alarm| *alarm != AlarmType::None)?;
         restore.change(Change::Alarm { member, alarm }).ok()
     })?;
     each(&database, bucket::LEASE, |key, value| {

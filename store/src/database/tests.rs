@@ -6,7 +6,7 @@ use crate::command::{Command, Op};
 use crate::consensus::Member;
 use crate::machine::{Machine, View};
 use coracle_etcd::proto::{
-    AlarmRequest, CompactionRequest, DeleteRangeRequest, KeyValue, LeaseGrantRequest, PutRequest,
+    AlarmMember, AlarmRequest, CompactionRequest, DeleteRangeRequest, KeyValue, LeaseGrantRequest, PutRequest,
 };
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -130,4 +130,20 @@ fn databases_that_would_lose_something_are_refused() {
     let mut bytes = Vec::new();
     bolt::write(&bolt::measure(fill).expect("is measured"), &mut bytes, fill).expect("is written");
     assert_eq!(refused(&bytes), "it is no database of etcd: it has no bucket \"meta\"");
+}
+
+#[test]
+fn an_alarm_of_no_kind_is_refused() {
+    for alarm in [0, 3] {
+        let key = AlarmMember { member_id: 7, alarm }.encode_to_vec();
+        let fill = |out: &mut bolt::Buckets<'_>| {
+            out.bucket(bucket::ALARM, [(&key, "")])?;
+            out.bucket(bucket::KEY, [("", ""); 0])?;
+            out.bucket(bucket::META, [("", ""); 0])
+        };
+        let mut bytes = Vec::new();
+        bolt::write(&bolt::measure(fill).expect("is measured"), &mut bytes, fill).expect("is written");
+        let refused = taken(&bytes).expect_err("is refused").to_string();
+        assert_eq!(refused, "it has a row in bucket \"alarm\" that cannot be read");
+    }
 }
