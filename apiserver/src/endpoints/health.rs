@@ -4,7 +4,9 @@ use crate::Server;
 use crate::http::request_info::Pairs;
 use crate::http::respond::plain;
 use axum::body::Body;
-use http::Response;
+use bytes::Bytes;
+use http::header::X_CONTENT_TYPE_OPTIONS;
+use http::{HeaderValue, Response};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,32 +43,39 @@ impl Health {
     }
 }
 
-/// What runs once the caches hold the store's objects, under kube-apiserver's names.
-const AFTER_LOADING: [&str; 14] = [
-    "generic-apiserver-start-informers",
-    "priority-and-fairness-config-consumer",
-    "priority-and-fairness-filter",
-    "storage-object-count-tracker-hook",
-    "start-apiextensions-informers",
-    "start-apiextensions-controllers",
-    "crd-informer-synced",
-    "start-kube-aggregator-informers",
-    "apiservice-status-local-available-controller",
-    "apiservice-status-remote-available-controller",
-    "apiservice-registration-controller",
-    "apiservice-discovery-controller",
-    "apiservice-openapi-controller",
-    "apiservice-openapiv3-controller",
-];
-/// What has made the first objects, likewise.
-const AFTER_BOOTSTRAP: [&str; 7] = [
-    "start-system-namespaces-controller",
-    "start-cluster-authentication-info-controller",
-    "rbac/bootstrap-roles",
-    "scheduling/bootstrap-system-priority-classes",
-    "priority-and-fairness-config-producer",
-    "bootstrap-controller",
-    "kube-apiserver-autoregistration",
+/// When what a check is named after has been done.
+#[derive(Clone, Copy)]
+enum After {
+    /// The caches hold the store's objects.
+    Loading,
+    /// The first objects are made.
+    Bootstrap,
+}
+
+/// What runs from the start on, under kube-apiserver's names and in its order.
+const HOOKS: [(&str, After); 22] = [
+    ("start-apiserver-admission-initializer", After::Loading),
+    ("generic-apiserver-start-informers", After::Loading),
+    ("priority-and-fairness-config-consumer", After::Loading),
+    ("priority-and-fairness-filter", After::Loading),
+    ("storage-object-count-tracker-hook", After::Loading),
+    ("start-apiextensions-informers", After::Loading),
+    ("start-apiextensions-controllers", After::Loading),
+    ("crd-informer-synced", After::Loading),
+    ("start-system-namespaces-controller", After::Bootstrap),
+    ("start-cluster-authentication-info-controller", After::Bootstrap),
+    ("rbac/bootstrap-roles", After::Bootstrap),
+    ("scheduling/bootstrap-system-priority-classes", After::Bootstrap),
+    ("priority-and-fairness-config-producer", After::Bootstrap),
+    ("bootstrap-controller", After::Bootstrap),
+    ("start-kube-aggregator-informers", After::Loading),
+    ("apiservice-status-local-available-controller", After::Loading),
+    ("apiservice-status-remote-available-controller", After::Loading),
+    ("apiservice-registration-controller", After::Loading),
+    ("apiservice-discovery-controller", After::Loading),
+    ("kube-apiserver-autoregistration", After::Bootstrap),
+    ("apiservice-openapi-controller", After::Loading),
+    ("apiservice-openapiv3-controller", After::Loading),
 ];
 
 fn checks(server: &Server, path: &str) -> Vec<(Cow<'static, str>, bool)> {
@@ -83,10 +92,16 @@ fn checks(server: &Server, path: &str) -> Vec<(Cow<'static, str>, bool)> {
     // A server that is still starting lives.
     let done = |done: bool| path != "readyz" || done;
     let bootstrapped = *server.health.bootstrapped.borrow();
-    let hook = |name: &&str, well: bool| (Cow::from(format!("poststarthook/{name}")), done(well));
-    checks.extend(AFTER_LOADING.iter().map(|name| hook(name, loaded)));
-    checks.extend(AFTER_BOOTSTRAP.iter().map(|name| hook(name, bootstrapped)));
-    checks.push(("autoregister-completion".into(), done(bootstrapped)));
+    for (name, after) in HOOKS {
+        let well = match after {
+            After::Loading => loaded,
+            After::Bootstrap => bootstrapped,
+        };
+        checks.push((format!("poststarthook/{name}").into(), done(well)));
+        if name == "kube-apiserver-autoregistration" {
+            checks.push(("autoregister-completion".into(), done(bootstrapped)));
+        }
+    }
     if path == "readyz" {
         checks.push(("shutdown".into(), !server.health.is_stopping()));
     }
@@ -105,33 +120,60 @@ pub fn results(server: &Server) -> Vec<(String, &'static str, bool)> {
 /// The answer, for paths of health.
 #[must_use]
 pub fn answer(server: &Arc<Server>, path: &str, query: &Pairs) -> Option<Response<Body>> {
-    let path = path.trim_matches('/');
-    let (path, single) = path.split_once('/').unwrap_or((path, ""));
+    let path = path.strip_prefix('/')?;
+    let (path, single) = path.split_once('/').map_or((path, None), |(path, single)| (path, Some(single)));
     if !["healthz", "livez", "readyz"].contains(&path) {
         return None;
     }
-    let excluded = |name: &str| query.iter().any(|(key, value)| key == "exclude" && value == name);
-    let mut checks = checks(server, path);
-    if !single.is_empty() {
-        checks.retain(|(name, _)| *name == single);
-        if checks.is_empty() {
-            return Some(crate::http::respond::page_not_found());
+    let checks = checks(server, path);
+    Some(match single {
+        Some(name) => match checks.iter().find(|(known, _)| known == name) {
+            None => crate::http::respond::page_not_found(),
+            Some((_, true)) => text(200, "ok"),
+            Some((name, false)) => {
+                text(500, format!("internal server error: {name} failed: reason withheld\n"))
+            }
+        },
+        None => all(path, &checks, query),
+    })
+}
+
+fn text(code: u16, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = plain(code, "text/plain; charset=utf-8", text);
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// All checks but those that are left out, each on a line of its own where somebody asks or one fails.
+fn all(path: &str, checks: &[(Cow<'static, str>, bool)], query: &Pairs) -> Response<Body> {
+    let excluded: Vec<&str> =
+        query.iter().filter(|(key, _)| key == "exclude").map(|(_, value)| value.as_str()).collect();
+    let (mut well, mut told) = (true, String::new());
+    for (name, passed) in checks {
+        if excluded.contains(&name.as_ref()) {
+            told.push_str(&format!("[+]{name} excluded: ok\n"));
+        } else if *passed {
+            told.push_str(&format!("[+]{name} ok\n"));
+        } else {
+            well = false;
+            told.push_str(&format!("[-]{name} failed: reason withheld\n"));
         }
     }
-    checks.retain(|(name, _)| !excluded(name));
-    let well = checks.iter().all(|(_, well)| *well);
-    let verbose = query.iter().any(|(key, _)| key == "verbose");
-    if well && !verbose {
-        return Some(plain(200, "text/plain; charset=utf-8", "ok"));
+    let mut unknown: Vec<String> = excluded
+        .into_iter()
+        .filter(|name| checks.iter().all(|(known, _)| known != name))
+        .map(|name| format!("{name:?}"))
+        .collect();
+    if !unknown.is_empty() {
+        unknown.sort();
+        let unknown = unknown.join(",");
+        told.push_str(&format!("warn: some health checks cannot be excluded: no matches for {unknown}\n"));
     }
-    let mut text = String::new();
-    for (name, well) in checks {
-        text.push_str(&if well {
-            format!("[+]{name} ok\n")
-        } else {
-            format!("[-]{name} failed: reason withheld\n")
-        });
+    if !well {
+        return text(500, format!("{told}{path} check failed\n"));
     }
-    text.push_str(&format!("{path} check {}\n", if well { "passed" } else { "failed" }));
-    Some(plain(if well { 200 } else { 500 }, "text/plain; charset=utf-8", text))
+    if query.iter().any(|(key, _)| key == "verbose") {
+        return text(200, format!("{told}{path} check passed\n"));
+    }
+    text(200, "ok")
 }

@@ -73,6 +73,8 @@ struct Hook {
 const BUCKETS: [f64; 18] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 5.0, 10.0, 30.0, 60.0];
 
+const HEALTH: &str = "kubernetes_healthcheck";
+
 /// Group, version and resource that are deprecated, and the release that does not serve them any more.
 const DEPRECATED: [(&str, &str, &str, &str); 1] = [("", "v1", "componentstatuses", "")];
 
@@ -159,11 +161,7 @@ impl Default for Metrics {
                 "Deprecated APIs that were asked for",
                 Family::default(),
             ),
-            healthy: to.add(
-                "kubernetes_healthcheck",
-                "Results of the server's own checks",
-                Family::default(),
-            ),
+            healthy: to.add(HEALTH, "Results of the server's own checks", Family::default()),
             started: to.add(
                 "process_start_time_seconds",
                 "When this process started, since 1970",
@@ -284,8 +282,36 @@ impl Metrics {
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = encode(&mut text, &self.registry);
-        text
+        plain_text(&text)
     }
+
+    /// What tells whether the server does what is expected of it.
+    #[must_use]
+    pub fn objectives(&self, server: &Server) -> String {
+        let text = self.text(server);
+        let lines = text.lines().filter(|line| line.contains(HEALTH));
+        lines.flat_map(|line| [line, "\n"]).collect()
+    }
+}
+
+/// OpenMetrics as the plain text that came before it, where a counter is named as its samples are.
+fn plain_text(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + text.len() / 64);
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let about = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE "));
+        let Some((name, told)) = about.and_then(|about| about.split_once(' ')) else {
+            if line != "# EOF" {
+                out.extend([line, "\n"]);
+            }
+            continue;
+        };
+        let counts = told == "counter"
+            || lines.peek().is_some_and(|next| next.ends_with(" counter") && next.starts_with("# TYPE "));
+        let total = if counts { "_total" } else { "" };
+        out.extend([&line[..7], name, total, " ", told, "\n"]);
+    }
+    out
 }
 
 #[cfg(test)]
@@ -319,5 +345,13 @@ mod tests {
         assert_eq!(timed(&unknown, false).resource, "");
         let made_up = RequestInfo { verb: "brew7".to_owned(), ..RequestInfo::default() };
         assert_eq!(timed(&made_up, false).verb, "OTHER");
+    }
+
+    #[test]
+    fn counters_are_called_what_their_samples_are() {
+        let told = "# HELP a It.\n# TYPE a counter\na_total 1\n# HELP b Is.\n# TYPE b gauge\nb 2\n# EOF\n";
+        let want =
+            "# HELP a_total It.\n# TYPE a_total counter\na_total 1\n# HELP b Is.\n# TYPE b gauge\nb 2\n";
+        assert_eq!(plain_text(told), want);
     }
 }

@@ -12,30 +12,57 @@ use crate::http::respond::{failure, no_such_path, plain};
 use crate::request::RequestInfo;
 use crate::storage::encode::{self, Format};
 use axum::body::Body;
+use coracle_api::kinds;
 use coracle_api::status::Status;
-use http::header::ACCEPT;
-use http::{HeaderMap, Response};
+use http::header::{ACCEPT, CACHE_CONTROL};
+use http::{HeaderMap, HeaderValue, Response};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The version that clients are told.
 pub const VERSION: &str = "v1.33.6+coracle";
 
-/// What `/` lists.
-const PATHS: &[&str] = &[
+/// What `/` lists besides groups, versions and checks.
+const PATHS: [&str; 15] = [
     "/.well-known/openid-configuration",
     "/api",
     "/api/v1",
     "/apis",
+    "/apis/",
     "/healthz",
     "/livez",
     "/metrics",
+    "/metrics/slis",
     "/openapi/v2",
     "/openapi/v3",
+    "/openapi/v3/",
     "/openid/v1/jwks",
     "/readyz",
     "/version",
 ];
+
+/// What `/` lists.
+fn paths(server: &Server) -> BTreeSet<String> {
+    let mut paths: BTreeSet<String> = PATHS.into_iter().map(str::to_owned).collect();
+    for group in server.aggregator.groups(server.store.customs().kinds()) {
+        let versions = group.versions.iter().map(|version| format!("/apis/{}/{}", group.name, version.name));
+        paths.extend(versions);
+        paths.insert(format!("/apis/{}", group.name));
+    }
+    let checks = health::results(server).into_iter();
+    paths.extend(checks.map(|(name, path, _)| format!("/{path}/{name}")));
+    paths
+}
+
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const KEY_SET: &str = "application/jwk-set+json";
+
+/// What clients may keep for an hour.
+fn kept(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
+}
 
 /// Answers an authorized request for a path.
 pub async fn answer(
@@ -44,20 +71,25 @@ pub async fn answer(
     query: &Pairs,
     headers: &HeaderMap,
 ) -> Response<Body> {
-    let path = info.path.trim_end_matches('/');
+    let path = match info.path.as_str() {
+        path if path.starts_with("/openapi/") => path,
+        path => path.trim_end_matches('/'),
+    };
     if let Some(refusal) = refused(info, path, headers) {
         return refusal;
     }
     match path {
-        "" => shown(&json!({"paths": PATHS})),
+        "" => shown(&json!({"paths": paths(server)})),
         "/version" => shown(&version()),
-        "/metrics" => plain(200, "text/plain; version=0.0.4; charset=utf-8", server.metrics.text(server)),
+        "/metrics" => plain(200, METRICS, server.metrics.text(server)),
+        "/metrics/slis" => plain(200, METRICS, server.metrics.objectives(server)),
         "/.well-known/openid-configuration" => {
-            shown(&server.authentication.openid_configuration(&server.external))
+            let told = server.authentication.openid_configuration(&server.external);
+            kept(plain(200, "application/json", told.to_string()))
         }
         "/openid/v1/jwks" => {
             let keys = server.authentication.jwks().to_string();
-            plain(200, "application/jwk-set+json", keys)
+            kept(plain(200, KEY_SET, keys))
         }
         _ => schema::answer(server, path, query, headers).unwrap_or_else(|| no_such_path(path)),
     }
@@ -67,7 +99,9 @@ pub async fn answer(
 fn refused(info: &RequestInfo, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let routed = match parts.as_slice() {
-        ["api"] | ["api", _] | ["apis", _, _] | ["version"] | ["openid", "v1", "jwks"] => true,
+        ["api"] | ["api", _] | ["version"] | ["openid", "v1", "jwks"] => true,
+        // What definitions make has no route of its own.
+        ["apis", group, _] => kinds::builtin().iter().any(|kind| kind.group == *group),
         [well_known, _] => *well_known == ".well-known",
         _ => false,
     };
@@ -82,7 +116,8 @@ fn refused(info: &RequestInfo, path: &str, headers: &HeaderMap) -> Option<Respon
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let produced: &[&str] = match parts.as_slice() {
         ["api" | "apis", ..] => &negotiate::TYPES,
-        ["version"] => &negotiate::TYPES[..1],
+        ["version"] | [".well-known", _] => &negotiate::TYPES[..1],
+        ["openid", "v1", "jwks"] => &[KEY_SET],
         _ => return None,
     };
     negotiate::produces(accept, produced).err().map(|status| failure(Format::JSON, &status))

@@ -3,8 +3,8 @@
 use crate::Server;
 use crate::http::negotiate::{self, Asked};
 use crate::http::request_info::Pairs;
-use crate::http::respond::plain;
-use crate::storage::encode::{self, Format, Media, Shape};
+use crate::http::respond::{failure, plain};
+use crate::storage::encode::{self, Format, Media};
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_api::{discovery, openapi};
@@ -16,8 +16,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha512};
 use std::sync::Arc;
 
+const JSON: &str = "application/json";
 /// How clients ask for OpenAPI v2 as protobuf, and how that is told: not quite the same, with Kubernetes too.
 const V2_PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const V3_PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+const V3_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// The document at `path`, if there is one.
@@ -41,7 +44,9 @@ pub fn answer(
                 };
                 let told =
                     format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-                return Some(tagged(headers, &document, &told));
+                let mut response = tagged(headers, &document, &told);
+                response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+                return Some(response);
             }
             if parts == ["api"] {
                 discovery::api_versions(&server.external)
@@ -52,14 +57,17 @@ pub fn answer(
         ["api", version] => discovery::resource_list("", version, custom)?,
         ["apis", group] => discovery::group(group, &server.aggregator.groups(custom))?,
         ["apis", group, version] => discovery::resource_list(group, version, custom)?,
+        ["openapi", "v2"] if !accepts(accept, &[JSON, V2_PROTOBUF_ASKED, V2_PROTOBUF]) => {
+            return Some(unacceptable());
+        }
         ["openapi", "v2"] => {
-            let document = openapi::v2_document(custom);
-            if accept.contains(V2_PROTOBUF_ASKED) {
-                let body = Bytes::from(openapi::wire::document(&document));
-                let hash = hex::encode_upper(Sha512::digest(&body));
-                return Some(tagged_bytes(headers, body, &hash, V2_PROTOBUF));
-            }
-            return Some(tagged(headers, &document, "application/json"));
+            let version_2 = customs.documents().v2(custom);
+            let (document, told) = if accept.contains(V2_PROTOBUF_ASKED) {
+                (&version_2.protobuf, V2_PROTOBUF)
+            } else {
+                (&version_2.json, "application/json")
+            };
+            return Some(tagged_bytes(headers, document.bytes.clone(), &document.hash, told));
         }
         ["openapi", "v3"] => {
             let mut index = openapi::v3_index(customs.documents());
@@ -68,11 +76,28 @@ pub fn answer(
         }
         ["openapi", "v3", rest @ ..] => {
             let document = openapi::v3_document(&rest.join("/"), customs.documents())?;
+            if !accepts(accept, &[JSON, V3_PROTOBUF_ASKED, V3_PROTOBUF]) {
+                return Some(unacceptable());
+            }
             return Some(addressed(path, query, headers, document));
         }
         _ => return None,
     };
     Some(negotiated(accept, query, &document))
+}
+
+/// What a document that is not one of several forms is refused to: nothing is said.
+fn unacceptable() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
+    response
+}
+
+/// Whether a document in one of `types` will do.
+fn accepts(accept: &str, types: &[&str]) -> bool {
+    let clauses = negotiate::clauses(accept);
+    let fits = |media: &str| matches!(media, "*/*" | "application/*") || types.contains(&media);
+    clauses.is_empty() || clauses.iter().any(|clause| fits(&clause.media))
 }
 
 /// The version of aggregated discovery that the client likes best; `None` when it likes the old form better.
@@ -90,8 +115,10 @@ fn aggregated(accept: &str) -> Option<&'static str> {
 }
 
 fn negotiated(accept: &str, query: &Pairs, document: &Value) -> Response<Body> {
-    let format = negotiate::format(accept, query, "", Asked::default()).unwrap_or(Format::JSON);
-    let format = Format { shape: Shape::Whole, ..format };
+    let format = match negotiate::format(accept, query, "", Asked::default()) {
+        Ok(format) => format,
+        Err(status) => return failure(Format::JSON, &status),
+    };
     match encode::value(format, document) {
         Ok(body) => plain(200, format.content_type(false), body),
         Err(_) => {
@@ -111,7 +138,7 @@ fn addressed(path: &str, query: &Pairs, headers: &HeaderMap, document: &openapi:
         }
         return response;
     }
-    let mut response = tagged_bytes(headers, document.json.clone(), &document.hash, "application/json");
+    let mut response = tagged_bytes(headers, document.bytes.clone(), &document.hash, "application/json");
     if asked.is_some() {
         let told = response.headers_mut();
         told.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));

@@ -6,7 +6,13 @@ use coracle_api::kinds::Kind;
 #[must_use]
 pub fn warning(kind: &Kind) -> Option<String> {
     if let Some(version) = kind.custom.as_deref() {
-        let own = || format!("{} {} is deprecated", kind.api_version(), kind.kind);
+        let own = || {
+            let told = format!("{} {} is deprecated", kind.api_version(), kind.kind);
+            match version["successor"].as_str() {
+                Some(newer) => format!("{told}; use {}/{newer} {}", kind.group, kind.kind),
+                None => told,
+            }
+        };
         let told = version["deprecationWarning"].as_str().map(str::to_owned);
         return (version["deprecated"] == true).then(|| told.unwrap_or_else(own));
     }

@@ -2,6 +2,7 @@
 
 use super::request_info::Pairs;
 use crate::storage::encode::{Format, Include, Media, Shape};
+use coracle_api::kinds::Kind;
 use coracle_api::status::Status;
 
 /// What objects are sent as.
@@ -65,25 +66,44 @@ pub fn clauses(accept: &str) -> Vec<Clause> {
 
 /// What an answer is of.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Asked {
+pub struct Asked<'k> {
     /// A list or a watch.
     pub lists: bool,
     /// A watch.
     pub watches: bool,
-    /// A custom kind.
-    pub custom: bool,
+    /// The kind of the objects; without one there is no Table, and no metadata.
+    pub kind: Option<&'k Kind>,
+}
+
+impl Asked<'_> {
+    /// Why metadata asked for as `form` cannot be had: what is sent is a list, or is none.
+    fn misfit(self, form: &str) -> Option<Status> {
+        let (kind, lists) = (self.kind?, form == "PartialObjectMetadataList");
+        if self.watches || lists == self.lists {
+            return None;
+        }
+        let name = if self.lists { kind.list_kind() } else { kind.kind.clone() };
+        let package = match kind.group.as_str() {
+            "" | "events.k8s.io" => "core",
+            group => group.split('.').next().unwrap_or_default(),
+        };
+        let object = match kind.custom {
+            Some(_) => "*unstructured.UnstructuredList".to_owned(),
+            None => format!("*{package}.{name}"),
+        };
+        let is = if lists { "is not a list" } else { "is a list" };
+        let told = format!("you requested {form}, but the requested object {is} ({object})");
+        Some(Status::new(406, "NotAcceptable", told))
+    }
 }
 
 /// The format of an answer to a request for a resource; custom kinds have no protobuf.
 ///
 /// # Errors
 /// 406 when nothing that is accepted can be made, 400 for a wrong `includeObject`.
-pub fn format(
-    accept: &str,
-    query: &Pairs,
-    user_agent: &str,
-    Asked { lists, watches, custom }: Asked,
-) -> Result<Format, Status> {
+pub fn format(accept: &str, query: &Pairs, user_agent: &str, asked_for: Asked<'_>) -> Result<Format, Status> {
+    let Asked { lists, watches, kind } = asked_for;
+    let custom = kind.is_some_and(|kind| kind.custom.is_some());
     let asked = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let pretty = match asked("pretty") {
         Some(value) => matches!(value, "" | "true" | "1"),
@@ -97,18 +117,23 @@ pub fn format(
             "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
         ))),
     };
-    if !custom {
-        let streams = if lists { STREAMS.as_slice() } else { &[] };
-        produces(accept, &[TYPES.as_slice(), streams].concat())?;
+    if kind.is_some() && !custom {
+        let also = if lists { STREAMS.as_slice() } else { &[] };
+        produces(accept, &[TYPES.as_slice(), also].concat())?;
     }
     let clauses = clauses(accept);
     if clauses.is_empty() {
         return Ok(Format { media: Media::Json, shape: Shape::Whole, pretty });
     }
+    let mut could_be_read = false;
     for clause in &clauses {
         let media = match clause.media.as_str() {
             "application/json" | "*/*" | "application/*" => Media::Json,
-            "application/yaml" if !watches => Media::Yaml,
+            "application/yaml" if watches => {
+                could_be_read = true;
+                continue;
+            }
+            "application/yaml" => Media::Yaml,
             "application/vnd.kubernetes.protobuf" if !custom || !clause.get("as").is_empty() => {
                 Media::Protobuf
             }
@@ -117,19 +142,43 @@ pub fn format(
         let known_version = clause.get("g") == "meta.k8s.io" && clause.get("v") == "v1";
         let shape = match clause.get("as") {
             "" => Shape::Whole,
+            _ if kind.is_none() => continue,
             "Table" if known_version && media != Media::Protobuf => Shape::Table(include()?),
-            "PartialObjectMetadata" | "PartialObjectMetadataList" if known_version => Shape::Partial,
+            form @ ("PartialObjectMetadata" | "PartialObjectMetadataList") if known_version => {
+                asked_for.misfit(form).map_or(Ok(()), Err)?;
+                Shape::Partial
+            }
             _ => continue,
         };
         return Ok(Format { media, shape, pretty: pretty && media == Media::Json });
     }
-    let known = if watches { STREAMS.as_slice() } else { TYPES.as_slice() };
-    Err(Status::not_acceptable(known))
+    Err(Status::not_acceptable(if could_be_read { &STREAMS } else { &TYPES }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coracle_api::kinds;
+
+    fn pods(lists: bool, watches: bool) -> Asked<'static> {
+        Asked { lists, watches, kind: kinds::by_gvk("v1", "Pod").map(AsRef::as_ref) }
+    }
+
+    #[test]
+    fn metadata_of_a_list_is_asked_for_as_one() {
+        let of = |form: &str| format!("application/json;as={form};v=v1;g=meta.k8s.io");
+        let rows = [
+            ("PartialObjectMetadata", false, None),
+            ("PartialObjectMetadataList", true, None),
+            ("PartialObjectMetadata", true, Some("is a list (*core.PodList)")),
+            ("PartialObjectMetadataList", false, Some("is not a list (*core.Pod)")),
+        ];
+        for (form, lists, want) in rows {
+            let told = super::format(&of(form), &Vec::new(), "", pods(lists, false)).err();
+            let want = want.map(|want| format!("you requested {form}, but the requested object {want}"));
+            assert_eq!(told.map(|status| status.message), want);
+        }
+    }
 
     #[test]
     fn the_most_wanted_format_that_can_be_made_is_taken() {
@@ -147,9 +196,20 @@ mod tests {
             ),
         ];
         for (accept, media, shape) in rows {
-            let got = format(accept, &Vec::new(), "kubectl", Asked::default()).expect(accept);
+            let got = format(accept, &Vec::new(), "kubectl", pods(true, false)).expect(accept);
             assert_eq!((got.media, got.shape), (media, shape), "{accept}");
         }
-        assert_eq!(format("text/html", &Vec::new(), "", Asked::default()).expect_err("html").code, 406);
+        assert_eq!(format("text/html", &Vec::new(), "", pods(false, false)).expect_err("html").code, 406);
+        let none = Asked::default();
+        assert_eq!(format("application/json;as=Table", &Vec::new(), "", none).expect_err("as").code, 406);
+    }
+
+    #[test]
+    fn what_a_watch_cannot_be_is_told_apart_from_what_nothing_can_be() {
+        let asked = Asked { watches: true, ..Asked::default() };
+        for (accept, told) in [("application/yaml", "stream=watch"), ("text/html", "application/yaml")] {
+            let refused = format(accept, &Vec::new(), "", asked).expect_err(accept);
+            assert!(refused.message.contains(told), "{accept}: {}", refused.message);
+        }
     }
 }

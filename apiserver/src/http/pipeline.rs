@@ -241,14 +241,16 @@ async fn resource(
     let deprecated = info.kind.as_deref().and_then(deprecation::warning);
     let watches = info.verb == "watch";
     let user_agent = text(&parts.headers, USER_AGENT).to_owned();
-    let custom = info.kind.as_ref().is_some_and(|kind| kind.custom.is_some());
+    let kind = info.kind.clone();
+    let custom = kind.as_ref().is_some_and(|kind| kind.custom.is_some());
     // Built-in kinds have no route for it.
     if parts.method == Method::HEAD && !custom {
         return Ok(respond::plain(405, "application/json", Bytes::new()));
     }
     let accept = text(&parts.headers, ACCEPT);
     let lists = watches || info.verb == "list";
-    let format = negotiate::format(accept, &query, &user_agent, Asked { lists, watches, custom })?;
+    let format =
+        negotiate::format(accept, &query, &user_agent, Asked { lists, watches, kind: kind.as_deref() })?;
     let content_type =
         text(&parts.headers, CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_owned();
     let call = Call { info, user, query, content_type, body: whole(body).await?, format, user_agent };

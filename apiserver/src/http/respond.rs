@@ -91,7 +91,6 @@ pub fn reply(request: &HeaderMap, reply: Reply) -> Response<Body> {
 fn compressed(request: &HeaderMap, mut response: Response<Body>, bytes: Bytes) -> Response<Body> {
     let accepted = request.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let wanted = bytes.len() > GZIP_MIN && accepted.split(',').any(|one| one.trim().starts_with("gzip"));
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
     if wanted {
         // The fastest level, as in Kubernetes: the wire is near.
         let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
@@ -99,6 +98,7 @@ fn compressed(request: &HeaderMap, mut response: Response<Body>, bytes: Bytes) -
             && let Ok(packed) = encoder.finish()
         {
             response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
             *response.body_mut() = Body::from(packed);
             return response;
         }

@@ -12,7 +12,7 @@ use coracle_api::{custom, openapi};
 use coracle_etcd::KvError;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Where definitions are.
 pub const GROUP: &str = "apiextensions.k8s.io";
@@ -24,18 +24,21 @@ pub const PLURAL: &str = "customresourcedefinitions";
 pub struct Customs {
     kinds: Vec<Arc<Kind>>,
     by_resource: HashMap<(String, String, String), Arc<Kind>>,
-    documents: OnceLock<openapi::Documents>,
+    documents: OnceLock<Arc<openapi::Documents>>,
+    /// Those of the kinds before these.
+    earlier: Mutex<Option<Arc<openapi::Documents>>>,
 }
 
 impl Customs {
-    fn of(definitions: &[Arc<Value>]) -> Self {
+    fn of(definitions: &[Arc<Value>], before: &Self) -> Self {
         let mut kinds: Vec<Arc<Kind>> =
             definitions.iter().flat_map(|definition| custom::kinds(definition)).collect();
         // Groups in the order of their names; within a group the preferred version stays first.
         kinds.sort_by(|a, b| (&a.group, &a.plural).cmp(&(&b.group, &b.plural)));
         let key = |kind: &Kind| (kind.group.clone(), kind.version.clone(), kind.plural.clone());
         let by_resource = kinds.iter().map(|kind| (key(kind), kind.clone())).collect();
-        Self { kinds, by_resource, documents: OnceLock::new() }
+        let earlier = before.documents.get().cloned().or_else(|| before.earlier().take());
+        Self { kinds, by_resource, documents: OnceLock::new(), earlier: Mutex::new(earlier) }
     }
 
     /// All of them.
@@ -47,7 +50,14 @@ impl Customs {
     /// Their OpenAPI documents, made when they are first asked for.
     #[must_use]
     pub fn documents(&self) -> &openapi::Documents {
-        self.documents.get_or_init(|| openapi::Documents::of(&self.kinds))
+        self.documents.get_or_init(|| {
+            let earlier = self.earlier().take();
+            Arc::new(openapi::Documents::of(&self.kinds, earlier.as_deref()))
+        })
+    }
+
+    fn earlier(&self) -> MutexGuard<'_, Option<Arc<openapi::Documents>>> {
+        self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,7 +89,8 @@ impl Store {
 
     /// Makes the kinds fit the definitions in the cache; what is new is read at `revision`.
     pub(super) async fn follow_definitions(&self, revision: u64) -> Result<(), KvError> {
-        let customs = Customs::of(&Reader::list(self, &GroupResource::new(GROUP, PLURAL), ""));
+        let definitions = Reader::list(self, &GroupResource::new(GROUP, PLURAL), "");
+        let customs = Customs::of(&definitions, &self.customs());
         let mut resources = self.resources.load().as_ref().clone();
         let mut routes = self.routes.load().as_ref().clone();
         let wanted: BTreeMap<GroupResource, &Arc<Kind>> =

@@ -146,7 +146,13 @@ pub fn entry(format: Format, kind: &Kind, entry: &Entry) -> Result<Bytes, Status
             _ => {}
         }
     }
-    object(format, kind, &convert::to(kind, entry.value())).map(Bytes::from)
+    object(format, kind, &told_of(format, kind, entry.value())).map(Bytes::from)
+}
+
+/// What is told of a stored object: Tables and metadata of built-in kinds are made before the object is in any version.
+fn told_of(format: Format, kind: &Kind, stored: &Arc<Value>) -> Arc<Value> {
+    let whole = matches!(format.shape, Shape::Whole | Shape::Table(Include::Object));
+    if whole || kind.custom.is_some() { convert::to(kind, stored) } else { stored.clone() }
 }
 
 /// An object in the version of `kind` as `format` wants it.
@@ -174,7 +180,7 @@ pub fn list(format: Format, kind: &Kind, entries: &[Arc<Entry>], about: &ListMet
     if format.shape == Shape::Whole && plain {
         return Ok(plain_list(kind, entries, about).into());
     }
-    let objects: Vec<Arc<Value>> = entries.iter().map(|entry| convert::to(kind, entry.value())).collect();
+    let objects: Vec<Arc<Value>> = entries.iter().map(|entry| told_of(format, kind, entry.value())).collect();
     values(format, kind, objects.iter().map(AsRef::as_ref), &about.value()).map(Bytes::from)
 }
 
@@ -295,7 +301,7 @@ pub fn frame(format: Format, kind: &Kind, change: Change, of: &Entry, first: boo
         out.extend_from_slice(b"}\n");
         return Ok(out.into());
     }
-    let object = convert::to(kind, of.value());
+    let object = told_of(format, kind, of.value());
     let object = match format.shape {
         Shape::Whole => object.as_ref().clone(),
         Shape::Partial => partial(&object),

@@ -4,7 +4,7 @@ use crate::kinds::{Kind, Subresource, builtin};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// A group with its versions, the preferred one first.
@@ -87,9 +87,14 @@ pub fn group(name: &str, groups: &[Group]) -> Option<Value> {
 
 /// Changes when objects are stored in another version.
 fn storage_version_hash(kind: &Kind) -> String {
-    let mut hasher = DefaultHasher::new();
-    (&kind.group, &kind.storage_version, &kind.kind).hash(&mut hasher);
-    BASE64_STANDARD.encode(hasher.finish().to_be_bytes())
+    // The core group counts as a group without a name; definitions themselves are stored as they were in their first version.
+    let slash = if kind.storage_version.contains('/') { "" } else { "/" };
+    let stored = match kind.group.as_str() {
+        "apiextensions.k8s.io" => "apiextensions.k8s.io/v1beta1",
+        _ => kind.storage_version.as_str(),
+    };
+    let digest = Sha256::digest(format!("{slash}{stored}/{}", kind.kind));
+    BASE64_STANDARD.encode(&digest[..8])
 }
 
 fn legacy(kind: &Kind) -> Vec<Value> {

@@ -1,63 +1,106 @@
 //! OpenAPI v2 and v3 documents from the schemas and the table of kinds.
 //!
-//! The schemas of built-in types stand in `data/schemas.json`, as in Kubernetes' own document but without descriptions, which
-//! [`descriptions`] adds.
+//! A document of version 3 is of one group version, or of one path that is no resource's; that of version 2 is of everything.
+//! Each is made once, and sent many times.
 
+mod definitions;
 mod descriptions;
-pub mod wire;
+mod operation;
+mod parameters;
+mod paths;
+mod plain;
+mod wire;
 
 use crate::kinds::{Kind, builtin};
 use bytes::Bytes;
+use definitions::SCHEMAS;
+use operation::Path;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
-use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock, OnceLock};
 
-static SCHEMAS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
-    // The data is part of the program: a test reads it.
-    serde_json::from_str(include_str!("../data/schemas.json")).unwrap_or_default()
-});
-
-const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
-const PATCHES: [&str; 4] = [
-    "application/apply-patch+yaml",
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-];
-const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
 
-/// Those of the built-in kinds.
-static BUILTIN: LazyLock<Documents> = LazyLock::new(|| Documents::of(builtin()));
+/// Those of what this server always serves.
+static BUILTIN: LazyLock<Documents> = LazyLock::new(|| Documents::builtin(builtin()));
 
-/// A document of version 3 as clients get it: made once, and sent many times.
+/// A document as clients get it.
 #[derive(Debug)]
 pub struct Document {
-    /// JSON.
-    pub json: Bytes,
+    /// The text, or protobuf.
+    pub bytes: Bytes,
     /// What tells it from others: SHA-512 in upper-case hexadecimal.
     pub hash: String,
 }
 
-/// The documents of version 3 of some kinds, by path of the index (`api/v1`, `apis/apps/v1`).
+impl Document {
+    fn of(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        let hash = hex::encode_upper(Sha512::digest(&bytes));
+        Self { bytes, hash }
+    }
+}
+
+/// The document of version 2 in both of its forms.
+#[derive(Debug)]
+pub struct Version2 {
+    /// JSON.
+    pub json: Document,
+    /// gnostic's protobuf.
+    pub protobuf: Document,
+}
+
+/// Documents of some kinds.
 #[derive(Debug, Default)]
-pub struct Documents(BTreeMap<String, Document>);
+pub struct Documents {
+    /// Version 3, by path of the index (`api/v1`, `apis/apps/v1`), with the kinds of definitions that each tells of.
+    v3: BTreeMap<String, (Vec<Arc<Kind>>, Arc<Document>)>,
+    /// Version 2, of these kinds and all built-in ones.
+    v2: OnceLock<Version2>,
+}
 
 impl Documents {
-    /// Makes them.
+    /// Those of kinds that come from definitions. What has not changed since `earlier` is not made again.
     #[must_use]
-    pub fn of(kinds: &[Arc<Kind>]) -> Self {
-        let mut by_root: BTreeMap<String, Vec<&Arc<Kind>>> = BTreeMap::new();
-        for kind in kinds {
-            by_root.entry(root(kind)).or_default().push(kind);
-        }
-        let made = by_root.into_iter().map(|(root, kinds)| {
-            let json = Bytes::from(document(&kinds).to_string());
-            let hash = hex::encode_upper(Sha512::digest(&json));
-            (root, Document { json, hash })
+    pub fn of(kinds: &[Arc<Kind>], earlier: Option<&Self>) -> Self {
+        let made = by_root(kinds).into_iter().map(|(root, kinds)| {
+            let known = earlier.and_then(|earlier| earlier.v3.get(&root)).filter(|(of, _)| *of == kinds);
+            let document = known.map_or_else(
+                || {
+                    let paths: Vec<Path> = kinds.iter().flat_map(|kind| paths::of_kind(kind)).collect();
+                    let info = json!({"title": "Kubernetes CRD Swagger", "version": "v0.1.0"});
+                    Arc::new(Document::of(document_v3(&info, &paths, &kinds).to_string()))
+                },
+                |(_, document)| document.clone(),
+            );
+            (root, (kinds, document))
         });
-        Self(made.collect())
+        Self { v3: made.collect(), v2: OnceLock::new() }
+    }
+
+    fn builtin(kinds: &[Arc<Kind>]) -> Self {
+        let made = builtin_paths(kinds).into_iter().map(|(root, paths)| {
+            let mut document = document_v3(&info(), &paths, &[]);
+            document["components"]["securitySchemes"] = security();
+            (root, (Vec::new(), Arc::new(Document::of(document.to_string()))))
+        });
+        Self { v3: made.collect(), v2: OnceLock::new() }
+    }
+
+    /// The document of version 2 of these kinds, `custom`, and of all built-in ones.
+    #[must_use]
+    pub fn v2(&self, custom: &[Arc<Kind>]) -> &Version2 {
+        self.v2.get_or_init(|| {
+            let document = document_v2(custom);
+            Version2 {
+                json: Document::of(document.to_string()),
+                protobuf: Document::of(wire::document(&document)),
+            }
+        })
     }
 }
 
@@ -69,87 +112,12 @@ fn root(kind: &Kind) -> String {
     }
 }
 
-fn info() -> Value {
-    json!({"title": "Kubernetes", "version": "v1.33.6+coracle"})
-}
-
-/// Copies `name` and every schema that it refers to.
-fn collect(name: &str, into: &mut Map<String, Value>) {
-    if into.contains_key(name) {
-        return;
-    }
-    let Some(schema) = SCHEMAS.get(name) else { return };
-    let mut schema = schema.clone();
-    if let Some(many) = schema.get_mut("x-kubernetes-group-version-kind")
-        && many.is_string()
-    {
-        // Options belong to every group; this is one of them.
-        *many = json!([{"group": "", "version": "v1", "kind": name.rsplit('.').next()}]);
-    }
-    descriptions::describe(name, &mut schema);
-    into.insert(name.to_owned(), Value::Null);
-    let mut referred = Vec::new();
-    point_to_components(&mut schema, &mut referred);
-    into.insert(name.to_owned(), schema);
-    for name in referred {
-        collect(&name, into);
-    }
-}
-
-/// Turns references of version 2 into those of version 3.
-fn point_to_components(schema: &mut Value, referred: &mut Vec<String>) {
-    match schema {
-        Value::Object(map) => {
-            if let Some(name) =
-                map.get("$ref").and_then(Value::as_str).and_then(|to| to.strip_prefix("#/definitions/"))
-            {
-                let name = name.to_owned();
-                // Beside a reference nothing else may stand, such as a description.
-                let target = json!({"$ref": format!("#/components/schemas/{name}")});
-                referred.push(name);
-                map.remove("$ref");
-                map.insert("allOf".to_owned(), json!([target]));
-                return;
-            }
-            map.values_mut().for_each(|value| point_to_components(value, referred));
-        }
-        Value::Array(items) => items.iter_mut().for_each(|value| point_to_components(value, referred)),
-        _ => {}
-    }
-}
-
-fn document(kinds: &[&Arc<Kind>]) -> Value {
-    let (mut paths, mut schemas) = (Map::new(), Map::new());
-    collect(PATCH, &mut schemas);
+fn by_root(kinds: &[Arc<Kind>]) -> BTreeMap<String, Vec<Arc<Kind>>> {
+    let mut by_root: BTreeMap<String, Vec<Arc<Kind>>> = BTreeMap::new();
     for kind in kinds {
-        add_paths(kind, &mut paths);
-        match &kind.custom {
-            None => {
-                collect(&kind.definition, &mut schemas);
-                collect(&format!("{}List", kind.definition), &mut schemas);
-            }
-            Some(custom) => {
-                let mut schema = custom
-                    .pointer("/schema/openAPIV3Schema")
-                    .cloned()
-                    .unwrap_or_else(|| json!({"type": "object"}));
-                schema["x-kubernetes-group-version-kind"] = json!([gvk(kind)]);
-                // Every object has these, whatever its schema says.
-                schema["properties"]["apiVersion"] = json!({"type": "string"});
-                schema["properties"]["kind"] = json!({"type": "string"});
-                schema["properties"]["metadata"] =
-                    json!({"allOf": [{"$ref": format!("#/components/schemas/{OBJECT_META}")}]});
-                if let Some(properties) = schema["properties"].as_object_mut() {
-                    descriptions::describe_every_object(properties);
-                }
-                collect(OBJECT_META, &mut schemas);
-                collect(LIST_META, &mut schemas);
-                schemas.insert(kind.definition.clone(), schema);
-                schemas.insert(list_definition(kind), custom_list(kind));
-            }
-        }
+        by_root.entry(root(kind)).or_default().push(kind.clone());
     }
-    json!({"openapi": "3.0.0", "info": info(), "paths": paths, "components": {"schemas": schemas}})
+    by_root
 }
 
 /// The name of the schema of a kind's lists.
@@ -160,120 +128,66 @@ fn list_definition(kind: &Kind) -> String {
     }
 }
 
-fn custom_list(kind: &Kind) -> Value {
-    let of = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
-    let text = json!({"type": "string"});
-    let items = json!({"type": "array", "items": {"allOf": [of(&kind.definition)]}});
-    let list = json!({"group": kind.group, "version": kind.version, "kind": kind.list_kind()});
-    let mut schema = json!({"type": "object", "required": ["items"], "x-kubernetes-group-version-kind": [list],
-        "properties": {"apiVersion": text, "kind": text, "metadata": {"allOf": [of(LIST_META)]}, "items": items}});
-    descriptions::describe_list(&kind.kind, &mut schema);
-    schema
+fn info() -> Value {
+    json!({"title": "Kubernetes", "version": "v1.33.6+coracle"})
 }
 
-/// What stands in braces in a path.
-fn path_parameters(path: &str) -> Value {
-    let names = ["namespace", "name"].into_iter().filter(|name| path.contains(&format!("{{{name}}}")));
-    let of = |name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "uniqueItems": true}});
-    names.map(of).collect()
+fn security() -> Value {
+    json!({"BearerToken": {"type": "apiKey", "description": "Bearer Token authentication",
+        "name": "authorization", "in": "header"}})
 }
 
-fn gvk(kind: &Kind) -> Value {
-    json!({"group": kind.group, "version": kind.version, "kind": kind.kind})
-}
-
-fn parameters(verb: &str) -> Value {
-    let names: &[&str] = match verb {
-        "post" | "put" => &["dryRun", "fieldManager", "fieldValidation"],
-        "patch" => &["dryRun", "fieldManager", "fieldValidation", "force"],
-        "delete" => &["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"],
-        "list" => &[
-            "allowWatchBookmarks",
-            "continue",
-            "fieldSelector",
-            "labelSelector",
-            "limit",
-            "resourceVersion",
-            "resourceVersionMatch",
-            "sendInitialEvents",
-            "timeoutSeconds",
-            "watch",
-        ],
-        _ => &[],
-    };
-    let of =
-        |name: &&str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
-    names.iter().map(of).collect()
-}
-
-fn operation(kind: &Kind, method: &str, action: &str) -> Value {
-    let of = |name: &str| json!({"schema": {"$ref": format!("#/components/schemas/{name}")}});
-    let content = |name: &str| json!({"application/json": of(name)});
-    let answer = if action == "list" { list_definition(kind) } else { kind.definition.clone() };
-    let told = |what: &str| json!({"description": what, "content": content(&answer)});
-    let mut operation = json!({"x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk(kind),
-        "parameters": parameters(if action == "list" { action } else { method }),
-        "responses": {"200": told("OK"), "401": {"description": "Unauthorized"}}});
-    if matches!(method, "post" | "put" | "patch") {
-        operation["responses"]["201"] = told("Created");
+/// Every path that this server always serves, by the document of version 3 that tells of it.
+fn builtin_paths(kinds: &[Arc<Kind>]) -> BTreeMap<String, Vec<Path>> {
+    let mut documents = BTreeMap::new();
+    for (root, kinds) in by_root(kinds) {
+        let mut paths: Vec<Path> = kinds.iter().flat_map(|kind| paths::of_kind(kind)).collect();
+        paths.extend(kinds.first().map(|kind| plain::resources(&root, &kind.group, &kind.version)));
+        documents.insert(root, paths);
     }
-    if matches!(method, "post" | "put") {
-        operation["requestBody"] = json!({"content": content(&kind.definition), "required": true});
+    let groups: BTreeSet<&str> = kinds.iter().map(|kind| kind.group.as_str()).collect();
+    for (name, path) in plain::documents(groups.into_iter()) {
+        documents.insert(name, vec![path]);
     }
-    if method == "patch" {
-        let fits = |media: &&&str| kind.custom.is_none() || !media.contains("strategic");
-        let content: Map<String, Value> =
-            PATCHES.iter().filter(fits).map(|media| ((*media).to_owned(), of(PATCH))).collect();
-        operation["requestBody"] = json!({"content": content, "required": true});
-    }
-    operation
+    documents
 }
 
-fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
-    let base = format!("/{}", root(kind));
-    let inside = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
-    let many = format!("{base}{inside}/{}", kind.plural);
-    let mut add = |path: String, rows: &[(&str, &str, &str)]| {
-        let mut item = Map::new();
-        for (verb, method, action) in rows.iter().filter(|(verb, _, _)| kind.offers(verb)) {
-            let _ = verb;
-            item.insert((*method).to_owned(), operation(kind, method, action));
+/// One document of version 3; `custom` are the kinds of definitions that it tells of.
+fn document_v3(info: &Value, paths: &[Path], custom: &[Arc<Kind>]) -> Value {
+    let mut schemas = Map::new();
+    for kind in custom {
+        for (name, schema) in definitions::custom(kind, false) {
+            let schema = definitions::to_v3(schema, &mut schemas);
+            schemas.insert(name, schema);
         }
-        if !item.is_empty() {
-            let given = path_parameters(&path);
-            if given.as_array().is_some_and(|given| !given.is_empty()) {
-                item.insert("parameters".to_owned(), given);
-            }
-            paths.insert(path, Value::Object(item));
-        }
-    };
-    add(
-        many.clone(),
-        &[
-            ("list", "get", "list"),
-            ("create", "post", "post"),
-            ("deletecollection", "delete", "deletecollection"),
-        ],
-    );
-    add(
-        format!("{many}/{{name}}"),
-        &[
-            ("get", "get", "get"),
-            ("update", "put", "put"),
-            ("patch", "patch", "patch"),
-            ("delete", "delete", "delete"),
-        ],
-    );
-    if kind.namespaced {
-        add(format!("{base}/{}", kind.plural), &[("list", "get", "list")]);
     }
+    for operation in paths.iter().flat_map(|path| &path.operations) {
+        operation.definitions().for_each(|name| definitions::collect(name, &mut schemas));
+    }
+    let told: Map<String, Value> = paths.iter().map(|path| (path.path.clone(), path.v3())).collect();
+    let components = if schemas.is_empty() { json!({}) } else { json!({"schemas": schemas}) };
+    json!({"openapi": "3.0.0", "info": info, "paths": told, "components": components})
+}
+
+/// The one document of version 2, with the kinds of definitions.
+fn document_v2(custom: &[Arc<Kind>]) -> Value {
+    let mut definitions = definitions::v2();
+    definitions.extend(custom.iter().flat_map(|kind| definitions::custom(kind, true)));
+    let own = builtin_paths(builtin()).into_values().flatten();
+    let paths: Map<String, Value> = own
+        .chain(custom.iter().flat_map(|kind| paths::of_kind(kind)))
+        .map(|path| (path.path.clone(), path.v2()))
+        .collect();
+    let parameters: Map<String, Value> = parameters::shared().chain(operation::shared_bodies()).collect();
+    json!({"swagger": "2.0", "info": info(), "paths": paths, "definitions": definitions,
+        "parameters": parameters, "securityDefinitions": security(), "security": [{"BearerToken": []}]})
 }
 
 /// The `/openapi/v3` index: paths (`api/v1`, `apis/apps/v1`, …) to `serverRelativeURL`s with a hash.
 #[must_use]
 pub fn v3_index(custom: &Documents) -> Value {
     let mut paths = Map::new();
-    for (root, document) in BUILTIN.0.iter().chain(&custom.0) {
+    for (root, (_, document)) in BUILTIN.v3.iter().chain(&custom.v3) {
         let url = format!("/openapi/v3/{root}?hash={}", document.hash);
         paths.insert(root.clone(), json!({"serverRelativeURL": url}));
     }
@@ -283,26 +197,18 @@ pub fn v3_index(custom: &Documents) -> Value {
 /// The document for one path of the index, with `x-kubernetes-*` extensions and paths; `None` if unknown.
 #[must_use]
 pub fn v3_document<'a>(path: &str, custom: &'a Documents) -> Option<&'a Document> {
-    BUILTIN.0.get(path).or_else(|| custom.0.get(path))
+    BUILTIN.v3.get(path).or_else(|| custom.v3.get(path)).map(|(_, document)| document.as_ref())
+}
+
+/// What a field such as `api.core.v1.PodSpec.nodeName` is for.
+pub(crate) fn description(field: &str) -> Option<&'static str> {
+    let (definition, field) = field.rsplit_once('.')?;
+    descriptions::of_field(&format!("io.k8s.{definition}"), field)
 }
 
 /// The schema of a definition, with references to others as in the `/openapi/v2` document.
 pub(crate) fn definition(name: &str) -> Option<&'static Value> {
     SCHEMAS.get(name)
-}
-
-/// The `/openapi/v2` document.
-#[must_use]
-pub fn v2_document(custom: &[Arc<Kind>]) -> Value {
-    let mut definitions = SCHEMAS.clone();
-    for (name, schema) in &mut definitions {
-        descriptions::describe(name, schema);
-    }
-    for kind in custom {
-        let schema = kind.custom.as_ref().and_then(|custom| custom.pointer("/schema/openAPIV3Schema"));
-        definitions.insert(kind.definition.clone(), schema.cloned().unwrap_or_default());
-    }
-    json!({"swagger": "2.0", "info": info(), "paths": {}, "definitions": definitions})
 }
 
 #[cfg(test)]
@@ -311,7 +217,7 @@ mod tests {
 
     fn parsed(root: &str, custom: &Documents) -> Value {
         let document = v3_document(root, custom).expect("a document");
-        serde_json::from_slice(&document.json).expect("JSON")
+        serde_json::from_slice(&document.bytes).expect("JSON")
     }
 
     #[test]
@@ -319,13 +225,13 @@ mod tests {
         let mut kind = crate::shape::tests::kind("a.io/v1", "Widget", "io.a.v1.Widget");
         let version = json!({"schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object"}}}}});
         kind.custom = Some(Arc::new(crate::custom::Version::new(version)));
-        let custom = Documents::of(&[Arc::new(kind)]);
+        let custom = Documents::of(&[Arc::new(kind)], None);
         let document = parsed("apis/a.io/v1", &custom);
         let schemas = &document["components"]["schemas"];
         let fields = schemas["io.a.v1.Widget"]["properties"].as_object().expect("fields");
         assert_eq!(fields.keys().collect::<Vec<_>>(), ["apiVersion", "kind", "metadata", "spec"]);
         assert!(schemas["io.a.v1.WidgetList"]["properties"]["items"].is_object());
-        assert!(schemas[OBJECT_META].is_object());
+        assert!(schemas[definitions::OBJECT_META].is_object());
     }
 
     #[test]
@@ -334,10 +240,10 @@ mod tests {
         let index = v3_index(&none);
         for root in index["paths"].as_object().expect("paths").keys() {
             let document = parsed(root, &none);
-            let schemas = document["components"]["schemas"].as_object().expect("schemas");
+            let schemas = &document["components"]["schemas"];
             for part in document.to_string().split("#/components/schemas/").skip(1) {
                 let name = part.split('"').next().expect("name");
-                assert!(schemas.contains_key(name), "{root}: {name}");
+                assert!(schemas[name].is_object(), "{root}: {name}");
             }
         }
         let apps = parsed("apis/apps/v1", &none);
@@ -345,11 +251,63 @@ mod tests {
             &apps["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"]["properties"]["metadata"];
         assert!(metadata["allOf"].is_array() && metadata["description"].is_string(), "{metadata}");
         let given = &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["parameters"];
-        assert_eq!((&given[0]["name"], &given[1]["name"]), (&json!("namespace"), &json!("name")));
+        let given: Vec<&Value> = given.as_array().expect("list").iter().map(|one| &one["name"]).collect();
+        assert_eq!(given, ["name", "namespace", "pretty"]);
         let list = &apps["paths"]["/apis/apps/v1/deployments"]["get"]["responses"]["200"]["content"];
         assert!(list.to_string().contains("io.k8s.api.apps.v1.DeploymentList"), "{list}");
+        for (path, method, id) in [
+            ("deployments/{name}/scale", "patch", "patchAppsV1NamespacedDeploymentScale"),
+            ("deployments", "delete", "deleteAppsV1CollectionNamespacedDeployment"),
+            ("deployments/{name}", "delete", "deleteAppsV1NamespacedDeployment"),
+        ] {
+            let operation = &apps["paths"][format!("/apis/apps/v1/namespaces/{{namespace}}/{path}")][method];
+            assert_eq!(operation["operationId"], id);
+        }
+        let watch = &apps["paths"]["/apis/apps/v1/watch/deployments"]["get"];
+        assert_eq!(watch["operationId"], "watchAppsV1DeploymentListForAllNamespaces");
+        let policy =
+            &apps["components"]["schemas"]["io.k8s.api.core.v1.Container"]["properties"]["imagePullPolicy"];
+        assert!(
+            policy["description"].as_str().is_some_and(|told| told.contains("\n - `\"Never\"` means that")),
+            "{policy}"
+        );
+        assert_eq!(
+            parsed("apis/apps", &none)["paths"]["/apis/apps/"]["get"]["operationId"],
+            "getAppsAPIGroup"
+        );
         let patch = &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
         assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
         assert!(patch["parameters"].to_string().contains("fieldValidation"));
+    }
+
+    #[test]
+    fn version_2_says_of_custom_kinds_what_its_readers_understand() {
+        let mut kind = crate::shape::tests::kind("a.io/v1", "Widget", "io.a.v1.Widget");
+        let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "required": ["n", "m"],
+            "properties": {"n": {"type": "string", "nullable": true}, "m": {"type": "integer", "default": 1},
+                "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {}}},
+                "either": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]}}}}});
+        kind.custom = Some(Arc::new(crate::custom::Version::new(
+            json!({"schema": {"openAPIV3Schema": schema}, "selectableFields": [{"jsonPath": ".spec.n"}]}),
+        )));
+        let kinds = [Arc::new(kind)];
+        let custom = Documents::of(&kinds, None);
+        let document: Value = serde_json::from_slice(&custom.v2(&kinds).json.bytes).expect("JSON");
+        let told = &document["definitions"]["io.a.v1.Widget"];
+        assert_eq!(
+            told["properties"]["spec"],
+            json!({"type": "object", "required": ["m"], "properties": {"n": {}, "m": {"type": "integer"},
+                "any": {"x-kubernetes-preserve-unknown-fields": true}, "either": {"x-kubernetes-int-or-string": true}}})
+        );
+        assert_eq!(told["x-kubernetes-selectable-fields"], json!([{"fieldPath": "spec.n"}]));
+        let pods = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"];
+        assert_eq!(pods["delete"]["operationId"], "deleteCoreV1NamespacedPod");
+        assert_eq!(
+            document["definitions"]["io.k8s.api.core.v1.Container"]["properties"]["name"]["default"],
+            Value::Null
+        );
+        assert!(custom.v2(&kinds).protobuf.bytes.len() > 1_000_000);
+        let again = Documents::of(&kinds, Some(&custom));
+        assert!(Arc::ptr_eq(&again.v3["apis/a.io/v1"].1, &custom.v3["apis/a.io/v1"].1));
     }
 }

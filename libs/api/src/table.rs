@@ -1,7 +1,7 @@
 //! `meta.k8s.io/v1` Tables: the columns that kubectl prints, computed as Kubernetes' printers do.
 //!
-//! Columns are data (`data/columns.txt`): a kind's line `GROUP/KIND`, then `NAME|TYPE|FORMAT|PRIORITY|RULE` for each
-//! column. A rule is a JSON pointer with the text of an absent value (`/spec/x?<none>`), or one of `age:`, `text:`,
+//! Columns are data (`data/columns.txt`): a kind's line `GROUP/KIND`, then `NAME|TYPE|FORMAT|PRIORITY|RULE[|DESCRIPTION]`
+//! for each column. A description `=TYPE.FIELD` is that of the field. A rule is a JSON pointer with the text of an absent value (`/spec/x?<none>`), or one of `age:`, `text:`,
 //! `len:`, `ratio:`, `join:LIST:KEY`, `labels:`, `selector:`, or `fn:NAME`, a function where a rule cannot say it.
 
 mod age;
@@ -15,9 +15,11 @@ mod workload;
 pub use age::{human_duration, since};
 
 use crate::kinds::Kind;
+use crate::openapi;
 use jiff::Timestamp;
 use rules::Rule;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -27,6 +29,7 @@ struct Column {
     kind: &'static str,
     format: &'static str,
     priority: i64,
+    description: Cow<'static, str>,
     rule: Rule,
 }
 
@@ -66,14 +69,14 @@ static TABLES: LazyLock<HashMap<&'static str, Vec<Column>>> = LazyLock::new(|| {
     let mut tables: HashMap<&'static str, Vec<Column>> = HashMap::new();
     let mut current = "";
     for line in include_str!("../data/columns.txt").lines() {
-        let mut parts = line.splitn(5, '|');
+        let mut parts = line.splitn(6, '|');
         let mut next = || parts.next().unwrap_or_default();
-        let (name, kind, format, priority, rule) = (next(), next(), next(), next(), next());
+        let (name, kind, format, priority, rule, told) = (next(), next(), next(), next(), next(), next());
         if rule.is_empty() {
             current = name;
         } else {
-            let column =
-                Column { name, kind, format, priority: i64::from(priority == "1"), rule: Rule::parse(rule) };
+            let (priority, rule) = (i64::from(priority == "1"), Rule::parse(rule));
+            let column = Column { name, kind, format, priority, description: description(told), rule };
             tables.entry(current).or_default().push(column);
         }
     }
@@ -86,30 +89,47 @@ fn table(kind: &Kind) -> Option<&'static [Column]> {
     TABLES.get(format!("{group}/{}", kind.kind).as_str()).map(Vec::as_slice)
 }
 
-fn definition(name: &str, kind: &str, format: &str, priority: i64) -> Value {
-    json!({"name": name, "type": kind, "format": format, "description": "", "priority": priority})
+fn description(told: &'static str) -> Cow<'static, str> {
+    match told.strip_prefix('=') {
+        Some(field) => openapi::description(field).unwrap_or_default().into(),
+        None if told.contains("\\n") => told.replace("\\n", "\n").into(),
+        None => told.into(),
+    }
+}
+
+fn definition(column: &Column) -> Value {
+    json!({"name": column.name, "type": column.kind, "format": column.format,
+        "description": column.description, "priority": column.priority})
 }
 
 /// `columnDefinitions` of a kind.
 #[must_use]
 pub fn columns(kind: &Kind) -> Value {
-    let name = || definition("Name", "string", "name", 0);
+    let of_object = |name: &str, kind: &str, format: &str, field: &str| {
+        let told = openapi::description(&format!("apimachinery.pkg.apis.meta.v1.ObjectMeta.{field}"));
+        json!({"name": name, "type": kind, "format": format, "description": told.unwrap_or_default(), "priority": 0})
+    };
+    let name = || of_object("Name", "string", "name", "name");
     if let Some(custom) = &kind.custom {
         let text = |column: &Value, key: &str| column[key].as_str().unwrap_or_default().to_owned();
         let printed = printer_columns(custom).into_iter().map(|column| {
+            let described = match text(&column, "description") {
+                told if told.is_empty() => {
+                    let path = text(&column, "jsonPath");
+                    format!("Custom resource definition column (in JSONPath format): {path}")
+                }
+                told => told,
+            };
             json!({
                 "name": text(&column, "name"), "type": text(&column, "type"), "format": text(&column, "format"),
-                "description": text(&column, "description"), "priority": column["priority"].as_i64().unwrap_or_default(),
+                "description": described, "priority": column["priority"].as_i64().unwrap_or_default(),
             })
         });
         return std::iter::once(name()).chain(printed).collect();
     }
     match table(kind) {
-        Some(table) => table
-            .iter()
-            .map(|column| definition(column.name, column.kind, column.format, column.priority))
-            .collect(),
-        None => json!([name(), definition("Created At", "date", "", 0)]),
+        Some(table) => table.iter().map(definition).collect(),
+        None => json!([name(), of_object("Created At", "date", "", "creationTimestamp")]),
     }
 }
 
@@ -132,7 +152,12 @@ pub fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
 fn printer_columns(custom: &Value) -> Vec<Value> {
     match custom["additionalPrinterColumns"].as_array() {
         Some(columns) if !columns.is_empty() => columns.clone(),
-        _ => vec![json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"})],
+        _ => {
+            let told = openapi::description("apimachinery.pkg.apis.meta.v1.ObjectMeta.creationTimestamp");
+            vec![
+                json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": told}),
+            ]
+        }
     }
 }
 

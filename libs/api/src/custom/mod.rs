@@ -158,6 +158,9 @@ fn kind(definition: &Value, version: &Value, storage: &str) -> Kind {
     let mut row = version.clone();
     row["listKind"] = json!(text(&names["listKind"]));
     row["conversion"] = spec["conversion"].clone();
+    if let Some(newer) = successor(spec, &name) {
+        row["successor"] = json!(newer);
+    }
     let reversed: Vec<&str> = group.rsplit('.').collect();
     Kind {
         version: name.clone(),
@@ -174,6 +177,15 @@ fn kind(definition: &Value, version: &Value, storage: &str) -> Kind {
         group,
         kind,
     }
+}
+
+/// The newest version that is served, not deprecated, and newer than `of`.
+fn successor<'a>(spec: &'a Value, of: &str) -> Option<&'a str> {
+    let versions = spec["versions"].as_array().into_iter().flatten();
+    let good = versions.filter(|version| version["served"] == true && version["deprecated"] != true);
+    good.filter_map(|version| version["name"].as_str())
+        .filter(|name| priority(name) > priority(of))
+        .max_by_key(|name| priority(name))
 }
 
 /// Kubernetes' order of versions: GA before beta before alpha before others, the newest first.

@@ -73,6 +73,15 @@ fn versions_are_ordered_as_kubernetes_orders_them() {
 }
 
 #[test]
+fn the_successor_of_a_version_is_newer_served_and_not_deprecated() {
+    let version = |name: &str, served: bool, deprecated: bool| json!({"name": name, "served": served, "deprecated": deprecated});
+    let spec = json!({"versions": [version("v1beta1", true, true), version("v1", true, false), version("v2", true, true),
+        version("v3", false, false), version("v1alpha1", true, false)]});
+    assert_eq!(successor(&spec, "v1beta1"), Some("v1"));
+    assert_eq!(successor(&spec, "v1"), None);
+}
+
+#[test]
 fn objects_are_pruned_and_defaulted() {
     let mut object = json!({"metadata": {"name": "x", "anything": 1}, "top": 1, "spec": {"size": 2, "nope": 1, "color": null,
         "labels": {"a": "b"}, "free": {"x": {"y": 1}}, "ports": [{"n": 1, "z": 2}]}});

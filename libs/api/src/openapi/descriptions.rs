@@ -83,6 +83,12 @@ impl Described {
     }
 }
 
+/// What a field of the definition `name` is for.
+pub(super) fn of_field(name: &str, field: &str) -> Option<&'static str> {
+    let (_, told) = DESCRIBED.get(name)?.fields.iter().find(|(known, _)| **known == *field)?;
+    Some(told)
+}
+
 /// Adds to the schema of the definition `name` what it and its fields are for.
 pub(super) fn describe(name: &str, schema: &mut Value) {
     if let Some(described) = DESCRIBED.get(name) {
@@ -90,26 +96,59 @@ pub(super) fn describe(name: &str, schema: &mut Value) {
             schema["description"] = own.as_ref().into();
         }
         for (field, told) in &described.fields {
-            if let Some(field) = schema.pointer_mut(&format!("/properties/{field}")) {
-                add(field, told);
+            if let Some(schema) = schema.pointer_mut(&format!("/properties/{field}")) {
+                add(schema, told);
             }
         }
+        describe_values(name, schema);
     } else if let Some(of) = name.strip_suffix("List") {
         describe_list(of, schema);
     }
 }
 
-/// The schema of the lists of the definition `of`, whose fields are alike for all.
-pub(super) fn describe_list(of: &str, schema: &mut Value) {
+/// The schema of the lists of the definition `of`, whose fields are mostly alike: what is not stands in the table.
+fn describe_list(of: &str, schema: &mut Value) {
     let kind = of.rsplit('.').next().unwrap_or_default();
-    schema["description"] = format!("{kind}List is a list of {kind} objects.").into();
-    let Some(properties) = schema["properties"].as_object_mut() else { return };
+    let add_unless_told = |schema: Option<&mut Value>, told: &str| {
+        if let Some(schema) = schema.filter(|schema| schema["description"].is_null()) {
+            add(schema, told);
+        }
+    };
+    add_unless_told(Some(schema), &format!("{kind}List is a list of {kind} objects."));
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    let told = properties.get("metadata").and_then(text);
     describe_every_object(properties);
-    if let Some(metadata) = properties.get_mut("metadata") {
-        add(metadata, "Standard list metadata.");
+    add(&mut properties["metadata"], told.as_deref().unwrap_or("Standard list metadata."));
+    add_unless_told(properties.get_mut("items"), &format!("List of {kind} objects."));
+}
+
+/// What the values of fields mean, by the field's definition and name.
+static VALUES: LazyLock<HashMap<(&str, &str), String>> = LazyLock::new(|| {
+    let mut values: HashMap<(&str, &str), String> = HashMap::new();
+    let mut fields: Vec<(&str, &str)> = Vec::new();
+    for line in include_str!("../../data/enums.txt").lines().filter(|line| !line.starts_with('#')) {
+        if let Some(named) = line.strip_prefix("= ") {
+            fields = named.split(' ').filter_map(|field| field.rsplit_once('.')).collect();
+        } else if let Some((value, meaning)) = line.split_once('|') {
+            let space = if meaning.is_empty() { "" } else { " " };
+            for field in &fields {
+                let text = values.entry(*field).or_insert_with(|| "Possible enum values:".to_owned());
+                text.push_str(&format!("\n - `\"{value}\"`{space}{meaning}"));
+            }
+        }
     }
-    if let Some(items) = properties.get_mut("items") {
-        add(items, &format!("List of {kind} objects."));
+    values
+});
+
+/// Adds to the fields of the definition `name` what their values mean.
+fn describe_values(name: &str, schema: &mut Value) {
+    let name = name.strip_prefix("io.k8s.").unwrap_or(name);
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    for (field, schema) in properties.iter_mut().filter(|(_, schema)| schema["enum"].is_array()) {
+        if let Some(values) = VALUES.get(&(name, field.as_str())) {
+            let told = text(schema).map_or_else(|| values.clone(), |told| format!("{told}\n\n{values}"));
+            add(schema, &told);
+        }
     }
 }
 

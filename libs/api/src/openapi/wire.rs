@@ -2,6 +2,8 @@
 //!
 //! In: the JSON document. Out: bytes. Extensions and defaults go as YAML texts, and JSON is YAML.
 
+mod operations;
+
 use serde_json::{Map, Value};
 
 /// Fields of `openapi.v2.Schema` that are plain values, by their name in JSON.
@@ -24,16 +26,24 @@ const PLAIN: [(&str, u32); 13] = [
 const DOUBLES: [u32; 3] = [6, 7, 9];
 
 /// The whole document.
-#[must_use]
-pub fn document(document: &Value) -> Vec<u8> {
+pub(super) fn document(document: &Value) -> Vec<u8> {
     let mut out = Vec::new();
     put_text(&mut out, 1, &document["swagger"]);
     let mut info = Vec::new();
     put_text(&mut info, 1, &document["info"]["title"]);
     put_text(&mut info, 2, &document["info"]["version"]);
     put_bytes(&mut out, 2, &info);
-    put_bytes(&mut out, 8, &[]);
+    put_bytes(&mut out, 8, &operations::paths(&document["paths"]));
     put_bytes(&mut out, 9, &named(document["definitions"].as_object()));
+    if document["parameters"].is_object() {
+        put_bytes(&mut out, 10, &operations::definitions(&document["parameters"]));
+    }
+    for requirement in document["security"].as_array().into_iter().flatten() {
+        put_bytes(&mut out, 12, &operations::security(requirement));
+    }
+    if document["securityDefinitions"].is_object() {
+        put_bytes(&mut out, 13, &operations::security_definitions(&document["securityDefinitions"]));
+    }
     out
 }
 

@@ -168,9 +168,28 @@ fn param_ref(reference: &Value) -> String {
     };
     match (reference, plain(&reference["name"])) {
         (Value::Null, _) => "<unset>".to_owned(),
-        (_, name) if name.is_empty() => format!("{namespace}/{}", reference["selector"]),
+        (_, name) if name.is_empty() => go_selector(&reference["selector"]),
         (_, name) => format!("{namespace}/{name}"),
     }
+}
+
+/// A label selector as Go prints it.
+fn go_selector(selector: &Value) -> String {
+    let labels = selector["matchLabels"].as_object().into_iter().flatten();
+    let mut labels: Vec<String> = labels.map(|(key, value)| format!("{key}: {},", plain(value))).collect();
+    labels.sort();
+    let items =
+        |value: &Value| -> Vec<String> { value.as_array().into_iter().flatten().map(plain).collect() };
+    let expressions = selector["matchExpressions"].as_array().into_iter().flatten().map(|one| {
+        let (key, operator) = (plain(&one["key"]), plain(&one["operator"]));
+        let values = items(&one["values"]).join(" ");
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")
+    });
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{}}},MatchExpressions:[]LabelSelectorRequirement{{{}}},}}",
+        labels.concat(),
+        expressions.collect::<String>()
+    )
 }
 
 fn claim_state(row: &Row<'_>) -> String {

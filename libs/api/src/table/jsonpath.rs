@@ -21,7 +21,7 @@ pub(super) fn cell(column: &Value, object: &Value, now: Timestamp) -> Value {
         column["jsonPath"].as_str().and_then(steps).map(|steps| find(object, &steps)).unwrap_or_default();
     let Some(first) = found.first().filter(|value| !value.is_null()) else { return Value::Null };
     match column["type"].as_str().unwrap_or_default() {
-        "string" => found.iter().map(|value| plain(value)).collect::<Vec<_>>().join(" ").into(),
+        "string" => plain(first).into(),
         "date" => match first.as_str().map(|time| since(time, now)) {
             Some(age) if age != "<unknown>" => age.into(),
             _ => "<invalid>".into(),
@@ -142,7 +142,8 @@ mod tests {
             (".spec.on", "boolean", json!(true)),
             (".spec.list[1].n", "integer", json!(2)),
             (".spec.list[-1].n", "integer", json!(2)),
-            (".spec.list[*].n", "string", json!("1 2")),
+            (".spec.list[*].n", "string", json!("1")),
+            (".spec.list", "string", json!("[{\"n\":1},{\"n\":2}]")),
             (".metadata.annotations.a\\.b", "string", json!("x")),
             (".metadata.annotations['a.b']", "string", json!("x")),
             (".status.conditions[?(@.type==\"Ready\")].status", "string", json!("True")),

@@ -151,13 +151,36 @@ fn other_kinds() {
 }
 
 #[test]
+fn a_selector_of_parameters_is_shown_as_go_shows_it() {
+    let selector = json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "In", "values": ["d", "e"]}]});
+    let binding =
+        json!({"metadata": {"name": "x"}, "spec": {"policyName": "p", "paramRef": {"selector": selector}}});
+    assert_eq!(
+        row("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", &binding)[2],
+        "&LabelSelector{MatchLabels:map[string]string{a: b,},MatchExpressions:[]LabelSelectorRequirement{LabelSelectorRequirement{Key:c,Operator:In,Values:[d e],},},}"
+    );
+}
+
+#[test]
 fn headers() {
     let nodes = columns(&kind("v1", "Node", ""));
     assert_eq!(
         nodes[5],
-        json!({"name": "Internal-IP", "type": "string", "format": "", "description": "", "priority": 1})
+        json!({"name": "Internal-IP", "type": "string", "format": "", "description": "List of addresses reachable to the node. Queried from cloud provider, if available. More info: https://kubernetes.io/docs/reference/node/node-status/#addresses Note: This field is declared as mergeable, but the merge key is not sufficiently unique, which can cause data corruption when it is merged. Callers should instead use a full-replacement patch. See https://pr.k8s.io/79391 for an example. Consumers should assume that addresses can change during the lifetime of a Node. However, there are some exceptions where this may not be possible, such as Pods that inherit a Node's address in its own status or consumers of the downward API (status.hostIP).", "priority": 1})
     );
     let mut custom = kind("a.b/v1", "Thing", "");
-    custom.custom = Some(std::sync::Arc::new(crate::custom::Version::new(json!({}))));
-    assert_eq!(columns(&custom)[1]["name"], "Age");
+    let version = |value: Value| Some(std::sync::Arc::new(crate::custom::Version::new(value)));
+    custom.custom = version(json!({}));
+    let age = &columns(&custom)[1];
+    assert_eq!(age["name"], "Age");
+    assert!(
+        age["description"].as_str().is_some_and(|told| told.starts_with("CreationTimestamp is")),
+        "{age}"
+    );
+    custom.custom =
+        version(json!({"additionalPrinterColumns": [{"name": "N", "type": "string", "jsonPath": ".n"}]}));
+    assert_eq!(
+        columns(&custom)[1]["description"],
+        "Custom resource definition column (in JSONPath format): .n"
+    );
 }
