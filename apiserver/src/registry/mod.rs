@@ -158,13 +158,19 @@ impl Registry {
     async fn dispatch(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?;
         let (verb, subresource) = (call.info.verb.as_str(), call.info.subresource.as_str());
+        // A resource has one place in URLs, and what is no proxy has nothing behind it.
+        let elsewhere = !kind.namespaced && !call.info.namespace.is_empty() && kind.kind != "Namespace";
+        let nowhere = kind.namespaced && call.info.namespace.is_empty() && !call.info.name.is_empty();
+        let named = matches!(verb, "get" | "update" | "patch" | "delete");
+        if elsewhere || (nowhere && named) || !call.info.rest.is_empty() {
+            return Err(Status::no_such_resource());
+        }
         if !subresource.is_empty() {
             let Some(offered) = kind.subresource(subresource) else { return Err(no_subresource(call, kind)) };
             if !offered.verbs.iter().any(|offered| offered == verb) {
                 return Err(Status::no_such_method());
             }
         }
-        let named = matches!(verb, "get" | "update" | "patch" | "delete");
         let misplaced = match verb {
             "create" => {
                 (subresource.is_empty() && !call.info.name.is_empty())

@@ -17,7 +17,7 @@ use coracle_etcd::proto::RangeRequest;
 use serde_json::json;
 use std::sync::Arc;
 
-const CONTINUE_GONE: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.";
+const CONTINUE_GONE: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
 
 /// A revision from a query; `None` when absent.
 ///
@@ -56,7 +56,7 @@ struct Page {
     exact: bool,
     limit: usize,
     /// Where an earlier page ended, and its revision.
-    from: Option<(u64, String)>,
+    from: Option<(Option<u64>, String)>,
 }
 
 impl Page {
@@ -104,18 +104,21 @@ impl Page {
         if !faults.is_empty() {
             return Err(Status::invalid(&GroupResource::new("meta.k8s.io", "ListOptions"), "", &faults));
         }
-        if !token.is_empty() && !version.is_empty() && version != "0" {
+        let from = if token.is_empty() { None } else { Some(opened(token)?) };
+        if from.is_some() && !version.is_empty() && version != "0" {
             return Err(Status::bad_request(
                 "specifying resource version is not allowed when using continue",
             ));
         }
-        let from = if token.is_empty() { None } else { Some(opened(token)?) };
         // As in Kubernetes, limit with a resourceVersion and no rule means exactly that one.
-        let exact = rule == "Exact";
+        let exact = rule == "Exact" || (rule.is_empty() && limit > 0 && version != "0");
         Ok(Self { at_least: revision(version)?, exact, limit: usize::try_from(limit).unwrap_or(0), from })
     }
 }
 
+const TOKEN_VERSION: &str = "meta.k8s.io/v1";
+/// The revision that stands for the latest one: what follows may not fit what came before.
+const LATEST: i64 = -1;
 /// As Go reads them: whatever the last, unused bits are.
 const TOKENS: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
@@ -129,22 +132,38 @@ fn base64_fault(fault: &base64::DecodeError) -> String {
     format!("illegal base64 data at input byte {at}")
 }
 
-fn sealed(revision: u64, start: &str) -> String {
-    let token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{start}\0")});
-    TOKENS.encode(token.to_string())
+fn signed(revision: u64) -> i64 {
+    i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
-fn opened(token: &str) -> Result<(u64, String), Status> {
-    let wrong = |error: &str| Status::bad_request(format!("invalid continue token: {error}"));
-    let bytes = TOKENS
-        .decode(token)
-        .map_err(|error| wrong(&format!("continue key is not valid: {}", base64_fault(&error))))?;
-    let token = decode::document_of_json(&bytes)
-        .map_err(|error| wrong(&format!("continue key is not valid: {error}")))?;
-    match (token["rv"].as_u64(), token["start"].as_str()) {
-        (Some(revision), Some(start)) if token["v"] == "meta.k8s.io/v1" => Ok((revision, start.to_owned())),
-        _ => Err(wrong("unrecognized encoded version")),
+/// Where a list goes on: a name as it stands behind the list's own prefix.
+fn sealed(revision: i64, start: &str) -> String {
+    TOKENS.encode(json!({"v": TOKEN_VERSION, "rv": revision, "start": start}).to_string())
+}
+
+/// The revision, `None` for the latest, and the name to begin at.
+fn opened(token: &str) -> Result<(Option<u64>, String), Status> {
+    let wrong = |error: &str| {
+        Status::bad_request(format!("invalid continue token: continue key is not valid: {error}"))
+    };
+    let bytes = TOKENS.decode(token).map_err(|error| wrong(&base64_fault(&error)))?;
+    let token = decode::document_of_json(&bytes).map_err(|error| wrong(&error))?;
+    let version = token["v"].as_str().unwrap_or_default();
+    if version != TOKEN_VERSION {
+        return Err(wrong(&format!("server does not recognize this encoded version {version}")));
     }
+    let of = |what: &str| wrong(&format!("{what} (version {TOKEN_VERSION})"));
+    let revision = token["rv"].as_i64().filter(|revision| *revision != 0);
+    let revision = revision.ok_or_else(|| of("incorrect encoded start resourceVersion"))?;
+    let start = token["start"].as_str().unwrap_or_default();
+    if start.is_empty() {
+        return Err(of("encoded start key empty"));
+    }
+    // No way out of what is listed.
+    if start.trim_start_matches('/').split('/').any(|part| part == "..") {
+        return Err(wrong(start));
+    }
+    Ok((u64::try_from(revision).ok(), start.trim_start_matches('/').to_owned()))
 }
 
 impl Registry {
@@ -201,8 +220,12 @@ impl Registry {
         page: &Page,
     ) -> Result<(Vec<Arc<Entry>>, ListMeta), Status> {
         match (&page.from, page.at_least) {
-            (Some((revision, start)), _) => {
+            (Some((Some(revision), start)), _) => {
                 return self.stored(resource, selection, *revision, start, page.limit).await;
+            }
+            (Some((None, start)), _) => {
+                self.store.fresh().await?;
+                return self.stored(resource, selection, self.store.progress(), start, page.limit).await;
             }
             (None, Some(revision)) if page.exact => {
                 return self.stored(resource, selection, revision, "", page.limit).await;
@@ -224,7 +247,8 @@ impl Registry {
         let mut about = ListMeta { revision, ..ListMeta::default() };
         if remaining > 0 {
             entries.truncate(page.limit);
-            about.continue_token = entries.last().map(|last| sealed(revision, &last.tail));
+            let last = entries.last().map(|last| selection.within(&last.tail));
+            about.continue_token = last.map(|last| sealed(signed(revision), &format!("{last}\0")));
             about.remaining = selection.is_all().then_some(remaining as u64);
         }
         Ok((entries, about))
@@ -244,8 +268,7 @@ impl Registry {
             if selection.namespace.is_empty() { String::new() } else { format!("{}/", selection.namespace) };
         let prefix = format!("{}{inside}", resource.prefix);
         let end = prefix_end(prefix.as_bytes());
-        let mut key =
-            Bytes::from(if start.is_empty() { prefix } else { format!("{}{start}", resource.prefix) });
+        let mut key = Bytes::from(format!("{prefix}{start}"));
         let mut about = ListMeta { revision: at, ..ListMeta::default() };
         let mut entries = Vec::new();
         loop {
@@ -253,14 +276,18 @@ impl Registry {
                 key: key.clone(),
                 range_end: end.clone(),
                 limit: PAGE,
-                revision: i64::try_from(at).unwrap_or(i64::MAX),
+                revision: signed(at),
                 ..RangeRequest::default()
             };
             let answer = self.store.kv().range(request).await.map_err(|error| match error {
                 KvError::Compacted { .. } if start.is_empty() => {
                     Status::expired("The resourceVersion for the provided list is too old.")
                 }
-                KvError::Compacted { .. } => Status::expired(CONTINUE_GONE),
+                KvError::Compacted { .. } => {
+                    let mut gone = Status::expired(CONTINUE_GONE);
+                    gone.continue_token = Some(sealed(LATEST, start).into());
+                    gone
+                }
                 KvError::FutureRevision => Status::too_large_resource_version(at, self.store.progress()),
                 other => unreachable(&other),
             })?;
@@ -273,7 +300,8 @@ impl Registry {
                 }
                 let remaining = count.saturating_sub(index + 1);
                 if limit > 0 && entries.len() == limit && remaining > 0 {
-                    about.continue_token = Some(sealed(at, &tail));
+                    about.continue_token =
+                        Some(sealed(signed(at), &format!("{}\0", selection.within(&tail))));
                     about.remaining = selection.is_all().then_some(remaining as u64);
                     return Ok((entries, about));
                 }

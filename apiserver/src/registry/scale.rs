@@ -3,6 +3,7 @@
 use super::options::WriteOptions;
 use super::update::{Made, fits_url};
 use super::{At, Call, Registry, Reply, body, convert, patch};
+use crate::storage::encode;
 use coracle_api::apply;
 use coracle_api::kinds::Kind;
 use coracle_api::meta;
@@ -86,7 +87,9 @@ impl Registry {
     pub(super) async fn get_scale(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?;
         let entry = self.shown_one(kind, self.find(call).await?).await?;
-        Reply::value(200, call.format, &of(&convert::to(kind, entry.value()), kind))
+        let scale_kind = body::loose_kind("autoscaling", "v1", "Scale");
+        let scale = of(&convert::to(kind, entry.value()), kind);
+        Ok(Reply::bytes(200, call.format, encode::object(call.format, &scale_kind, &scale)?))
     }
 
     pub(super) async fn write_scale(&self, call: &Call) -> Result<Reply, Status> {

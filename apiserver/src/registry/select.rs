@@ -46,6 +46,12 @@ impl Selection {
         Ok(Self { namespace, name: asked.or(named), labels, fields })
     }
 
+    /// A key behind its resource's prefix as it stands behind this selection's own.
+    #[must_use]
+    pub fn within<'t>(&self, tail: &'t str) -> &'t str {
+        if self.namespace.is_empty() { tail } else { keys::split(tail).1 }
+    }
+
     /// Whether it takes everything in its namespace.
     #[must_use]
     pub fn is_all(&self) -> bool {
