@@ -7,6 +7,7 @@ mod addons;
 
 use crate::aggregator::trust;
 use crate::reader::{Reader, SERVER};
+use crate::registry::allocate;
 use crate::storage::Store;
 use crate::{Args, Server, authorization, flowcontrol};
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
 use coracle_daemon::Tasks;
 use coracle_daemon::backoff::Backoff;
+use coracle_daemon::clock;
 use coracle_etcd::kv::prefix_end;
 use coracle_etcd::proto::compare::{CompareResult, CompareTarget, TargetUnion};
 use coracle_etcd::proto::{
@@ -48,7 +50,7 @@ pub async fn run(server: Arc<Server>, args: Args, tasks: Tasks) -> anyhow::Resul
         server.store.loaded().await;
         while let Err(status) = first_objects(&server, &args).await {
             tracing::warn!(error = status.message, "cannot make the first objects; trying again");
-            coracle_daemon::clock::sleep(RETRY).await;
+            clock::sleep(RETRY).await;
         }
         server.health.bootstrapped();
         tracing::info!("ready");
@@ -97,7 +99,7 @@ pub async fn priority_levels(server: Arc<Server>) {
         if let Err(status) = flowcontrol::tell_dangling(server.store.as_ref(), server.objects.as_ref()).await
         {
             tracing::warn!(error = status.message, "cannot tell FlowSchemas of their priority levels");
-            coracle_daemon::clock::sleep(backoff.next_delay()).await;
+            clock::sleep(backoff.next_delay()).await;
             continue;
         }
         backoff.reset();
@@ -135,14 +137,36 @@ async fn kubernetes_service(server: &Server, args: &Args) -> Result<(), Status> 
         "spec": {"type": "ClusterIP", "clusterIP": first, "clusterIPs": [first], "sessionAffinity": "None",
             "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster",
             "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": args.secure_port}]}});
+    let (service, range) =
+        tokio::join!(ensure(server, "", "services", NAMESPACE, service), service_range(server, args));
+    service?;
+    range?;
+    // Services that are older than this way to hold an address.
+    for service in Reader::list(server.store.as_ref(), &GroupResource::new("", "services"), "") {
+        for address in allocate::addresses(&service) {
+            ensure(server, "networking.k8s.io", "ipaddresses", "", address).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The range of Services' addresses, which is ready.
+async fn service_range(server: &Server, args: &Args) -> Result<(), Status> {
+    const GROUP: &str = "networking.k8s.io";
+    const PLURAL: &str = "servicecidrs";
     let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
         "metadata": {"name": NAME}, "spec": {"cidrs": [args.service_cluster_ip_range.to_string()]}});
-    let (service, range) = tokio::join!(
-        ensure(server, "", "services", NAMESPACE, service),
-        ensure(server, "networking.k8s.io", "servicecidrs", "", range)
-    );
-    service?;
-    range
+    ensure(server, GROUP, PLURAL, "", range).await?;
+    server.store.fresh().await?;
+    let now = clock::rfc3339_seconds(clock::now());
+    let ready = move |range: &Value| {
+        let told = range["status"]["conditions"].as_array().is_some_and(|told| !told.is_empty());
+        let mut ready = range.clone();
+        ready["status"] = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "",
+            "message": "Kubernetes default Service CIDR is ready", "lastTransitionTime": now}]});
+        (!told).then_some(ready)
+    };
+    server.objects.modify(&GroupResource::new(GROUP, PLURAL), "", NAME, &ready).await.map(drop)
 }
 
 /// Renews this server's key, and keeps the endpoints of the `kubernetes` Service equal to the keys that live.
@@ -162,7 +186,7 @@ async fn keep_address(server: &Server, args: &Args) {
             }
             Err(error) => tracing::warn!(%error, "cannot renew this server's lease"),
         }
-        coracle_daemon::clock::sleep(LEASE_RENEWED).await;
+        clock::sleep(LEASE_RENEWED).await;
     }
     std::future::pending::<()>().await;
 }
@@ -299,7 +323,7 @@ pub async fn compact(store: Arc<Store>) {
             Ok(next) => (seen, revision) = next,
             Err(error) => tracing::warn!(%error, "cannot compact the store"),
         }
-        coracle_daemon::clock::sleep(COMPACT_EVERY).await;
+        clock::sleep(COMPACT_EVERY).await;
     }
 }
 

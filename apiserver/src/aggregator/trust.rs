@@ -32,7 +32,7 @@ pub async fn publish(reader: &dyn Reader, objects: &dyn Objects, args: &Args) ->
     if let Some(path) = &args.authentication.requestheader_client_ca_file {
         own.insert("requestheader-client-ca-file".to_owned(), json!(read(path).await?));
         let lists = [
-            ("allowed-names", json!(args.authentication.requestheader_allowed_names)),
+            ("allowed-names", json!(args.authentication.front_proxies())),
             ("extra-headers-prefix", json!([identity::EXTRA])),
             ("group-headers", json!([identity::GROUP])),
             ("uid-headers", json!([identity::UID])),

@@ -60,7 +60,7 @@ impl FrontProxies {
         let own = of(own).context("cannot use --requestheader-client-ca-file")?;
         let clients = args.client_ca_file.as_deref().map(of).transpose();
         let clients = clients.context("cannot use --client-ca-file")?;
-        Ok(Some(Self { own, clients, names: args.requestheader_allowed_names.clone() }))
+        Ok(Some(Self { own, clients, names: args.front_proxies() }))
     }
 
     /// Whose certificate it is; it is of one of both CAs, or of both.

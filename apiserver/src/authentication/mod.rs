@@ -85,6 +85,14 @@ pub struct AuthenticationArgs {
     pub oidc: OidcArgs,
 }
 
+impl AuthenticationArgs {
+    /// The common names that front proxies must have; a flag without a value is none.
+    #[must_use]
+    pub fn front_proxies(&self) -> Vec<String> {
+        self.requestheader_allowed_names.iter().filter(|name| !name.is_empty()).cloned().collect()
+    }
+}
+
 /// Authenticates requests and issues tokens.
 pub struct Authentication {
     reader: Arc<dyn Reader>,

@@ -25,6 +25,13 @@ fn args(pem: &str) -> (AuthenticationArgs, tempfile::NamedTempFile) {
 }
 
 #[test]
+fn a_flag_without_a_value_names_no_front_proxy() {
+    let (mut args, _file) = args("");
+    args.requestheader_allowed_names = vec![String::new()];
+    assert!(args.front_proxies().is_empty());
+}
+
+#[test]
 fn another_issuer_cannot_have_the_url_of_our_own() {
     let (mut args, _file) = args(&rcgen::KeyPair::generate().expect("key").serialize_pem());
     args.oidc = OidcArgs {

@@ -339,7 +339,7 @@ async fn bootstrap_makes_every_role_once_and_repairs_what_is_missing() {
     let fake = Fake::with([]);
     bootstrap(fake.as_ref()).await.expect("made");
     let roles = fake.list(&GroupResource::new(RBAC, "clusterroles"), "");
-    assert_eq!(roles.len(), 67);
+    assert_eq!(roles.len(), 66);
     let rules = |name: &str| {
         roles.iter().find(|role| role["metadata"]["name"] == name).expect(name)["rules"]
             .as_array()

@@ -1,16 +1,18 @@
 //! Cluster IPs and node ports of Services, and the leases of Events.
 //!
-//! An address is taken by a key of its own, created in the transaction that writes the Service and freed in the one that
-//! deletes it: several apiservers can never give one address twice, and nothing is left over to repair.
+//! An address is taken by a key of its own, which is an IPAddress, and a port by one too: they are created in the transaction
+//! that writes the Service and freed in the one that deletes it, so that several apiservers can never give one address twice,
+//! and nothing is left over to repair.
 
 use crate::reader::Reader;
+use crate::storage::entry::stored;
 use crate::storage::write::Beside;
 use crate::storage::{Resource, Store, unreachable};
 use bytes::Bytes;
 use coracle_api::kinds::Kind;
 use coracle_api::meta;
 use coracle_api::status::{FieldError, GroupResource, Status};
-use coracle_daemon::random;
+use coracle_daemon::{clock, random};
 use coracle_etcd::proto::RangeRequest;
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
@@ -22,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-const IPS: &str = "/registry/ranges/serviceips/";
+const IPS: &str = "/registry/ipaddresses/";
 const PORTS: &str = "/registry/ranges/servicenodeports/";
 /// The lower addresses of the range are left to those who choose their own.
 const CHOSEN_MAX: u32 = 256;
@@ -318,11 +320,34 @@ fn keys(service: &Value) -> BTreeSet<String> {
     ips.chain(node_ports(service).map(|port| format!("{PORTS}{port}"))).collect()
 }
 
+/// The IPAddresses by which a Service holds what it has.
+#[must_use]
+pub fn addresses(service: &Value) -> Vec<Value> {
+    let ips = keys(service).into_iter();
+    ips.filter_map(|key| Some(address(key.strip_prefix(IPS)?, service))).collect()
+}
+
+/// The IPAddress by which a Service holds an address.
+fn address(ip: &str, service: &Value) -> Value {
+    let family = if ip.contains(':') { "IPv6" } else { "IPv4" };
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
+        "metadata": {"name": ip, "uid": random::uuid(),
+            "creationTimestamp": clock::rfc3339_seconds(clock::now()),
+            "labels": {"ipaddress.kubernetes.io/ip-family": family,
+                "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"}},
+        "spec": {"parentRef": {"resource": "services", "namespace": meta::namespace(service),
+            "name": meta::name(service)}}})
+}
+
 fn beside(object: &Value, old: Option<&Value>) -> Beside {
     let (new, old) = (keys(object), old.map(keys).unwrap_or_default());
     let owner = Bytes::from(format!("{}/{}", meta::namespace(object), meta::name(object)));
+    let value = |key: &str| match key.strip_prefix(IPS) {
+        Some(ip) => Bytes::from(stored(&address(ip, object))),
+        None => owner.clone(),
+    };
     Beside {
-        claim: new.difference(&old).map(|key| (Bytes::from(key.clone()), owner.clone())).collect(),
+        claim: new.difference(&old).map(|key| (Bytes::from(key.clone()), value(key))).collect(),
         free: old.difference(&new).map(|key| Bytes::from(key.clone())).collect(),
     }
 }
