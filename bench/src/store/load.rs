@@ -161,6 +161,7 @@ impl Load {
             ensure!(!events.is_empty(), "{otherwise}");
             for event in &events {
                 self.serve(event.token().0)?;
+                ensure!(!event.is_read_closed(), "a server closed a connection");
             }
         }
         Ok(())

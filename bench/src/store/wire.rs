@@ -186,3 +186,92 @@ fn words(block: &[u8]) -> String {
     }
     words.join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_etcd::proto::{PutResponse, RangeRequest};
+    use frames::{ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS};
+    use mio::{Events, Interest, Poll, Token};
+    use prost::Message;
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    /// Frames by kind, flags, stream and payload.
+    type Sent<'a> = &'a [(u8, u8, u32, &'a [u8])];
+
+    /// What comes of a call that a server answers like this before it closes the connection, and what it was sent.
+    fn called(sent: Sent<'_>) -> (Result<usize>, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut wire = Wire::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let request = Request::new("a", "/b/C", &RangeRequest::default(), None).unwrap();
+        wire.ask(&request, 0).unwrap();
+        wire.flush().unwrap();
+        let mut bytes = Vec::new();
+        for (kind, flags, stream, payload) in sent {
+            frames::put(&mut bytes, *kind, *flags, *stream, payload);
+        }
+        server.write_all(&bytes).unwrap();
+        server.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut poll = Poll::new().unwrap();
+        poll.registry().register(wire.socket(), Token(0), Interest::READABLE).unwrap();
+        let (mut events, mut messages) = (Events::with_capacity(1), 0);
+        let mut closed = false;
+        let outcome = loop {
+            // The end that comes with an answer is told once.
+            if !closed {
+                poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+                closed = events.iter().any(|event| event.is_read_closed());
+            }
+            match wire.read(&mut [0; 1 << 16], &mut |told| messages += usize::from(told == Told::End)) {
+                Ok(false) => {}
+                Ok(true) => break Ok(messages),
+                Err(error) => break Err(error),
+            }
+        };
+        wire.flush().unwrap();
+        drop(wire);
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).unwrap();
+        (outcome, heard)
+    }
+
+    #[test]
+    fn a_call_succeeds_with_a_message_and_an_end_and_else_fails_with_what_the_server_said() {
+        let message = [&[0, 0, 0, 0, 0][..], &PutResponse::default().encode_to_vec()].concat();
+        let fields = END_HEADERS;
+        let refusal = b"\x88\x40\x0bgrpc-status\x0213\x40\x0cgrpc-message\x07no room";
+        let whole: Sent<'_> = &[
+            (SETTINGS, 0, 0, &[]),
+            (HEADERS, fields, 1, &[0x88]),
+            (DATA, 0, 1, &message),
+            (HEADERS, fields | END_STREAM, 1, &[0x88]),
+        ];
+        for (sent, wanted) in [
+            (whole, None),
+            (&[(HEADERS, fields | END_STREAM, 1, refusal)], Some("refused: 13, no room")),
+            (&[(DATA, END_STREAM, 1, &[])], Some("an answer without a message")),
+            (&[(RST_STREAM, 0, 1, &[0, 0, 0, 7])], Some("the server gave the call up: 7")),
+            (&[(RST_STREAM, 0, 3, &[0, 0, 0, 7])], Some("the server closed the connection")),
+            (&[(GOAWAY, 0, 0, &[0; 8])], Some("the server ends the connection")),
+            (&whole[..3], Some("the server closed the connection")),
+        ] {
+            let outcome = called(sent).0.map_err(|error| error.to_string());
+            assert_eq!(outcome, wanted.map_or(Ok(1), |wanted| Err(wanted.to_owned())), "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn settings_and_pings_are_answered() {
+        let (_, heard) = called(&[(SETTINGS, 0, 0, &[]), (PING, 0, 0, b"12345678"), (DATA, 0, 1, &[0; 5])]);
+        let mut rest = heard.strip_prefix(frames::PREFACE).unwrap();
+        let mut acknowledged = Vec::new();
+        while let Some(frame) = frames::next(&mut rest).unwrap() {
+            if matches!(frame.kind, SETTINGS | PING) && frame.flags & ACK != 0 {
+                acknowledged.push((frame.kind, frame.payload.to_vec()));
+            }
+        }
+        assert_eq!(acknowledged, [(SETTINGS, Vec::new()), (PING, b"12345678".to_vec())]);
+    }
+}
