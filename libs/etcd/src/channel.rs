@@ -3,6 +3,7 @@
 //! In: a URL, `http://host:port` or `https://…`, and a TLS configuration for the latter. Out: an endpoint to set up further, and
 //! the connector that opens its connections.
 
+use crate::gathered::Gathered;
 use coracle_daemon::tls::{self, Identity, TlsError};
 use http::Uri;
 use http::uri::Scheme;
@@ -70,20 +71,20 @@ pub fn endpoint(url: &str, tls: Option<&Arc<ClientConfig>>) -> Result<(Endpoint,
 }
 
 impl Connector {
-    async fn open(self, uri: Uri) -> io::Result<TokioIo<Box<dyn Stream>>> {
+    async fn open(self, uri: Uri) -> io::Result<Gathered<Box<dyn Stream>>> {
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = uri.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
         let tcp = TcpStream::connect((host.as_str(), port)).await?;
         tcp.set_nodelay(true)?;
-        let Some(tls) = &self.tls else { return Ok(TokioIo::new(Box::new(tcp))) };
+        let Some(tls) = &self.tls else { return Ok(Gathered::new(Box::new(tcp))) };
         let name =
             ServerName::try_from(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        Ok(TokioIo::new(Box::new(tls.connect(name, tcp).await?)))
+        Ok(Gathered::new(Box::new(tls.connect(name, tcp).await?)))
     }
 }
 
 impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<Box<dyn Stream>>;
+    type Response = TokioIo<Gathered<Box<dyn Stream>>>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
@@ -92,7 +93,8 @@ impl tower::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(self.clone().open(uri))
+        let opening = self.clone().open(uri);
+        Box::pin(async move { opening.await.map(TokioIo::new) })
     }
 }
 

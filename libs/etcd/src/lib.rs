@@ -6,6 +6,7 @@ pub mod channel;
 pub mod client;
 pub mod codec;
 mod error;
+pub mod gathered;
 pub mod hpack;
 pub mod kv;
 pub mod memory;

@@ -6,6 +6,7 @@ use crate::{Args, listen};
 use anyhow::{Context, bail};
 use coracle_daemon::Tasks;
 use coracle_daemon::tls::{self, Acceptor, ClientAuth, Identity};
+use coracle_etcd::gathered::Gathered;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -71,7 +72,7 @@ impl Listener {
                     async move {
                         let (stream, _) = listen::next(&listener).await;
                         let open = Open::new(&connections);
-                        Some((Ok::<_, std::io::Error>(Lenient::new(stream, open)), listener))
+                        Some((Ok::<_, std::io::Error>(Lenient::new(Gathered::new(stream), open)), listener))
                     }
                 });
                 tasks.spawn("client server", async move {
@@ -82,7 +83,7 @@ impl Listener {
                 let (connections, failed) = (counts.connections.clone(), counts.handshakes_failed.clone());
                 let incoming = listen::secured(self.listener, tls, failed, tasks, move || {
                     let open = Open::new(&connections);
-                    move |stream| Lenient::new(stream, open)
+                    move |stream| Lenient::new(Gathered::new(stream), open)
                 });
                 tasks.spawn("client server", async move {
                     Ok(server.serve_with_incoming_shutdown(services, incoming, stopped).await?)

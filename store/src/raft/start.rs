@@ -9,6 +9,7 @@ use crate::{Args, listen};
 use coracle_daemon::Tasks;
 use coracle_daemon::tls::{self, Acceptor, ClientAuth, TlsError};
 use coracle_etcd::channel::client_tls;
+use coracle_etcd::gathered::Gathered;
 use futures::Stream;
 use rustls::ClientConfig;
 use std::path::Path;
@@ -60,13 +61,13 @@ pub(super) fn serve_peers(node: &Arc<Node>, listener: TcpListener, tls: Option<A
         None => {
             let incoming = futures::stream::unfold(listener, async |listener| {
                 let (stream, _) = listen::next(&listener).await;
-                Some((Ok::<_, std::io::Error>(stream), listener))
+                Some((Ok::<_, std::io::Error>(Gathered::new(stream)), listener))
             });
             serve_incoming(node, incoming, tasks);
         }
         Some(tls) => {
             let failed = node.metrics().peer_handshakes_failed.clone();
-            serve_incoming(node, listen::secured(listener, tls, failed, tasks, || |stream| stream), tasks);
+            serve_incoming(node, listen::secured(listener, tls, failed, tasks, || Gathered::new), tasks);
         }
     }
 }
@@ -80,11 +81,11 @@ where
     let serving = Server::builder()
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .add_service(serve::service(node.clone()));
+        .http2_keepalive_interval(Some(Duration::from_secs(10)));
+    let service = serve::service(node.clone());
     let stop = tasks.stopping();
     tasks.spawn("peer server", async move {
-        serving.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?;
+        serving.serve_with_incoming_shutdown(service, incoming, stop.cancelled_owned()).await?;
         Ok(())
     });
 }
