@@ -7,9 +7,11 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tonic::body::Body;
 use tonic::codegen::http::header::{CONTENT_TYPE, HeaderMap};
@@ -36,19 +38,72 @@ struct Ended {
 }
 
 /// Counts of calls; clones count together.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Calls {
     started: Family<Method, Counter>,
     ended: Family<Ended, Counter>,
+    /// By path: a call looks its counters up once.
+    methods: Arc<HashMap<String, Arc<Counters>>>,
+    unknown: Arc<Counters>,
+}
+
+/// What is counted of a method.
+struct Counters {
+    method: Method,
+    started: Counter,
+    /// Calls that ended well; the other ends are rare.
+    ok: Counter,
+    ended: Family<Ended, Counter>,
+}
+
+impl Counters {
+    fn ended(&self, grpc_code: &'static str) {
+        if grpc_code == OK {
+            self.ok.inc();
+        } else {
+            self.ended.get_or_create(&self.method.ended(grpc_code)).inc();
+        }
+    }
+}
+
+impl Method {
+    fn ended(self, grpc_code: &'static str) -> Ended {
+        let Self { grpc_type, grpc_service, grpc_method } = self;
+        Ended { grpc_type, grpc_service, grpc_method, grpc_code }
+    }
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        let (started, ended) = (Family::<Method, Counter>::default(), Family::<Ended, Counter>::default());
+        let counters = |method: Method| {
+            let started = started.get_or_create(&method).clone();
+            let ok = ended.get_or_create(&method.ended(OK)).clone();
+            Arc::new(Counters { method, started, ok, ended: ended.clone() })
+        };
+        let known = methods().map(|method| {
+            let path = format!("/{}/{}", method.grpc_service, method.grpc_method);
+            (path, counters(method))
+        });
+        let methods = Arc::new(known.collect());
+        Self { methods, unknown: counters(UNKNOWN), started, ended }
+    }
 }
 
 impl Calls {
     /// Counts that a call begins; `None` for requests that are no gRPC, such as those of pages.
     pub(super) fn begin(&self, request: &Request<Body>) -> Option<Running> {
         let content = request.headers().get(CONTENT_TYPE)?.as_bytes();
-        let method = content.starts_with(GRPC).then(|| method(request.uri().path()))?;
-        self.started.get_or_create(&method).inc();
-        Some(Running { calls: self.clone(), method, ended: false })
+        content.starts_with(GRPC).then(|| {
+            let counters = self.of(request.uri().path()).clone();
+            counters.started.inc();
+            Running { counters, ended: false }
+        })
+    }
+
+    /// The counters of the method that a path names. All that nobody serves count as one: names are not the caller's to make.
+    fn of(&self, path: &str) -> &Arc<Counters> {
+        self.methods.get(path).unwrap_or(&self.unknown)
     }
 
     /// Makes them part of what `registry` tells.
@@ -58,13 +113,15 @@ impl Calls {
     }
 }
 
+/// The code of calls that ended well.
+const OK: &str = "OK";
 const UNARY: &str = "unary";
 
 /// A service with its methods: those that answer once, and those that stream.
 type Service = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
 
 /// All services.
-const SERVICES: [Service; 7] = [
+static SERVICES: [Service; 7] = [
     ("etcdserverpb.KV", &["Range", "Put", "Txn", "DeleteRange", "Compact"], &[]),
     ("etcdserverpb.Watch", &[], &[("Watch", "bidi_stream")]),
     (
@@ -86,25 +143,21 @@ const SERVICES: [Service; 7] = [
     ("v3electionpb.Election", &["Campaign", "Proclaim", "Leader", "Resign"], &[("Observe", "server_stream")]),
 ];
 
-/// The method that a path names. All that nobody serves count as one: names are not the caller's to make.
-fn method(path: &str) -> Method {
-    let unknown = Method { grpc_type: UNARY, grpc_service: "unknown", grpc_method: "unknown" };
-    let Some((service, name)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
-        return unknown;
-    };
-    let Some((grpc_service, unary, streams)) = SERVICES.iter().find(|(known, ..)| *known == service) else {
-        return unknown;
-    };
-    if let Some(grpc_method) = unary.iter().find(|known| **known == name) {
-        return Method { grpc_type: UNARY, grpc_service, grpc_method };
-    }
-    let stream = streams.iter().find(|(known, _)| *known == name);
-    stream.map_or(unknown, |(grpc_method, grpc_type)| Method { grpc_type, grpc_service, grpc_method })
+/// What no service has.
+const UNKNOWN: Method = Method { grpc_type: UNARY, grpc_service: "unknown", grpc_method: "unknown" };
+
+/// All methods of all services.
+fn methods() -> impl Iterator<Item = Method> {
+    SERVICES.iter().flat_map(|&(grpc_service, unary, streams)| {
+        let unary = unary.iter().map(|grpc_method| (*grpc_method, UNARY));
+        let all = unary.chain(streams.iter().copied());
+        all.map(move |(grpc_method, grpc_type)| Method { grpc_type, grpc_service, grpc_method })
+    })
 }
 
 /// gRPC's codes, by number.
 const CODES: [&str; 17] = [
-    "OK",
+    OK,
     "Canceled",
     "Unknown",
     "InvalidArgument",
@@ -130,17 +183,14 @@ fn code(headers: &HeaderMap) -> Option<&'static str> {
 
 /// A call that has not ended. One that is dropped was given up by its client.
 pub(super) struct Running {
-    calls: Calls,
-    method: Method,
+    counters: Arc<Counters>,
     ended: bool,
 }
 
 impl Running {
     fn end(&mut self, grpc_code: &'static str) {
         if !std::mem::replace(&mut self.ended, true) {
-            let Method { grpc_type, grpc_service, grpc_method } = self.method;
-            let ended = Ended { grpc_type, grpc_service, grpc_method, grpc_code };
-            self.calls.ended.get_or_create(&ended).inc();
+            self.counters.ended(grpc_code);
         }
     }
 
@@ -150,8 +200,8 @@ impl Running {
             self.end(code);
             return response;
         }
-        if self.method.grpc_type == UNARY {
-            self.end("OK");
+        if self.counters.method.grpc_type == UNARY {
+            self.end(OK);
             return response;
         }
         response.map(|body| {
@@ -205,8 +255,9 @@ mod tests {
 
     #[test]
     fn paths_are_counted_as_the_methods_that_there_are() {
+        let calls = Calls::default();
         let told = |path: &str| {
-            let Method { grpc_type, grpc_service, grpc_method } = method(path);
+            let Method { grpc_type, grpc_service, grpc_method } = calls.of(path).method;
             format!("{grpc_type} {grpc_service} {grpc_method}")
         };
         for (path, wanted) in [

@@ -12,6 +12,7 @@ use coracle_etcd::proto::v3electionpb::election_server::ElectionServer;
 use coracle_etcd::proto::v3lockpb::lock_server::LockServer;
 use futures::FutureExt;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
@@ -19,9 +20,11 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tower::Service;
 
-/// See the module.
+/// See the module; clones share it.
 #[derive(Clone)]
-pub(super) struct Services {
+pub(super) struct Services(Arc<Parts>);
+
+struct Parts {
     kv: KvServer<Api>,
     watch: WatchServer<Api>,
     /// The other services, and the pages.
@@ -44,12 +47,12 @@ impl Services {
         // The services' own answer to paths that nobody serves is gRPC's, which stays.
         let services = std::mem::take(others.axum_router_mut()).merge(auth);
         *others.axum_router_mut() = services.merge(pages);
-        Self {
+        Self(Arc::new(Parts {
             kv: KvServer::new(api.clone()).max_decoding_message_size(bytes_max),
             watch: WatchServer::new(api.clone()).max_decoding_message_size(bytes_max),
             others: others.prepare(),
             calls: api.counts.calls.clone(),
-        }
+        }))
     }
 }
 
@@ -63,13 +66,14 @@ impl Service<Request<Body>> for Services {
     }
 
     fn call(&mut self, request: Request<Body>) -> Counted {
-        let running = self.calls.begin(&request);
+        let parts = &*self.0;
+        let running = parts.calls.begin(&request);
         let path = request.uri().path().strip_prefix('/');
         let service = path.and_then(|path| path.split_once('/')).map(|(service, _)| service);
         let answer = match service {
-            Some(<KvServer<Api> as NamedService>::NAME) => self.kv.call(request),
-            Some(<WatchServer<Api> as NamedService>::NAME) => self.watch.call(request),
-            _ => self.others.call(request).boxed(),
+            Some(<KvServer<Api> as NamedService>::NAME) => parts.kv.clone().call(request),
+            Some(<WatchServer<Api> as NamedService>::NAME) => parts.watch.clone().call(request),
+            _ => parts.others.clone().call(request).boxed(),
         };
         Counted::new(answer, running)
     }
