@@ -67,7 +67,7 @@ impl std::fmt::Debug for Node {
 /// Who should do something.
 enum Doer {
     Me,
-    Leader(u64, Box<Client>),
+    Leader(Box<Client>),
 }
 
 impl Node {
@@ -140,18 +140,26 @@ impl Node {
     }
 
     /// Who leads now; waits for a leader until `deadline`.
-    async fn doer(&self, deadline: Instant) -> Result<Doer, StoreError> {
+    async fn leader(&self, deadline: Instant) -> Result<Leadership, StoreError> {
+        let known = *self.leadership.borrow();
+        if known.leader != 0 {
+            return Ok(known);
+        }
         let mut leadership = self.leadership.subscribe();
+        let known = tokio::time::timeout_at(deadline, leadership.wait_for(|known| known.leader != 0)).await;
+        Ok(*known.map_err(|_| StoreError::NoLeader)?.map_err(|_| StoreError::Stopped)?)
+    }
+
+    /// Who leads now, and how to ask; waits for a leader until `deadline`.
+    async fn doer(&self, deadline: Instant) -> Result<Doer, StoreError> {
         loop {
-            let known =
-                tokio::time::timeout_at(deadline, leadership.wait_for(|known| known.leader != 0)).await;
-            let known = *known.map_err(|_| StoreError::NoLeader)?.map_err(|_| StoreError::Stopped)?;
+            let known = self.leader(deadline).await?;
             if known.is_me {
                 return Ok(Doer::Me);
             }
             if let Some(client) = self.client_of(known.leader) {
                 let client = client.map_err(|status| StoreError::Internal(status.message().to_owned()))?;
-                return Ok(Doer::Leader(known.leader, Box::new(client)));
+                return Ok(Doer::Leader(Box::new(client)));
             }
             // A member that has just joined hears of the leader before it knows where the leader is.
             self.breathe(deadline).await?;
@@ -224,7 +232,7 @@ impl Node {
                         )) => true,
                     }
                 }
-                Doer::Leader(_, mut client) => {
+                Doer::Leader(mut client) => {
                     let limit = deadline.saturating_duration_since(Instant::now());
                     match within(limit, client.read_index(ReadIndexRequest {})).await {
                         Ok(reply) => match wire::take_error(&reply.error) {
@@ -245,6 +253,9 @@ impl Node {
     }
 
     pub(super) async fn wait_applied(&self, index: u64) -> Result<(), StoreError> {
+        if *self.applied.borrow() >= index {
+            return Ok(());
+        }
         let mut applied = self.applied.clone();
         let reached = tokio::time::timeout(REQUEST_MAX, applied.wait_for(|applied| *applied >= index)).await;
         reached.map_err(|_| StoreError::TimedOut)?.map(drop).map_err(|_| StoreError::Stopped)
@@ -289,7 +300,7 @@ impl Node {
                     Err(StoreError::NotLeader) => {}
                     other => return other,
                 },
-                Doer::Leader(_, mut client) => {
+                Doer::Leader(mut client) => {
                     let request = AskRequest { what: Some(what.clone()) };
                     let limit = deadline.saturating_duration_since(Instant::now());
                     match within(limit, client.ask(request)).await {
@@ -324,19 +335,19 @@ impl Consensus for Node {
     async fn commit(&self, op: Op) -> Result<Committed, StoreError> {
         let deadline = Instant::now() + REQUEST_MAX;
         loop {
-            match self.doer(deadline).await? {
-                Doer::Me => match self.propose_here(vec![op.clone()]).await.pop() {
+            let known = self.leader(deadline).await?;
+            if known.is_me {
+                match self.propose_here(vec![op.clone()]).await.pop() {
                     Some(Err(StoreError::NotLeader)) | None => {}
                     Some(other) => return other,
-                },
-                Doer::Leader(leader, _) => {
-                    // The leader stamps the time.
-                    let command = Command { proposed_at_millis: 0, op: op.clone() }.encode();
-                    match self.forward.propose(leader, command).await {
-                        Ok(committed) => return Ok(committed),
-                        Err(ForwardError::NotDone) => {}
-                        Err(ForwardError::Answer(error)) => return Err(error),
-                    }
+                }
+            } else {
+                // The leader stamps the time.
+                let command = Command { proposed_at_millis: 0, op: op.clone() }.encode();
+                match self.forward.propose(known.leader, command).await {
+                    Ok(committed) => return Ok(committed),
+                    Err(ForwardError::NotDone) => {}
+                    Err(ForwardError::Answer(error)) => return Err(error),
                 }
             }
             self.breathe(deadline).await?;

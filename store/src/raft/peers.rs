@@ -45,8 +45,8 @@ const PING_MAX: Duration = Duration::from_secs(1);
 const APPEND_MAX: Duration = Duration::from_secs(5);
 /// How long a snapshot may take to be sent and installed.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
-/// Late answers to beats that are waited for before the stream is given up.
-const BEATS_OWED_MAX: u32 = 16;
+/// Late answers that are waited for before a stream is given up.
+const OWED_MAX: u32 = 16;
 const SNAPSHOT_PART: usize = 256 << 10;
 
 /// What a call carries.
@@ -87,8 +87,8 @@ struct Shared {
     tls: Option<Arc<ClientConfig>>,
     pulse: Arc<Pulse>,
     dial: Option<Dial>,
-    /// By URL and whether it is for bulk.
-    channels: Mutex<HashMap<(String, bool), Channel>>,
+    /// By member and whether it is for bulk, each with its URL.
+    clients: Mutex<HashMap<(u64, bool), (String, Client)>>,
     /// Another member told that this one was removed.
     removed: watch::Sender<bool>,
 }
@@ -128,7 +128,7 @@ impl Peers {
                 tls,
                 pulse,
                 dial,
-                channels: Mutex::default(),
+                clients: Mutex::default(),
                 removed: watch::Sender::new(false),
             }),
         }
@@ -149,26 +149,22 @@ impl Peers {
             .peer_urls
             .first()
             .ok_or_else(|| Status::unavailable(format!("member {id:x} has no peer URL")))?;
-        let mut channels = self.shared.channels.lock();
-        let known = channels.get(&(url.clone(), bulk)).cloned();
-        let channel = match known {
-            Some(channel) => channel,
-            None => {
-                let new = channel(url, self.shared.tls.as_ref(), self.shared.dial.as_ref())
-                    .map_err(|error| Status::unavailable(error.to_string()))?;
-                channels.insert((url.clone(), bulk), new.clone());
-                new
-            }
-        };
-        drop(channels);
+        let mut clients = self.shared.clients.lock();
+        if let Some((_, client)) = clients.get(&(id, bulk)).filter(|(known, _)| known == url) {
+            return Ok(client.clone());
+        }
+        let channel = channel(url, self.shared.tls.as_ref(), self.shared.dial.as_ref())
+            .map_err(|error| Status::unavailable(error.to_string()))?;
         let identify = Identify {
             cluster: hexadecimal(self.shared.cluster),
             from: hexadecimal(self.shared.me),
             to: hexadecimal(id),
         };
-        Ok(PeerClient::with_interceptor(channel, identify)
+        let client = PeerClient::with_interceptor(channel, identify)
             .max_decoding_message_size(MESSAGE_MAX)
-            .max_encoding_message_size(MESSAGE_MAX))
+            .max_encoding_message_size(MESSAGE_MAX);
+        clients.insert((id, bulk), (url.clone(), client.clone()));
+        Ok(client)
     }
 }
 
@@ -200,7 +196,7 @@ impl RaftNetworkFactory<Types> for Peers {
     type Network = To;
 
     async fn new_client(&mut self, target: u64, node: &Peer) -> To {
-        To { peers: self.clone(), id: target, peer: node.clone(), beats: None }
+        To { peers: self.clone(), id: target, peer: node.clone(), beats: None, appends: None }
     }
 }
 
@@ -210,21 +206,30 @@ pub struct To {
     id: u64,
     peer: Peer,
     /// Open once a heartbeat was sent.
-    beats: Option<Beats>,
+    beats: Option<Exchange>,
+    /// Open once entries were sent.
+    appends: Option<Exchange>,
 }
 
-/// A stream of heartbeats.
-struct Beats {
-    beats: mpsc::Sender<AppendRequest>,
+/// A stream of requests, each with its answer.
+struct Exchange {
+    requests: mpsc::Sender<AppendRequest>,
     replies: Streaming<AppendReply>,
     /// Answers that are still to come.
     owed: u32,
 }
 
-impl Beats {
+impl Exchange {
+    async fn open(mut client: Client, bulk: bool) -> Result<Self, Status> {
+        let (requests, stream) = mpsc::channel(1);
+        let stream = ReceiverStream::new(stream);
+        let replies = if bulk { client.append(stream).await? } else { client.beat(stream).await? };
+        Ok(Self { requests, replies: replies.into_inner(), owed: 0 })
+    }
+
     /// `None` when the stream has ended. Dropped before that, it owes one answer more.
-    async fn ask(&mut self, beat: AppendRequest) -> Result<Option<AppendReply>, Status> {
-        if self.beats.send(beat).await.is_err() {
+    async fn ask(&mut self, request: AppendRequest) -> Result<Option<AppendReply>, Status> {
+        if self.requests.send(request).await.is_err() {
             // The reason, should there be one.
             return self.replies.message().await.map(|_| None);
         }
@@ -256,27 +261,26 @@ impl To {
         self.peers.client(self.id, &self.peer, bulk).map_err(|status| self.unreachable(&status))
     }
 
-    /// Sends a heartbeat and waits for its own answer: earlier ones may come late, to nobody. The follower takes the end
-    /// of the stream for the end of its leader.
-    async fn beat(&mut self, beat: AppendRequest) -> Result<AppendReply, Status> {
-        let silent = || Status::unavailable("the stream of heartbeats ended");
-        if self.beats.as_ref().is_some_and(|open| open.owed >= BEATS_OWED_MAX) {
-            self.beats = None;
+    /// Sends a heartbeat, or entries, and waits for its own answer: earlier ones may come late, to nobody. The follower takes
+    /// the end of the stream of heartbeats for the end of its leader.
+    async fn exchange(&mut self, request: AppendRequest, bulk: bool) -> Result<AppendReply, Status> {
+        let ended = || Status::unavailable("the stream of answers ended");
+        let exchange = if bulk { &mut self.appends } else { &mut self.beats };
+        if exchange.as_ref().is_some_and(|open| open.owed >= OWED_MAX) {
+            *exchange = None;
         }
-        let open = match &mut self.beats {
-            Some(open) => open,
-            closed => {
-                let (beats, stream) = mpsc::channel(1);
-                let mut client = self.peers.client(self.id, &self.peer, false)?;
-                let replies = client.beat(ReceiverStream::new(stream)).await?.into_inner();
-                closed.insert(Beats { beats, replies, owed: 0 })
-            }
+        if exchange.is_none() {
+            let client = self.peers.client(self.id, &self.peer, bulk)?;
+            *exchange = Some(Exchange::open(client, bulk).await?);
+        }
+        let answered = match exchange {
+            Some(open) => open.ask(request).await,
+            None => Ok(None),
         };
-        let answered = open.ask(beat).await;
         if !matches!(answered, Ok(Some(_))) {
-            self.beats = None;
+            *exchange = None;
         }
-        answered?.ok_or_else(silent)
+        answered?.ok_or_else(ended)
     }
 
     async fn ask_vote(
@@ -330,15 +334,15 @@ impl RaftNetworkV2<Types> for To {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let mut request =
             wire::put_append(&rpc).map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
-        let reply = if rpc.entries.is_empty() {
-            // A heartbeat must not wait behind entries.
+        // A heartbeat must not wait behind entries.
+        let bulk = !rpc.entries.is_empty();
+        let limit = if bulk { APPEND_MAX } else { option.hard_ttl() };
+        if !bulk {
             request.next_millis = self.peers.shared.pulse.next_beat();
-            let limit = option.hard_ttl();
-            let beaten = tokio::time::timeout(limit, self.beat(request)).await;
-            beaten.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))))
-        } else {
-            within(APPEND_MAX, self.client(true)?.append(request)).await
-        };
+        }
+        let exchanged = tokio::time::timeout(limit, self.exchange(request, bulk)).await;
+        let reply = exchanged
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))));
         reply.and_then(|reply| wire::take_appended(&reply)).map_err(|status| self.unreachable(&status))
     }
 

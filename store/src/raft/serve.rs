@@ -78,8 +78,31 @@ impl Served {
     }
 }
 
-/// Answers to heartbeats.
-type Beats = Pin<Box<dyn Stream<Item = Result<AppendReply, Status>> + Send>>;
+/// Answers to entries and heartbeats.
+type Answers = Pin<Box<dyn Stream<Item = Result<AppendReply, Status>> + Send>>;
+
+/// Takes what a leader sends, one after the other. `followed` is dropped with the stream.
+fn answers(
+    node: Arc<Node>,
+    request: Request<Streaming<AppendRequest>>,
+    followed: Option<Followed>,
+) -> Answers {
+    let from = id_in(request.metadata(), FROM);
+    let stop = node.tasks().stopping();
+    let state = (node, followed, request.into_inner(), stop);
+    Box::pin(futures::stream::try_unfold(state, move |(node, followed, mut sent, stop)| async move {
+        let next = tokio::select! {
+            next = sent.message() => next?,
+            () = stop.cancelled() => return Err(Status::unavailable("this member stops")),
+        };
+        let Some(next) = next else { return Ok(None) };
+        if from.is_some_and(|from| node.was_removed(from)) {
+            return Err(Status::permission_denied(REMOVED));
+        }
+        let reply = append(&node, from, next).await?;
+        Ok(Some((reply, (node, followed, sent, stop))))
+    }))
+}
 
 async fn append(node: &Node, from: Option<u64>, request: AppendRequest) -> Result<AppendReply, Status> {
     let next_millis = request.next_millis;
@@ -148,37 +171,19 @@ pub const REMOVED: &str = "the member has been permanently removed from the clus
 
 #[tonic::async_trait]
 impl Peer for Served {
-    async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendReply>, Status> {
+    type AppendStream = Answers;
+
+    async fn append(&self, request: Request<Streaming<AppendRequest>>) -> Result<Response<Answers>, Status> {
         self.check(&request)?;
-        let from = id_in(request.metadata(), FROM);
-        Ok(Response::new(append(&self.node, from, request.into_inner()).await?))
+        Ok(Response::new(answers(self.node.clone(), request, None)))
     }
 
-    type BeatStream = Beats;
+    type BeatStream = Answers;
 
-    async fn beat(&self, request: Request<Streaming<AppendRequest>>) -> Result<Response<Beats>, Status> {
+    async fn beat(&self, request: Request<Streaming<AppendRequest>>) -> Result<Response<Answers>, Status> {
         self.check(&request)?;
-        let from = id_in(request.metadata(), FROM);
-        let followed = Followed { node: self.node.clone(), leader: from };
-        let stop = self.node.tasks().stopping();
-        let beats = request.into_inner();
-        let replies = futures::stream::try_unfold(
-            (followed, beats, stop),
-            move |(followed, mut beats, stop)| async move {
-                let node = &followed.node;
-                let beat = tokio::select! {
-                    beat = beats.message() => beat?,
-                    () = stop.cancelled() => return Err(Status::unavailable("this member stops")),
-                };
-                let Some(beat) = beat else { return Ok(None) };
-                if from.is_some_and(|from| node.was_removed(from)) {
-                    return Err(Status::permission_denied(REMOVED));
-                }
-                let reply = append(node, from, beat).await?;
-                Ok(Some((reply, (followed, beats, stop))))
-            },
-        );
-        Ok(Response::new(Box::pin(replies)))
+        let followed = Followed { node: self.node.clone(), leader: id_in(request.metadata(), FROM) };
+        Ok(Response::new(answers(self.node.clone(), request, Some(followed))))
     }
 
     async fn vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteReply>, Status> {
