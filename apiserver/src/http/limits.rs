@@ -1,5 +1,7 @@
 //! How many requests run at once, and how long they may take.
 
+use coracle_api::expression::go_duration;
+use coracle_api::status::Status;
 use std::time::Duration;
 
 /// Flags of limits.
@@ -24,5 +26,43 @@ impl LimitArgs {
     #[must_use]
     pub fn seats(&self) -> u64 {
         (self.max_requests_inflight + self.max_mutating_requests_inflight).max(1)
+    }
+}
+
+/// How long a request may take that asks for `asked` (the parameter `timeout`, empty where there is none): at most `most`.
+///
+/// # Errors
+/// 400: it is no duration.
+pub fn time_limit(asked: &str, most: Duration) -> Result<Duration, Status> {
+    if asked.is_empty() {
+        return Ok(most);
+    }
+    let asked = go_duration(asked).map_err(|fault| {
+        Status::bad_request(format!("invalid timeout specified in the request URL - {fault}"))
+    })?;
+    // Nothing and less than nothing say that the client does not care.
+    Ok(Duration::try_from(asked).ok().filter(|asked| !asked.is_zero()).map_or(most, |asked| asked.min(most)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_may_shorten_the_time_of_their_requests() {
+        let most = Duration::from_secs(60);
+        for (asked, seconds) in [("", 60), ("2s", 2), ("5m", 60), ("0s", 60), ("-1s", 60)] {
+            assert_eq!(time_limit(asked, most), Ok(Duration::from_secs(seconds)), "{asked}");
+        }
+        let rows = [
+            ("x", "time: invalid duration \"x\""),
+            ("1", "time: missing unit in duration \"1\""),
+            ("1y", "time: unknown unit \"y\" in duration \"1y\""),
+        ];
+        for (asked, fault) in rows {
+            let status = time_limit(asked, most).expect_err(asked);
+            let told = format!("invalid timeout specified in the request URL - {fault}");
+            assert_eq!((status.code, status.message), (400, told));
+        }
     }
 }

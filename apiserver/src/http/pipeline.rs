@@ -1,5 +1,6 @@
 //! The way of every request: authenticate → impersonate → authorize → handler.
 
+use super::limits::time_limit;
 use super::negotiate::{self, Asked};
 use super::request_info::{self, Pairs};
 use super::{deprecation, respond};
@@ -254,7 +255,9 @@ async fn resource(
     let content_type =
         text(&parts.headers, CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_owned();
     let call = Call { info, user, query, content_type, body: whole(body).await?, format, user_agent };
-    let answer = tokio::time::timeout(server.request_timeout, server.registry.handle(&call)).await;
+    let long = watches || streams(&call.info);
+    let limit = time_limit(if long { "" } else { call.query("timeout") }, server.request_timeout)?;
+    let answer = tokio::time::timeout(limit, server.registry.handle(&call)).await;
     Ok(match answer {
         Ok(Ok(mut reply)) => {
             reply.warnings.splice(0..0, deprecated);

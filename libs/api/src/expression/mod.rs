@@ -119,6 +119,8 @@ impl Checked {
     }
 }
 
+pub use library::time::go_duration;
+
 /// A text as a duration of Go.
 pub(crate) fn is_duration(text: &str) -> bool {
     library::time::read_duration(text).is_some()

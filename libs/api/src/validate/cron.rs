@@ -1,5 +1,7 @@
 //! The syntax of cron schedules. In: a schedule. Out: nothing, or the complaint of the parser that Kubernetes uses.
 
+use crate::expression::go_duration;
+
 /// Name, lowest, highest, names of values.
 struct Field {
     low: u32,
@@ -45,28 +47,12 @@ fn check_descriptor(descriptor: &str, text: &str) -> Result<(), String> {
     match descriptor {
         "yearly" | "annually" | "monthly" | "weekly" | "daily" | "midnight" | "hourly" => Ok(()),
         _ => match descriptor.strip_prefix("every ") {
-            Some(duration) if is_duration(duration) => Ok(()),
-            Some(duration) => {
-                let quoted = crate::status::go_quoted(duration);
-                Err(format!("failed to parse duration {text}: time: invalid duration {quoted}"))
-            }
+            Some(duration) => go_duration(duration)
+                .map(drop)
+                .map_err(|fault| format!("failed to parse duration {text}: {fault}")),
             None => Err(format!("unrecognized descriptor: {text}")),
         },
     }
-}
-
-/// A Go duration such as `1h30m`.
-fn is_duration(text: &str) -> bool {
-    let mut rest = text;
-    while !rest.is_empty() {
-        let unit = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-        let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
-        if unit.len() == rest.len() || !matches!(&unit[..end], "h" | "m" | "s" | "ms" | "us" | "µs" | "ns") {
-            return false;
-        }
-        rest = &unit[end..];
-    }
-    !text.is_empty()
 }
 
 impl Field {

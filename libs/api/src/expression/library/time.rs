@@ -2,6 +2,7 @@
 
 use super::super::value::{Fault, Value, told};
 use super::{Cost, Written};
+use crate::status::go_quoted;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp, Zoned};
 
@@ -239,6 +240,14 @@ fn offset(zone: &str) -> Option<i64> {
 
 /// A duration as Go reads it: `1h2m3.5s`.
 pub fn read_duration(text: &str) -> Option<SignedDuration> {
+    go_duration(text).ok()
+}
+
+/// The same.
+///
+/// # Errors
+/// What is wrong with it, in Go's words.
+pub fn go_duration(text: &str) -> Result<SignedDuration, String> {
     const UNITS: [(&str, i128); 8] = [
         ("ns", 1),
         ("us", 1_000),
@@ -249,16 +258,19 @@ pub fn read_duration(text: &str) -> Option<SignedDuration> {
         ("m", 60_000_000_000),
         ("h", 3_600_000_000_000),
     ];
-    let (negative, mut rest) = match text.as_bytes().first()? {
+    let quoted = go_quoted(text);
+    let invalid = || format!("time: invalid duration {quoted}");
+    let (negative, mut rest) = match text.as_bytes().first().ok_or_else(invalid)? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
         _ => (false, text),
     };
-    if rest == "0" {
-        return Some(SignedDuration::ZERO);
+    match rest {
+        "0" => return Ok(SignedDuration::ZERO),
+        "" => return Err(invalid()),
+        _ => {}
     }
     let mut nanos: i128 = 0;
-    let mut some = false;
     while !rest.is_empty() {
         let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         let (whole, after) = rest.split_at(end);
@@ -267,22 +279,28 @@ pub fn read_duration(text: &str) -> Option<SignedDuration> {
             None => ("", after),
         };
         if whole.is_empty() && fraction.is_empty() {
-            return None;
+            return Err(invalid());
         }
         let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
-        let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit)?;
-        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-        nanos = nanos.checked_add(whole.checked_mul(*scale)?)?;
+        let Some((_, scale)) = UNITS.iter().find(|(name, _)| *name == unit) else {
+            return Err(match unit {
+                "" => format!("time: missing unit in duration {quoted}"),
+                _ => format!("time: unknown unit {} in duration {quoted}", go_quoted(unit)),
+            });
+        };
+        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
+        nanos = whole.checked_mul(*scale).and_then(|more| nanos.checked_add(more)).ok_or_else(invalid)?;
         let mut scale = *scale;
         for digit in fraction.bytes().take(18) {
             scale /= 10;
             nanos += i128::from(digit - b'0') * scale;
         }
-        (rest, some) = (after, true);
+        rest = after;
     }
-    let nanos = i64::try_from(if negative { -nanos } else { nanos }).ok()?;
-    some.then(|| SignedDuration::from_nanos(nanos))
+    i64::try_from(if negative { -nanos } else { nanos })
+        .map(SignedDuration::from_nanos)
+        .map_err(|_| invalid())
 }
 
 /// A duration in seconds, as CEL writes it.
