@@ -53,7 +53,7 @@ enum After {
 }
 
 /// What runs from the start on, under kube-apiserver's names and in its order.
-const HOOKS: [(&str, After); 22] = [
+const HOOKS: [(&str, After); 23] = [
     ("start-apiserver-admission-initializer", After::Loading),
     ("generic-apiserver-start-informers", After::Loading),
     ("priority-and-fairness-config-consumer", After::Loading),
@@ -64,6 +64,8 @@ const HOOKS: [(&str, After); 22] = [
     ("crd-informer-synced", After::Loading),
     ("start-system-namespaces-controller", After::Bootstrap),
     ("start-cluster-authentication-info-controller", After::Bootstrap),
+    // Addresses are allocated with the Services that hold them, so that there is nothing to repair.
+    ("start-service-ip-repair-controllers", After::Loading),
     ("rbac/bootstrap-roles", After::Bootstrap),
     ("scheduling/bootstrap-system-priority-classes", After::Bootstrap),
     ("priority-and-fairness-config-producer", After::Bootstrap),

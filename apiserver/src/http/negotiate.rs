@@ -1,7 +1,7 @@
 //! `Accept` in, the answer's format out.
 
 use super::request_info::Pairs;
-use crate::storage::encode::{Format, Include, Media, Shape};
+use crate::storage::encode::{Format, Include, Media, MetaVersion, Shape};
 use coracle_api::kinds::Kind;
 use coracle_api::status::Status;
 
@@ -123,7 +123,7 @@ pub fn format(accept: &str, query: &Pairs, user_agent: &str, asked_for: Asked<'_
     }
     let clauses = clauses(accept);
     if clauses.is_empty() {
-        return Ok(Format { media: Media::Json, shape: Shape::Whole, pretty });
+        return Ok(Format { pretty, ..Format::JSON });
     }
     let mut could_be_read = false;
     for clause in &clauses {
@@ -139,18 +139,19 @@ pub fn format(accept: &str, query: &Pairs, user_agent: &str, asked_for: Asked<'_
             }
             _ => continue,
         };
-        let known_version = clause.get("g") == "meta.k8s.io" && clause.get("v") == "v1";
+        let version = MetaVersion::named(clause.get("v")).filter(|_| clause.get("g") == "meta.k8s.io");
         let shape = match clause.get("as") {
             "" => Shape::Whole,
             _ if kind.is_none() => continue,
-            "Table" if known_version && media != Media::Protobuf => Shape::Table(include()?),
-            form @ ("PartialObjectMetadata" | "PartialObjectMetadataList") if known_version => {
+            "Table" if version.is_some() && media != Media::Protobuf => Shape::Table(include()?),
+            form @ ("PartialObjectMetadata" | "PartialObjectMetadataList") if version.is_some() => {
                 asked_for.misfit(form).map_or(Ok(()), Err)?;
                 Shape::Partial
             }
             _ => continue,
         };
-        return Ok(Format { media, shape, pretty: pretty && media == Media::Json });
+        let meta = version.unwrap_or_default();
+        return Ok(Format { media, shape, pretty: pretty && media == Media::Json, meta });
     }
     Err(Status::not_acceptable(if could_be_read { &STREAMS } else { &TYPES }))
 }
@@ -199,6 +200,9 @@ mod tests {
             let got = format(accept, &Vec::new(), "kubectl", pods(true, false)).expect(accept);
             assert_eq!((got.media, got.shape), (media, shape), "{accept}");
         }
+        let old = "application/json;as=Table;v=v1beta1;g=meta.k8s.io";
+        let got = format(old, &Vec::new(), "", pods(true, false)).expect("the old version");
+        assert_eq!((got.shape, got.meta), (Shape::Table(Include::Metadata), MetaVersion::V1Beta1));
         assert_eq!(format("text/html", &Vec::new(), "", pods(false, false)).expect_err("html").code, 406);
         let none = Asked::default();
         assert_eq!(format("application/json;as=Table", &Vec::new(), "", none).expect_err("as").code, 406);

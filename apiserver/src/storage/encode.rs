@@ -54,11 +54,43 @@ pub struct Format {
     pub shape: Shape,
     /// Indented JSON.
     pub pretty: bool,
+    /// The version of Tables and of metadata alone, which differ in nothing else.
+    pub meta: MetaVersion,
+}
+
+/// A version of `meta.k8s.io`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MetaVersion {
+    /// `v1`.
+    #[default]
+    V1,
+    /// `v1beta1`, for clients of long ago.
+    V1Beta1,
+}
+
+impl MetaVersion {
+    /// The version by its name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "v1" => Some(Self::V1),
+            "v1beta1" => Some(Self::V1Beta1),
+            _ => None,
+        }
+    }
+
+    fn api_version(self) -> &'static str {
+        match self {
+            Self::V1 => "meta.k8s.io/v1",
+            Self::V1Beta1 => "meta.k8s.io/v1beta1",
+        }
+    }
 }
 
 impl Format {
     /// Plain JSON.
-    pub const JSON: Self = Self { media: Media::Json, shape: Shape::Whole, pretty: false };
+    pub const JSON: Self =
+        Self { media: Media::Json, shape: Shape::Whole, pretty: false, meta: MetaVersion::V1 };
 
     /// The answer's `Content-Type`.
     #[must_use]
@@ -162,10 +194,10 @@ fn told_of(format: Format, kind: &Kind, stored: &Arc<Value>) -> Arc<Value> {
 pub fn object(format: Format, kind: &Kind, object: &Value) -> Result<Vec<u8>, Status> {
     match format.shape {
         Shape::Whole => value(format, object),
-        Shape::Partial => value(format, &partial(object)),
+        Shape::Partial => value(format, &partial(format.meta, object)),
         Shape::Table(include) => {
             let metadata = json!({"resourceVersion": meta::field(object, "resourceVersion")});
-            value(format, &tabled(kind, &metadata, [object], include, true))
+            value(format, &tabled(kind, &metadata, [object], (format.meta, include), true))
         }
     }
 }
@@ -201,11 +233,12 @@ pub fn values<'a>(
         }
         Shape::Partial => {
             // Kubernetes leaves the list unset where nothing is in it.
-            let items: Option<Vec<Value>> = Some(objects.into_iter().map(partial).collect());
+            let items: Option<Vec<Value>> =
+                Some(objects.into_iter().map(|object| partial(format.meta, object)).collect());
             let items = items.filter(|items| !items.is_empty());
-            json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
+            json!({"kind": "PartialObjectMetadataList", "apiVersion": format.meta.api_version(), "metadata": metadata, "items": items})
         }
-        Shape::Table(include) => tabled(kind, metadata, objects, include, true),
+        Shape::Table(include) => tabled(kind, metadata, objects, (format.meta, include), true),
     };
     value(format, &list)
 }
@@ -245,15 +278,15 @@ fn plain_list(kind: &Kind, entries: &[Arc<Entry>], about: &ListMeta) -> Vec<u8> 
 }
 
 /// `PartialObjectMetadata` of an object.
-fn partial(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+fn partial(version: MetaVersion, object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": object["metadata"]})
 }
 
 fn tabled<'a>(
     kind: &Kind,
     metadata: &Value,
     objects: impl IntoIterator<Item = &'a Value>,
-    include: Include,
+    (version, include): (MetaVersion, Include),
     with_columns: bool,
 ) -> Value {
     let now = clock::now();
@@ -266,7 +299,7 @@ fn tabled<'a>(
         .into_iter()
         .map(|object| {
             let shown = match include {
-                Include::Metadata => partial(object),
+                Include::Metadata => partial(version, object),
                 Include::Object => object.clone(),
                 Include::None => Value::Null,
             };
@@ -280,7 +313,7 @@ fn tabled<'a>(
     // Kinds without a printer of their own leave the rows unset where there are none.
     let rows = Some(rows).filter(|rows| !rows.is_empty() || kind.kind != "CustomResourceDefinition");
     let columns = if with_columns { table::columns(kind) } else { json!([]) };
-    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows})
+    json!({"kind": "Table", "apiVersion": version.api_version(), "metadata": metadata, "columnDefinitions": columns, "rows": rows})
 }
 
 /// One frame of a watch: `change` as this watcher sees it, of `entry`. `first` Tables tell their columns.
@@ -304,10 +337,10 @@ pub fn frame(format: Format, kind: &Kind, change: Change, of: &Entry, first: boo
     let object = told_of(format, kind, of.value());
     let object = match format.shape {
         Shape::Whole => object.as_ref().clone(),
-        Shape::Partial => partial(&object),
+        Shape::Partial => partial(format.meta, &object),
         Shape::Table(include) => {
             let metadata = json!({"resourceVersion": of.revision.to_string()});
-            tabled(kind, &metadata, [object.as_ref()], include, first)
+            tabled(kind, &metadata, [object.as_ref()], (format.meta, include), first)
         }
     };
     told(format, change.word(), &object)
@@ -359,10 +392,10 @@ pub fn bookmark(format: Format, kind: &Kind, revision: u64, initial_events_end: 
     match format.shape {
         Shape::Whole => json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata}),
         Shape::Partial => {
-            json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            json!({"kind": "PartialObjectMetadata", "apiVersion": format.meta.api_version(), "metadata": metadata})
         }
         Shape::Table(_) => {
-            json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": [], "rows": []})
+            json!({"kind": "Table", "apiVersion": format.meta.api_version(), "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": [], "rows": []})
         }
     }
 }
