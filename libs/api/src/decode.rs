@@ -3,6 +3,7 @@
 mod canonical;
 mod findings;
 mod json;
+mod time;
 mod unstructured;
 mod yaml;
 
@@ -242,6 +243,15 @@ fn typed(mut object: Value, findings: Vec<String>, body: &[u8], kind: &Kind) -> 
             return Err(unrecognized(body, kind, &text));
         }
     }
+    for (key, value) in object.as_object().into_iter().flatten() {
+        if matches!(key.as_str(), "apiVersion" | "kind") && !value.is_string() && !value.is_null() {
+            let text = format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{key} of type string",
+                canonical::found(value)
+            );
+            return Err(unrecognized(body, kind, &text));
+        }
+    }
     let told = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
     let (mut version, mut name) = (told("apiVersion"), told("kind"));
     if kind.custom.is_some() {
@@ -260,6 +270,12 @@ fn typed(mut object: Value, findings: Vec<String>, body: &[u8], kind: &Kind) -> 
             kind.kind
         ))
     };
+    if short.is_empty() {
+        return Err(refused(format!(
+            "Object 'apiVersion' is missing in '{}'",
+            String::from_utf8_lossy(body)
+        )));
+    }
     if name != kind.kind || version != kind.api_version() {
         return Err(other_kind(&version, &name, &short, kind, &refused));
     }
@@ -413,6 +429,18 @@ mod tests {
             (
                 br#"{"kind":"ConfigMap","apiVersion":"v2"}"#,
                 r#"ConfigMap in version "v2" cannot be handled as a ConfigMap: no kind "ConfigMap" is registered for version "v2" in scheme "pkg/api/legacyscheme/scheme.go:30""#,
+            ),
+            (
+                br#"{"kind":true}"#,
+                r#"the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: json: cannot unmarshal bool into Go struct field .kind of type string ({"kind":true})"#,
+            ),
+            (
+                br#"{"apiVersion":"a/"}"#,
+                r#"ConfigMap in version "" cannot be handled as a ConfigMap: Object 'apiVersion' is missing in '{"apiVersion":"a/"}'"#,
+            ),
+            (
+                br#"{"binaryData":{"a":"cGxhaW4=x"}}"#,
+                r#"ConfigMap in version "v1" cannot be handled as a ConfigMap: illegal base64 data at input byte 8"#,
             ),
             (
                 br#"{"data":{"a":1}}"#,

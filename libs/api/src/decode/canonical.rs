@@ -1,8 +1,10 @@
 //! A value as Go would write it again after reading it into its type.
 
 use super::findings::tell;
+use super::time;
 use crate::quantity::Quantity;
 use crate::schema::{self, Field, Instead, Message, Special, Type};
+use base64::Engine;
 use serde_json::{Map, Value, json};
 
 type Path = Vec<String>;
@@ -262,6 +264,10 @@ fn typed(
             Some(at) => Err(format!("illegal base64 data at input byte {at}")),
             None => Ok(Value::String(text)),
         },
+        (Type::Bytes, Value::Array(items)) => match bytes(&items) {
+            Some(bytes) => Ok(Value::String(base64::engine::general_purpose::STANDARD.encode(bytes))),
+            None => Err(mismatch(&Value::Array(items), of, owner, path)),
+        },
         (Type::Int32, Value::Number(number)) => match number.as_i64() {
             Some(fits) if i32::try_from(fits).is_ok() => Ok(fits.into()),
             _ => Err(mismatch(&Value::Number(number), of, owner, path)),
@@ -303,6 +309,12 @@ fn typed(
         }),
         (_, value) => Err(mismatch(&value, of, owner, path)),
     }
+}
+
+/// Bytes that are listed one by one, which Go takes too.
+fn bytes(items: &[Value]) -> Option<Vec<u8>> {
+    let byte = |item: &Value| if item.is_null() { Some(0) } else { item.as_u64() };
+    items.iter().map(|item| byte(item).and_then(|number| u8::try_from(number).ok())).collect()
 }
 
 /// A message, or what may stand instead of it. Go reads it apart, and does not tell of unknown fields there.
@@ -351,14 +363,32 @@ pub(super) fn as_go_writes(value: &mut Value) {
     }
 }
 
-/// Where text stops being base64.
+/// Where Go sees that a text is no base64.
 pub(super) fn illegal_base64(text: &str) -> Option<usize> {
-    let unpadded = text.trim_end_matches('=');
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '\r' | '\n');
-    unpadded.find(|c| !legal(c)).or_else(|| {
-        let length = text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')).count();
-        (length % 4 != 0 || text.len() - unpadded.len() > 2).then_some(unpadded.len() / 4 * 4)
-    })
+    let bytes = text.as_bytes();
+    let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    // How many characters the group of four has.
+    let mut group = 0;
+    for (at, &byte) in bytes.iter().enumerate().filter(|(_, byte)| !is_break(byte)) {
+        if is_legal(byte) {
+            group = (group + 1) % 4;
+            continue;
+        }
+        if byte != b'=' || group < 2 {
+            return Some(at);
+        }
+        let mut rest = (at + 1..bytes.len()).filter(|next| !is_break(&bytes[*next]));
+        if group == 2 {
+            match rest.next() {
+                None => return Some(bytes.len()),
+                Some(next) if bytes[next] != b'=' => return Some(next - 1),
+                Some(_) => {}
+            }
+        }
+        return rest.next();
+    }
+    (group != 0).then_some(bytes.len() - group)
 }
 
 type Wrong = (Value, Option<String>);
@@ -385,21 +415,14 @@ pub(super) fn of_special(special: Special, value: Value) -> Result<Value, Wrong>
         {
             Ok(value)
         }
-        (Special::Time | Special::MicroTime, Value::String(text)) => match text.parse::<jiff::Timestamp>() {
-            Ok(time) if special == Special::Time => {
-                Ok(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into())
+        (Special::Time | Special::MicroTime, Value::String(text)) => {
+            let micro = special == Special::MicroTime;
+            let form = if micro { "%Y-%m-%dT%H:%M:%S.%6fZ" } else { "%Y-%m-%dT%H:%M:%SZ" };
+            match time::parse(text, micro) {
+                Ok(time) => Ok(time.strftime(form).to_string().into()),
+                Err(told) => Err((value, Some(told))),
             }
-            Ok(time) => Ok(time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string().into()),
-            Err(_) => {
-                let form = if special == Special::Time {
-                    "2006-01-02T15:04:05Z07:00"
-                } else {
-                    "2006-01-02T15:04:05.000000Z07:00"
-                };
-                let told = format!("parsing time {text:?} as {form:?}: cannot parse {text:?} as \"2006\"");
-                Err((value, Some(told)))
-            }
-        },
+        }
         (Special::Duration, Value::String(_)) => Ok(value),
         (Special::Strings, Value::Array(items)) if items.iter().all(Value::is_string) => Ok(value),
         _ => Err((value, None)),
