@@ -1,6 +1,6 @@
 //! JSON with Go's words for what is wrong with it, and with duplicate fields told.
 
-use super::findings::tell;
+use super::findings::{is_full, tell};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::collections::HashSet;
@@ -84,7 +84,13 @@ struct State<'a> {
 impl State<'_> {
     /// Takes note of the key at the end of the path; whether it is of an unknown field, as far as that is known.
     fn meet(&mut self, repeated: bool) -> bool {
-        if let Some(unknown) = &mut self.unknown {
+        // A path may be long, and is made a text only where it may be told.
+        if self.skipped {
+            return false;
+        }
+        if let Some(unknown) = &mut self.unknown
+            && (repeated || !unknown.is_empty())
+        {
             let told = format!("{UNKNOWN}{:?}", self.path);
             if unknown.remove(&told) {
                 tell(self.findings, || told);
@@ -95,7 +101,7 @@ impl State<'_> {
             }
         }
         let told = || format!("duplicate field {:?}", self.path);
-        if repeated && !self.skipped && !self.findings.contains(&told()) {
+        if repeated && !is_full(self.findings) && !self.findings.contains(&told()) {
             let told = told();
             tell(self.findings, || told);
         }
