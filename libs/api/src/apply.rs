@@ -48,7 +48,7 @@ pub enum ApplyError {
 pub fn update(new: &mut Value, old: Option<&Value>, kind: &Kind, writer: &Writer<'_>) {
     let given = new["metadata"]["managedFields"].take();
     meta::remove(new, "managedFields");
-    if owners::is_reset(&given) {
+    if !is_tracked(kind) || owners::is_reset(&given) {
         return;
     }
     let before = old.map_or(&Value::Null, |old| &old["metadata"]["managedFields"]);
@@ -134,7 +134,15 @@ pub fn apply(
         writer.now.clone_into(&mut owners.entry(Operation::Apply, &kind.api_version(), writer).time);
     }
     set_entries(&mut merged, owners.encode());
+    if !is_tracked(kind) {
+        meta::remove(&mut merged, "managedFields");
+    }
     Ok(merged)
+}
+
+/// Kubernetes keeps no owners of requests for certificates.
+fn is_tracked(kind: &Kind) -> bool {
+    kind.custom.is_some() || kind.kind != "CertificateSigningRequest"
 }
 
 /// Whether the type of `config` has all fields that it names.

@@ -164,6 +164,10 @@ fn applying_another_configuration_makes_the_other_object() {
         object
     };
     for_each_pair(|kind, mut one, mut other| {
+        // Nobody owns anything of these.
+        if kind.kind == "CertificateSigningRequest" {
+            return;
+        }
         for object in [&mut one, &mut other] {
             // Nobody owns what this path does not write, nor metadata that only the server does.
             object.as_object_mut().expect("an object").remove("status");

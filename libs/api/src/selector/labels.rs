@@ -62,10 +62,10 @@ impl Requirement {
             let fault = "for 'Gt', 'Lt' operators, the value must be an integer";
             return Err(format!("values[0]: Invalid value: {:?}: {fault}", values[0]));
         }
-        for value in &values {
+        for (i, value) in values.iter().enumerate() {
             let faults = is_valid_label_value(value);
             if !faults.is_empty() {
-                return Err(format!("values[{key}]: Invalid value: {value:?}: {}", faults.join("; ")));
+                return Err(format!("values[{i}][{key}]: Invalid value: {value:?}: {}", faults.join("; ")));
             }
         }
         Ok(Self { key: key.to_owned(), operator, values })

@@ -18,15 +18,13 @@ pub(super) fn prepare_create(pod: &mut Value) {
     merge_label_keys(pod);
 }
 
-/// The deprecated single address and the list say the same; who knows only the single one has its word.
+/// A pod's single address and its list say the same; who knows only the single one has its word. A host's do not.
 pub(super) fn mirror_addresses(status: &mut Value) {
-    for (one, list) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
-        let first = status[list].get(0).and_then(|entry| entry["ip"].as_str()).unwrap_or_default().to_owned();
-        match status[one].as_str().unwrap_or_default().to_owned() {
-            ip if ip == first => {}
-            ip if ip.is_empty() => put(status, one, Some(json!(first))),
-            ip => put(status, list, Some(json!([{"ip": ip}]))),
-        }
+    let first = status["podIPs"].get(0).and_then(|entry| entry["ip"].as_str()).unwrap_or_default().to_owned();
+    match status["podIP"].as_str().unwrap_or_default().to_owned() {
+        ip if ip == first => {}
+        ip if ip.is_empty() => put(status, "podIP", Some(json!(first))),
+        ip => put(status, "podIPs", Some(json!([{"ip": ip}]))),
     }
 }
 
@@ -105,18 +103,23 @@ fn merge_term(term: &mut Value, labels: &Value) {
 /// `resize` takes resources and resize policies, container by container, and nothing else.
 pub(super) fn keep_all_but_resources(new: &mut Value, old: &Value) {
     let mut kept = old.clone();
+    let named = |pod: &Value, list: &str| -> Vec<Value> {
+        pod["spec"][list].as_array().into_iter().flatten().map(|own| own["name"].clone()).collect()
+    };
     for list in ["containers", "initContainers"] {
+        let (asked, stored) = (named(new, list), named(old, list));
+        if asked.len() != stored.len() {
+            // Validation has its say about what comes or goes.
+            return;
+        }
+        if asked != stored {
+            put(&mut kept["spec"], list, new["spec"].get(list).cloned());
+            continue;
+        }
         let Some(containers) = kept["spec"].get_mut(list).and_then(Value::as_array_mut) else { continue };
-        for container in containers {
-            let asked = new["spec"][list]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .find(|asked| asked["name"] == container["name"]);
-            if let Some(asked) = asked {
-                for key in ["resources", "resizePolicy"] {
-                    put(container, key, asked.get(key).cloned());
-                }
+        for (i, container) in containers.iter_mut().enumerate() {
+            for key in ["resources", "resizePolicy"] {
+                put(container, key, new["spec"][list][i].get(key).cloned());
             }
         }
     }

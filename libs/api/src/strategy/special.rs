@@ -64,6 +64,13 @@ pub(super) fn node(node: &mut Value) {
     }
 }
 
+/// Where a kubelet's settings come from went away; what is there may stay.
+pub(super) fn node_config_source(node: &mut Value, old: Option<&Value>) {
+    if old.is_none_or(|old| old["spec"]["configSource"].is_null()) {
+        put(&mut node["spec"], "configSource", None);
+    }
+}
+
 /// `lastPhaseTransitionTime` starts with the volume. Later changes are stamped by the writer, which has a clock.
 pub(super) fn volume_phase_time(volume: &mut Value, old: Option<&Value>) {
     let time = match old {

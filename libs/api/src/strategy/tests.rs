@@ -130,3 +130,26 @@ fn slices_lose_their_own_topology_and_requests_for_certificates_tell_who_asks() 
     prepare_create_by(&mut map, &kind("ConfigMap", &[]), user);
     assert_eq!(map["spec"], json!({"username": "x"}));
 }
+
+#[test]
+fn finalizing_keeps_what_is_sent_of_a_namespace_but_its_status() {
+    let old = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+    let mut new = json!({"metadata": {"labels": {"c": "d"}}, "spec": {}, "status": {"phase": "Terminating"}});
+    prepare_update(&mut new, &old, &kind("Namespace", &["finalize", "status"]), "finalize");
+    assert_eq!(new["metadata"]["labels"], json!({"c": "d"}));
+    assert_eq!((&new["spec"], &new["status"]), (&json!({}), &old["status"]));
+}
+
+#[test]
+fn a_resize_that_adds_containers_is_left_to_validation() {
+    let pod = |names: &[&str]| {
+        let all: Vec<_> = names.iter().map(|name| json!({"name": name, "image": "i"})).collect();
+        json!({"metadata": {}, "spec": {"containers": all, "hostname": "h"}})
+    };
+    for (sent, kept) in [(vec!["a", "b"], vec!["a", "b"]), (vec!["b"], vec!["b"]), (vec!["a"], vec!["a"])] {
+        let mut new = pod(&sent);
+        prepare_update(&mut new, &pod(&["a"]), &kind("Pod", &["resize"]), "resize");
+        let names: Vec<_> = new["spec"]["containers"].as_array().expect("a list").iter().collect();
+        assert_eq!(names.iter().map(|own| own["name"].as_str().expect("a name")).collect::<Vec<_>>(), kept);
+    }
+}

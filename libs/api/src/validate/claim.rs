@@ -334,7 +334,10 @@ pub(super) fn volume_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource:
         return;
     }
     let (spec, stored) = (new.get("spec"), old.get("spec"));
-    volume_spec(&spec, new.get("metadata.name").text(), stored.value, out);
+    // Kubernetes looks at it twice, and tells its faults twice.
+    for _ in 0..2 {
+        volume_spec(&spec, new.get("metadata.name").text(), stored.value, out);
+    }
     let mut allowed = spec.value.clone();
     // The secret to grow a volume with may be told later.
     const GROWS: &str = "controllerExpandSecretRef";

@@ -2,6 +2,7 @@
 
 use super::crd_defaults as defaults;
 use super::crd_lists as lists;
+use super::crd_nested as nested;
 use super::crd_rules as rules;
 use super::node::{Faults, Node};
 use serde_json::Value;
@@ -104,13 +105,14 @@ fn schema(schema: &Node<'_, '_>, standing: Standing<'_>, out: &mut Faults) {
     if !root && kind.is_empty() && !free.is_true() && !typed_elsewhere {
         kind.required(format!("must not be empty for specified {}", standing.what), out);
     }
+    let within = |part: &Node<'_, '_>, out: &mut Faults| {
+        standard(part, Standing::default(), out);
+        lists::types(part, out);
+    };
+    nested::parts(schema, &within, out);
     standard(schema, standing, out);
     if free.is_set() && !free.is_true() {
         free.invalid("must be true or undefined", out);
-    }
-    if schema.get("uniqueItems").is_true() {
-        let detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
-        schema.get("uniqueItems").forbidden(detail, out);
     }
     let (properties, more, items) =
         (schema.get("properties"), schema.get("additionalProperties"), schema.get("items"));
@@ -156,6 +158,10 @@ fn standard(schema: &Node<'_, '_>, standing: Standing<'_>, out: &mut Faults) {
     }
     if schema.get("items").value.is_array() {
         schema.get("items").forbidden("items must be a schema object and not an array", out);
+    }
+    if schema.get("uniqueItems").is_true() {
+        let detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
+        schema.get("uniqueItems").forbidden(detail, out);
     }
     let embeds = schema.get("x-kubernetes-embedded-resource");
     if standing.in_meta && embeds.is_true() {

@@ -125,7 +125,13 @@ pub(super) fn update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut 
             continue;
         }
         let place = new.named(told, field.value);
-        if shape.is_empty() || !field.is_set() {
+        if !field.is_set()
+            && before.value.is_string()
+            && !told.ends_with("ime")
+            && !told.ends_with("Timestamp")
+        {
+            place.invalid_as(&json!(""), IMMUTABLE, out);
+        } else if shape.is_empty() || !field.is_set() {
             place.invalid_or_null(IMMUTABLE, out);
         } else {
             place.invalid_inside(shape, IMMUTABLE, out);

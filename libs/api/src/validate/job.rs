@@ -17,9 +17,13 @@ const ZONE_PART_MAX: usize = 14;
 const MAX_INDEXES_BYTES: usize = 64 * 1024;
 
 pub(super) fn create(job: &Node<'_, '_>, out: &mut Faults) {
+    whole(job, &Value::Null, out);
+}
+
+fn whole(job: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
     generated_selector(job, out);
     let body = job.get("spec");
-    with_selector(&body, &Value::Null, out);
+    with_selector(&body, stored, out);
     let completions = body.get("completions");
     if body.get("completionMode").text() == "Indexed" && completions.int() > 0 {
         let name = job.get("metadata.name");
@@ -42,19 +46,18 @@ fn generated_selector(job: &Node<'_, '_>, out: &mut Faults) {
     let template = job.get("spec.template.metadata");
     let wanted = template.get("labels");
     let name = job.get("metadata.name");
-    for (key, value) in [
-        ("controller-uid", &uid),
-        ("job-name", &name),
-        ("batch.kubernetes.io/controller-uid", &uid),
-        ("batch.kubernetes.io/job-name", &name),
-    ] {
-        has_label(&wanted, key, value.text(), out);
+    let generated = [
+        ("controller-uid", uid.text()),
+        ("job-name", name.text()),
+        ("batch.kubernetes.io/controller-uid", uid.text()),
+        ("batch.kubernetes.io/job-name", name.text()),
+    ];
+    for (key, value) in generated {
+        has_label(&wanted, key, value, out);
     }
+    let generated = generated.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
     let selector = job.get("spec.selector");
-    let labels = selector.get("matchLabels");
-    let generated =
-        labels.len() == 1 && labels.key("batch.kubernetes.io/controller-uid").text() == uid.text();
-    if !generated || !selector.get("matchExpressions").is_empty() {
+    if selectors::is_readable(&selector) && !selectors::matches(&selector, &job.named("", &generated)) {
         selector.invalid("`selector` not auto-generated", out);
     }
 }
@@ -307,6 +310,8 @@ pub(super) fn update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: &str, 
         return job_status::update(new, old, out);
     }
     let (body, stored) = (new.get("spec"), old.get("spec"));
+    // Kubernetes looks at the spec twice, and tells its faults twice.
+    whole(new, stored.value, out);
     with_selector(&body, stored.value, out);
     completions(&body, &stored, out);
     body.get("selector").same_as(&stored.get("selector"), out);

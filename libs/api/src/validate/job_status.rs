@@ -187,8 +187,9 @@ fn transitions(now: Job<'_, '_>, before: Job<'_, '_>, out: &mut Faults) {
         let failed = now.status.get("failed");
         failed.invalid_as(&failed.int().into(), "cannot decrease the failed counter", out);
     }
-    // Jobs that grow and shrink with their parallelism may count less than before.
-    let elastic = same(now.spec.get("completions").value, now.spec.get("parallelism").value);
+    // Indexed jobs that grow and shrink with their parallelism may count less than before.
+    let elastic = now.spec.get("completionMode").text() == "Indexed"
+        && same(now.spec.get("completions").value, now.spec.get("parallelism").value);
     if decreased("succeeded") && !elastic {
         let succeeded = now.status.get("succeeded");
         succeeded.invalid_as(&succeeded.int().into(), "cannot decrease the succeeded counter", out);

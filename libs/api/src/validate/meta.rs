@@ -29,7 +29,12 @@ pub(super) fn name_check(kind: &Kind) -> fn(&str) -> Vec<String> {
 pub(super) fn create(object: &Value, kind: &Kind, out: &mut Faults) {
     let root = Node::root(object);
     let metadata = root.get("metadata");
-    let check = name_check(kind);
+    of_new(&metadata, kind, name_check(kind), out);
+    standard_finalizers(&metadata, kind, out);
+}
+
+/// What holds of a new object, and of one that is updated.
+fn of_new(metadata: &Node<'_, '_>, kind: &Kind, check: fn(&str) -> Vec<String>, out: &mut Faults) {
     // A prefix may end in a dash: what comes after it makes the name whole.
     let prefix = metadata.get("generateName");
     let masked = |text: &str| match text.strip_suffix('-') {
@@ -50,28 +55,76 @@ pub(super) fn create(object: &Value, kind: &Kind, out: &mut Faults) {
         (false, false) => namespace.forbidden("not allowed on this type", out),
         (false, true) => {}
     }
-    common(&metadata, out);
+    metadata.get("generation").not_negative(out);
+    common(metadata, out);
     finalizers(&metadata.get("finalizers"), out);
     managed_fields(&metadata.get("managedFields"), out);
-    standard_finalizers(&metadata, kind, out);
 }
 
-/// What holds on create and on update.
 fn common(metadata: &Node<'_, '_>, out: &mut Faults) {
-    metadata.get("generation").not_negative(out);
     labels(&metadata.get("labels"), out);
     annotations(&metadata.get("annotations"), out);
     owners(&metadata.get("ownerReferences"), out);
 }
 
 /// Objects of these groups, and custom ones, may carry finalizers of any name.
-const FREE_FINALIZERS: [&str; 4] =
-    ["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "coordination.k8s.io"];
+const FREE_FINALIZERS: [&str; 5] = [
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+];
 
 fn standard_finalizers(metadata: &Node<'_, '_>, kind: &Kind, out: &mut Faults) {
     if kind.custom.is_none() && !FREE_FINALIZERS.contains(&kind.group.as_str()) {
         let list = metadata.get("finalizers");
         list.items().for_each(|finalizer| standard_finalizer(&finalizer, &finalizer, out));
+    }
+}
+
+/// How often a kind's own rules judge the metadata of an update once more: as that of a new object, and as that of an
+/// update. Kubernetes tells its faults each time.
+fn again(kind: &Kind, subresource: &str) -> (usize, usize) {
+    if kind.custom.is_some() {
+        return (0, 1);
+    }
+    match (kind.kind.as_str(), subresource) {
+        ("CertificateSigningRequest", _) => (1, 1),
+        ("PodDisruptionBudget", _) | ("CronJob", "status") => (0, 0),
+        (_, sub) if !sub.is_empty() => (0, 1),
+        ("Event", _) if kind.group.is_empty() => (0, 0),
+        (
+            "CSIDriver"
+            | "CronJob"
+            | "CustomResourceDefinition"
+            | "Deployment"
+            | "Event"
+            | "HorizontalPodAutoscaler"
+            | "Lease"
+            | "PodTemplate"
+            | "PriorityClass"
+            | "ResourceQuota"
+            | "ServiceCIDR"
+            | "StatefulSet",
+            _,
+        ) => (0, 1),
+        (
+            "EndpointSlice"
+            | "FlowSchema"
+            | "LimitRange"
+            | "MutatingWebhookConfiguration"
+            | "PriorityLevelConfiguration"
+            | "ValidatingAdmissionPolicy"
+            | "ValidatingAdmissionPolicyBinding"
+            | "ValidatingWebhookConfiguration",
+            _,
+        ) => (1, 0),
+        ("Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" | "PersistentVolumeClaim", _) => {
+            (2, 1)
+        }
+        ("PersistentVolume" | "VolumeAttachment" | "CSINode", _) => (2, 0),
+        _ => (1, 1),
     }
 }
 
@@ -186,9 +239,23 @@ fn manager(manager: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
-pub(super) fn update(new: &Value, old: &Value, kind: &Kind, out: &mut Faults) {
+pub(super) fn update(new: &Value, old: &Value, kind: &Kind, subresource: &str, out: &mut Faults) {
     let (new, old) = (Node::root(new), Node::root(old));
     let (metadata, stored) = (new.get("metadata"), old.get("metadata"));
+    of_new(&metadata, kind, labels::is_path_segment_name, out);
+    of_update(&metadata, &stored, out);
+    let (as_new, as_update) = again(kind, subresource);
+    for _ in 0..as_update {
+        of_update(&metadata, &stored, out);
+        standard_finalizers(&metadata, kind, out);
+    }
+    for _ in 0..as_new {
+        of_new(&metadata, kind, name_check(kind), out);
+        standard_finalizers(&metadata, kind, out);
+    }
+}
+
+fn of_update(metadata: &Node<'_, '_>, stored: &Node<'_, '_>, out: &mut Faults) {
     if stored.get("deletionTimestamp").is_set() {
         no_new_finalizers(&metadata.get("finalizers"), &stored.get("finalizers"), out);
     }
@@ -208,11 +275,8 @@ pub(super) fn update(new: &Value, old: &Value, kind: &Kind, out: &mut Faults) {
             field.invalid(IMMUTABLE, out);
         }
     }
-    labels(&metadata.get("labels"), out);
-    annotations(&metadata.get("annotations"), out);
-    owners(&metadata.get("ownerReferences"), out);
+    common(metadata, out);
     managed_fields(&metadata.get("managedFields"), out);
-    standard_finalizers(&metadata, kind, out);
 }
 
 /// What is being deleted gains no more reasons to wait.

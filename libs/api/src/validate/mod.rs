@@ -13,6 +13,7 @@ mod config;
 mod crd;
 mod crd_defaults;
 mod crd_lists;
+mod crd_nested;
 mod crd_rules;
 mod crd_schema;
 mod cron;
@@ -135,11 +136,21 @@ pub fn create(object: &Value, kind: &Kind) -> Vec<FieldError> {
     out
 }
 
+/// Faults of what is to be allotted to an object, which are told alone: nothing is allotted then.
+#[must_use]
+pub fn before_allotment(object: &Value, kind: &Kind) -> Vec<FieldError> {
+    let mut out = Faults::new();
+    if kind.custom.is_none() && kind.kind == "Service" {
+        service::cluster_ips(&Node::root(object).get("spec"), &mut out);
+    }
+    out
+}
+
 /// Faults of an update of the main resource or a subresource (`""`, `status`, `ephemeralcontainers`, `resize`, `approval`, `finalize` …).
 #[must_use]
 pub fn update(new: &Value, old: &Value, kind: &Kind, subresource: &str) -> Vec<FieldError> {
     let mut out = Faults::new();
-    meta::update(new, old, kind, &mut out);
+    meta::update(new, old, kind, subresource, &mut out);
     let (_, update) = rules(kind);
     update(&Node::root(new), &Node::root(old), subresource, &mut out);
     if let Some(version) = &kind.custom {

@@ -286,6 +286,7 @@ pub(super) fn address(object: &Node<'_, '_>, out: &mut Faults) {
 }
 
 pub(super) fn address_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
+    address(new, out);
     new.get("spec.parentRef").same_as(&old.get("spec.parentRef"), out);
 }
 

@@ -12,6 +12,7 @@ use std::fmt::Write;
 pub(super) type Faults = Vec<FieldError>;
 
 static NULL: Value = Value::Null;
+static EMPTY: Value = Value::String(String::new());
 
 pub(super) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 pub(super) const IMMUTABLE: &str = "field is immutable";
@@ -336,7 +337,9 @@ impl<'v, 'p> Node<'v, 'p> {
     /// Equal to what is stored.
     pub fn same_as(&self, old: &Node<'_, '_>, out: &mut Faults) {
         if !crate::strategy::same(self.value, old.value) {
-            self.invalid(IMMUTABLE, out);
+            // What was a text and is none any more is an empty one to Go.
+            let emptied = !self.is_set() && old.value.is_string();
+            self.invalid_as(if emptied { &EMPTY } else { self.value }, IMMUTABLE, out);
         }
     }
 

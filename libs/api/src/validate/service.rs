@@ -122,7 +122,8 @@ fn affinity(spec: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
-fn cluster_ips(spec: &Node<'_, '_>, out: &mut Faults) {
+/// What is judged before addresses are allotted, and alone where it is wrong.
+pub(super) fn cluster_ips(spec: &Node<'_, '_>, out: &mut Faults) {
     if spec.get("type").text() == "ExternalName" {
         return;
     }

@@ -84,6 +84,7 @@ fn parameters(parameters: &Node<'_, '_>, out: &mut Faults) {
 }
 
 pub(super) fn class_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
+    class(new, out);
     for key in ["parameters", "provisioner", "reclaimPolicy"] {
         if !same(new.get(key).value, old.get(key).value) {
             new.get(key).forbidden(format!("updates to {key} are forbidden."), out);

@@ -115,7 +115,8 @@ fn deployment_strategy(strategy: &Node<'_, '_>, out: &mut Faults) {
 /// The number of a count or a percentage.
 fn number(value: &Value) -> Option<i64> {
     match value {
-        Value::String(text) => text.strip_suffix('%')?.parse().ok(),
+        // What is no percentage counts as none.
+        Value::String(text) => text.strip_suffix('%').and_then(|digits| digits.parse().ok()).or(Some(0)),
         number => number.as_i64().or(Some(0)),
     }
 }
@@ -187,7 +188,7 @@ fn at_most(status: &Node<'_, '_>, keys: &[&str], bound: &str, detail: &str, out:
 fn collisions(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
     let (count, before) = (new.get("status.collisionCount"), old.get("status.collisionCount"));
     if before.is_set() && count.int() < before.int() {
-        count.invalid("cannot be decremented", out);
+        count.invalid_as(&json!(count.int()), "cannot be decremented", out);
     }
 }
 
@@ -397,6 +398,7 @@ pub(super) fn daemon_set_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresou
             "updatedNumberScheduled",
             "numberAvailable",
             "numberUnavailable",
+            "collisionCount",
         ];
         counts(&status, &keys, out);
         return collisions(new, old, out);

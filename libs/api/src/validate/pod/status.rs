@@ -4,7 +4,6 @@ use super::super::node::{Faults, Node, addresses_by_family};
 use super::{MAX_INT32, annotations};
 use crate::labels;
 use crate::status::FieldError;
-use serde_json::Value;
 
 const LISTS: [(&str, &str); 3] = [
     ("containerStatuses", "containers"),
@@ -15,10 +14,7 @@ const LISTS: [(&str, &str); 3] = [
 pub(super) fn update(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
     super::update::annotations(new, old, out);
     let status = new.get("status");
-    // Kubernetes tells conditions of the metadata.
-    let conditions = new.get("metadata");
-    let conditions = conditions.named("conditions", status.value.get("conditions").unwrap_or(&Value::Null));
-    for condition in conditions.items() {
+    for condition in status.get("conditions").items() {
         let (kind, generation) = (condition.get("type"), condition.get("observedGeneration"));
         if generation.int() < 0 {
             generation.invalid("must be a non-negative integer", out);
@@ -121,21 +117,14 @@ fn ips(list: &Node<'_, '_>, shape: &'static str, out: &mut Faults) {
         let shown = format!("[{}]", shown.collect::<Vec<_>>().join(","));
         list.invalid_shown(shown, "may specify no more than one IP for each IP family", out);
     };
-    let repeated = |out: &mut Faults| {
-        for (i, entry) in list.items().enumerate() {
-            if all[..i].contains(&all[i]) {
-                entry.duplicate_shown(super::super::shapes::compact(entry.value, shape), out);
-            }
-        }
-    };
-    if all.len() > 1 && shape == "HostIP" {
-        repeated(out);
-    }
     if all.len() > 1 && (all.len() > 2 || !addresses_by_family(&all)) {
         told(out);
     }
-    if all.len() > 1 && shape == "PodIP" {
-        repeated(out);
+    // Nobody minds a host's address told twice but for its family.
+    for (i, entry) in list.items().enumerate().filter(|_| shape == "PodIP") {
+        if all[..i].contains(&all[i]) {
+            entry.duplicate_shown(super::super::shapes::compact(entry.value, shape), out);
+        }
     }
 }
 

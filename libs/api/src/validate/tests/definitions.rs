@@ -75,6 +75,24 @@ fn schemas_have_what_kubernetes_can_read() {
         ),
         (
             json!({"type": "object", "properties": {
+                "fine": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}],
+                    "allOf": [{"anyOf": [{"type": "integer"}, {"type": "string"}]}, {"pattern": "x"}]},
+                "other": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "string"}, {"type": "integer"}]},
+                "within": {"type": "object", "not": {"properties": {"metadata": {"description": "d"}}},
+                    "oneOf": [{"nullable": true, "default": 1, "id": "i", "items": {"title": "t"}}]}}}),
+            &[
+                "spec.validation.openAPIV3Schema.properties[other].anyOf[0].type: Forbidden: must be empty to be structural",
+                "spec.validation.openAPIV3Schema.properties[other].anyOf[1].type: Forbidden: must be empty to be structural",
+                "spec.validation.openAPIV3Schema.properties[within].oneOf[0].items.title: Forbidden: must be empty to be structural",
+                "spec.validation.openAPIV3Schema.properties[within].oneOf[0].default: Forbidden: must be undefined to be structural",
+                "spec.validation.openAPIV3Schema.properties[within].oneOf[0].nullable: Forbidden: must be false to be structural",
+                "spec.validation.openAPIV3Schema.properties[within].oneOf[0].id: Forbidden: id is not supported",
+                "spec.validation.openAPIV3Schema.properties[within].not.properties[metadata].description: Forbidden: must be empty to be structural",
+                "spec.validation.openAPIV3Schema.properties[within].not.properties[metadata]: Forbidden: must not be specified in a nested context",
+            ],
+        ),
+        (
+            json!({"type": "object", "properties": {
                 "kind": {"type": "string", "default": "k"},
                 "metadata": {"type": "object", "properties": {"name": {
                     "type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true}}}}}),

@@ -357,6 +357,67 @@ fn other_kinds_name_the_field_at_fault() {
 }
 
 #[test]
+fn faults_of_an_update_are_told_as_often_as_kubernetes_looks_for_them() {
+    let bad = json!({"metadata": {"labels": {"a": "!"}, "finalizers": ["b c"]}});
+    // Kinds, and how often labels, finalizers and finalizers without a domain are told.
+    for (name, want) in [
+        ("ConfigMap", [4, 2, 2]),
+        ("Deployment", [3, 1, 1]),
+        ("LimitRange", [3, 2, 1]),
+        ("PersistentVolumeClaim", [5, 3, 3]),
+        ("Role", [5, 3, 3]),
+        ("PodDisruptionBudget", [2, 1, 0]),
+        ("Lease", [3, 1, 1]),
+    ] {
+        let mut faults = Vec::new();
+        super::meta::update(&bad, &json!({"metadata": {}}), &kind(name), "", &mut faults);
+        let told = |field: &str, detail: &str| {
+            faults.iter().filter(|fault| fault.field == field && fault.detail.contains(detail)).count()
+        };
+        let found = [
+            told("metadata.labels", "a valid label must"),
+            told("metadata.finalizers", "name part must consist"),
+            told("metadata.finalizers[0]", "neither a standard"),
+        ];
+        assert_eq!(found, want, "{name}");
+    }
+}
+
+#[test]
+fn counters_of_a_status_only_grow() {
+    refuses_write(
+        "DaemonSet",
+        "status",
+        json!({"status": {"collisionCount": 1}}),
+        json!({"status": {"collisionCount": -1}}),
+        &[
+            "status.collisionCount: Invalid value: -1: must be greater than or equal to 0",
+            "status.collisionCount: Invalid value: -1: cannot be decremented",
+        ],
+    );
+    let job = |status: Value| json!({"spec": {"completions": 1, "parallelism": 1}, "status": status});
+    refuses_write(
+        "Job",
+        "status",
+        job(json!({"succeeded": 1})),
+        job(json!({})),
+        &["status.succeeded: Invalid value: 0: cannot decrease the succeeded counter"],
+    );
+    let class = json!({"provisioner": "a/b", "volumeBindingMode": "Immediate", "reclaimPolicy": "Retain"});
+    let mut other = class.clone();
+    other["reclaimPolicy"] = json!("Odd");
+    refuses_change(
+        "StorageClass",
+        class,
+        other,
+        &[
+            r#"reclaimPolicy: Unsupported value: "Odd": supported values: "Delete", "Retain""#,
+            "reclaimPolicy: Forbidden: updates to reclaimPolicy are forbidden.",
+        ],
+    );
+}
+
+#[test]
 fn a_selector_that_is_refused_is_not_held_against_the_template_and_none_matches_nothing() {
     let set =
         |selector: Value| json!({"spec": {"selector": selector, "template": template(&json!({"a": "b"}))}});

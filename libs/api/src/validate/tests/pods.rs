@@ -404,7 +404,7 @@ fn the_status_of_a_pod_makes_sense() {
             json!({"conditions": [{"type": "-", "status": "True"}], "observedGeneration": -1,
                 "resourceClaimStatuses": [{"name": "n"}]}),
             &[
-                r#"metadata.conditions[0].Type: Invalid value: "-": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"#,
+                r#"status.conditions[0].Type: Invalid value: "-": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"#,
                 "status.observedGeneration: Invalid value: -1: must be a non-negative integer",
                 r#"status.resourceClaimStatuses[0].name: Invalid value: "n": must match the name of an entry in `spec.resourceClaims`"#,
             ],

@@ -105,7 +105,9 @@ pub(super) fn all(new: &Value, old: Option<&Value>, kind: &str) -> Vec<String> {
         "ServiceAccount" => {
             let annotation = root.get("metadata.annotations");
             let annotation = annotation.key(MOUNTABLE_SECRETS);
-            if annotation.is_set() {
+            let known =
+                old.is_some_and(|old| old["metadata"]["annotations"].get(MOUNTABLE_SECRETS).is_some());
+            if annotation.is_set() && !known {
                 warn(
                     &annotation,
                     "deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets",
