@@ -31,8 +31,8 @@ impl Authentication {
                 )));
             }
         }
-        let seconds = duration(&request["spec"])?;
         let account = self.must_get("serviceaccounts", namespace, name).await?;
+        let seconds = duration(&request["spec"])?;
         check_uid(meta::uid(request), &account, &GroupResource::new("", "serviceaccounts"), name)?;
         let mut bound = Bound {
             namespace: namespace.to_owned(),

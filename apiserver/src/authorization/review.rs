@@ -2,8 +2,8 @@
 
 use super::Authorization;
 use crate::request::{RequestInfo, UserInfo};
-use coracle_api::meta;
 use coracle_api::status::{FieldError, GroupResource, Status};
+use coracle_api::{labels, meta};
 use serde_json::{Value, json};
 
 const GROUP: &str = "authorization.k8s.io";
@@ -84,7 +84,79 @@ fn faults(kind: &str, spec: &Value, namespace: &str) -> Vec<FieldError> {
             faults.push(FieldError::invalid("spec.nonResourceAttributes", other, why));
         }
     }
+    faults.extend(selector_faults(&spec["resourceAttributes"]));
     faults
+}
+
+/// A selector is given raw or as requirements.
+fn selector_faults(resource: &Value) -> Vec<FieldError> {
+    let mut faults = Vec::new();
+    for key in ["fieldSelector", "labelSelector"] {
+        let selector = &resource[key];
+        if !selector.is_object() {
+            continue;
+        }
+        let place = format!("spec.resourceAttributes.{key}");
+        let raw = text(&selector["rawSelector"]);
+        let requirements = selector["requirements"].as_array().map_or(&[][..], Vec::as_slice);
+        if !raw.is_empty() && !requirements.is_empty() {
+            let why = "may not specified at the same time as requirements";
+            faults.push(FieldError::invalid(format!("{place}.rawSelector"), &json!(raw), why));
+        }
+        if raw.is_empty() && requirements.is_empty() {
+            let why = format!("when {place} is specified, requirements or rawSelector is required");
+            faults.push(FieldError::required(format!("{place}.requirements"), why));
+        }
+        for (i, requirement) in requirements.iter().enumerate() {
+            faults.extend(requirement_faults(&format!("{place}.requirements[{i}]"), key, requirement));
+        }
+    }
+    faults
+}
+
+fn requirement_faults(place: &str, selector: &str, requirement: &Value) -> Vec<FieldError> {
+    let mut faults = Vec::new();
+    let (key, operator) = (text(&requirement["key"]), text(&requirement["operator"]));
+    let given = meta::strings(&requirement["values"]).next().is_some();
+    if selector == "fieldSelector" && key.is_empty() {
+        faults.push(FieldError::required(format!("{place}.key"), "must be specified"));
+    }
+    let values = format!("{place}.values");
+    match operator.as_str() {
+        "In" | "NotIn" if !given => {
+            faults.push(FieldError::required(values, "must be specified when `operator` is 'In' or 'NotIn'"));
+        }
+        "Exists" | "DoesNotExist" if given => {
+            let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+            faults.push(FieldError::forbidden(values, why));
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        // Later operators of fields may come; those of labels are all known.
+        _ if selector == "fieldSelector" => {}
+        other => faults.push(FieldError::invalid(
+            format!("{place}.operator"),
+            &json!(other),
+            "not a valid selector operator",
+        )),
+    }
+    if selector == "labelSelector" {
+        for complaint in labels::is_qualified_name(&key) {
+            faults.push(FieldError::invalid(format!("{place}.key"), &json!(key), complaint));
+        }
+    }
+    faults
+}
+
+/// A review says in its spec what it asks, and in its metadata at most where.
+fn metadata_faults(kind: &str, object: &Value) -> Option<FieldError> {
+    let mut said = object["metadata"].clone();
+    let local = kind == "LocalSubjectAccessReview";
+    let said = said.as_object_mut()?;
+    said.remove("managedFields");
+    said.remove("creationTimestamp");
+    let why = if local { "must be empty except for namespace" } else { "must be empty" };
+    let more = said.keys().any(|key| !(local && key == "namespace"));
+    more.then(|| FieldError::invalid("metadata", &json!(said), why))
 }
 
 impl Authorization {
@@ -105,7 +177,8 @@ impl Authorization {
             );
         }
         let spec = &object["spec"];
-        let faults = faults(kind, spec, meta::namespace(&object));
+        let mut faults = faults(kind, spec, meta::namespace(&object));
+        faults.extend(metadata_faults(kind, &object));
         if !faults.is_empty() {
             // Kubernetes has no name for what it refuses here.
             return Err(Status::invalid(&GroupResource::new(GROUP, ""), "", &faults));

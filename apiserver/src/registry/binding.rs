@@ -1,10 +1,13 @@
 //! Binding: the scheduler's answer, which puts a pod on a node.
 
+use super::call::warned;
+use super::create::place;
 use super::options::WriteOptions;
-use super::update::{Made, other_uid};
+use super::update::{Made, other_uid, other_version};
 use super::{At, Call, Registry, Reply, body};
+use coracle_api::kinds::{self, Kind};
+use coracle_api::meta;
 use coracle_api::status::{FieldError, GroupResource, Status};
-use coracle_api::{kinds, meta};
 use coracle_daemon::clock;
 use serde_json::{Value, json};
 
@@ -12,7 +15,19 @@ impl Registry {
     pub(super) async fn bind(&self, call: &Call) -> Result<Reply, Status> {
         let options = WriteOptions::read(call, "CreateOptions", false)?;
         let of = body::loose_kind("", "v1", "Binding");
-        let binding = body::read(&call.content_type, &call.body, &of, options.validation)?.object;
+        let body::Read { object, warnings } =
+            body::read(&call.content_type, &call.body, &of, options.validation)?;
+        warned(self.bound(call, &of, object, options).await, warnings)
+    }
+
+    async fn bound(
+        &self,
+        call: &Call,
+        of: &Kind,
+        mut binding: Value,
+        options: WriteOptions,
+    ) -> Result<Reply, Status> {
+        place(&mut binding, of, &call.info.namespace)?;
         let by_url = !call.info.subresource.is_empty();
         if by_url && meta::name(&binding) != call.info.name {
             return Err(Status::bad_request("name in URL does not match name in Binding object"));
@@ -55,6 +70,10 @@ fn bound(old: &Value, binding: &Value, node: &str, at: &At) -> Result<Value, Sta
     let uid = meta::uid(binding);
     if !uid.is_empty() && uid != meta::uid(old) {
         return Err(other_uid(at, uid, old));
+    }
+    let seen = meta::field(binding, "resourceVersion");
+    if !seen.is_empty() && seen != meta::field(old, "resourceVersion") {
+        return Err(other_version(at, seen, old));
     }
     if !meta::field(old, "deletionTimestamp").is_empty() {
         return Err(conflict(format!("pod {} is being deleted, cannot be assigned to a host", at.info.name)));

@@ -58,6 +58,14 @@ impl Call {
     }
 }
 
+/// A result with warnings, whatever became of it.
+pub(super) fn warned(result: Result<Reply, Status>, warnings: Vec<String>) -> Result<Reply, Status> {
+    match result {
+        Ok(reply) => Ok(reply.warned(warnings)),
+        Err(status) => Err(status.warned(warnings)),
+    }
+}
+
 /// The answer's body.
 pub enum ReplyBody {
     /// All of it.

@@ -63,7 +63,8 @@ impl Registry {
         warnings: &mut Vec<String>,
     ) -> Result<Outcome, Status> {
         place(&mut object, &at.kind, &at.namespace)?;
-        if !matches!(meta::field(&object, "resourceVersion"), "" | "0") {
+        let versioned = !matches!(meta::field(&object, "resourceVersion"), "" | "0");
+        if versioned && !at.options.dry_run {
             return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
         if at.kind.kind == "LimitRange" && at.kind.custom.is_none() && meta::name(&object).is_empty() {
@@ -114,7 +115,7 @@ impl Registry {
         warnings.extend(self.mutate(at, CREATE, None, &mut object).await?);
         strategy::prepare_create(&mut object, kind);
         strategy::prepare_create_by(&mut object, kind, || at.user.fields());
-        let claims = self.allocator.claim(kind, &mut object, None).await?;
+        let claims = self.claim(kind, &mut object, None).await?;
         let faults = validate::create(&object, kind);
         let name = meta::name(&object).to_owned();
         if !faults.is_empty() {

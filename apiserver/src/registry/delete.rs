@@ -1,7 +1,6 @@
 //! delete and deletecollection: at once, after a grace period, or when finalizers have gone.
 
 use super::options::{FieldValidation, WriteOptions, dry_run};
-use super::select::Selection;
 use super::{At, Call, Outcome, Registry, Reply, TRIES, body, convert};
 use crate::storage::customs;
 use crate::storage::encode;
@@ -67,12 +66,32 @@ impl DeleteOptions {
             }
         };
         check_types(&sent)?;
+        // Who sends a body says everything there.
+        let query: &[_] = if call.body.is_empty() { &call.query } else { &[] };
+        let options = Self::of(&sent, query)?;
+        if !call.body.is_empty() {
+            crate::audit::options(&options.sent);
+        }
+        Ok(options)
+    }
+
+    /// What was sent in a body, or in a query.
+    ///
+    /// # Errors
+    /// 422 that names the option, 400 for what is no number.
+    pub(super) fn of(sent: &Value, query: &[(String, String)]) -> Result<Self, Status> {
         let mut faults = Vec::new();
-        let in_query = call.query.iter().filter(|(key, _)| key == "dryRun").map(|(_, value)| value.as_str());
+        let grace = query.iter().find(|(key, _)| key == "gracePeriodSeconds");
+        let grace = super::read::integer(grace.map_or("", |(_, value)| value))?;
+        let in_query = query.iter().filter(|(key, _)| key == "dryRun").map(|(_, value)| value.as_str());
         let dry_run = dry_run(meta::strings(&sent["dryRun"]).chain(in_query), &mut faults);
         let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-        let asked = |name: &str| Some(call.query(name).to_owned()).filter(|text| !text.is_empty());
-        let propagation = text(&sent["propagationPolicy"]).or_else(|| asked("propagationPolicy"));
+        let asked = |name: &str| {
+            let found = query.iter().find(|(key, _)| key == name);
+            found.map(|(_, value)| value.clone()).filter(|text| !text.is_empty())
+        };
+        let propagation =
+            sent["propagationPolicy"].as_str().map(str::to_owned).or_else(|| asked("propagationPolicy"));
         if let Some(policy) = &propagation
             && !["Background", "Foreground", "Orphan"].contains(&policy.as_str())
         {
@@ -84,7 +103,7 @@ impl DeleteOptions {
         }
         let orphans = sent["orphanDependents"]
             .as_bool()
-            .or_else(|| asked("orphanDependents").map(|text| text == "true"));
+            .or_else(|| asked("orphanDependents").map(|text| !matches!(text.as_str(), "false" | "0")));
         if orphans.is_some() && propagation.is_some() {
             faults.push(FieldError::invalid(
                 "propagationPolicy",
@@ -97,13 +116,10 @@ impl DeleteOptions {
         }
         let mut shown = if sent.is_object() { sent.clone() } else { json!({}) };
         (shown["kind"], shown["apiVersion"]) = (json!("DeleteOptions"), json!("meta.k8s.io/v1"));
-        if !call.body.is_empty() {
-            crate::audit::options(&shown);
-        }
         let by_flag = orphans.map(|orphans| if orphans { "Orphan" } else { "Background" }.to_owned());
         Ok(Self {
             dry_run,
-            grace: sent["gracePeriodSeconds"].as_i64().or_else(|| asked("gracePeriodSeconds")?.parse().ok()),
+            grace: sent["gracePeriodSeconds"].as_i64().or(grace),
             uid: text(&sent["preconditions"]["uid"]),
             revision: text(&sent["preconditions"]["resourceVersion"]),
             propagation: propagation.or(by_flag),
@@ -155,7 +171,11 @@ fn check_types(sent: &Value) -> Result<(), Status> {
     match rows.into_iter().find(|(_, value, _, fits)| !value.is_null() && !fits) {
         None => Ok(()),
         Some((field, value, of, _)) => {
-            let found = coracle_api::decode::found(value);
+            let found = match value {
+                // Go shows numbers that do not fit.
+                Value::Number(number) if of == "int64" => format!("number {number}"),
+                other => coracle_api::decode::found(other).to_owned(),
+            };
             let text = format!(
                 "json: cannot unmarshal {found} into Go struct field DeleteOptions.{field} of type {of}"
             );
@@ -206,9 +226,9 @@ impl Registry {
 
     pub(super) async fn delete_collection(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?.clone();
+        let (entries, mut about) = self.asked_for(call).await?;
         let options = DeleteOptions::read(call)?;
         let resource = self.resource(&kind)?;
-        let (entries, revision) = self.all(&resource, &Selection::read(call, &kind)?).await?;
         let deletions = entries.iter().map(|entry| {
             let (namespace, name) = keys::split(&entry.tail);
             let write = options.as_write();
@@ -232,8 +252,7 @@ impl Registry {
         });
         let deletions: Vec<_> = deletions.collect();
         futures::stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        let about =
-            encode::ListMeta { revision, says_end: kind.custom.is_some(), ..encode::ListMeta::default() };
+        about.says_end = kind.custom.is_some();
         let entries = self.shown(&kind, entries).await?;
         let told = warnings(&kind, &options);
         Ok(Reply::bytes(200, call.format, encode::list(call.format, &kind, &entries, &about)?).warned(told))

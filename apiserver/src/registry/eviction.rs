@@ -1,13 +1,16 @@
 //! Eviction: a delete that asks the pod's disruption budget first.
 
+use super::call::warned;
+use super::create::place;
 use super::delete::DeleteOptions;
 use super::options::WriteOptions;
 use super::update::{Made, other_uid};
 use super::{At, Call, Registry, Reply, body};
 use crate::reader::Reader;
+use coracle_api::kinds::{self, Kind};
+use coracle_api::meta;
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::{GroupResource, Status};
-use coracle_api::{kinds, meta};
 use coracle_daemon::clock;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -18,7 +21,19 @@ impl Registry {
     pub(super) async fn evict(&self, call: &Call) -> Result<Reply, Status> {
         let options = WriteOptions::read(call, "CreateOptions", false)?;
         let of = body::loose_kind("policy", "v1", "Eviction");
-        let eviction = body::read(&call.content_type, &call.body, &of, options.validation)?.object;
+        let body::Read { object, warnings } =
+            body::read(&call.content_type, &call.body, &of, options.validation)?;
+        warned(self.evicted(call, &of, object, options).await, warnings)
+    }
+
+    async fn evicted(
+        &self,
+        call: &Call,
+        of: &Kind,
+        mut eviction: Value,
+        options: WriteOptions,
+    ) -> Result<Reply, Status> {
+        place(&mut eviction, of, &call.info.namespace)?;
         if meta::name(&eviction) != call.info.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
@@ -26,16 +41,8 @@ impl Registry {
         let mut at = At::new(call, self.resource(call.kind()?)?, options)?;
         at.info.subresource = String::new();
         at.info.verb = "delete".to_owned();
-        let sent = &eviction["deleteOptions"];
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let options = DeleteOptions {
-            dry_run: at.options.dry_run || meta::strings(&sent["dryRun"]).any(|value| value == "All"),
-            grace: sent["gracePeriodSeconds"].as_i64(),
-            uid: text(&sent["preconditions"]["uid"]),
-            revision: text(&sent["preconditions"]["resourceVersion"]),
-            propagation: text(&sent["propagationPolicy"]),
-            ..DeleteOptions::default()
-        };
+        let mut options = DeleteOptions::of(&eviction["deleteOptions"], &[])?;
+        options.dry_run |= at.options.dry_run;
         at.options.dry_run = options.dry_run;
         let pod = pod.value();
         let free = matches!(pod["status"]["phase"].as_str(), Some("Pending" | "Succeeded" | "Failed"))

@@ -33,11 +33,12 @@ use crate::request::{RequestInfo, UserInfo};
 use crate::storage::encode::{self, Format};
 use crate::storage::entry::Entry;
 use crate::storage::{Resource, Store};
-use allocate::Allocator;
+use allocate::{Allocator, Claims};
 use bytes::Bytes;
 use coracle_api::kinds::Kind;
 use coracle_api::status::Status;
 use coracle_api::strategy::{self, Strategy};
+use coracle_api::{meta, validate};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use options::WriteOptions;
@@ -176,6 +177,8 @@ impl Registry {
                 (subresource.is_empty() && !call.info.name.is_empty())
                     || (kind.namespaced && call.info.namespace.is_empty() && kind.kind != "Binding")
             }
+            // Nothing deletes from all namespaces at once.
+            "deletecollection" => kind.namespaced && call.info.namespace.is_empty(),
             _ => named && (call.info.name.is_empty() || (kind.namespaced && call.info.namespace.is_empty())),
         };
         if misplaced || (subresource.is_empty() && !kind.offers(verb)) {
@@ -229,6 +232,15 @@ impl Registry {
         } else {
             self.admission.mutate(&at.attributes(operation, old), object).await
         }
+    }
+
+    /// Claims what is to be allotted to an object, if it can be.
+    async fn claim(&self, kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<Claims, Status> {
+        let faults = validate::before_allotment(object, kind);
+        if !faults.is_empty() {
+            return Err(Status::invalid(&kind.group_kind(), meta::name(object), &faults));
+        }
+        self.allocator.claim(kind, object, old).await
     }
 
     /// Asks validating admission; returns warnings.

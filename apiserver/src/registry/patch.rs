@@ -21,11 +21,7 @@ pub(super) const APPLY: &str = "application/apply-patch+yaml";
 impl Registry {
     pub(super) async fn patch(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?.clone();
-        let accepted: &[&str] =
-            if kind.custom.is_some() { &[JSON, MERGE, APPLY] } else { &[JSON, MERGE, STRATEGIC, APPLY] };
-        if !accepted.contains(&call.content_type.as_str()) {
-            return Err(unsupported(&kind, accepted));
-        }
+        check_media(&kind, &call.content_type)?;
         crate::audit::sent(&call.body);
         let applies = call.content_type == APPLY;
         let options = WriteOptions::read(call, "PatchOptions", applies)?;
@@ -117,14 +113,22 @@ pub(super) fn configuration(body: &[u8], validation: FieldValidation) -> Result<
     judged(decoded, validation, String::new)
 }
 
-/// Built-in kinds refuse by their route, custom ones by their handler.
-fn unsupported(kind: &Kind, accepted: &[&str]) -> Status {
-    if kind.custom.is_some() {
-        return Status::unsupported_media_type(accepted);
+/// Built-in kinds refuse other patches by their route, custom ones by their handler.
+///
+/// # Errors
+/// 415.
+pub(super) fn check_media(kind: &Kind, content_type: &str) -> Result<(), Status> {
+    let custom = kind.custom.is_some();
+    let accepted: &[&str] = if custom { &[JSON, MERGE, APPLY] } else { &[JSON, MERGE, STRATEGIC, APPLY] };
+    if accepted.contains(&content_type) {
+        return Ok(());
+    }
+    if custom {
+        return Err(Status::unsupported_media_type(accepted));
     }
     let mut status = Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type");
     status.details = serde_json::json!({});
-    status
+    Err(status)
 }
 
 fn applied(

@@ -38,15 +38,25 @@ pub(super) fn no_revision(text: &str) -> String {
     FieldError::invalid("resourceVersion", &json!(text), fault).to_string()
 }
 
+/// A number of the query; `None` when absent.
+///
+/// # Errors
+/// 400 in Go's words.
+pub(super) fn integer(text: &str) -> Result<Option<i64>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let fault = if is_number { "value out of range" } else { "invalid syntax" };
+        Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {fault}"))
+    })
+}
+
 /// Refuses seconds that are no number, which also those may not be that do not matter.
 pub(super) fn check_timeout(call: &Call) -> Result<(), Status> {
-    let text = call.query("timeoutSeconds");
-    match text.parse::<i64>() {
-        Err(_) if !text.is_empty() => {
-            Err(Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
-        }
-        _ => Ok(()),
-    }
+    integer(call.query("timeoutSeconds")).map(drop)
 }
 
 /// What a list asks for beside its selection.
@@ -62,12 +72,7 @@ struct Page {
 impl Page {
     fn read(call: &Call) -> Result<Self, Status> {
         let (version, rule) = (call.query("resourceVersion"), call.query("resourceVersionMatch"));
-        let limit: i64 = match call.query("limit") {
-            "" => 0,
-            text => text.parse().map_err(|_| {
-                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-            })?,
-        };
+        let limit = integer(call.query("limit"))?.unwrap_or(0);
         let token = call.query("continue");
         let mut faults = Vec::new();
         if !rule.is_empty() {
@@ -178,7 +183,9 @@ impl Registry {
         let kind = call.kind()?;
         let resource = self.resource(kind)?;
         let tail = keys::tail(super::home(kind, &call.info), &call.info.name);
-        let found = match revision(call.query("resourceVersion"))? {
+        let version = call.query("resourceVersion");
+        let wanted = revision(version).map_err(|_| Status::new(500, "", no_revision(version)))?;
+        let found = match wanted {
             None => self.store.current(&resource, &tail).await?,
             Some(wanted) => {
                 self.store.reach(wanted).await?;
@@ -193,24 +200,19 @@ impl Registry {
 
     pub(super) async fn list(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?;
-        let resource = self.resource(kind)?;
-        check_timeout(call)?;
-        let selection = Selection::read(call, kind)?;
-        let page = Page::read(call)?;
-        let (entries, mut about) = self.listed(&resource, &selection, &page).await?;
+        let (entries, mut about) = self.asked_for(call).await?;
         about.says_end = kind.custom.is_some() && call.format.shape == encode::Shape::Whole;
         let entries = self.shown(kind, entries).await?;
         Ok(Reply::bytes(200, call.format, encode::list(call.format, kind, &entries, &about)?))
     }
 
-    /// All objects of a selection, as fresh as the store.
-    pub(super) async fn all(
-        &self,
-        resource: &Resource,
-        selection: &Selection,
-    ) -> Result<(Vec<Arc<Entry>>, u64), Status> {
-        self.store.fresh().await?;
-        Ok(resource.cache.list(&selection.namespace, self.store.progress(), |entry| selection.matches(entry)))
+    /// The objects of a collection that the query selects, page by page where it says so.
+    pub(super) async fn asked_for(&self, call: &Call) -> Result<(Vec<Arc<Entry>>, ListMeta), Status> {
+        let kind = call.kind()?;
+        check_timeout(call)?;
+        let (selection, page) = (Selection::read(call, kind)?, Page::read(call)?);
+        let resource = self.resource(kind)?;
+        self.listed(&resource, &selection, &page).await
     }
 
     async fn listed(

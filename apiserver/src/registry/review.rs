@@ -1,11 +1,13 @@
 //! Requests that are answered and not stored: access and token reviews, tokens of ServiceAccounts.
 
+use super::call::warned;
 use super::create::place;
 use super::options::WriteOptions;
 use super::{At, Call, Registry, Reply, body};
 use coracle_api::apply::{self, Writer};
 use coracle_api::defaults;
 use coracle_api::kinds::Kind;
+use coracle_api::meta;
 use coracle_api::status::Status;
 use coracle_daemon::clock;
 use serde_json::{Value, json};
@@ -26,24 +28,45 @@ impl Registry {
         let kind = call.kind()?;
         let options = WriteOptions::read(call, "CreateOptions", false)?;
         let read = body::read(&call.content_type, &call.body, kind, options.validation)?;
-        let mut object = read.object;
+        warned(self.reviewed(call, read.object, &options).await, read.warnings)
+    }
+
+    async fn reviewed(
+        &self,
+        call: &Call,
+        mut object: Value,
+        options: &WriteOptions,
+    ) -> Result<Reply, Status> {
+        let kind = call.kind()?;
         place(&mut object, kind, &call.info.namespace)?;
-        own(&mut object, kind, &options, "");
+        own(&mut object, kind, options, "");
         let answer = match kind.kind.as_str() {
             "TokenReview" => self.authentication.review_token(object).await?,
             "SelfSubjectReview" => self.authentication.review_self(&call.user),
             name => self.authorization.review(name, &call.user, object).await?,
         };
-        Ok(Reply::value(201, call.format, &answer)?.warned(read.warnings))
+        Reply::value(201, call.format, &answer)
     }
 
     pub(super) async fn issue_token(&self, call: &Call) -> Result<Reply, Status> {
         let options = WriteOptions::read(call, "CreateOptions", false)?;
         let of = body::loose_kind("authentication.k8s.io", "v1", "TokenRequest");
         let read = body::read(&call.content_type, &call.body, &of, options.validation)?;
-        let mut request = read.object;
-        defaults::apply(&mut request, &of);
-        own(&mut request, &of, &options, "token");
+        warned(self.issued_token(call, &of, read.object, options).await, read.warnings)
+    }
+
+    async fn issued_token(
+        &self,
+        call: &Call,
+        of: &Kind,
+        mut request: Value,
+        options: WriteOptions,
+    ) -> Result<Reply, Status> {
+        if !meta::namespace(&request).is_empty() {
+            place(&mut request, of, &call.info.namespace)?;
+        }
+        defaults::apply(&mut request, of);
+        own(&mut request, of, &options, "token");
         let at = At::new(call, self.resource(call.kind()?)?, options)?;
         self.mutate(&at, "CREATE", None, &mut request).await?;
         self.admit(&at, "CREATE", None, &request).await?;
@@ -51,6 +74,6 @@ impl Registry {
         if at.options.dry_run {
             answer["status"]["token"] = json!("");
         }
-        Ok(Reply::value(201, call.format, &answer)?.warned(read.warnings))
+        Reply::value(201, call.format, &answer)
     }
 }

@@ -104,14 +104,19 @@ impl Registry {
         if applies {
             return self.apply_scale(call, &at, &scale_kind).await;
         }
+        if patches {
+            patch::check_media(&kind, &call.content_type)?;
+        }
         let sent = if patches {
             None
         } else {
-            Some(body::read(&call.content_type, &call.body, &scale_kind, validation)?.object)
+            let mut read = body::read(&call.content_type, &call.body, &scale_kind, validation)?;
+            fits_url(&mut read.object, &at).map_err(|status| status.warned(read.warnings.clone()))?;
+            Some(read)
         };
         let make = |old: &Value| {
             let (mut scale, warnings) = match &sent {
-                Some(scale) => (scale.clone(), Vec::new()),
+                Some(read) => (read.object.clone(), read.warnings.clone()),
                 None => {
                     let old = of(old, &kind);
                     let read = patch::patched(&old, &call.content_type, &call.body, &scale_kind, validation)?;

@@ -123,18 +123,23 @@ impl Registry {
         self.check_version(at, &mut object, old)?;
         defaults::apply(&mut object, kind);
         strategy::converted(&mut object, kind);
-        strategy::prepare_update(&mut object, old, kind, &at.info.subresource);
-        // What admission changes has no owner.
+        // What a subresource does not write has no new owner, nor has what the strategy or admission changes.
+        if !at.info.subresource.is_empty() {
+            strategy::prepare_update(&mut object, old, kind, &at.info.subresource);
+        }
         if !owned {
             let now = clock::rfc3339_seconds(clock::now());
             let writer =
                 Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
             apply::update(&mut object, Some(old), kind, &writer);
         }
+        if at.info.subresource.is_empty() {
+            strategy::prepare_update(&mut object, old, kind, "");
+        }
         warnings.extend(self.mutate(at, UPDATE, Some(old), &mut object).await?);
         strategy::prepare_update(&mut object, old, kind, &at.info.subresource);
         let claims = if at.info.subresource.is_empty() {
-            self.allocator.claim(kind, &mut object, Some(old)).await?
+            self.claim(kind, &mut object, Some(old)).await?
         } else {
             super::allocate::Claims::default()
         };
@@ -142,7 +147,10 @@ impl Registry {
         if !faults.is_empty() {
             return Err(Status::invalid(&of_object(kind, &object), &at.info.name, &faults));
         }
-        warnings.extend(validate::warnings(&object, Some(old), kind));
+        // Subresources are written by controllers, which nobody need warn.
+        if at.info.subresource.is_empty() {
+            warnings.extend(validate::warnings(&object, Some(old), kind));
+        }
         warnings.extend(self.admit(at, UPDATE, Some(old), &object).await?);
         if at.options.dry_run {
             return Ok(Changed::Done(Outcome::Dry(object), std::mem::take(warnings)));
@@ -205,11 +213,21 @@ impl Registry {
 
 /// 409 of a writer that means another object of that name.
 pub(super) fn other_uid(at: &At, uid: &str, old: &Value) -> Status {
+    unmet(at, "UID", uid, meta::uid(old))
+}
+
+/// 409 of a writer that means another state of the object.
+pub(super) fn other_version(at: &At, version: &str, old: &Value) -> Status {
+    unmet(at, "ResourceVersion", version, meta::field(old, "resourceVersion"))
+}
+
+fn unmet(at: &At, what: &str, wanted: &str, found: &str) -> Status {
     let key = at.resource.key(&at.namespace, &at.info.name);
+    let key = String::from_utf8_lossy(&key);
+    // A dry run does not come as far as the prefix.
+    let told = key.strip_prefix("/registry").filter(|_| at.options.dry_run).unwrap_or(&key);
     let cause = format!(
-        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-        String::from_utf8_lossy(&key),
-        meta::uid(old)
+        "StorageError: invalid object, Code: 4, Key: {told}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
     );
     Status::conflict(&at.kind.group_resource(), &at.info.name, &cause)
 }
