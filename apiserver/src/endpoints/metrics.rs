@@ -5,13 +5,17 @@
 use crate::Server;
 use crate::meters::process::Process;
 use crate::meters::{Histogram, Histograms};
+use crate::reader::Reader;
 use crate::request::RequestInfo;
+use coracle_api::meta;
+use coracle_api::status::GroupResource;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry};
+use serde_json::Value;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -65,6 +69,11 @@ struct Deprecated {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Service {
+    name: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Hook {
     name: String,
     r#type: &'static str,
@@ -87,6 +96,9 @@ pub struct Metrics {
     requests: Family<Request, Counter>,
     times: Histograms<Timed>,
     sizes: Histograms<Long>,
+    /// The times that are promised: not those of what lasts.
+    promised: Histograms<Long>,
+    unavailable: Family<Service, Gauge>,
     running: Family<Running, Gauge>,
     long: Family<Long, Gauge>,
     objects: Family<Stored, Gauge>,
@@ -125,11 +137,16 @@ impl<'r> Register<'r> {
     }
 }
 
+fn in_seconds() -> Histogram {
+    Histogram::seconds(&BUCKETS)
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
-        let times = Family::new_with_constructor((|| Histogram::seconds(&BUCKETS)) as fn() -> Histogram);
+        let times = Family::new_with_constructor(in_seconds as fn() -> Histogram);
         let sizes = Family::new_with_constructor((|| Histogram::bytes(&SIZES)) as fn() -> Histogram);
+        let promised = Family::new_with_constructor(in_seconds as fn() -> Histogram);
         let process = Process::new(&mut registry);
         let mut to = Register::of(&mut registry, "");
         let own = Self {
@@ -140,33 +157,31 @@ impl Default for Metrics {
                 times,
             ),
             sizes: to.add("apiserver_response_sizes", "Sizes of what reads were answered, in bytes", sizes),
-            running: to.add(
-                "apiserver_current_inflight_requests",
-                "Requests that run now",
+            promised: to.add(
+                "apiserver_request_sli_duration_seconds",
+                "Time to answer what does not last",
+                promised,
+            ),
+            unavailable: to.add(
+                "aggregator_unavailable_apiservice",
+                "APIServices that do not answer",
                 Family::default(),
             ),
-            long: to.add(
-                "apiserver_longrunning_requests",
-                "Watches and streams that run now",
-                Family::default(),
-            ),
+            running: to.add("apiserver_current_inflight_requests", "Requests that run", Family::default()),
+            long: to.add("apiserver_longrunning_requests", "Watches and streams that run", Family::default()),
             objects: to.add("apiserver_storage_objects", "Stored objects by resource", Family::default()),
             received: to.add(
                 "apiserver_storage_events_received",
-                "Changes that the store told of, by resource",
+                "Changes that the store told of",
                 Family::default(),
             ),
             deprecated: to.add(
                 "apiserver_requested_deprecated_apis",
-                "Deprecated APIs that were asked for",
+                "Deprecated APIs that were used",
                 Family::default(),
             ),
             healthy: to.add(HEALTH, "Results of the server's own checks", Family::default()),
-            started: to.add(
-                "process_start_time_seconds",
-                "When this process started, since 1970",
-                Gauge::default(),
-            ),
+            started: to.add("process_start_time_seconds", "When this process started", Gauge::default()),
             process,
             registry,
         };
@@ -245,9 +260,12 @@ impl Metrics {
             self.deprecated.get_or_create(&label).set(1);
         }
         self.times.get_or_create(&timed).took(took);
-        if let (Some(bytes), "GET" | "LIST") = (bytes, timed.verb) {
-            let Timed { verb, group, version, resource, subresource, scope, component, .. } = timed.clone();
-            let label = Long { verb, group, version, resource, subresource, scope, component };
+        let Timed { verb, group, version, resource, subresource, scope, component, .. } = timed.clone();
+        let label = Long { verb, group, version, resource, subresource, scope, component };
+        if !matches!(verb, "WATCH" | "CONNECT") {
+            self.promised.get_or_create(&label).took(took);
+        }
+        if let (Some(bytes), "GET" | "LIST") = (bytes, verb) {
             self.sizes.get_or_create(&label).size(usize::try_from(bytes).unwrap_or(usize::MAX));
         }
         self.requests.get_or_create(&Request { timed, code }).inc();
@@ -274,6 +292,16 @@ impl Metrics {
             self.objects.get_or_create(&stored).set(i64::try_from(resource.cache.count()).unwrap_or(0));
             let received = self.received.get_or_create(&stored);
             received.inner().store(resource.cache.received(), std::sync::atomic::Ordering::Relaxed);
+        }
+        let services = GroupResource::new("apiregistration.k8s.io", "apiservices");
+        self.unavailable.clear();
+        for service in Reader::list(server.store.as_ref(), &services, "") {
+            let mut conditions = service["status"]["conditions"].as_array().into_iter().flatten();
+            let answers =
+                |condition: &Value| condition["type"] == "Available" && condition["status"] == "True";
+            let name = meta::name(&service).to_owned();
+            let unavailable = !conditions.any(answers);
+            self.unavailable.get_or_create(&Service { name }).set(i64::from(unavailable));
         }
         self.process.read();
         for (name, r#type, well) in super::health::results(server) {

@@ -9,7 +9,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use coracle_api::{discovery, openapi};
 use coracle_daemon::clock;
-use http::header::{ACCEPT, CACHE_CONTROL, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jiff::SignedDuration;
 use serde_json::Value;
@@ -88,8 +88,10 @@ pub fn answer(
 
 /// What a document that is not one of several forms is refused to: nothing is said.
 fn unacceptable() -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
+    let mut response = plain(406, JSON, Bytes::new());
+    let told = response.headers_mut();
+    told.remove(CONTENT_TYPE);
+    told.insert(VARY, HeaderValue::from_static("Accept"));
     response
 }
 

@@ -6,6 +6,7 @@ pub mod allocate;
 mod binding;
 mod body;
 pub mod call;
+mod components;
 mod conversion;
 pub mod convert;
 mod create;
@@ -191,6 +192,8 @@ impl Registry {
             ("create", "eviction") => self.evict(call).await,
             ("create", "token") => self.issue_token(call).await,
             ("create", "") => self.create(call).await,
+            ("get", "") if components::is_component(kind) => self.get_component(call),
+            ("list", "") if components::is_component(kind) => self.list_components(call),
             ("get", "scale") => self.get_scale(call).await,
             ("update" | "patch", "scale") => self.write_scale(call).await,
             ("get", _) => self.get(call).await,

@@ -88,6 +88,9 @@ async fn documents_are_only_what_somebody_accepts() {
         told.contains("warn: some health checks cannot be excluded: no matches for \"a\",\"b\"\n"),
         "{told}"
     );
+    let all = read(&fixture, "/metrics", "*/*").await.1;
+    assert!(all.contains("apiserver_request_sli_duration_seconds_count{verb=\"GET\""), "{all}");
+    assert!(all.contains("# TYPE apiserver_request_total counter\n"), "{all}");
     let objectives = read(&fixture, "/metrics/slis", "*/*").await.1;
     assert!(objectives.contains("kubernetes_healthcheck{name=\"etcd\""), "{objectives}");
     fixture.stop().await;
@@ -130,6 +133,9 @@ async fn a_scale_is_shown_as_a_table_of_replicas() {
     assert_eq!(told["columnDefinitions"][1]["name"], "Desired");
     let cells = &told["rows"][0]["cells"];
     assert_eq!((&cells[0], &cells[1], &cells[2]), (&json!("d"), &json!(2), &json!(0)), "{told}");
+    let old = fixture.accepted(path, &table.replace("v=v1;", "v=v1beta1;")).await;
+    let versions = [&old["apiVersion"], &old["rows"][0]["object"]["apiVersion"]];
+    assert_eq!(versions, ["meta.k8s.io/v1beta1", "meta.k8s.io/v1beta1"], "{old}");
     fixture.stop().await;
 }
 
@@ -176,5 +182,21 @@ async fn a_table_of_an_old_version_shows_what_only_the_new_one_can_say() {
     let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
     let told = fixture.accepted(&path.replace("v2", "v1"), table).await;
     assert_eq!(told["rows"][0]["cells"][2], "cpu: <unknown>/50%, memory: <unknown>/50%", "{told}");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn components_tell_how_they_are() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let path = "/api/v1/componentstatuses";
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let told = fixture.accepted(path, table).await;
+    let cells: Vec<&Value> = told["rows"].as_array().expect("rows").iter().map(|row| &row["cells"]).collect();
+    assert_eq!(cells[1], &json!(["scheduler", "Unhealthy", "nobody holds its Lease", ""]), "{told}");
+    assert_eq!(cells[2], &json!(["etcd-0", "Healthy", "ok", ""]), "{told}");
+    let (code, one) = fixture.call("GET", &format!("{path}/etcd-0"), Value::Null).await;
+    assert_eq!((code, &one["conditions"][0]["status"]), (200, &json!("True")));
+    let (code, none) = fixture.call("GET", &format!("{path}/nope"), Value::Null).await;
+    assert_eq!((code, &none["message"]), (404, &json!("componentstatus \"nope\" not found")));
     fixture.stop().await;
 }

@@ -134,9 +134,9 @@ pub fn resource_list(group: &str, version: &str, custom: &[Arc<Kind>]) -> Option
     Some(list)
 }
 
-/// Group and version are told where they differ from the document's.
+/// Group and version are told where they differ from the document's, and of custom kinds.
 fn response_kind(of: &Kind, group: &str, version: &str, kind: &str) -> Value {
-    if (group, version) == (of.group.as_str(), of.version.as_str()) {
+    if of.custom.is_none() && (group, version) == (of.group.as_str(), of.version.as_str()) {
         return json!({"group": "", "version": "", "kind": kind});
     }
     json!({"group": group, "version": version, "kind": kind})
@@ -260,6 +260,12 @@ mod tests {
         assert_eq!(
             group("apps", &[group_of(None)]).expect("group")["preferredVersion"]["groupVersion"],
             "apps/v1"
+        );
+        let mut widget = crate::shape::tests::kind("a.io/v1", "Widget", "io.a.v1.Widget");
+        widget.custom = Some(Arc::new(crate::custom::Version::new(json!({}))));
+        assert_eq!(
+            aggregated_kind(&widget)["responseKind"],
+            json!({"group": "a.io", "version": "v1", "kind": "Widget"})
         );
         let stale = aggregated("v2", &[group_of(Some(Remote::default()))], &[]);
         assert_eq!(stale["items"][0]["versions"], json!([{"version": "v1", "freshness": "Stale"}]));
