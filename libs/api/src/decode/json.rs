@@ -11,7 +11,7 @@ use std::fmt;
 /// # Errors
 /// Go's text.
 pub(super) fn parse(text: &[u8], findings: &mut Vec<String>) -> Result<Value, String> {
-    read(text, &mut State { path: String::new(), findings, unknown: None, skipped: false })
+    read(text, &mut State { path: String::new(), findings, unknown: Vec::new(), skipped: false })
         .map_err(|fault| words(text, &fault))
 }
 
@@ -21,19 +21,27 @@ pub(super) fn in_order(text: &[u8], found: Vec<String>) -> Vec<String> {
     if found.len() < 2 || !found.iter().any(|finding| finding.starts_with(UNKNOWN)) {
         return found;
     }
-    let unknown: HashSet<String> =
-        found.iter().filter(|finding| finding.starts_with(UNKNOWN)).cloned().collect();
+    let unknown =
+        found.iter().filter(|finding| finding.starts_with(UNKNOWN)).map(|own| (own.as_str(), false));
     let mut findings = Vec::new();
     let mut state =
-        State { path: String::new(), findings: &mut findings, unknown: Some(unknown), skipped: false };
+        State { path: String::new(), findings: &mut findings, unknown: unknown.collect(), skipped: false };
     if read(text, &mut state).is_err() {
         return found;
     }
-    let missed = state.unknown.unwrap_or_default();
-    for finding in found.into_iter().filter(|finding| missed.contains(finding)) {
+    let missed: Vec<String> =
+        state.unknown.iter().filter(|(_, told)| !told).map(|(own, _)| (*own).to_owned()).collect();
+    for finding in missed {
         tell(&mut findings, || finding);
     }
     findings
+}
+
+/// Whether a finding about an unknown field is about that path. From the end, where the paths of a document differ. Names
+/// with quotes in them are not recognized.
+fn is_about(finding: &str, path: &str) -> bool {
+    let quoted = finding.strip_prefix(UNKNOWN).and_then(|rest| rest.strip_prefix('"')?.strip_suffix('"'));
+    quoted.is_some_and(|quoted| quoted.len() == path.len() && quoted.bytes().rev().eq(path.bytes().rev()))
 }
 
 fn read(text: &[u8], state: &mut State<'_>) -> Result<Value, serde_json::Error> {
@@ -75,8 +83,8 @@ const UNKNOWN: &str = "unknown field ";
 struct State<'a> {
     path: String,
     findings: &'a mut Vec<String>,
-    /// Findings about unknown fields, each until it is told where it stands.
-    unknown: Option<HashSet<String>>,
+    /// Findings about unknown fields, and whether each was met.
+    unknown: Vec<(&'a str, bool)>,
     /// Whether the value is that of an unknown field.
     skipped: bool,
 }
@@ -84,26 +92,23 @@ struct State<'a> {
 impl State<'_> {
     /// Takes note of the key at the end of the path; whether it is of an unknown field, as far as that is known.
     fn meet(&mut self, repeated: bool) -> bool {
-        // A path may be long, and is made a text only where it may be told.
-        if self.skipped {
+        // Paths may be long: nothing is made of them in vain.
+        if self.skipped || is_full(self.findings) {
             return false;
         }
-        if let Some(unknown) = &mut self.unknown
-            && (repeated || !unknown.is_empty())
+        if let Some((finding, met)) =
+            self.unknown.iter_mut().find(|(finding, _)| is_about(finding, &self.path))
         {
-            let told = format!("{UNKNOWN}{:?}", self.path);
-            if unknown.remove(&told) {
-                tell(self.findings, || told);
-                return true;
+            if !std::mem::replace(met, true) {
+                self.findings.push((*finding).to_owned());
             }
-            if self.findings.contains(&told) {
-                return true;
-            }
+            return true;
         }
-        let told = || format!("duplicate field {:?}", self.path);
-        if repeated && !is_full(self.findings) && !self.findings.contains(&told()) {
-            let told = told();
-            tell(self.findings, || told);
+        if repeated {
+            let told = format!("duplicate field {:?}", self.path);
+            if !self.findings.contains(&told) {
+                self.findings.push(told);
+            }
         }
         false
     }
