@@ -73,6 +73,8 @@ pub struct Asked<'k> {
     pub watches: bool,
     /// The kind of the objects; without one there is no Table, and no metadata.
     pub kind: Option<&'k Kind>,
+    /// What is kept nowhere, of which there is neither.
+    pub only_answer: bool,
 }
 
 impl Asked<'_> {
@@ -102,7 +104,7 @@ impl Asked<'_> {
 /// # Errors
 /// 406 when nothing that is accepted can be made, 400 for a wrong `includeObject`.
 pub fn format(accept: &str, query: &Pairs, user_agent: &str, asked_for: Asked<'_>) -> Result<Format, Status> {
-    let Asked { lists, watches, kind } = asked_for;
+    let Asked { lists, watches, kind, only_answer } = asked_for;
     let custom = kind.is_some_and(|kind| kind.custom.is_some());
     let asked = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let pretty = match asked("pretty") {
@@ -142,7 +144,7 @@ pub fn format(accept: &str, query: &Pairs, user_agent: &str, asked_for: Asked<'_
         let version = MetaVersion::named(clause.get("v")).filter(|_| clause.get("g") == "meta.k8s.io");
         let shape = match clause.get("as") {
             "" => Shape::Whole,
-            _ if kind.is_none() => continue,
+            _ if only_answer || kind.is_none() => continue,
             "Table" if version.is_some() && media != Media::Protobuf => Shape::Table(include()?),
             form @ ("PartialObjectMetadata" | "PartialObjectMetadataList") if version.is_some() => {
                 asked_for.misfit(form).map_or(Ok(()), Err)?;
@@ -162,7 +164,7 @@ mod tests {
     use coracle_api::kinds;
 
     fn pods(lists: bool, watches: bool) -> Asked<'static> {
-        Asked { lists, watches, kind: kinds::by_gvk("v1", "Pod").map(AsRef::as_ref) }
+        Asked { lists, watches, kind: kinds::by_gvk("v1", "Pod").map(AsRef::as_ref), only_answer: false }
     }
 
     #[test]
@@ -203,6 +205,8 @@ mod tests {
         let old = "application/json;as=Table;v=v1beta1;g=meta.k8s.io";
         let got = format(old, &Vec::new(), "", pods(true, false)).expect("the old version");
         assert_eq!((got.shape, got.meta), (Shape::Table(Include::Metadata), MetaVersion::V1Beta1));
+        let eviction = Asked { only_answer: true, ..pods(false, false) };
+        assert_eq!(format(old, &Vec::new(), "", eviction).expect_err("kept nowhere").code, 406);
         assert_eq!(format("text/html", &Vec::new(), "", pods(false, false)).expect_err("html").code, 406);
         let none = Asked::default();
         assert_eq!(format("application/json;as=Table", &Vec::new(), "", none).expect_err("as").code, 406);

@@ -250,8 +250,9 @@ async fn resource(
     }
     let accept = text(&parts.headers, ACCEPT);
     let lists = watches || info.verb == "list";
-    let format =
-        negotiate::format(accept, &query, &user_agent, Asked { lists, watches, kind: kind.as_deref() })?;
+    let only_answer = kind.as_ref().is_some_and(|kind| kind.only_answers(&info.subresource));
+    let asked = Asked { lists, watches, kind: kind.as_deref(), only_answer };
+    let format = negotiate::format(accept, &query, &user_agent, asked)?;
     let content_type =
         text(&parts.headers, CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_owned();
     let call = Call { info, user, query, content_type, body: whole(body).await?, format, user_agent };

@@ -80,6 +80,12 @@ impl Kind {
     pub fn offers(&self, verb: &str) -> bool {
         self.verbs.iter().any(|offered| offered == verb)
     }
+    /// Whether what is made at `subresource`, or as the kind itself, is answered and kept nowhere: reviews, bindings, tokens.
+    #[must_use]
+    pub fn only_answers(&self, subresource: &str) -> bool {
+        let verbs = self.subresource(subresource).map_or(&self.verbs, |sub| &sub.verbs);
+        verbs.iter().all(|verb| verb == "create")
+    }
     /// The subresource of that name.
     #[must_use]
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
@@ -177,6 +183,7 @@ mod tests {
     fn the_table_reads() {
         assert!(builtin().len() > 50);
         let pods = by_resource("", "v1", "pods").expect("pods");
+        assert_eq!(["", "status", "eviction"].map(|name| pods.only_answers(name)), [false, false, true]);
         assert_eq!((pods.kind.as_str(), pods.definition.as_str()), ("Pod", "io.k8s.api.core.v1.Pod"));
         assert!(pods.subresource("eviction").is_some() && pods.offers("watch"));
         assert_eq!(by_gvk("apps/v1", "Deployment").expect("deployment").plural, "deployments");
