@@ -87,6 +87,7 @@ async fn handle(
     request: Request<Body>,
     id: &str,
 ) -> Result<Response<Body>, Status> {
+    time_of(server, &info, &query)?;
     if let Some(response) = endpoints::health::answer(server, &info.path, &query) {
         return Ok(response);
     }
@@ -108,6 +109,15 @@ async fn handle(
     };
     let response = audit::scope(record.clone(), work).await;
     Ok(record.answer(response, long))
+}
+
+/// How long a request may take; for those that may take as long as they like nothing is asked.
+///
+/// # Errors
+/// What the client asks for is no duration.
+fn time_of(server: &Server, info: &RequestInfo, query: &Pairs) -> Result<Duration, Status> {
+    let asked = query.iter().find(|(name, _)| name == "timeout" && info.verb != "watch" && !streams(info));
+    time_limit(asked.map_or("", |(_, asked)| asked), server.request_timeout)
 }
 
 /// What follows when it is known who asks.
@@ -255,9 +265,8 @@ async fn resource(
     let format = negotiate::format(accept, &query, &user_agent, asked)?;
     let content_type =
         text(&parts.headers, CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_owned();
+    let limit = time_of(server, &info, &query)?;
     let call = Call { info, user, query, content_type, body: whole(body).await?, format, user_agent };
-    let long = watches || streams(&call.info);
-    let limit = time_limit(if long { "" } else { call.query("timeout") }, server.request_timeout)?;
     let answer = tokio::time::timeout(limit, server.registry.handle(&call)).await;
     Ok(match answer {
         Ok(Ok(mut reply)) => {

@@ -144,6 +144,8 @@ async fn what_cannot_be_asked_of_a_path_is_told_by_the_path() {
         ("PUT", "/apis/apps/v1/namespaces/default/deployments/none/scale", JSON, "{}", 400, "the name of the object (none based on URL) was undeterminable: name must be provided"),
         ("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", JSON, r#"{"metadata":{"name":"x"},"spec":{"resourceAttributes":{"labelSelector":{},"fieldSelector":{"rawSelector":"=","requirements":[{}]}}}}"#, 422, ".authorization.k8s.io \"\" is invalid: [spec.resourceAttributes.fieldSelector.rawSelector: Invalid value: \"=\": may not specified at the same time as requirements, spec.resourceAttributes.fieldSelector.requirements[0].key: Required value: must be specified, spec.resourceAttributes.labelSelector.requirements: Required value: when spec.resourceAttributes.labelSelector is specified, requirements or rawSelector is required, metadata: Invalid value: {\"name\":\"x\"}: must be empty]"),
         ("GET", &format!("{MAPS}?timeoutSeconds=x"), "", "", 400, "strconv.ParseInt: parsing \"x\": invalid syntax"),
+        ("GET", &format!("{MAPS}?timeout=x"), "", "", 400, "invalid timeout specified in the request URL - time: invalid duration \"x\""),
+        ("GET", "/version?timeout=1", "", "", 400, "invalid timeout specified in the request URL - time: missing unit in duration \"1\""),
         ("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", JSON, r#"{"spec":{"nonResourceAttributes":{"path":"/x"}}}"#, 422, ".authorization.k8s.io \"\" is invalid: spec.user: Invalid value: \"\": at least one of user or group must be specified"),
     ])
     .await;
