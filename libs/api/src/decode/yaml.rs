@@ -33,12 +33,14 @@ pub(super) fn parse(text: &[u8]) -> Result<Document, String> {
         .into_iter()
         .find(|mark| !text.contains(*mark))
         .ok_or("yaml: control characters are not allowed")?;
-    let text = marked(&text, mark);
+    let mut text = marked(&text, mark);
+    let beyond = ended(&mut text);
     let mut input = text.as_bytes();
     let mut parser = Parser::new();
     parser.set_encoding(Encoding::Utf8);
     parser.set_input_string(&mut input);
-    let mut reader = Reader { parser, mark, anchors: HashMap::new(), aliased: 0, duplicates: Vec::new() };
+    let mut reader =
+        Reader { parser, mark, beyond, anchors: HashMap::new(), aliased: 0, duplicates: Vec::new() };
     let value = reader.document().map_err(|fault| format!("yaml: {fault}"))?;
     Ok(Document { value, duplicates: reader.duplicates })
 }
@@ -61,7 +63,7 @@ fn unicode(text: &[u8]) -> Result<String, String> {
 const MARKS: [char; 3] = ['\u{f8fd}', '\u{f8fe}', '\u{f8ff}'];
 
 /// The parser panics where a tag in `[]` or `{}` ends at a comma. So each comma that might be one gets a mark before it: after a
-/// tag that is a fault, and anywhere else it is taken out again. It also panics where a text ends in an escape.
+/// tag that is a fault, and anywhere else it is taken out again.
 fn marked(text: &str, mark: char) -> String {
     let mut out = String::with_capacity(text.len());
     let mut tag = false;
@@ -76,10 +78,24 @@ fn marked(text: &str, mark: char) -> String {
             c => tag && !c.is_whitespace(),
         };
     }
-    if out.ends_with('\\') {
-        out.push('\n');
-    }
     out
+}
+
+/// The parser also panics where a text ends in an escape, or in a block without a line break. So such a text gets one, and this
+/// is the line that only it leads to: a block that ends there has one break too many. Blanks alone on the last line go.
+fn ended(text: &mut String) -> Option<u64> {
+    const BREAKS: [char; 5] = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
+    let last = text.rsplit(BREAKS).next().unwrap_or_default();
+    if last.is_empty() || !text.contains(['|', '>', '\\']) {
+        return None;
+    }
+    if last.bytes().all(|byte| byte == b' ') {
+        text.truncate(text.len() - last.len());
+        return None;
+    }
+    text.push('\n');
+    let breaks = text.matches(BREAKS).count() - text.matches("\r\n").count();
+    u64::try_from(breaks).ok()
 }
 
 /// Where go-yaml says that an error is.
@@ -96,6 +112,8 @@ struct Reader<'b, 'r> {
     parser: Parser<&'b mut &'r [u8]>,
     /// See [`marked`].
     mark: char,
+    /// See [`ended`].
+    beyond: Option<u64>,
     anchors: HashMap<String, Value>,
     /// Values that came out of aliases.
     aliased: usize,
@@ -130,6 +148,10 @@ impl Reader<'_, '_> {
             EventData::Alias { anchor } => return self.alias(&anchor),
             EventData::Scalar { anchor, tag, mut value, style, .. } => {
                 value.retain(|c| c != self.mark);
+                let block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
+                if block && self.beyond == Some(event.end_mark.line) && value.ends_with('\n') {
+                    value.pop();
+                }
                 let plain = style == ScalarStyle::Plain;
                 (anchor, scalar(tag.as_deref(), value, plain))
             }
@@ -323,6 +345,24 @@ mod tests {
             json!({"base": {"x": 1, "y2": 2}, "use": {"x": 4, "y2": 2}, "list": [{"x": 1, "y2": 2}]})
         );
         assert_eq!(read.duplicates, ["line 5: key \"x\" already set in map"]);
+    }
+
+    #[test]
+    fn a_block_may_end_with_the_text() {
+        let rows = [
+            ("a: |\n  x", "x"),
+            ("a: |\n  x\n", "x\n"),
+            ("a: >-\n  x\n  y", "x y"),
+            ("a: |+\n  x", "x"),
+            ("a: |\n  x\n\n  y", "x\n\ny"),
+            ("a: |\r\n  x\r\n  ü", "x\nü"),
+            ("a: |\n  x\n ", "x\n"),
+            ("a: |\n  x\n# more", "x\n"),
+            ("a: x|", "x|"),
+        ];
+        for (text, want) in rows {
+            assert_eq!(parse(text.as_bytes()).expect(text).value, json!({"a": want}), "{text:?}");
+        }
     }
 
     #[test]
