@@ -3,14 +3,14 @@
 use crate::Server;
 use crate::audit::Remote;
 use crate::http::lenient::Lenient;
-use crate::http::pipeline;
+use crate::http::{contained, pipeline};
 use axum::body::Body;
 use coracle_daemon::Tasks;
 use coracle_daemon::tls::Acceptor;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -38,7 +38,7 @@ pub async fn listen(server: Arc<Server>, listener: TcpListener, acceptor: Accept
         match accepted {
             Ok((stream, from)) => {
                 let work = connection(server.clone(), stream, from, acceptor.clone(), tasks.clone());
-                tasks.run("connection", work);
+                tasks.run("connection", contained::connection(work));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -76,7 +76,7 @@ async fn connection(
         let (server, peer) = (server.clone(), peer.clone());
         async move { Ok::<_, Infallible>(pipeline::answer(&server, &peer, request.map(Body::new)).await) }
     });
-    let mut builder = Builder::new(TokioExecutor::new());
+    let mut builder = Builder::new(contained::Streams::default());
     builder.http1().timer(TokioTimer::new()).max_buf_size(1 << 20);
     builder
         .http2()

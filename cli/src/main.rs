@@ -71,6 +71,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    coracle_daemon::panics::end_the_process();
     match Cli::parse().command {
         Command::Up(args) => command(cluster::up::run(args)),
         Command::Down(args) => command(cluster::down::run(args)),

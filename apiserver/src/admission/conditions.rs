@@ -6,7 +6,7 @@ use super::webhook;
 use crate::authorization::{Authorization, Refused};
 use crate::request::{RequestInfo, UserInfo};
 use coracle_api::expression::{self, Answer, Authorizer, Check, Compiled, Decision, Failure, Policy, Scope};
-use parking_lot::Mutex;
+use coracle_daemon::panics::Mutex;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -171,30 +171,36 @@ pub fn failed(expression: &str, failure: &Failure) -> String {
 impl Conditions {
     /// The programs of a webhook's conditions.
     pub fn of_webhook(&self, conditions: &Value) -> Arc<Vec<Compiled>> {
-        let mut known = self.webhooks.lock();
-        if known.len() > KEPT_MAX {
-            known.clear();
-        }
         let key = conditions.to_string();
-        known.entry(key).or_insert_with(|| Arc::new(expression::conditions(conditions))).clone()
+        if let Some(known) = self.webhooks.lock().get(&key) {
+            return known.clone();
+        }
+        let programs = Arc::new(expression::conditions(conditions));
+        keep(&self.webhooks, key, programs.clone());
+        programs
     }
 
     /// The programs of a policy.
     pub fn of_policy(&self, policy: &Arc<Value>) -> Arc<Policy> {
-        let mut known = self.policies.lock();
         let name = coracle_api::meta::name(policy);
-        if let Some((own, programs)) = known.get(name)
+        if let Some((own, programs)) = self.policies.lock().get(name)
             && (Arc::ptr_eq(own, policy) || own["spec"] == policy["spec"])
         {
             return programs.clone();
         }
-        if known.len() > KEPT_MAX {
-            known.clear();
-        }
         let programs = Arc::new(Policy::compile(&policy["spec"], None, None));
-        known.insert(name.to_owned(), (policy.clone(), programs.clone()));
+        keep(&self.policies, name.to_owned(), (policy.clone(), programs.clone()));
         programs
     }
+}
+
+/// Keeps what was compiled, which is done without the lock: others need not wait, and expressions are anybody's.
+fn keep<T>(all: &Mutex<HashMap<String, T>>, key: String, one: T) {
+    let mut all = all.lock();
+    if all.len() > KEPT_MAX {
+        all.clear();
+    }
+    all.insert(key, one);
 }
 
 /// Whether all conditions hold. One that does not wins over those that fail.

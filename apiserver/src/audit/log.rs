@@ -3,7 +3,7 @@
 
 use anyhow::Context;
 use coracle_daemon::clock;
-use parking_lot::Mutex;
+use coracle_daemon::panics::Mutex;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;

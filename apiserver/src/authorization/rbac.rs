@@ -10,7 +10,6 @@ use crate::request::{RequestInfo, UserInfo};
 use arc_swap::ArcSwap;
 use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
-use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -70,7 +69,7 @@ pub struct Rbac {
     reader: Arc<dyn Reader>,
     resources: [GroupResource; 4],
     index: ArcSwap<Index>,
-    building: Mutex<()>,
+    building: parking_lot::Mutex<()>,
 }
 
 /// A user's rules in a namespace, and what could not be resolved.
@@ -86,7 +85,7 @@ impl Rbac {
     pub fn new(reader: Arc<dyn Reader>) -> Self {
         let resources = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"]
             .map(|plural| GroupResource::new(GROUP, plural));
-        Self { reader, resources, index: ArcSwap::default(), building: Mutex::new(()) }
+        Self { reader, resources, index: ArcSwap::default(), building: parking_lot::Mutex::default() }
     }
 
     fn versions(&self) -> [u64; 4] {

@@ -1,5 +1,6 @@
 //! HTTP: what a request is about, how its answer is encoded, and the way of a request through the server.
 
+pub mod contained;
 pub mod deprecation;
 pub mod drain;
 pub mod lenient;

@@ -1,7 +1,8 @@
 //! The way of every request: authenticate → impersonate → authorize → handler.
 
+use super::contained::{self, Asked};
 use super::limits::time_limit;
-use super::negotiate::{self, Asked};
+use super::negotiate;
 use super::request_info::{self, Pairs};
 use super::{deprecation, respond};
 use crate::Server;
@@ -60,10 +61,12 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     let counted = metrics::timed(&info, dry_run);
     let _running = (info.verb != "watch" && !streams(&info)).then(|| server.in_flight.begin());
     let id = if given.is_empty() { random::uuid() } else { given };
-    let mut response = match handle(server, peer, info, query, request, &id).await {
-        Ok(response) => response,
-        Err(status) => respond::failure(Format::JSON, &status),
+    let asked = Asked { method: request.method().clone(), uri: request.uri().clone(), id: &id };
+    let work = async {
+        let response = handle(server, peer, info, query, request, &id).await;
+        response.unwrap_or_else(|status| respond::failure(Format::JSON, &status))
     };
+    let mut response = contained::answer(asked, work).await;
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(AUDIT_ID, id);
     }
@@ -261,7 +264,7 @@ async fn resource(
     let accept = text(&parts.headers, ACCEPT);
     let lists = watches || info.verb == "list";
     let only_answer = kind.as_ref().is_some_and(|kind| kind.only_answers(&info.subresource));
-    let asked = Asked { lists, watches, kind: kind.as_deref(), only_answer };
+    let asked = negotiate::Asked { lists, watches, kind: kind.as_deref(), only_answer };
     let format = negotiate::format(accept, &query, &user_agent, asked)?;
     let content_type =
         text(&parts.headers, CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_owned();

@@ -37,7 +37,13 @@ pub fn plain(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> R
 /// What is served at no such path.
 #[must_use]
 pub fn page_not_found() -> Response<Body> {
-    let mut response = plain(404, "text/plain; charset=utf-8", "404 page not found\n");
+    error(404, "404 page not found\n")
+}
+
+/// A failure as plain text.
+#[must_use]
+pub fn error(code: u16, text: &'static str) -> Response<Body> {
+    let mut response = plain(code, "text/plain; charset=utf-8", text);
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -2,7 +2,7 @@
 //! and whatever secret stands in it, its answer takes the same place.
 
 use coracle_daemon::clock::Instant;
-use parking_lot::Mutex;
+use coracle_daemon::panics::Mutex;
 use std::collections::HashMap;
 use std::time::Duration;
 

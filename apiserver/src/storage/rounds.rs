@@ -4,11 +4,11 @@
 //! is on its way, whoever comes waits for the next: the store is asked no faster than it answers.
 
 use bytes::Bytes;
+use coracle_daemon::panics::Mutex;
 use coracle_etcd::proto::RangeRequest;
 use coracle_etcd::{Kv, KvError};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use parking_lot::Mutex;
 use std::sync::Arc;
 
 type Round = Shared<BoxFuture<'static, Result<u64, KvError>>>;

@@ -14,6 +14,7 @@ mod first;
 mod front_proxy;
 mod outside;
 mod owners;
+mod panics;
 mod reads;
 mod recorded;
 mod watch_contract;

@@ -1,6 +1,6 @@
 //! One owner for all tasks of a process. Each has a name; its death is noticed; all are asked to stop together.
 
-use parking_lot::Mutex;
+use crate::panics::Mutex;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;

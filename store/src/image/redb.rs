@@ -6,6 +6,7 @@
 
 use super::{Image, ImageError};
 use crate::machine::{Change, Machine, Restore, View};
+use coracle_daemon::panics;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use std::fs::OpenOptions;
 use std::io;
@@ -201,7 +202,7 @@ impl Image for RedbImage {
         let reading = self.reading();
         let loaded = match std::fs::rename(&self.path, &reading) {
             Ok(()) => {
-                let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.read(&reading)));
+                let read = panics::caught(|| self.read(&reading));
                 // A panic that the checksums did not prevent says the same: it is damaged.
                 read.unwrap_or_else(|_| {
                     tracing::warn!("the image is damaged");

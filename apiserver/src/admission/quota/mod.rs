@@ -12,7 +12,7 @@ use coracle_api::meta;
 use coracle_api::quantity::Quantity;
 use coracle_api::status::{GroupResource, Status};
 use coracle_daemon::clock::Instant;
-use parking_lot::Mutex;
+use coracle_daemon::panics::Mutex;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ struct Unseen {
 #[derive(Default)]
 pub struct Reservations {
     /// Held while a write is judged and reserved: or two could both see the last free place.
-    judging: Mutex<()>,
+    judging: parking_lot::Mutex<()>,
     unseen: Mutex<Vec<Unseen>>,
 }
 

@@ -7,9 +7,9 @@
 
 use super::cipher::{Cipher, SEED};
 use super::config;
+use coracle_daemon::panics::Mutex;
 use coracle_daemon::{clock, random};
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
 use prost::Message;
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -75,7 +75,7 @@ pub struct AtRest {
     /// Tells watches that what could not be opened should be read again.
     again: watch::Sender<u64>,
     /// Ends what asks the services of rules that are past.
-    services: parking_lot::Mutex<CancellationToken>,
+    services: coracle_daemon::panics::Mutex<CancellationToken>,
 }
 
 impl AtRest {
@@ -95,7 +95,7 @@ impl AtRest {
             tasks: tasks.clone(),
             unreadable: AtomicBool::new(false),
             again: watch::Sender::new(0),
-            services: parking_lot::Mutex::default(),
+            services: coracle_daemon::panics::Mutex::default(),
         })))
     }
 

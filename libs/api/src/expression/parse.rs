@@ -217,7 +217,9 @@ pub fn parse(text: &str) -> Result<(IdedExpr, SourceInfo), String> {
     let stack = STACK + text.len() * STACK_PER_BYTE;
     let unread = || "ERROR: <input>:-1:0: expression cannot be read".to_owned();
     std::thread::scope(|scope| {
-        let reading = std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, || read(text));
+        // Whoever joins it takes its panic: the prefix tells that to the process's hook (`libs/daemon/src/panics.rs`).
+        let thread = std::thread::Builder::new().name("joined: expression".to_owned()).stack_size(stack);
+        let reading = thread.spawn_scoped(scope, || read(text));
         reading.map_err(|_| unread())?.join().map_err(|_| unread())?
     })
 }

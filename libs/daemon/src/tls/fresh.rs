@@ -4,7 +4,7 @@
 //! what cannot be read, such as a certificate whose key is still to come, leaves in force what was there before.
 
 use super::TlsError;
-use parking_lot::Mutex;
+use crate::panics::Mutex;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
