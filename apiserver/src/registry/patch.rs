@@ -60,6 +60,7 @@ impl Registry {
         let kind = &at.kind;
         is_of(config, kind)?;
         apply::declared(config, kind).map_err(refused)?;
+        let sent = config.clone();
         // What is there already has its name.
         let named = !meta::name(config).is_empty();
         if !named {
@@ -69,7 +70,7 @@ impl Registry {
         let now = clock::rfc3339_seconds(clock::now());
         let writer = Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
         let make = |old: &Value| {
-            let object = applied(Some(old), config, kind, &writer, at.options.force)?;
+            let object = applied(Some(old), (config, &sent), kind, &writer, at.options.force)?;
             Ok(Made { object, warnings: warnings.clone(), owned: true })
         };
         let missing = match self.change(at, &make).await {
@@ -91,7 +92,7 @@ impl Registry {
             ));
         }
         self.may_create(at).await?;
-        let mut object = applied(None, config, kind, &writer, at.options.force)?;
+        let mut object = applied(None, (config, &sent), kind, &writer, at.options.force)?;
         meta::remove(&mut object, "resourceVersion");
         let mut warnings = warnings;
         let outcome = self.create_object(at, object, true, &mut warnings).await?;
@@ -131,14 +132,16 @@ pub(super) fn check_media(kind: &Kind, content_type: &str) -> Result<(), Status>
     Err(status)
 }
 
+/// A configuration, complete and as it was sent, applied to what there is.
 fn applied(
     old: Option<&Value>,
-    config: &Value,
+    (config, sent): (&Value, &Value),
     kind: &Kind,
     writer: &Writer<'_>,
     force: bool,
 ) -> Result<Value, Status> {
-    let object = apply::apply(old, config, kind, writer, force).map_err(refused)?;
+    let mut object = apply::apply(old, config, kind, writer, force).map_err(refused)?;
+    apply::refresh(&mut object, sent, writer.manager);
     decode::canonical(object, kind).map(|decoded| decoded.object).map_err(|text| Status::new(500, "", text))
 }
 

@@ -5,10 +5,13 @@
 //! names a field owns it.
 
 mod compare;
+mod last_applied;
 mod merge;
 mod owners;
 mod set;
 mod typed;
+
+pub use last_applied::refresh;
 
 use crate::kinds::Kind;
 use crate::meta;
@@ -17,6 +20,12 @@ use crate::status::Status;
 use owners::{Operation, Owners};
 use serde_json::{Map, Value, json};
 use set::FieldSet;
+
+/// The owner of what an object had before anybody applied, where nobody is known to own any of it.
+const BEFORE: &str = "before-first-apply";
+
+/// Fields of others that an apply would change, by owner.
+type Conflicts = Vec<(String, FieldSet)>;
 
 /// Who writes, and through what.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +72,13 @@ pub fn update(new: &mut Value, old: Option<&Value>, kind: &Kind, writer: &Writer
     else {
         return;
     };
+    take(&mut owners, (old, new), kind, writer);
+    owners.cap_updates();
+    set_entries(new, owners.encode());
+}
+
+/// Has `writer` own what an update changes.
+fn take(owners: &mut Owners, (old, new): (Option<&Value>, &Value), kind: &Kind, writer: &Writer<'_>) {
     let shape = shape::of(kind);
     let zero;
     let old = if let Some(old) = old {
@@ -82,8 +98,6 @@ pub fn update(new: &mut Value, old: Option<&Value>, kind: &Kind, writer: &Writer
         entry.fields.add_all(taken);
         writer.now.clone_into(&mut entry.time);
     }
-    owners.cap_updates();
-    set_entries(new, owners.encode());
 }
 
 /// Applies `config` (what the user wrote, unknown fields known to the caller) onto `live` (None creates); returns the
@@ -101,11 +115,35 @@ pub fn apply(
     if config["metadata"].get("managedFields").is_some_and(|fields| !fields.is_null()) {
         return Err(ApplyError::Malformed("metadata.managedFields must be nil".to_owned()));
     }
+    let conflicts = match (merged(live, config, kind, writer, force), live) {
+        (Ok(merged), _) => return Ok(merged),
+        (Err(conflicts), None) => conflicts,
+        (Err(conflicts), Some(live)) => {
+            let own = last_applied::own(live, kind, &shape::of(kind), writer.manager);
+            without(conflicts, &own.unwrap_or_default())
+        }
+    };
+    if conflicts.is_empty() {
+        return merged(live, config, kind, writer, true).map_err(refused);
+    }
+    Err(refused(conflicts))
+}
+
+fn merged(
+    live: Option<&Value>,
+    config: &Value,
+    kind: &Kind,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, Conflicts> {
     let shape = shape::of(kind);
     let mut owners =
         live.and_then(|live| Owners::decode(&live["metadata"]["managedFields"])).unwrap_or_default();
     let mut before = live.cloned().unwrap_or_else(|| Value::Object(Map::new()));
     meta::remove(&mut before, "managedFields");
+    if live.is_some() && owners.is_empty() {
+        take(&mut owners, (None, &before), kind, &Writer { manager: BEFORE, ..*writer });
+    }
     let ignored = untouchable(kind, writer.subresource);
     let mut applied = FieldSet::of(&shape, config);
     applied.remove_below(&ignored);
@@ -126,7 +164,7 @@ pub fn apply(
     if !force {
         let conflicts = owners.conflicts(&changes, writer);
         if !conflicts.is_empty() {
-            return Err(ApplyError::Conflict(Box::new(conflict_status(&conflicts))));
+            return Err(conflicts);
         }
     }
     owners.lose(&changes, Some(writer));
@@ -138,6 +176,23 @@ pub fn apply(
         meta::remove(&mut merged, "managedFields");
     }
     Ok(merged)
+}
+
+/// Without what the writer may take from others.
+fn without(mut conflicts: Conflicts, own: &FieldSet) -> Conflicts {
+    for (_, fields) in &mut conflicts {
+        fields.subtract(own);
+    }
+    conflicts.retain(|(_, fields)| !fields.is_empty());
+    conflicts
+}
+
+/// The refusal that names every field and its owner.
+fn refused(conflicts: Conflicts) -> ApplyError {
+    let mut named: Vec<(String, Vec<String>)> =
+        conflicts.into_iter().map(|(owner, fields)| (owner, fields.paths())).collect();
+    named.sort();
+    ApplyError::Conflict(Box::new(conflict_status(&named)))
 }
 
 /// Kubernetes keeps no owners of requests for certificates.
@@ -242,7 +297,7 @@ fn set_entries(object: &mut Value, entries: Value) {
     }
 }
 
-/// The 409 that names every field and its owner.
+/// The 409.
 fn conflict_status(conflicts: &[(String, Vec<String>)]) -> Status {
     let fields: usize = conflicts.iter().map(|(_, paths)| paths.len()).sum();
     let message = match conflicts {

@@ -9,6 +9,7 @@ pub mod decode;
 pub mod defaults;
 pub mod discovery;
 pub mod expression;
+mod json;
 pub mod kinds;
 pub mod labels;
 pub mod meta;

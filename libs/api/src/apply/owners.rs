@@ -1,8 +1,8 @@
 //! The entries of `managedFields`: who owns which fields, by which operation.
 
-use super::Writer;
 use super::compare::Changes;
 use super::set::FieldSet;
+use super::{Conflicts, Writer};
 use serde_json::{Value, json};
 
 const UPDATES_MAX: usize = 10;
@@ -118,6 +118,9 @@ impl Owners {
         });
         &mut self.entries[index]
     }
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
     /// Everything that anybody owns.
     pub fn all_fields(&self) -> FieldSet {
         let mut all = FieldSet::default();
@@ -134,16 +137,14 @@ impl Owners {
     }
 
     /// The fields of others that an apply would change, by owner.
-    pub fn conflicts(&self, changes: &Changes, writer: &Writer<'_>) -> Vec<(String, Vec<String>)> {
+    pub fn conflicts(&self, changes: &Changes, writer: &Writer<'_>) -> Conflicts {
         let mut touched = changes.modified.clone();
         touched.add_all(changes.added.clone());
         let others = self.entries.iter().filter(|entry| !Self::is_applier(entry, writer));
-        let mut conflicts: Vec<(String, Vec<String>)> = others
-            .map(|entry| (entry.shown(), entry.fields.intersect(&touched).paths()))
-            .filter(|(_, paths)| !paths.is_empty())
-            .collect();
-        conflicts.sort();
-        conflicts
+        others
+            .map(|entry| (entry.shown(), entry.fields.intersect(&touched)))
+            .filter(|(_, fields)| !fields.is_empty())
+            .collect()
     }
     /// Takes from everybody but an applier what changed or went: an applier's fields are what it applied.
     pub fn lose(&mut self, changes: &Changes, applier: Option<&Writer<'_>>) {

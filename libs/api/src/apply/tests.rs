@@ -7,11 +7,11 @@ use crate::kinds::Kind;
 use crate::shape::tests::kind;
 use serde_json::{Value, json};
 
-const fn writer<'a>(manager: &'a str, now: &'a str) -> Writer<'a> {
+pub(super) const fn writer<'a>(manager: &'a str, now: &'a str) -> Writer<'a> {
     Writer { manager, subresource: "", now }
 }
 
-fn config_map() -> Kind {
+pub(super) fn config_map() -> Kind {
     kind("v1", "ConfigMap", "io.k8s.api.core.v1.ConfigMap")
 }
 
@@ -19,7 +19,7 @@ fn deployment() -> Kind {
     kind("apps/v1", "Deployment", "io.k8s.api.apps.v1.Deployment")
 }
 
-fn map(data: Value) -> Value {
+pub(super) fn map(data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": data})
 }
 
@@ -127,6 +127,22 @@ fn applies_share_conflict_and_remove() {
     assert_eq!(
         owners(&empty),
         owned(&[("one", json!({"f:data": {"f:c": {}}})), ("two", json!({"f:data": {}}))])
+    );
+}
+
+#[test]
+fn what_nobody_owned_is_owned_by_whoever_was_before_the_first_apply() {
+    let live = map(json!({"a": "1", "b": "1"}));
+    let Err(ApplyError::Conflict(status)) = config_apply(Some(&live), json!({"a": "2"}), "one", false) else {
+        panic!("no conflict")
+    };
+    let told = r#"Apply failed with 1 conflict: conflict with "before-first-apply" using v1: .data.a"#;
+    assert_eq!(status.message, told);
+    let same = config_apply(Some(&live), json!({"a": "1"}), "one", false).unwrap();
+    let before = json!({"f:data": {".": {}, "f:a": {}, "f:b": {}}});
+    assert_eq!(
+        owners(&same),
+        owned(&[("one", json!({"f:data": {"f:a": {}}})), ("before-first-apply", before)])
     );
 }
 
