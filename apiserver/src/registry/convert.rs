@@ -2,9 +2,10 @@
 //!
 //! In: an object as stored, or as a client sent it. Out: the same in the other version. Both directions lose nothing.
 
+use coracle_api::autoscaling;
 use coracle_api::custom;
 use coracle_api::kinds::Kind;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Whether objects of `kind` are stored in another version.
@@ -49,7 +50,7 @@ pub fn to(kind: &Kind, stored: &Arc<Value>) -> Arc<Value> {
                 });
             }
         }
-        "HorizontalPodAutoscaler" => autoscaler_to_v1(&mut object),
+        "HorizontalPodAutoscaler" => autoscaling::to_v1(&mut object),
         _ => {}
     }
     Arc::new(object)
@@ -70,7 +71,7 @@ pub fn from(kind: &Kind, mut object: Value) -> Value {
             let back: Vec<(&str, &str)> = EVENT_FIELDS.iter().map(|(core, new)| (*new, *core)).collect();
             rename(&mut object, &back);
         }
-        "HorizontalPodAutoscaler" => autoscaler_from_v1(&mut object),
+        "HorizontalPodAutoscaler" => autoscaling::from_v1(&mut object),
         _ => {}
     }
     object
@@ -92,106 +93,6 @@ fn rename(object: &mut Value, fields: &[(&str, &str)]) {
     for (from, to) in fields {
         if let Some(value) = object.remove(*from) {
             object.insert((*to).to_owned(), value);
-        }
-    }
-}
-
-const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
-const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
-const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
-const CURRENT: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
-
-fn is_cpu_utilization(metric: &Value, target: &str) -> bool {
-    metric["type"] == "Resource"
-        && metric["resource"]["name"] == "cpu"
-        && metric["resource"][target]["averageUtilization"].is_i64()
-}
-
-/// v1 knows CPU utilization only; the rest travels in annotations.
-fn autoscaler_to_v1(object: &mut Value) {
-    let mut kept = Map::new();
-    let mut take = |list: &mut Value, target: &str, annotation: &str| {
-        let (mut cpu, mut rest) = (Value::Null, Vec::new());
-        for metric in list.take().as_array().into_iter().flatten() {
-            if cpu.is_null() && is_cpu_utilization(metric, target) {
-                cpu = metric["resource"][target]["averageUtilization"].clone();
-            } else {
-                rest.push(metric.clone());
-            }
-        }
-        if !rest.is_empty() {
-            kept.insert(annotation.to_owned(), json!(Value::Array(rest).to_string()));
-        }
-        cpu
-    };
-    let mut nothing = Value::Null;
-    let spec = take(object.pointer_mut("/spec/metrics").unwrap_or(&mut nothing), "target", METRICS);
-    let status =
-        take(object.pointer_mut("/status/currentMetrics").unwrap_or(&mut nothing), "current", CURRENT);
-    for (part, key, annotation) in [("spec", "behavior", BEHAVIOR), ("status", "conditions", CONDITIONS)] {
-        let part = object.get_mut(part).and_then(Value::as_object_mut);
-        let value = part.and_then(|part| part.remove(key));
-        if let Some(value) = value.filter(|value| !value.is_null()) {
-            kept.insert(annotation.to_owned(), json!(value.to_string()));
-        }
-    }
-    set_or_drop(object.get_mut("spec"), "metrics", "targetCPUUtilizationPercentage", spec);
-    set_or_drop(object.get_mut("status"), "currentMetrics", "currentCPUUtilizationPercentage", status);
-    if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
-        status.entry("currentReplicas").or_insert(json!(0));
-    }
-    if !kept.is_empty() {
-        if !object["metadata"]["annotations"].is_object() {
-            object["metadata"]["annotations"] = json!({});
-        }
-        for (key, value) in kept {
-            object["metadata"]["annotations"][key] = value;
-        }
-    }
-}
-
-fn set_or_drop(part: Option<&mut Value>, from: &str, to: &str, value: Value) {
-    if let Some(part) = part.and_then(Value::as_object_mut) {
-        part.remove(from);
-        if !value.is_null() {
-            part.insert(to.to_owned(), value);
-        }
-    }
-}
-
-fn autoscaler_from_v1(object: &mut Value) {
-    let mut annotation = |key: &str| -> Value {
-        let annotations = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
-        let text = annotations.and_then(|annotations| annotations.remove(key));
-        text.and_then(|text| serde_json::from_str(text.as_str()?).ok()).unwrap_or_default()
-    };
-    let (metrics, current) = (annotation(METRICS), annotation(CURRENT));
-    let (behavior, conditions) = (annotation(BEHAVIOR), annotation(CONDITIONS));
-    if object.pointer("/metadata/annotations").and_then(Value::as_object).is_some_and(Map::is_empty) {
-        coracle_api::meta::remove(object, "annotations");
-    }
-    let join = |part: Option<&mut Value>, key: &str, target: &str, rest: Value, list: &str| {
-        let Some(part) = part.and_then(Value::as_object_mut) else { return };
-        let mut metrics = Vec::new();
-        if let Some(cpu) = part.remove(key) {
-            let mut about = json!({"averageUtilization": cpu});
-            if target == "target" {
-                about["type"] = json!("Utilization");
-            }
-            metrics.push(json!({"type": "Resource", "resource": {"name": "cpu", target: about}}));
-        }
-        metrics.extend(rest.as_array().cloned().unwrap_or_default());
-        if metrics.is_empty() && list == "currentMetrics" {
-            part.insert(list.to_owned(), Value::Null);
-        } else if !metrics.is_empty() {
-            part.insert(list.to_owned(), Value::Array(metrics));
-        }
-    };
-    join(object.get_mut("spec"), "targetCPUUtilizationPercentage", "target", metrics, "metrics");
-    join(object.get_mut("status"), "currentCPUUtilizationPercentage", "current", current, "currentMetrics");
-    for (part, key, value) in [("spec", "behavior", behavior), ("status", "conditions", conditions)] {
-        if !value.is_null() {
-            object[part][key] = value;
         }
     }
 }

@@ -4,6 +4,7 @@
 //! whoever needs a time passes it in.
 
 pub mod apply;
+pub mod autoscaling;
 pub mod custom;
 pub mod decode;
 pub mod defaults;

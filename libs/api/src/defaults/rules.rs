@@ -245,16 +245,10 @@ fn limits(item: &mut Value) {
 }
 
 fn autoscaler_v2(autoscaler: &mut Value) {
-    /// Where v1 keeps metrics that it has no field for.
-    const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
+    // Version 1 gets its own on the way through the inner form, which knows all metrics.
     let first = text(autoscaler, "apiVersion") == "autoscaling/v1";
-    let measured = first && autoscaler["metadata"]["annotations"][METRICS].is_string();
-    let Some(spec) = autoscaler.get_mut("spec") else { return };
-    if !first {
+    if let Some(spec) = autoscaler.get_mut("spec").filter(|_| !first) {
         super::table::apply(spec, "AutoscalerV2");
-    } else if !measured && spec["targetCPUUtilizationPercentage"].is_null() {
-        // The same default, seen through v1.
-        spec["targetCPUUtilizationPercentage"] = json!(80);
     }
 }
 

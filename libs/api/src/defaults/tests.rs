@@ -100,7 +100,7 @@ fn workloads_get_their_rows() {
     becomes(
         "HorizontalPodAutoscaler",
         json!({"apiVersion": "autoscaling/v1", "spec": {}}),
-        &[("/spec/targetCPUUtilizationPercentage", json!(80))],
+        &[("/spec/minReplicas", json!(1)), ("/spec/targetCPUUtilizationPercentage", Value::Null)],
     );
 }
 

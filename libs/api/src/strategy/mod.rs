@@ -14,6 +14,7 @@ mod tests;
 
 pub(crate) use pod::quality_of_service;
 
+use crate::autoscaling;
 use crate::kinds::Kind;
 use crate::meta;
 use rows::{Generation, Row, StatusWrite};
@@ -52,6 +53,7 @@ pub fn converted(object: &mut Value, kind: &Kind) {
     match rows::of(kind).kind {
         "DaemonSet" => special::told_template_generation(object),
         "Node" => special::node(object),
+        "HorizontalPodAutoscaler" => autoscaling::converted(object, kind),
         _ => {}
     }
 }
@@ -85,6 +87,7 @@ pub fn prepare_create(object: &mut Value, kind: &Kind) {
         "APIService" => special::local_api_service(object),
         "Endpoints" => special::pack_endpoints(object),
         "EndpointSlice" => special::old_topology(object, None),
+        _ if autoscaling::is_v1(kind) => autoscaling::keep(object, None, &autoscaling::OF_STATUS),
         _ => {}
     }
 }
@@ -95,7 +98,12 @@ pub fn prepare_update(new: &mut Value, old: &Value, kind: &Kind, subresource: &s
     let row = rows::of(kind);
     match subresource {
         "" | "scale" => prepare_main(new, old, row, kind),
-        "status" => keep_all_but_status(new, old, row),
+        "status" => {
+            keep_all_but_status(new, old, row);
+            if autoscaling::is_v1(kind) {
+                autoscaling::keep(new, Some(old), &autoscaling::OF_SPEC);
+            }
+        }
         "ephemeralcontainers" => keep_all_but(new, old, &["/spec/ephemeralContainers"]),
         "finalize" => copy(new, old, "status"),
         "approval" => keep_all_but(new, old, &["/status/conditions"]),
@@ -125,6 +133,7 @@ fn prepare_main(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
         "Endpoints" => special::pack_endpoints(new),
         "EndpointSlice" => special::old_topology(new, Some(old)),
         "CustomResourceDefinition" => special::one_more_stored_version(new),
+        _ if autoscaling::is_v1(kind) => autoscaling::keep(new, Some(old), &autoscaling::OF_STATUS),
         _ => {}
     }
 }

@@ -2,6 +2,7 @@
 
 use super::node::{Faults, Node};
 use super::{selectors, workload};
+use crate::autoscaling;
 use crate::labels;
 use crate::quantity::Quantity;
 
@@ -17,10 +18,20 @@ const SOURCES: [(&str, &str); 5] = [
 ];
 
 pub(super) fn autoscaler(object: &Node<'_, '_>, out: &mut Faults) {
-    autoscaler_spec(&object.get("spec"), 1, out);
+    autoscaler_spec(object, 1, out);
 }
 
-fn autoscaler_spec(spec: &Node<'_, '_>, lowest: i64, out: &mut Faults) {
+/// Faults are told at the places of version 2, which everything is checked in.
+fn autoscaler_spec(object: &Node<'_, '_>, lowest: i64, out: &mut Faults) {
+    if object.get("apiVersion").text() == "autoscaling/v1" {
+        let mut inner = object.value.clone();
+        autoscaling::from_v1(&mut inner);
+        return spec(&Node::root(&inner).get("spec"), lowest, out);
+    }
+    spec(&object.get("spec"), lowest, out);
+}
+
+fn spec(spec: &Node<'_, '_>, lowest: i64, out: &mut Faults) {
     let (min, max) = (spec.get("minReplicas"), spec.get("maxReplicas"));
     if min.is_set() && min.int() < lowest {
         min.invalid(format!("must be greater than or equal to {lowest}"), out);
@@ -184,7 +195,7 @@ pub(super) fn autoscaler_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresou
         return;
     }
     let had_none = old.get("spec.minReplicas").value.as_i64() == Some(0);
-    autoscaler_spec(&new.get("spec"), i64::from(!had_none), out);
+    autoscaler_spec(new, i64::from(!had_none), out);
 }
 
 pub(super) fn budget(object: &Node<'_, '_>, out: &mut Faults) {
