@@ -80,9 +80,10 @@ impl Growth {
         }
     }
 
-    /// A snapshot writes all state, so the log may grow to a part of that first.
+    /// A snapshot writes all state, so the log may grow to a good part of that first: for each byte of the log 1.3 bytes of
+    /// snapshots are written. A restart seldom reads that much log, as it begins with the image.
     fn worth(state: u64) -> u64 {
-        state / 4
+        state / 4 * 3
     }
 
     /// Whether a snapshot now would be worth writing all of `state` bytes.

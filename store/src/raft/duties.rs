@@ -80,6 +80,10 @@ pub fn spawn(node: &Arc<Node>, config: &NodeConfig, inputs: Inputs) {
     tasks.run("disk space", async move {
         tokio::select! { () = raise_alarm(&this, room) => {}, () = stop.cancelled() => {} }
     });
+    let (this, stop) = (node.clone(), tasks.stopping());
+    tasks.run("wake watchers", async move {
+        tokio::select! { () = this.shared.hub().wake() => {}, () = stop.cancelled() => {} }
+    });
     let (this, stop, limit) = (node.clone(), tasks.stopping(), stall::limit(config.election_millis));
     tasks.run("disk stalls", async move {
         let watching = stall::watch(&syncs, limit, |taken| give_up(&this, taken));

@@ -3,10 +3,13 @@
 use super::index::Index;
 use crate::error::StoreError;
 use crate::machine::{Batch, KeyRange, Machine};
+use coracle_daemon::clock;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 
 /// Bytes of the last events that are kept for watchers that keep up.
 const RECENT_BYTES_MAX: u64 = 16 << 20;
@@ -14,6 +17,12 @@ const RECENT_BYTES_MAX: u64 = 16 << 20;
 const RECENT_BATCHES_MAX: usize = 8192;
 /// Records that one pull looks at, a revision's last ones apart: what one watcher may take before others have their turn.
 const PULL_RECORDS_MAX: usize = 1000;
+/// Streams that are woken at once. More would queue before everything else that the member has to do, writes above all: each
+/// hop of a write then waits until every stream was served.
+pub(super) const WOKEN_AT_ONCE: usize = 16;
+/// How long nobody is woken after more streams than that were: a packet for each event and stream costs as much as the write
+/// itself does, and in a burst one packet holds what came meanwhile.
+const REST: Duration = Duration::from_millis(1);
 
 /// A watcher's number within its hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +54,8 @@ struct Watcher {
 /// All watchers of a member.
 pub struct Hub {
     state: Mutex<State>,
+    /// [`Hub::wake`] has something to do.
+    more: Notify,
 }
 
 struct State {
@@ -55,6 +66,10 @@ struct State {
     watchers: HashMap<WatcherId, Watcher>,
     index: Index,
     last_id: u64,
+    /// Streams with something to read that were not woken yet, in order.
+    asleep: VecDeque<Arc<Outlet>>,
+    /// Whether [`Hub::wake`] wakes them.
+    waking: bool,
 }
 
 /// What a watcher read.
@@ -80,10 +95,23 @@ impl State {
             Some(unread) => watcher.unread = Some(unread.min(revision)),
             None => {
                 watcher.unread = Some(revision);
-                watcher.outlet.dirty.lock().push_back(id);
-                watcher.outlet.wake.notify_one();
+                let mut dirty = watcher.outlet.dirty.lock();
+                // Otherwise it is on its way already.
+                if dirty.is_empty() {
+                    self.asleep.push_back(watcher.outlet.clone());
+                }
+                dirty.push_back(id);
             }
         }
+    }
+
+    /// Wakes the next streams. Returns whether there are more.
+    fn wake_some(&mut self) -> bool {
+        let next = self.asleep.len().min(WOKEN_AT_ONCE);
+        for outlet in self.asleep.drain(..next) {
+            outlet.wake.notify_one();
+        }
+        !self.asleep.is_empty()
     }
 
     fn keep(&mut self, batch: Arc<Batch>) {
@@ -128,8 +156,42 @@ impl Hub {
                 watchers: HashMap::new(),
                 index: Index::default(),
                 last_id: 0,
+                asleep: VecDeque::new(),
+                waking: false,
             }),
+            more: Notify::new(),
         }
+    }
+
+    /// Wakes streams when there are many, some at a time, and lets others work in between; never returns.
+    pub async fn wake(&self) {
+        loop {
+            self.more.notified().await;
+            while self.go_on_waking() {
+                while self.state.lock().wake_some() {
+                    yield_now().await;
+                }
+                clock::sleep(REST).await;
+            }
+        }
+    }
+
+    /// Whether there is anybody to wake; if not, who is marked next is woken at once.
+    fn go_on_waking(&self) -> bool {
+        let mut state = self.state.lock();
+        state.waking = !state.asleep.is_empty();
+        state.waking
+    }
+
+    /// Has those woken whom `mark` marks: at once if they are few, and behind those that wait already.
+    fn marking<T>(&self, mark: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock();
+        let marked = mark(&mut state);
+        if !state.waking && state.wake_some() {
+            state.waking = true;
+            self.more.notify_one();
+        }
+        marked
     }
 
     /// The last revision that was published.
@@ -155,54 +217,56 @@ impl Hub {
         if batches.is_empty() {
             return;
         }
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        state.published = revision;
-        if state.watchers.is_empty() {
-            state.forget_recent();
-            return;
-        }
-        let mut concerned = Vec::new();
-        for batch in batches {
-            for event in &batch.events {
-                state.index.each(event.key(), |id| concerned.push(id));
+        self.marking(|state| {
+            state.published = revision;
+            if state.watchers.is_empty() {
+                state.forget_recent();
+                return;
             }
-            for id in concerned.drain(..) {
-                state.mark(id, batch.revision);
+            let mut concerned = Vec::new();
+            for batch in batches {
+                for event in &batch.events {
+                    state.index.each(event.key(), |id| concerned.push(id));
+                }
+                for id in concerned.drain(..) {
+                    state.mark(id, batch.revision);
+                }
+                state.keep(batch);
             }
-            state.keep(batch);
-        }
+        });
     }
 
     /// The store is at `revision` now, and how it got there is in its history only.
     pub fn jump(&self, revision: i64) {
-        let mut state = self.state.lock();
-        state.forget_recent();
-        let first = state.published + 1;
-        state.published = revision;
-        let all: Vec<(WatcherId, i64)> =
-            state.watchers.iter().map(|(id, watcher)| (*id, watcher.from)).collect();
-        for (id, from) in all {
-            let first = first.max(from);
-            if first <= revision {
-                state.mark(id, first);
+        self.marking(|state| {
+            state.forget_recent();
+            let first = state.published + 1;
+            state.published = revision;
+            let all: Vec<(WatcherId, i64)> =
+                state.watchers.iter().map(|(id, watcher)| (*id, watcher.from)).collect();
+            for (id, from) in all {
+                let first = first.max(from);
+                if first <= revision {
+                    state.mark(id, first);
+                }
             }
-        }
+        });
     }
 
     /// Adds a watcher from revision `from` on (0: from the next). Returns it with the revision it was added at.
     pub fn add(&self, outlet: &Arc<Outlet>, range: KeyRange, from: i64) -> (WatcherId, i64) {
-        let mut state = self.state.lock();
-        state.last_id += 1;
-        let id = WatcherId(state.last_id);
-        let published = state.published;
-        let from = if from <= 0 { published + 1 } else { from };
-        state.index.insert(&range, id);
-        state.watchers.insert(id, Watcher { range, unread: None, from, outlet: outlet.clone() });
-        if from <= published {
-            state.mark(id, from);
-        }
-        (id, published)
+        self.marking(|state| {
+            state.last_id += 1;
+            let id = WatcherId(state.last_id);
+            let published = state.published;
+            let from = if from <= 0 { published + 1 } else { from };
+            state.index.insert(&range, id);
+            state.watchers.insert(id, Watcher { range, unread: None, from, outlet: outlet.clone() });
+            if from <= published {
+                state.mark(id, from);
+            }
+            (id, published)
+        })
     }
 
     /// Removes a watcher.
@@ -255,13 +319,14 @@ impl Hub {
                 Pulled { batches: batches.into_iter().map(Arc::new).collect(), revision: next - 1 }
             }
         };
-        let mut state = self.state.lock();
-        if let Some(watcher) = state.watchers.get_mut(&id) {
-            watcher.from = watcher.from.max(pulled.revision + 1);
-        }
-        if pulled.revision < state.published {
-            state.mark(id, pulled.revision + 1);
-        }
+        self.marking(|state| {
+            if let Some(watcher) = state.watchers.get_mut(&id) {
+                watcher.from = watcher.from.max(pulled.revision + 1);
+            }
+            if pulled.revision < state.published {
+                state.mark(id, pulled.revision + 1);
+            }
+        });
         Ok(pulled)
     }
 }

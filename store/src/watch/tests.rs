@@ -1,14 +1,18 @@
 //! No watcher loses, repeats or reorders an event, however slow it is and whatever is compacted or replaced meanwhile.
 
+use super::hub::WOKEN_AT_ONCE;
 use super::{Hub, Outlet, WatcherId};
 use crate::command::{Command, Op};
 use crate::error::StoreError;
 use crate::machine::{KeyRange, Machine, Restore};
 use crate::shared::Shared;
 use bytes::Bytes;
+use coracle_daemon::clock;
 use coracle_etcd::proto::{CompactionRequest, DeleteRangeRequest, PutRequest};
+use futures::FutureExt;
 use proptest::prelude::*;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -210,4 +214,73 @@ fn a_slow_watcher_reads_on_from_history_when_recent_events_are_gone() {
         }
     }
     assert_eq!(told, (0..10_000).map(|number| 2 + 2 * number).collect::<Vec<i64>>());
+}
+
+/// Streams that each watch everything.
+fn streams(shared: &Shared, count: usize) -> Vec<(WatcherId, Arc<Outlet>)> {
+    let all = KeyRange::new(&Bytes::from_static(&[0]), &Bytes::from_static(&[0]));
+    let stream = |_| {
+        let outlet = Arc::default();
+        (shared.hub().add(&outlet, all.clone(), 0).0, outlet)
+    };
+    (0..count).map(stream).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_streams_are_woken_at_once_and_many_some_at_a_time() {
+    let shared = Shared::new(Machine::new());
+    let streams = streams(&shared, WOKEN_AT_ONCE + 3);
+    let woken = || streams.iter().filter(|(_, outlet)| outlet.woken().now_or_never().is_some()).count();
+    let _ = shared.apply_batch(&[put(0)]);
+    assert_eq!(woken(), WOKEN_AT_ONCE);
+    let mut waking = std::pin::pin!(shared.hub().wake());
+    assert!(waking.as_mut().now_or_never().is_none());
+    assert_eq!(woken(), 3);
+    for (id, _) in &streams[3..] {
+        shared.hub().remove(*id);
+    }
+    let _ = shared.apply_batch(&[put(0)]);
+    assert_eq!(woken(), 0, "it came in the rest after many");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_burst_each_of_many_streams_reads_all_in_few_turns_and_one_that_does_not_read_holds_nobody_up() {
+    const PUTS: usize = 200;
+    let shared = Shared::new(Machine::new());
+    let mut streams = streams(&shared, 10 * WOKEN_AT_ONCE);
+    let asleep = streams.split_off(streams.len() - 2 * WOKEN_AT_ONCE);
+    let range = KeyRange::new(&Bytes::from_static(&[0]), &Bytes::from_static(&[0]));
+    let read = |(id, outlet): (WatcherId, Arc<Outlet>)| {
+        let (shared, range) = (&shared, &range);
+        async move {
+            let (mut told, mut turns) = (Vec::new(), 0);
+            while told.len() < PUTS {
+                outlet.woken().await;
+                while let Some((_, from)) = shared.hub().next_unread(&outlet) {
+                    let pulled = shared.hub().pull(id, range, from, || shared.machine()).expect("kept");
+                    told.extend(pulled.batches.iter().map(|batch| batch.revision));
+                    turns += 1;
+                }
+            }
+            (told, turns)
+        }
+    };
+    let write = async {
+        for number in 1..=PUTS {
+            let _ = shared.apply_batch(&[put(0)]);
+            tokio::task::yield_now().await;
+            if number % 10 == 0 {
+                clock::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    };
+    let all = async { tokio::join!(futures::future::join_all(streams.into_iter().map(read)), write).0 };
+    let all = tokio::select! { all = all => all, () = shared.hub().wake() => panic!("ended") };
+    for (told, turns) in all {
+        assert_eq!(told, (2..2 + i64::try_from(PUTS).expect("small")).collect::<Vec<i64>>());
+        assert!(turns <= PUTS / 2, "{turns} turns for {PUTS} events");
+    }
+    for (_, outlet) in asleep {
+        assert!(outlet.woken().now_or_never().is_some(), "it was told as well");
+    }
 }
