@@ -12,6 +12,7 @@ ADDRESS = re.compile(r"\b10\.96\.(?!200\.)\d+\.\d+")
 DRAWN = [
     (re.compile(r"\bkube-api-access-\w{5}\b"), "kube-api-access-<drawn>"),
     (re.compile(r"^kube-apiserver-[\w.]+$"), "kube-apiserver"),
+    (re.compile(r"^X509SHA256=\w+$"), "<certificate>"),
     (re.compile(r'(?<=parsing ")\d+(?=x?")'), "<number>"),
     (re.compile(r'in scheme "pkg/[^"]+"'), 'in scheme "…"'),
 ]

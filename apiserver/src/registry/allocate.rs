@@ -216,7 +216,7 @@ impl Allocator {
             self.fill_ports(spec, ports)?;
         }
         let checked = balanced && spec["externalTrafficPolicy"] == "Local";
-        if checked && spec["healthCheckNodePort"].as_u64().unwrap_or(0) == 0 {
+        if checked && spec["healthCheckNodePort"].as_i64().unwrap_or(0) == 0 {
             let mut taken = ports.clone();
             taken.extend(node_ports(&json!({"spec": spec.clone()})));
             spec["healthCheckNodePort"] = json!(self.free_port(&taken)?);
@@ -228,9 +228,9 @@ impl Allocator {
         let mut taken = taken.clone();
         taken.extend(node_ports(&json!({"spec": spec.clone()})));
         // One number serves TCP and UDP of the same port, as DNS does.
-        let mut given: Vec<(Value, Value, u64)> = Vec::new();
+        let mut given: Vec<(Value, Value, i64)> = Vec::new();
         for port in spec["ports"].as_array_mut().into_iter().flatten() {
-            let number = port["nodePort"].as_u64().unwrap_or(0);
+            let number = port["nodePort"].as_i64().unwrap_or(0);
             let shared =
                 given.iter().find(|(of, protocol, _)| *of == port["port"] && *protocol != port["protocol"]);
             let number = match (number, shared) {
@@ -238,7 +238,7 @@ impl Allocator {
                 (0, None) => {
                     let free = self.free_port(&taken)?;
                     taken.insert(free);
-                    u64::from(free)
+                    i64::from(free)
                 }
                 (number, _) => number,
             };

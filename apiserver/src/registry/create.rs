@@ -2,13 +2,14 @@
 
 use super::allocate::Claims;
 use super::options::WriteOptions;
+use super::update::of_object;
 use super::{At, Call, Outcome, Registry, Reply, body};
 use crate::storage::keys;
 use crate::storage::write::Written;
 use coracle_api::apply::{self, Writer};
 use coracle_api::kinds::Kind;
 use coracle_api::status::Status;
-use coracle_api::{defaults, meta, strategy, validate};
+use coracle_api::{decode, defaults, meta, strategy, validate};
 use coracle_daemon::{clock, random};
 use serde_json::{Value, json};
 
@@ -73,7 +74,9 @@ impl Registry {
         }
         let base = meta::field(&object, "generateName").to_owned();
         let generated = !base.is_empty() && meta::name(&object).is_empty();
-        meta::remove(&mut object, "resourceVersion");
+        if !(versioned && at.options.dry_run) {
+            meta::remove(&mut object, "resourceVersion");
+        }
         for attempt in 1.. {
             // Only a generated name is tried again.
             let mut object = if generated { object.clone() } else { object.take() };
@@ -112,14 +115,15 @@ impl Registry {
         if !owned {
             own_fields(&mut object, at);
         }
+        decode::settle(&mut object, kind);
         warnings.extend(self.mutate(at, CREATE, None, &mut object).await?);
-        strategy::prepare_create(&mut object, kind);
+        warnings.extend(strategy::prepare_create(&mut object, kind));
         strategy::prepare_create_by(&mut object, kind, || at.user.fields());
         let claims = self.claim(kind, &mut object, None).await?;
         let faults = validate::create(&object, kind);
         let name = meta::name(&object).to_owned();
         if !faults.is_empty() {
-            return Err(Status::invalid(&kind.group_kind(), &name, &faults));
+            return Err(Status::invalid(&of_object(kind, &object), &name, &faults));
         }
         warnings.extend(validate::warnings(&object, None, kind));
         warnings.extend(self.admit(at, CREATE, None, &object).await?);

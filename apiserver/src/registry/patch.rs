@@ -142,7 +142,18 @@ fn applied(
 ) -> Result<Value, Status> {
     let mut object = apply::apply(old, config, kind, writer, force).map_err(refused)?;
     apply::refresh(&mut object, sent, writer.manager);
-    decode::canonical(object, kind).map(|decoded| decoded.object).map_err(|text| Status::new(500, "", text))
+    let unfit = |text: String| {
+        let fault =
+            decode::unstructured_fault(config, kind).filter(|_| kind.custom.is_none()).unwrap_or(text);
+        let (of, version) = (apply::shown(config, kind), apply::versioned(kind));
+        format!(
+            "failed to convert new object ({of}) to proper version: unable to convert unstructured object to {version}, Kind={}: {fault}",
+            kind.kind
+        )
+    };
+    decode::canonical(object, kind)
+        .map(|decoded| decoded.object)
+        .map_err(|text| Status::new(500, "", unfit(text)))
 }
 
 pub(super) fn refused(error: ApplyError) -> Status {
@@ -207,7 +218,11 @@ pub(super) fn patched(
     types_stay(&object, kind, old).map_err(|wrong| match wrong {
         Wrong::Unfit(text) => unfit(shown(&object), text),
         Wrong::Refused(status) => *status,
+        Wrong::Untyped => untyped(&object, old, validation, unfit, shown),
     })?;
+    if built_in && object["kind"].as_str().is_none_or(str::is_empty) {
+        object["kind"] = kind.kind.as_str().into();
+    }
     let mut decoded = decode::canonical(object.clone(), kind).map_err(|text| {
         let taken_apart = content_type == STRATEGIC && built_in;
         let text = decode::unstructured_fault(&object, kind).filter(|_| taken_apart).unwrap_or(text);
@@ -227,6 +242,35 @@ enum Wrong {
     Unfit(String),
     /// With a Status of its own.
     Refused(Box<Status>),
+    /// It does not say what it is.
+    Untyped,
+}
+
+/// What is read as an object of no type has no field that it names, and no name.
+fn untyped(
+    object: &Value,
+    old: &Value,
+    validation: FieldValidation,
+    unfit: impl Fn(String, String) -> Status,
+    shown: impl Fn(&Value) -> String,
+) -> Status {
+    let typed = |key: &str| matches!(key, "apiVersion" | "kind");
+    let keys = object.as_object().into_iter().flatten().map(|(key, _)| key).filter(|key| !typed(key));
+    let mut findings: Vec<String> = keys.map(|key| format!("unknown field {}", go_quoted(key))).collect();
+    findings.sort_unstable();
+    match validation {
+        FieldValidation::Strict => {
+            unfit(shown(object), format!("strict decoding error: {}", findings.join(", ")))
+        }
+        _ => {
+            let told = if validation == FieldValidation::Warn { findings } else { Vec::new() };
+            let name = meta::name(old);
+            let text = format!(
+                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            );
+            Status::bad_request(text).warned(told)
+        }
+    }
 }
 
 /// A patch may not make another kind or version of an object.
@@ -254,13 +298,20 @@ fn types_stay(object: &Value, kind: &Kind, old: &Value) -> Result<(), Wrong> {
         }
         return Ok(());
     }
-    if name.is_empty() || version.is_empty() {
-        // It is read as an object of no type, which has no name.
-        let name = meta::name(old);
-        return refused(Status::bad_request(format!(
-            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        )));
+    for key in ["apiVersion", "kind"] {
+        let value = &object[key];
+        if !value.is_string() && !value.is_null() {
+            let found = decode::found(value);
+            return Err(Wrong::Unfit(format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go struct field .{key} of type string"
+            )));
+        }
     }
+    if version.is_empty() {
+        return Err(Wrong::Untyped);
+    }
+    // What does not say its kind is of the one that was there.
+    let name = if name.is_empty() { kind.kind.as_str() } else { name };
     if name == kind.kind && version == kind.api_version() {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use crate::storage::write::Written;
 use coracle_api::apply::{self, Writer};
 use coracle_api::kinds::Kind;
 use coracle_api::status::{FieldError, GroupResource, Status};
-use coracle_api::{defaults, meta, strategy, validate};
+use coracle_api::{decode, defaults, meta, strategy, validate};
 use coracle_daemon::clock;
 use serde_json::Value;
 use std::sync::Arc;
@@ -133,10 +133,12 @@ impl Registry {
                 Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
             apply::update(&mut object, Some(old), kind, &writer);
         }
+        decode::settle(&mut object, kind);
         if at.info.subresource.is_empty() {
             strategy::prepare_update(&mut object, old, kind, "");
         }
         warnings.extend(self.mutate(at, UPDATE, Some(old), &mut object).await?);
+        apply::keep_times(&mut object, old, kind);
         strategy::prepare_update(&mut object, old, kind, &at.info.subresource);
         let claims = if at.info.subresource.is_empty() {
             self.claim(kind, &mut object, Some(old)).await?
@@ -194,12 +196,14 @@ impl Registry {
             }
             "" | "0" => {
                 let given = Value::String(meta::field(object, "resourceVersion").to_owned());
-                let given = if given == "" { Value::from(0) } else { given };
-                let fault = FieldError::invalid(
+                let mut fault = FieldError::invalid(
                     "metadata.resourceVersion",
                     &given,
                     "must be specified for an update",
                 );
+                if given == "" {
+                    fault.value = Some("0x0".to_owned());
+                }
                 Err(Status::invalid(&of, &at.info.name, &[fault]))
             }
             version if version == stored => Ok(()),
@@ -233,7 +237,7 @@ fn unmet(at: &At, what: &str, wanted: &str, found: &str) -> Status {
 }
 
 /// What an invalid object is said to be: a custom one whatever it says itself.
-fn of_object(kind: &Kind, object: &Value) -> GroupResource {
+pub(super) fn of_object(kind: &Kind, object: &Value) -> GroupResource {
     match object["kind"].as_str() {
         Some(name) if kind.custom.is_some() => GroupResource::new(&kind.group, name),
         _ => kind.group_kind(),

@@ -33,3 +33,17 @@ async fn flow_schemas_are_made_by_one_part_and_told_of_their_level_by_another() 
     );
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn who_writes_an_empty_list_owns_it_though_it_is_stored_as_none() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let role = json!({"metadata": {"name": "r"}, "rules": []});
+    let (code, made) = fixture.call("POST", roles, role.clone()).await;
+    assert_eq!((code, &made["rules"]), (201, &Value::Null), "{made}");
+    assert_eq!(made["metadata"]["managedFields"][0]["fieldsV1"], json!({"f:rules": {}}));
+    // Written again it is what it was.
+    let (code, same) = fixture.call("PUT", &format!("{roles}/r"), role).await;
+    assert_eq!((code, same), (200, made));
+    fixture.stop().await;
+}

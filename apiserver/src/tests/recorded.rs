@@ -73,11 +73,30 @@ async fn a_patch_may_not_make_another_kind_of_an_object() {
         ("PATCH", MAP, MERGE, r#"{"kind":"Secret"}"#, 422, "converting (v1.Secret) to (core.ConfigMap): unknown conversion"),
         ("PATCH", MAP, MERGE, r#"{"apiVersion":null}"#, 400, "the name of the object (a based on URL) was undeterminable: name must be provided"),
         ("PATCH", MAP, PATCH, r#"[{"op":"replace","path":"/kind","value":"B"}]"#, 422, "no kind \"B\" is registered for version \"v1\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""),
+        ("PATCH", MAP, MERGE, r#"{"kind":[]}"#, 422, "couldn't get version/kind; json parse error: json: cannot unmarshal array into Go struct field .kind of type string"),
+        // What does not say its kind is of the one that was there.
+        ("PATCH", MAP, MERGE, r#"{"kind":null}"#, 200, ""),
         // A strategic merge does not look at them.
         ("PATCH", MAP, STRATEGIC, r#"{"kind":"Secret","data":{"b":"2"}}"#, 200, ""),
         ("GET", MAP, "", "", 200, ""),
     ])
     .await;
+}
+
+#[tokio::test]
+async fn what_a_patch_leaves_without_a_version_has_no_field_that_anybody_knows() {
+    let fixture = filled().await;
+    let warnings = ["299 - \"unknown field \\\"data\\\"\"", "299 - \"unknown field \\\"metadata\\\"\""];
+    for (validation, code, want) in [("Warn", 400, &warnings[..]), ("Ignore", 400, &[]), ("Strict", 422, &[])]
+    {
+        let path = format!("{MAP}?fieldValidation={validation}");
+        let answer = fixture.send("PATCH", &path, MERGE, json!({"apiVersion": null})).await;
+        assert_eq!(answer.status(), code, "{validation}");
+        let told: Vec<&str> =
+            answer.headers().get_all("warning").iter().filter_map(|text| text.to_str().ok()).collect();
+        assert_eq!(told, want, "{validation}");
+    }
+    fixture.stop().await;
 }
 
 #[tokio::test]
@@ -113,6 +132,17 @@ async fn an_applied_configuration_is_held_to_its_type() {
     let rows: Vec<Row<'_>> =
         rows.iter().map(|(body, code, end)| ("PATCH", &*at, APPLY, &**body, *code, &**end)).collect();
     answers(&rows).await;
+    let amount =
+        r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{"overhead":{"cpu":"x"}}}"#;
+    answers(&[(
+        "PATCH",
+        &format!("{PODS}/p?fieldManager=m"),
+        APPLY,
+        amount,
+        500,
+        "failed to convert new object (default/p; /v1, Kind=Pod) to proper version: unable to convert unstructured object to /v1, Kind=Pod: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+    )])
+    .await;
 }
 
 #[tokio::test]
@@ -121,6 +151,8 @@ async fn what_cannot_be_asked_of_a_path_is_told_by_the_path() {
     let method = "the server does not allow this method on the requested resource";
     answers(&[
         ("GET", &format!("{MAP}/status"), "", "", 404, missing),
+        ("GET", &format!("{MAP}?export=true"), "", "", 400, "the export parameter, deprecated since v1.14, is no longer supported"),
+        ("GET", &format!("{MAP}?export=False"), "", "", 200, ""),
         ("GET", &format!("{PODS}/p/binding"), "", "", 405, method),
         ("DELETE", &format!("{PODS}/p/log"), "", "", 405, method),
         ("GET", "/api/v1/namespaces/default/serviceaccounts/default/token", "", "", 405, method),

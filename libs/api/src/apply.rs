@@ -72,13 +72,14 @@ pub fn update(new: &mut Value, old: Option<&Value>, kind: &Kind, writer: &Writer
     else {
         return;
     };
-    take(&mut owners, (old, new), kind, writer);
-    owners.cap_updates();
-    set_entries(new, owners.encode());
+    if take(&mut owners, (old, new), kind, writer) {
+        owners.cap_updates();
+        set_entries(new, owners.encode());
+    }
 }
 
-/// Has `writer` own what an update changes.
-fn take(owners: &mut Owners, (old, new): (Option<&Value>, &Value), kind: &Kind, writer: &Writer<'_>) {
+/// Has `writer` own what an update changes; tells whether that is known.
+fn take(owners: &mut Owners, (old, new): (Option<&Value>, &Value), kind: &Kind, writer: &Writer<'_>) -> bool {
     let shape = shape::of(kind);
     let zero;
     let old = if let Some(old) = old {
@@ -88,6 +89,10 @@ fn take(owners: &mut Owners, (old, new): (Option<&Value>, &Value), kind: &Kind, 
         &zero
     };
     let mut changes = compare::compare(&shape, old, new);
+    if changes.keyless {
+        // Who owns an item that cannot be named is not known, nor is anything else.
+        return false;
+    }
     changes.forget(&untouchable(kind, writer.subresource));
     owners.lose(&changes, None);
     let mut taken = changes.modified;
@@ -98,6 +103,7 @@ fn take(owners: &mut Owners, (old, new): (Option<&Value>, &Value), kind: &Kind, 
         entry.fields.add_all(taken);
         writer.now.clone_into(&mut entry.time);
     }
+    true
 }
 
 /// Applies `config` (what the user wrote, unknown fields known to the caller) onto `live` (None creates); returns the
@@ -154,7 +160,6 @@ fn merged(
     // What is never tracked counts as applied for now: a name that the configuration has is not left over from the last one.
     let last = std::mem::replace(&mut entry.fields, applied);
     kind.api_version().clone_into(&mut entry.api_version);
-    let owned_anew = last != owned;
 
     let merged = merge::merge(&shape, &before, config);
     let mut merged = prune(&shape, merged, &last, &owners);
@@ -168,7 +173,8 @@ fn merged(
         }
     }
     owners.lose(&changes, Some(writer));
-    if owned_anew || !changes.is_empty() {
+    // Who takes over what is there already wrote nothing, and so at no time.
+    if merged != before {
         writer.now.clone_into(&mut owners.entry(Operation::Apply, &kind.api_version(), writer).time);
     }
     set_entries(&mut merged, owners.encode());
@@ -193,6 +199,28 @@ fn refused(conflicts: Conflicts) -> ApplyError {
         conflicts.into_iter().map(|(owner, fields)| (owner, fields.paths())).collect();
     named.sort();
     ApplyError::Conflict(Box::new(conflict_status(&named)))
+}
+
+/// Gives the owners of `new` the times of those of `old` where nothing else has changed: such a write changes nothing.
+pub fn keep_times(new: &mut Value, old: &Value, kind: &Kind) {
+    let timeless = |object: &Value| -> Option<Vec<Value>> {
+        let entries = object["metadata"]["managedFields"].as_array()?;
+        let bare = |entry: &Value| {
+            let fields = entry.as_object().into_iter().flatten().filter(|(key, _)| *key != "time");
+            fields.map(|(key, value)| (key.clone(), value.clone())).collect()
+        };
+        Some(entries.iter().map(bare).collect())
+    };
+    let entries = |object: &Value| object["metadata"]["managedFields"].clone();
+    if new["metadata"]["managedFields"] == old["metadata"]["managedFields"] || timeless(new) != timeless(old)
+    {
+        return;
+    }
+    let own = new["metadata"]["managedFields"].take();
+    let mut without = old.clone();
+    without["metadata"]["managedFields"] = Value::Null;
+    let same = if kind.custom.is_some() { *new == without } else { crate::strategy::same(new, &without) };
+    new["metadata"]["managedFields"] = if same { entries(old) } else { own };
 }
 
 /// Kubernetes keeps no owners of requests for certificates.
@@ -221,9 +249,13 @@ pub fn declared(config: &Value, kind: &Kind) -> Result<(), ApplyError> {
 #[must_use]
 pub fn shown(config: &Value, kind: &Kind) -> String {
     let (namespace, name) = (meta::namespace(config), meta::name(config));
-    let group = if kind.group.is_empty() { "/" } else { kind.group.as_str() };
-    let version = if kind.group.is_empty() { kind.version.clone() } else { format!("/{}", kind.version) };
-    format!("{namespace}/{name}; {group}{version}, Kind={}", kind.kind)
+    format!("{namespace}/{name}; {}, Kind={}", versioned(kind), kind.kind)
+}
+
+/// A group and version as faults name them, with a slash also where there is no group.
+#[must_use]
+pub fn versioned(kind: &Kind) -> String {
+    format!("{}/{}", kind.group, kind.version)
 }
 
 /// Takes from `merged` what the writer applied last time, and nobody owns now.

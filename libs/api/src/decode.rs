@@ -145,6 +145,21 @@ pub fn canonical(object: Value, kind: &Kind) -> Result<Decoded, String> {
     shaped(object, Vec::new(), kind)
 }
 
+/// Makes of an object what storing it makes of it: lists without items are none.
+pub fn settle(object: &mut Value, kind: &Kind) {
+    fn has_empty_list(value: &Value) -> bool {
+        match value {
+            Value::Array(items) => items.is_empty() || items.iter().any(has_empty_list),
+            Value::Object(map) => map.values().any(has_empty_list),
+            _ => false,
+        }
+    }
+    let root = schema::of(kind).filter(|_| kind.custom.is_none());
+    if let Some(root) = root.filter(|_| has_empty_list(object)) {
+        canonical::settle(&schema::Type::Message(root), object);
+    }
+}
+
 /// The fields of standard metadata in the order in which Go writes them.
 #[must_use]
 pub fn metadata_fields() -> &'static [String] {

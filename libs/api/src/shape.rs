@@ -206,11 +206,19 @@ impl Shape {
     pub(crate) fn field(&self, key: &str) -> Option<&Field> {
         self.fields()?.fields.get(key)
     }
+    /// Whether it is a name alone, which is empty where none is given.
+    fn is_local_reference(&self) -> bool {
+        matches!(self, Self::Named(at) if TABLE.names.get("api.core.v1.LocalObjectReference") == Some(at))
+    }
     /// What an item that leaves out a key of its list counts as having there.
     pub(crate) fn key_default(&self, key: &str) -> Option<Value> {
-        match &self.field(key)?.shape {
-            // The only key of a built-in list that has a default.
+        let field = self.field(key)?;
+        match &field.shape {
             Self::Scalar(Value::String(zero)) if key == "protocol" && zero.is_empty() => Some("TCP".into()),
+            // What Go always writes is what it is where nobody set it, and so are names of what is near.
+            Self::Scalar(zero) if matches!(field.unset, Unset::Zero) || self.is_local_reference() => {
+                Some(zero.clone())
+            }
             Self::Scalar(default) if matches!(self, Self::Inline(_)) && !default.is_null() => {
                 Some(default.clone())
             }

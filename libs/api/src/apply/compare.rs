@@ -1,6 +1,6 @@
 //! What differs between two objects, as sets of fields.
 
-use super::set::{Container, FieldSet, container, element};
+use super::set::{Container, FieldSet, container, element, is_keyless};
 use crate::shape::Shape;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -11,6 +11,8 @@ pub(super) struct Changes {
     pub added: FieldSet,
     pub modified: FieldSet,
     pub removed: FieldSet,
+    /// Whether an item of a list has none of the keys that tell it from others.
+    pub keyless: bool,
 }
 
 impl Changes {
@@ -19,9 +21,6 @@ impl Changes {
         for set in [&mut self.added, &mut self.modified, &mut self.removed] {
             set.remove_below(fields);
         }
-    }
-    pub fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
     }
 }
 
@@ -44,7 +43,8 @@ impl Changes {
 
     /// Takes in what changed below a path element.
     fn below(&mut self, element: String, changes: Self) {
-        let Self { added, modified, removed } = changes;
+        let Self { added, modified, removed, keyless } = changes;
+        self.keyless |= keyless;
         if modified.is_empty() && removed.is_empty() {
             return self.added.put(element, added);
         }
@@ -114,6 +114,8 @@ fn visit(shape: &Shape, old: Option<&Value>, new: Option<&Value>) -> Changes {
             let keyed = |list: Option<&'_ Vec<Value>>| -> Vec<String> {
                 list.into_iter().flatten().map(|value| element(items, item, value)).collect()
             };
+            let nameless = |value: &Value| is_keyless(items, item, value);
+            changes.keyless = [was, is].into_iter().flatten().flatten().any(nameless);
             changes.lists(item, (&keyed(was), was), (&keyed(is), is));
         }
         _ => return Changes::leaf(old, new),

@@ -251,6 +251,12 @@ pub(super) fn element(items: &Items, item: &Shape, value: &Value) -> String {
     text
 }
 
+/// Whether an item lacks a key of its list that has no default.
+pub(super) fn is_keyless(items: &Items, item: &Shape, value: &Value) -> bool {
+    let Items::Keyed(keys) = items else { return false };
+    keys.iter().any(|key| value[key].is_null() && item.key_default(key).is_none())
+}
+
 fn readable(element: &str) -> String {
     let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
     match element.split_at_checked(2) {

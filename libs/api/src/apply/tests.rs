@@ -2,7 +2,7 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "json!(…) arguments read best by value")]
 
-use super::{ApplyError, Writer, apply, update};
+use super::{ApplyError, Writer, apply, keep_times, update};
 use crate::kinds::Kind;
 use crate::shape::tests::kind;
 use serde_json::{Value, json};
@@ -206,4 +206,48 @@ fn refuses_what_it_cannot_own() {
         refused(|config| config["metadata"]["managedFields"] = json!([{"manager": "x"}])),
         ApplyError::Malformed("metadata.managedFields must be nil".into())
     );
+}
+
+#[test]
+fn who_only_takes_over_what_is_there_wrote_at_no_time() {
+    let live = config_apply(None, json!({"a": "1"}), "first", false).expect("applies");
+    let times = |object: &Value| -> Vec<Option<String>> {
+        let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        entries.iter().map(|entry| entry["time"].as_str().map(str::to_owned)).collect()
+    };
+    let both = config_apply(Some(&live), json!({"a": "1"}), "second", false).expect("applies");
+    assert_eq!(times(&both), [None, Some("t".to_owned())], "{both}");
+    let changed = config_apply(Some(&live), json!({"a": "2"}), "second", true).expect("applies");
+    assert_eq!(times(&changed), [Some("t".to_owned())], "{changed}");
+}
+
+#[test]
+fn a_write_that_changes_nothing_keeps_the_times() {
+    let mut old = map(json!({"a": "1"}));
+    update(&mut old, None, &config_map(), &writer("m", "t"));
+    let mut later = old.clone();
+    later["metadata"]["managedFields"][0]["time"] = json!("u");
+    let mut same = later.clone();
+    keep_times(&mut same, &old, &config_map());
+    assert_eq!(same, old);
+    later["data"]["a"] = json!("2");
+    let mut other = later.clone();
+    keep_times(&mut other, &old, &config_map());
+    assert_eq!(other, later);
+}
+
+#[test]
+fn nobody_owns_an_object_with_items_that_cannot_be_told_apart() {
+    let account = kind("v1", "ServiceAccount", "io.k8s.api.core.v1.ServiceAccount");
+    for (secrets, tracked) in [(json!([{}]), false), (json!([{"name": "s"}]), true)] {
+        let mut object = json!({"metadata": {"name": "a"}, "secrets": secrets});
+        update(&mut object, None, &account, &writer("m", "t"));
+        assert_eq!(object["metadata"].get("managedFields").is_some(), tracked, "{object}");
+    }
+    // The name of a secret to pull images with is empty where there is none.
+    let pod = kind("v1", "Pod", "io.k8s.api.core.v1.Pod");
+    let mut object = json!({"metadata": {"name": "p"}, "spec": {"imagePullSecrets": [{}]}});
+    update(&mut object, None, &pod, &writer("m", "t"));
+    let secrets = &owners(&object)[0].1["f:spec"]["f:imagePullSecrets"];
+    assert!(secrets.get("k:{\"name\":\"\"}").is_some(), "{secrets}");
 }

@@ -182,10 +182,19 @@ fn list(items: &Items, of: Of<'_>, values: &[Value], path: &str, out: &mut Vec<S
             Items::Set if value.is_object() || value.is_array() => format!("[{index}]"),
             Items::Set => format!("[={}]", go_literal(value)),
             Items::Keyed(keys) => match value.as_object() {
-                Some(map) => keyed(keys, of, map),
+                Some(map) => match keyed(keys, of, map) {
+                    Ok(place) => place,
+                    Err(key) => {
+                        let shown = go_quoted(key);
+                        out.push(format!(
+                            "{path}: element {index}: associative list with keys has an element that omits key field {shown} (and doesn't have default value)"
+                        ));
+                        continue;
+                    }
+                },
                 None => {
-                    let text =
-                        format!("element {index}: associative list with keys may not have non-map elements");
+                    let what = if value.is_null() { "a null element" } else { "non-map elements" };
+                    let text = format!("element {index}: associative list with keys may not have {what}");
                     out.push(format!("{path}: {text}"));
                     continue;
                 }
@@ -202,22 +211,29 @@ fn list(items: &Items, of: Of<'_>, values: &[Value], path: &str, out: &mut Vec<S
     }
 }
 
-/// An item of a list by its keys: `[containerPort=80,protocol="TCP"]`.
-fn keyed(keys: &[String], of: Of<'_>, map: &Map<String, Value>) -> String {
+/// An item of a list by its keys: `[containerPort=80,protocol="TCP"]`, or the key that it lacks.
+fn keyed<'k>(keys: &'k [String], of: Of<'_>, map: &Map<String, Value>) -> Result<String, &'k str> {
     let default = |key: &str| match of {
         Of::Built(shape, _) => shape.key_default(key),
         Of::Schema(schema) => schema["properties"][key].get("default").cloned(),
         Of::Root(..) => None,
     };
-    let parts = keys.iter().filter_map(|key| {
-        let value = map.get(key).filter(|value| !value.is_null()).cloned().or_else(|| default(key))?;
-        Some(format!("{key}={}", go_literal(&value)))
-    });
-    format!("[{}]", parts.collect::<Vec<_>>().join(","))
+    let part = |key: &'k String| {
+        let value = map.get(key).cloned().or_else(|| default(key)).ok_or(key.as_str())?;
+        Ok(format!("{key}={}", go_literal(&value)))
+    };
+    let parts: Result<Vec<String>, &str> = keys.iter().map(part).collect();
+    Ok(format!("[{}]", parts?.join(",")))
 }
 
+/// A value as structured-merge-diff shows it in a path.
 fn go_literal(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), go_quoted)
+    match value {
+        Value::String(text) => go_quoted(text),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_literal).collect::<Vec<_>>().join(",")),
+        Value::Object(map) => map.iter().map(|(key, value)| format!("{key}={}", go_literal(value))).collect(),
+        other => other.to_string(),
+    }
 }
 
 fn go_type(value: &Value) -> &'static str {
@@ -292,6 +308,16 @@ mod tests {
                 format!("{at}: element 0: associative list with keys may not have non-map elements"),
             ),
             (
+                json!([null]),
+                format!("{at}: element 0: associative list with keys may not have a null element"),
+            ),
+            (
+                json!([{"name": {}}]),
+                format!(
+                    "{at}[name=].name: expected string, got &value.valueUnstructured{{Value:map[string]interface {{}}{{}}}}"
+                ),
+            ),
+            (
                 json!([{"name": "a", "resources": {"limits": {"cpu": {}}}}]),
                 format!("{at}[name=\"a\"].resources.limits.cpu: expected any scalar, got &{{map[]}}"),
             ),
@@ -305,5 +331,13 @@ mod tests {
         for (containers, want) in rows {
             assert_eq!(told("apps", "deployments", &pod(containers)), [want]);
         }
+        // What must be written has a value where it is not.
+        assert_eq!(told("apps", "deployments", &pod(json!([{"image": "i"}]))), Vec::<String>::new());
+        assert_eq!(
+            told("", "serviceaccounts", &json!({"secrets": [{"kind": "Secret"}]})),
+            [
+                ".secrets: element 0: associative list with keys has an element that omits key field \"name\" (and doesn't have default value)"
+            ]
+        );
     }
 }

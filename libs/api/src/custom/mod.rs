@@ -209,9 +209,15 @@ pub fn priority(version: &str) -> (u8, u64, u64, std::cmp::Reverse<String>) {
 }
 
 /// Faults of a custom object by its version's schema and rules. What an update leaves as it was is not judged again.
-pub(crate) fn validate(object: &Value, old: Option<&Value>, version: &Version) -> Vec<FieldError> {
+/// `before` are those of its metadata.
+pub(crate) fn validate(
+    object: &Value,
+    old: Option<&Value>,
+    version: &Version,
+    before: &[FieldError],
+) -> Vec<FieldError> {
     let mut faults = schema::validate(object, old, version);
-    let blocking = schema::blocks(&faults);
+    let blocking = schema::blocks(before) || schema::blocks(&faults);
     embedded::validate(object, old, version.schema(), "", &mut faults);
     scale::validate(object, &version["subresources"]["scale"], &mut faults);
     if version.rules().is_none() {

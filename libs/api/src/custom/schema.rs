@@ -235,7 +235,8 @@ impl Judge<'_> {
         let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
         for key in required.filter(|key| !needed.contains(key)).chain(needed.iter().copied()) {
             if !map.contains_key(key) {
-                self.faults.push(FieldError::required(field(path, key), ""));
+                let detail = if needed.contains(&key) { "must not be empty" } else { "" };
+                self.faults.push(FieldError::required(field(path, key), detail));
             }
         }
         let length = map.len() as u64;

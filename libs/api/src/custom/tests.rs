@@ -154,9 +154,14 @@ fn faults_have_kubernetes_words() {
     for (spec, want) in rows {
         let mut object = json!({"spec": spec});
         default(&mut object, &version());
-        let got: Vec<String> = validate(&object, None, &version()).iter().map(ToString::to_string).collect();
+        let got: Vec<String> =
+            validate(&object, None, &version(), &[]).iter().map(ToString::to_string).collect();
         assert_eq!(got, want, "{object}");
     }
+    // Nor are rules asked of an object whose metadata is unsound.
+    let nameless = crate::status::FieldError::required("metadata.name", "");
+    let found = validate(&json!({"spec": {"size": 4, "color": "red"}}), None, &version(), &[nameless]);
+    assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), [skipped]);
 }
 
 #[test]
@@ -164,7 +169,7 @@ fn an_update_is_judged_by_what_it_changes() {
     let object =
         |size: i64, q: i64| json!({"spec": {"size": size, "color": "blue", "ports": [{"n": 1, "q": q}]}});
     let faults = |new: &Value, old: &Value| -> Vec<String> {
-        validate(new, Some(old), &version()).iter().map(ToString::to_string).collect()
+        validate(new, Some(old), &version(), &[]).iter().map(ToString::to_string).collect()
     };
     // What was wrong before may stay so.
     assert!(faults(&object(3, 9), &object(2, 9)).is_empty());
@@ -226,7 +231,7 @@ fn rules_have_transitions_paths_reasons_and_a_budget() {
     let version = Version::new(json!({"schema": {"openAPIV3Schema": schema}}));
     let told = |new: Value, old: Option<Value>| -> Vec<String> {
         let (new, old) = (json!({"spec": new}), old.map(|old| json!({"spec": old})));
-        validate(&new, old.as_ref(), &version).iter().map(ToString::to_string).collect()
+        validate(&new, old.as_ref(), &version, &[]).iter().map(ToString::to_string).collect()
     };
     assert_eq!(told(json!({"a-b": "bad", "n": 1}), None), ["spec.a-b: Forbidden: bad one"]);
     assert_eq!(told(json!({"a-b": "x", "n": 2}), None), ["spec: Invalid value: \"object\": starts at one"]);
@@ -259,7 +264,7 @@ fn rules_find_the_old_items_of_long_lists_in_one_walk() {
     let (old, mut new) = (list(1), list(2));
     new.reverse();
     new[0]["v"] = json!(0);
-    let faults = validate(&json!({"list": new}), Some(&json!({"list": old})), &version);
+    let faults = validate(&json!({"list": new}), Some(&json!({"list": old})), &version, &[]);
     let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
     assert_eq!(told, ["list[0]: Invalid value: \"object\": never falls"]);
 }
@@ -336,8 +341,8 @@ fn rules_are_checked_when_their_definition_is_made() {
         ends(json!({"rule": "true", "fieldPath": ".nope", "reason": "Nope", "message": "a\nb"}), text()),
         [
             ".message: Invalid value: \"a\\nb\": message must not contain line breaks",
-            ".reason: Unsupported value: \"Nope\": supported values: \"FieldValueRequired\", \"FieldValueForbidden\", \"FieldValueInvalid\", \"FieldValueDuplicate\"",
-            ".fieldPath: Invalid value: \".nope\": must be a valid path",
+            ".reason: Unsupported value: \"Nope\": supported values: \"FieldValueDuplicate\", \"FieldValueForbidden\", \"FieldValueInvalid\", \"FieldValueRequired\"",
+            ".fieldPath: Invalid value: \".nope\": fieldPath must be a valid path",
         ]
     );
     assert_eq!(

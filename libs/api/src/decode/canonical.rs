@@ -15,6 +15,9 @@ const DEPTH_MAX: usize = 500;
 /// does not tell, as protobuf has no such fields.
 const TYPED: [&str; 2] = ["v1.PersistentVolumeClaim", "v1.DeleteOptions"];
 
+/// Lists that have a default where none is given, and are refused where they hold nothing.
+const KEPT_EMPTY: [(&str, &str); 1] = [("v2.HPAScalingRules", "policies")];
+
 /// How Go's errors call what they found.
 #[must_use]
 pub fn found(value: &Value) -> &'static str {
@@ -51,7 +54,7 @@ fn go_type(of: &Type, text: &str) -> String {
 /// The struct that a field stands in.
 #[derive(Clone, Copy)]
 struct Owner<'a> {
-    /// Where the field is written; the one that embeds it where it comes from another.
+    /// Where the field is written, which is what Go tells; the one that embeds it where it comes from another.
     outer: &'a Message,
     inner: &'a Message,
 }
@@ -62,17 +65,11 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// Marks the name of an embedded struct in a path, which only Go's own errors show.
-const EMBEDDED: char = '<';
-
 /// `json: cannot unmarshal …`, for a field of the struct `owner`.
 fn mismatch(value: &Value, of: &Type, owner: Owner<'_>, path: &Path) -> String {
     let name = short(owner.outer);
-    let fields: Vec<&str> = path
-        .iter()
-        .filter(|part| !part.starts_with('[') && !part.starts_with('{'))
-        .map(|part| part.strip_prefix(EMBEDDED).unwrap_or(part))
-        .collect();
+    let fields: Vec<&str> =
+        path.iter().map(String::as_str).filter(|part| !part.starts_with(['[', '{'])).collect();
     let shown = match value {
         Value::Number(number)
             if matches!(of, Type::Int32 | Type::Int64 | Type::Special(Special::IntOrString)) =>
@@ -101,7 +98,7 @@ fn short(message: &Message) -> &str {
 /// The path as findings show it.
 fn shown(path: &Path) -> String {
     let mut text = String::new();
-    for part in path.iter().filter(|part| !part.starts_with(EMBEDDED)) {
+    for part in path {
         let part = part.strip_prefix('{').unwrap_or(part);
         if !text.is_empty() && !part.starts_with('[') {
             text.push('.');
@@ -173,10 +170,7 @@ fn fill(
     for field in &owner.inner.fields {
         if field.inline {
             if let Type::Message(inner) = field.of {
-                let inner = schema::message(inner);
-                path.push(format!("{EMBEDDED}{}", short(inner)));
-                fill(Owner { inner, ..owner }, given, out, path, findings)?;
-                path.pop();
+                fill(Owner { inner: schema::message(inner), ..owner }, given, out, path, findings)?;
             }
             continue;
         }
@@ -219,12 +213,40 @@ fn written(of: &Message, field: &Field, value: Value) -> Option<Value> {
         Value::Object(map) => map.is_empty(),
         Value::Null => true,
     };
-    // Storing takes lists and maps without items for none.
-    if empty && !field.omitempty && !of.stored_as_json && matches!(field.of, Type::List(_) | Type::Map(_)) {
+    // Storing takes maps without entries for none; lists stay until they are stored (see `settle`).
+    if empty && !field.omitempty && !of.stored_as_json && matches!(field.of, Type::Map(_)) {
         return Some(Value::Null);
     }
-    let kept = !empty || !field.omitempty || field.pointer || is_struct(&field.of);
+    let unlike_none = KEPT_EMPTY.contains(&(of.go.as_str(), field.name.as_str()));
+    let kept = !empty || unlike_none || !field.omitempty || field.pointer || is_struct(&field.of);
     kept.then_some(value)
+}
+
+/// What storing makes of a value: lists without items are none, but in what is stored as JSON.
+pub(super) fn settle(of: &Type, value: &mut Value) {
+    match (of, value) {
+        (Type::Message(at), Value::Object(map)) => settle_fields(*at, map),
+        (Type::List(item), Value::Array(items)) => items.iter_mut().for_each(|value| settle(item, value)),
+        (Type::Map(item), Value::Object(map)) => map.values_mut().for_each(|value| settle(item, value)),
+        _ => {}
+    }
+}
+
+fn settle_fields(at: usize, map: &mut Map<String, Value>) {
+    let of = schema::message(at);
+    for field in &of.fields {
+        if let (true, Type::Message(inner)) = (field.inline, &field.of) {
+            settle_fields(*inner, map);
+            continue;
+        }
+        match map.get_mut(&field.name) {
+            Some(value) if !of.stored_as_json && matches!(field.of, Type::List(_)) && *value == json!([]) => {
+                *value = Value::Null;
+            }
+            Some(value) => settle(&field.of, value),
+            None => {}
+        }
+    }
 }
 
 /// Whether Go never leaves a value of this type out as empty.
@@ -296,8 +318,12 @@ fn typed(
             let mut out = Map::new();
             for (key, value) in entries {
                 path.push(format!("{{{key}"));
-                let value =
-                    if value.is_null() { zero(item) } else { typed(item, value, owner, path, findings)? };
+                let value = match (&**item, value) {
+                    // Storing makes no bytes of none.
+                    (Type::Bytes, Value::Null) => json!(""),
+                    (item, Value::Null) => zero(item),
+                    (item, value) => typed(item, value, owner, path, findings)?,
+                };
                 path.pop();
                 out.insert(key, value);
             }

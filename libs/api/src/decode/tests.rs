@@ -106,18 +106,18 @@ fn refusals_are_told_in_kubernetes_words() {
 }
 
 #[test]
-fn a_wrong_type_is_told_with_the_struct_that_embeds_the_field_and_the_name_of_a_list_of_resources() {
+fn a_wrong_type_is_told_at_the_struct_that_embeds_the_field_and_with_the_name_of_a_list_of_resources() {
     let of = |group, version, plural| kinds::by_resource(group, version, plural).expect("a kind");
     for (kind, body, wanted) in [
         (
             pod(),
             r#"{"spec":{"containers":[{"envFrom":[{"secretRef":{"name":5}}]}]}}"#,
-            "number into Go struct field SecretEnvSource.spec.containers.envFrom.secretRef.LocalObjectReference.name of type string",
+            "number into Go struct field SecretEnvSource.spec.containers.envFrom.secretRef.name of type string",
         ),
         (
             of("", "v1", "persistentvolumes"),
             r#"{"spec":{"hostPath":[1]}}"#,
-            "array into Go struct field PersistentVolumeSpec.spec.PersistentVolumeSource.hostPath of type v1.HostPathVolumeSource",
+            "array into Go struct field PersistentVolumeSpec.spec.hostPath of type v1.HostPathVolumeSource",
         ),
         (
             of("", "v1", "persistentvolumes"),
@@ -127,7 +127,7 @@ fn a_wrong_type_is_told_with_the_struct_that_embeds_the_field_and_the_name_of_a_
         (
             of("admissionregistration.k8s.io", "v1", "validatingadmissionpolicybindings"),
             r#"{"spec":{"matchResources":{"resourceRules":[{"apiGroups":[5]}]}}}"#,
-            "number into Go struct field NamedRuleWithOperations.spec.matchResources.resourceRules.RuleWithOperations.Rule.apiGroups of type string",
+            "number into Go struct field NamedRuleWithOperations.spec.matchResources.resourceRules.apiGroups of type string",
         ),
     ] {
         let DecodeError::BadRequest(got) = json(body.as_bytes(), kind).expect_err(wanted);
@@ -136,13 +136,20 @@ fn a_wrong_type_is_told_with_the_struct_that_embeds_the_field_and_the_name_of_a_
 }
 
 #[test]
-fn lists_without_items_count_as_none() {
+fn lists_without_items_count_as_none_once_they_are_stored() {
     let roles = kinds::by_resource("rbac.authorization.k8s.io", "v1", "roles").expect("roles");
-    let role = json(br#"{"rules":[]}"#, roles).expect("a role").object;
+    let mut role = json(br#"{"rules":[]}"#, roles).expect("a role").object;
+    assert_eq!(role.get("rules"), Some(&json!([])), "its writer owns what it writes");
+    settle(&mut role, roles);
     assert_eq!(role.get("rules"), Some(&Value::Null));
     let definitions = kinds::by_resource("apiextensions.k8s.io", "v1", "customresourcedefinitions");
-    let definition = json(br#"{"spec":{"versions":[]}}"#, definitions.expect("definitions")).expect("one");
-    assert_eq!(definition.object["spec"]["versions"], json!([]), "it is stored as JSON");
+    let definitions = definitions.expect("definitions");
+    let mut definition = json(br#"{"spec":{"versions":[]}}"#, definitions).expect("one").object;
+    settle(&mut definition, definitions);
+    assert_eq!(definition["spec"]["versions"], json!([]), "it is stored as JSON");
+    let maps = kinds::by_resource("", "v1", "configmaps").expect("configmaps");
+    let map = json(br#"{"binaryData":{"a":null}}"#, maps).expect("a map").object;
+    assert_eq!(map["binaryData"]["a"], json!(""), "bytes are none or some");
 }
 
 #[test]

@@ -276,7 +276,13 @@ fn place(text: &str, (line, column): (isize, isize)) -> String {
     let shown = usize::try_from(line - 1).ok().and_then(|line| text.lines().nth(line));
     let Some(shown) = shown else { return String::new() };
     let column = usize::try_from(column).unwrap_or(1).max(1);
-    format!("\n | {}\n | {}^", shown.replace('\t', " "), ".".repeat(column - 1))
+    // Under wide characters stand wide marks.
+    let is_wide = |c: char| c.len_utf8() > 1;
+    let mut chars = shown.chars();
+    let dots: String =
+        chars.by_ref().take(column - 1).map(|c| if is_wide(c) { '\u{ff0e}' } else { '.' }).collect();
+    let mark = if chars.next().is_some_and(is_wide) { '\u{ff3e}' } else { '^' };
+    format!("\n | {}\n | {dots}{mark}", shown.replace('\t', " "))
 }
 
 /// An error about the node `id`.
@@ -287,4 +293,21 @@ pub fn complaint(text: &str, info: &SourceInfo, id: u64, what: &str) -> ((usize,
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     let at = place(text, (isize::try_from(line).unwrap_or(1), isize::try_from(column).unwrap_or(1)));
     ((line, column), format!("ERROR: <input>:{line}:{column}: {what}{at}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place;
+
+    #[test]
+    fn places_are_marked_as_wide_as_their_characters_are() {
+        for (text, column, want) in [
+            ("a.b", 2, "\n | a.b\n | .^"),
+            ("aüb", 2, "\n | aüb\n | .\u{ff3e}"),
+            ("aüb", 3, "\n | aüb\n | .\u{ff0e}^"),
+            ("a", 9, "\n | a\n | .^"),
+        ] {
+            assert_eq!(place(text, (1, column)), want, "{text} {column}");
+        }
+    }
 }

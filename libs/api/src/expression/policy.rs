@@ -57,7 +57,7 @@ fn items(value: &Json) -> impl Iterator<Item = &Json> {
 /// Reads the conditions under which a webhook is called.
 #[must_use]
 pub fn conditions(list: &Json) -> Vec<Compiled> {
-    let environment = policy_environment(None, None, &[]);
+    let environment = policy_environment(None, None, None);
     items(list).map(|one| compile(text(one, "expression"), &environment, Wanted::Bool)).collect()
 }
 
@@ -74,15 +74,20 @@ impl Policy {
         let mut known: Vec<(String, Type)> = Vec::new();
         let mut variables = Vec::new();
         for variable in items(&spec["variables"]) {
-            let environment = policy_environment(object, params, &known);
-            let program = compile(text(variable, "expression"), &environment, Wanted::Any);
+            let environment = policy_environment(object, params, Some(&known));
+            let expression = text(variable, "expression");
+            let program = compile(expression, &environment, Wanted::Any);
             let name = text(variable, "name").to_owned();
-            // Those after it may name it all the same: what is wrong is told once.
-            known.push((name.clone(), program.as_ref().map_or(Type::Dyn, |program| program.ty().clone())));
+            // Those after it may name one that is wrong all the same: that is told once. One that is missing nobody knows.
+            if !expression.trim().is_empty() {
+                let ty = program.as_ref().map_or(Type::Dyn, |program| program.ty().clone());
+                known.push((name.clone(), ty));
+            }
             variables.push((name, program));
         }
-        let environment = policy_environment(object, params, &known);
-        let without_variables = policy_environment(object, params, &[]);
+        let environment =
+            policy_environment(object, params, (!variables.is_empty()).then_some(known.as_slice()));
+        let without_variables = policy_environment(object, params, None);
         let condition = |one| compile(text(one, "expression"), &without_variables, Wanted::Bool);
         let validation = |one| {
             let message = Some(text(one, "messageExpression")).filter(|text| !text.trim().is_empty());
@@ -138,7 +143,7 @@ mod tests {
         let told = |compiled: &Compiled| compiled.as_ref().err().cloned().unwrap_or_default();
         assert!(policy.variables[0].1.is_ok() && policy.variables[1].1.is_ok());
         assert!(told(&policy.variables[2].1).contains("undefined field 'later'"));
-        assert!(told(&policy.conditions[0]).contains("undefined field 'a'"));
+        assert!(told(&policy.conditions[0]).contains("undeclared reference to 'variables'"));
         assert!(policy.validations[0].0.is_ok() && policy.annotations[0].is_ok());
         let message = policy.validations[0].1.as_ref().map(told);
         assert_eq!(message.as_deref(), Some("must evaluate to string but got int"));
@@ -146,6 +151,18 @@ mod tests {
             told(&policy.validations[1].0),
             "compilation failed: ERROR: <input>:1:1: undeclared reference to 'params' (in container '')\n | params.x\n | ^"
         );
+    }
+
+    #[test]
+    fn variables_that_are_not_there_are_no_name() {
+        for (variables, want) in [
+            (json!([]), "undeclared reference to 'variables'"),
+            (json!([{"name": "a", "expression": ""}]), "undefined field 'a'"),
+        ] {
+            let spec = json!({"variables": variables, "validations": [{"expression": "variables.a > 1"}]});
+            let why = Policy::compile(&spec, None, None).validations[0].0.as_ref().err().cloned();
+            assert!(why.as_ref().is_some_and(|why| why.contains(want)), "{why:?}");
+        }
     }
 
     #[test]

@@ -199,12 +199,12 @@ fn namespace() -> Arc<Decl> {
 }
 
 /// What expressions of admission may name: `object` and `params` may be declared, else anything goes.
-/// The `variables` come with the types of their expressions.
+/// The `variables` come with the types of their expressions; where there are none to come, nothing is called so.
 #[must_use]
 pub fn policy_environment(
     object_place: Option<&Arc<Decl>>,
     params: Option<Option<&Arc<Decl>>>,
-    variables: &[(String, Type)],
+    variables: Option<&[(String, Type)]>,
 ) -> Environment {
     let any = || plain(Type::Dyn);
     let shown = object_place.cloned().unwrap_or_else(any);
@@ -218,6 +218,7 @@ pub fn policy_environment(
     if let Some(place) = params {
         environment = environment.with("params", place.cloned().unwrap_or_else(any));
     }
+    let Some(variables) = variables else { return environment };
     let variables = variables.iter().map(|(name, ty)| (name.as_str(), plain(ty.clone()))).collect();
     environment.with("variables", object_of_variables(variables))
 }
@@ -234,14 +235,14 @@ mod tests {
     #[test]
     fn expressions_see_objects_and_variables() {
         let object = json!({"spec": {"replicas": 7, "names": ["a", "b"]}, "metadata": {}});
-        let environment = policy_environment(None, None, &[]);
+        let environment = policy_environment(None, None, None);
         let compile = |text: &str, environment: &Environment| Checked::compile(text, environment);
         let (many, broken) = (
             compile("object.spec.replicas > 5", &environment).expect("many"),
             compile("object.spec.none > 5", &environment).expect("broken"),
         );
         let known = [("many".to_owned(), many.ty().clone()), ("broken".to_owned(), broken.ty().clone())];
-        let environment = policy_environment(None, None, &known);
+        let environment = policy_environment(None, None, Some(&known));
         let rows = [
             ("variables.many", Ok(Answer::Bool(true))),
             ("oldObject == null && object.spec.names.all(n, n.size() == 1)", Ok(Answer::Bool(true))),
@@ -281,7 +282,7 @@ mod tests {
 
     #[test]
     fn expressions_ask_the_authorizer_within_the_budget() {
-        let environment = policy_environment(None, None, &[]);
+        let environment = policy_environment(None, None, None);
         let rows = [
             ("authorizer.group('').resource('pods').check('get').allowed()", Ok(Answer::Bool(true))),
             ("authorizer.requestResource.check('get').allowed()", Ok(Answer::Bool(false))),

@@ -53,7 +53,8 @@ pub fn is_dns1123_subdomain_with_underscore(text: &str) -> Vec<String> {
             regex_text(
                 "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', \
                  and must start and end with an alphanumeric character",
-                "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*",
+                // Kubernetes tells that of names without underscores.
+                "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
                 &["example.com"],
             )
         },
@@ -283,6 +284,25 @@ pub fn is_valid_ip(text: &str) -> Vec<String> {
         |text| text.parse::<IpAddr>().is_ok(),
         || "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned(),
     )
+}
+
+/// An address as it is written by everybody.
+#[must_use]
+pub fn is_canonical_ip(text: &str) -> Vec<String> {
+    let Ok(ip) = text.parse::<IpAddr>() else { return is_valid_ip(text) };
+    let mapped = match ip {
+        IpAddr::V6(six) => six.to_ipv4_mapped().map(IpAddr::V4),
+        IpAddr::V4(_) => None,
+    };
+    let mut told = Vec::new();
+    if mapped.is_some() {
+        told.push("must not be an IPv4-mapped IPv6 address".to_owned());
+    }
+    let shown = mapped.unwrap_or(ip).to_string();
+    if shown != text {
+        told.push(format!("must be in canonical form (\"{shown}\")"));
+    }
+    told
 }
 
 /// A network, v4 or v6.

@@ -4,6 +4,7 @@
 //! creationTimestamp *before* `prepare_create` (a Job's selector and a PersistentVolume's status need them), and
 //! allocates addresses and ports after it. Rows are in `rows`, single kinds' own rules in the files beside it.
 
+mod app_armor;
 mod job;
 mod pod;
 mod rows;
@@ -59,8 +60,8 @@ pub fn converted(object: &mut Value, kind: &Kind) {
 }
 
 /// Before validation of a create: clears status, sets generation 1, and the kind's own rules. Server-allocated
-/// values (uid, clusterIP, node ports, tokens) are not set here.
-pub fn prepare_create(object: &mut Value, kind: &Kind) {
+/// values (uid, clusterIP, node ports, tokens) are not set here. Out: what there is to warn of.
+pub fn prepare_create(object: &mut Value, kind: &Kind) -> Vec<String> {
     let row = rows::of(kind);
     for key in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         meta::remove(object, key);
@@ -72,14 +73,17 @@ pub fn prepare_create(object: &mut Value, kind: &Kind) {
         meta::set(object, "generation", 1);
     }
     match row.kind {
-        "Pod" => pod::prepare_create(object),
+        "Pod" => {
+            pod::prepare_create(object);
+            return app_armor::mirror(object);
+        }
         "Job" => job::prepare_create(object),
         "Service" => service::prepare_create(object),
         "DaemonSet" => special::template_generation(object, None),
         "Namespace" => special::namespace(object),
         "Node" => special::node_config_source(object, None),
         "PersistentVolume" => special::volume_phase_time(object, None),
-        "PersistentVolumeClaim" => special::claim_data_source(object),
+        "PersistentVolumeClaim" => special::claim_data_source(object, None),
         "ServiceAccount" => special::secret_names_only(object),
         // Changes count, the first state does not.
         "CSIDriver" => meta::remove(object, "generation"),
@@ -90,6 +94,7 @@ pub fn prepare_create(object: &mut Value, kind: &Kind) {
         _ if autoscaling::is_v1(kind) => autoscaling::keep(object, None, &autoscaling::OF_STATUS),
         _ => {}
     }
+    Vec::new()
 }
 
 /// Before validation of an update of `subresource` (`""` for the main resource): takes from `old` what this path may not
@@ -127,7 +132,7 @@ fn prepare_main(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
         "Namespace" => copy_in_spec(new, old, "finalizers"),
         "CertificateSigningRequest" => copy(new, old, "spec"),
         "Node" => special::node_config_source(new, Some(old)),
-        "PersistentVolumeClaim" => special::claim_data_source(new),
+        "PersistentVolumeClaim" => special::claim_data_source(new, Some(old)),
         "ServiceAccount" => special::secret_names_only(new),
         "Secret" if new["type"].as_str().is_none_or(str::is_empty) => copy(new, old, "type"),
         "Endpoints" => special::pack_endpoints(new),

@@ -84,23 +84,29 @@ pub(super) fn volume_phase_time(volume: &mut Value, old: Option<&Value>) {
 }
 
 /// `dataSource` and its successor `dataSourceRef` mirror each other where one of them is given.
-pub(super) fn claim_data_source(claim: &mut Value) {
+pub(super) fn claim_data_source(claim: &mut Value, old: Option<&Value>) {
+    let given = |spec: &Value, key: &str| spec.get(key).filter(|value| !value.is_null()).cloned();
+    let sources = |spec: &Value| (given(spec, "dataSource"), given(spec, "dataSourceRef"));
+    let had_one = old.is_some_and(|old| sources(&old["spec"]) != (None, None));
     let spec = &mut claim["spec"];
-    let (source, reference) = (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned());
-    match (source.filter(|value| !value.is_null()), reference.filter(|value| !value.is_null())) {
+    match sources(spec) {
+        // Clients of old say what nobody knew, and were never refused.
+        (Some(source), None) if !had_one && !is_old_source(&source) => put(spec, "dataSource", None),
         (Some(source), None) => put(spec, "dataSourceRef", Some(source)),
         (None, Some(reference)) if reference["namespace"].as_str().is_none_or(str::is_empty) => {
-            let known = matches!(
-                (
-                    reference["apiGroup"].as_str().unwrap_or_default(),
-                    reference["kind"].as_str().unwrap_or_default()
-                ),
-                ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
-            );
-            put(spec, "dataSource", Some(reference).filter(|_| known));
+            put(spec, "dataSource", Some(reference));
         }
         _ => {}
     }
+}
+
+/// Whether it is one of the two that `dataSource` has always taken.
+fn is_old_source(source: &Value) -> bool {
+    let text = |key: &str| source[key].as_str().unwrap_or_default();
+    matches!(
+        (text("apiGroup"), text("kind")),
+        ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+    )
 }
 
 pub(super) fn secret_names_only(account: &mut Value) {

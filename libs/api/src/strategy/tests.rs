@@ -153,3 +153,27 @@ fn a_resize_that_adds_containers_is_left_to_validation() {
         assert_eq!(names.iter().map(|own| own["name"].as_str().expect("a name")).collect::<Vec<_>>(), kept);
     }
 }
+
+#[test]
+fn a_claim_names_its_source_twice_and_forgets_one_that_nobody_knew() {
+    let claims = kind("PersistentVolumeClaim", &["status"]);
+    let known = json!({"kind": "PersistentVolumeClaim", "name": "c"});
+    let other = json!({"apiGroup": "a.b", "kind": "Populator", "name": "p"});
+    // Source and reference as sent, whether the stored claim has a source, and what they are kept as.
+    for (source, reference, had_one, kept) in [
+        (&known, &Value::Null, false, (&known, &known)),
+        (&other, &Value::Null, false, (&Value::Null, &Value::Null)),
+        (&other, &Value::Null, true, (&other, &other)),
+        (&Value::Null, &other, false, (&other, &other)),
+        (&json!({}), &Value::Null, false, (&Value::Null, &Value::Null)),
+    ] {
+        let mut new = json!({"metadata": {}, "spec": {"dataSource": source, "dataSourceRef": reference}});
+        if had_one {
+            let old = json!({"metadata": {}, "spec": {"dataSource": known}});
+            prepare_update(&mut new, &old, &claims, "");
+        } else {
+            prepare_create(&mut new, &claims);
+        }
+        assert_eq!((&new["spec"]["dataSource"], &new["spec"]["dataSourceRef"]), kept, "{source} {reference}");
+    }
+}

@@ -1,6 +1,7 @@
 //! HorizontalPodAutoscaler (v1 and v2) and PodDisruptionBudget.
 
 use super::node::{Faults, Node};
+use super::pod::resources;
 use super::{selectors, workload};
 use crate::autoscaling;
 use crate::labels;
@@ -112,8 +113,16 @@ fn metric_source(kind: &str, source: &Node<'_, '_>, out: &mut Faults) {
     } else if source.get("name").is_empty() {
         source.get("name").required("must specify a resource name", out);
     }
-    if kind == "ContainerResource" && source.get("container").is_empty() {
-        source.get("container").required("must specify a container", out);
+    if kind == "ContainerResource" {
+        let (name, container) = (source.get("name"), source.get("container"));
+        if !name.is_empty() {
+            resources::container_name(&name, name.text(), out);
+        }
+        if container.is_empty() {
+            container.required("must specify a container", out);
+        } else {
+            container.text_must(labels::is_dns1123_label, out);
+        }
     }
     target_kind(&target, out);
     match (kind, value.is_set(), average.is_set(), utilization.is_set()) {
@@ -126,7 +135,7 @@ fn metric_source(kind: &str, source: &Node<'_, '_>, out: &mut Faults) {
         ("External", true, true, _) => {
             value.forbidden("may not set both a target value for metric and a per-pod target", out);
         }
-        ("Pods", ..) if average.amount() <= Quantity::ZERO => {
+        ("Pods", _, false, _) => {
             average.required("must specify a positive target averageValue", out);
         }
         ("Resource" | "ContainerResource", _, false, false) => {

@@ -109,7 +109,7 @@ pub(super) fn claim_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: 
         return claim_status(new, out);
     }
     let (spec, stored) = (new.get("spec"), old.get("spec"));
-    judge_claim(&spec, stored.value, out);
+    super::twice(|out| judge_claim(&spec, stored.value, out), out);
     let bound = new.get("status.phase").text() == "Bound";
     let mut allowed = spec.value.clone();
     if stored.get("volumeName").is_empty() {

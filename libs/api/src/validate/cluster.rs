@@ -167,7 +167,10 @@ pub(super) fn priority_class(object: &Node<'_, '_>, out: &mut Faults) {
             out,
         );
     }
-    object.get("preemptionPolicy").may_be_one_of(&["PreemptLowerPriority", "Never"], out);
+    let preemption = object.get("preemptionPolicy");
+    if preemption.is_set() {
+        preemption.required_one_of(&["PreemptLowerPriority", "Never"], out);
+    }
 }
 
 pub(super) fn priority_class_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
@@ -183,7 +186,8 @@ pub(super) fn runtime_class(object: &Node<'_, '_>, out: &mut Faults) {
     let scheduling = object.get("scheduling");
     meta::labels(&scheduling.get("nodeSelector"), out);
     let tolerations = scheduling.get("tolerations");
-    pod::tolerations(&tolerations, out);
+    // Their faults are told one level deeper than they stand.
+    pod::tolerations(&tolerations.named("tolerations", tolerations.value), out);
     let all: Vec<Node<'_, '_>> = tolerations.items().collect();
     unique(all.iter().copied(), out);
 }

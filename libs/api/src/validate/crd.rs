@@ -133,7 +133,7 @@ fn versions(spec: &Node<'_, '_>, out: &mut Faults) {
     for version in versions.items() {
         let schema = version.get("schema.openAPIV3Schema");
         if !schema.is_set() {
-            schema.required("", out);
+            schema.required("schemas are required", out);
         }
     }
     if spec.get("preserveUnknownFields").is_true()

@@ -14,7 +14,7 @@ const ALL_LIMIT: u64 = 100_000_000;
 const EXPENSIVE_TOLD: usize = 4;
 const MESSAGE_MAX: usize = 2048;
 const REASONS: [&str; 4] =
-    ["FieldValueRequired", "FieldValueForbidden", "FieldValueInvalid", "FieldValueDuplicate"];
+    ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 const LINE_BREAKS: [char; 2] = ['\n', '\r'];
 
 /// What can be said of rules without reading their expressions.
@@ -42,7 +42,7 @@ pub(super) fn written(schema: &Node<'_, '_>, out: &mut Faults) {
         if !made.is_empty() && made.text().trim().is_empty() {
             made.required("messageExpression must be non-empty if specified", out);
         }
-        rule.get("reason").may_be_one_of(&REASONS, out);
+        rule.get("reason").if_set_one_of(&REASONS, out);
         field_path(&rule.get("fieldPath"), schema.value, out);
     }
 }
@@ -59,7 +59,7 @@ fn field_path(path: &Node<'_, '_>, schema: &Value, out: &mut Faults) {
         path.invalid("fieldPath must not contain line breaks", out);
     }
     if followed(text, schema).is_err() {
-        path.invalid("must be a valid path", out);
+        path.invalid("fieldPath must be a valid path", out);
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn endpoints(object: &Node<'_, '_>, out: &mut Faults) {
                 _ => name.text_may(labels::is_dns1123_label, out),
             }
             port.get("port").port(out);
-            port.get("protocol").required_one_of(&PROTOCOLS, out);
+            port.get("protocol").must_be_one_of(&PROTOCOLS, out);
             application(&port.get("appProtocol"), out);
         }
     }
@@ -108,7 +108,12 @@ fn zones(zones: &Node<'_, '_>, out: &mut Faults) {
 fn slice_address(addresses: &Node<'_, '_>, address: &Node<'_, '_>, kind: &str, out: &mut Faults) {
     match kind {
         "IPv4" | "IPv6" => {
-            address.text_must(labels::is_valid_ip, out);
+            let check = if kind == "IPv4" { labels::is_valid_ip } else { labels::is_canonical_ip };
+            let before = out.len();
+            address.text_must(check, out);
+            if out.len() > before {
+                return;
+            }
             let fits =
                 address.text().parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_ipv4() == (kind == "IPv4"));
             if !fits {

@@ -75,7 +75,6 @@ fn legacy(event: &Node<'_, '_>, out: &mut Faults) {
 fn complete(event: &Node<'_, '_>, out: &mut Faults) {
     let modern = is_modern(event);
     let controller = event.get(if modern { "reportingController" } else { "reportingComponent" });
-    let controller = event.named("reportingController", controller.value);
     controller.must_be_given(out);
     controller.text_must(labels::is_qualified_name, out);
     for key in ["reportingInstance", "action", "reason"] {

@@ -123,9 +123,9 @@ pub(super) fn client(client: &Node<'_, '_>, out: &mut Faults) {
         return;
     }
     // Kubernetes takes the one for the other.
-    for (key, told) in [("name", "namespace"), ("namespace", "name")] {
+    for (key, told) in [("namespace", "name"), ("name", "namespace")] {
         if service.get(key).is_empty() {
-            service.get(told).required("", out);
+            service.get(told).required(format!("service {told} is required"), out);
         }
     }
     let (path, port) = (service.get("path"), service.get("port"));

@@ -29,7 +29,8 @@ fn whole(job: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
         let name = job.get("metadata.name");
         let last = format!("{}-{}", name.text(), completions.int() - 1);
         if !labels::is_dns1123_label(&last).is_empty() {
-            name.invalid(format!("will not able to create pod with invalid DNS label: {last}"), out);
+            let detail = format!("will not able to create pod with invalid DNS label: {last}");
+            name.invalid_as(&name.text().into(), detail, out);
         }
     }
 }
@@ -77,12 +78,14 @@ fn with_selector(body: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
     let selector = body.get("selector");
     if selector.is_set() {
         selectors::labels(&selector, out);
-        let labels = body.get("template.metadata.labels");
-        if selectors::is_readable(&selector) && !selectors::matches(&selector, &labels) {
-            labels.invalid("`selector` does not match template `labels`", out);
-        }
     } else {
         selector.required("", out);
+    }
+    let labels = body.get("template.metadata.labels");
+    // None matches nothing.
+    let matches = selector.is_set() && selectors::matches(&selector, &labels);
+    if selectors::is_readable(&selector) && !matches {
+        labels.invalid("`selector` does not match template `labels`", out);
     }
 }
 

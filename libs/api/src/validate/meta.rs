@@ -14,13 +14,15 @@ pub(super) fn name_check(kind: &Kind) -> fn(&str) -> Vec<String> {
     match kind.kind.as_str() {
         _ if kind.custom.is_some() => labels::is_dns1123_subdomain,
         "Service" => labels::is_dns1035_label,
-        "Namespace" => labels::is_dns1123_label,
+        "Namespace" | "StatefulSet" => labels::is_dns1123_label,
         "Role"
         | "ClusterRole"
         | "RoleBinding"
         | "ClusterRoleBinding"
         | "CertificateSigningRequest"
-        | "IPAddress" => labels::is_path_segment_name,
+        | "Event"
+        | "IPAddress"
+        | "PodDisruptionBudget" => labels::is_path_segment_name,
         "APIService" => labels::is_path_segment_name,
         _ => labels::is_dns1123_subdomain,
     }

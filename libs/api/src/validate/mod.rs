@@ -51,6 +51,12 @@ type Create = fn(&Node<'_, '_>, &mut Faults);
 /// New, old, subresource.
 type Update = fn(&Node<'_, '_>, &Node<'_, '_>, &str, &mut Faults);
 
+/// Tells faults once as those of a new object, and once more as those of an update, which Kubernetes does for some kinds.
+fn twice(judge: impl Fn(&mut Faults), out: &mut Faults) {
+    judge(out);
+    judge(out);
+}
+
 /// Metadata is all there is to judge.
 fn nothing(_: &Node<'_, '_>, _: &mut Faults) {}
 fn no_change(_: &Node<'_, '_>, _: &Node<'_, '_>, _: &str, _: &mut Faults) {}
@@ -114,12 +120,18 @@ fn rules(kind: &Kind) -> (Create, Update) {
 }
 
 /// Faults of a custom object: its type, schema and rules.
-fn custom(object: &Value, old: Option<&Value>, kind: &Kind, version: &crate::custom::Version) -> Faults {
+fn custom(
+    object: &Value,
+    old: Option<&Value>,
+    kind: &Kind,
+    version: &crate::custom::Version,
+    before: &Faults,
+) -> Faults {
     let mut out = Faults::new();
     if object["kind"] != kind.kind {
         out.push(FieldError::invalid("kind", &object["kind"], format!("must be {}", kind.kind)));
     }
-    out.extend(crate::custom::validate(object, old, version));
+    out.extend(crate::custom::validate(object, old, version, before));
     out
 }
 
@@ -131,7 +143,8 @@ pub fn create(object: &Value, kind: &Kind) -> Vec<FieldError> {
     let (create, _) = rules(kind);
     create(&Node::root(object), &mut out);
     if let Some(version) = &kind.custom {
-        out.extend(custom(object, None, kind, version));
+        let more = custom(object, None, kind, version, &out);
+        out.extend(more);
     }
     out
 }
@@ -154,7 +167,8 @@ pub fn update(new: &Value, old: &Value, kind: &Kind, subresource: &str) -> Vec<F
     let (_, update) = rules(kind);
     update(&Node::root(new), &Node::root(old), subresource, &mut out);
     if let Some(version) = &kind.custom {
-        out.extend(custom(new, Some(old), kind, version));
+        let more = custom(new, Some(old), kind, version, &out);
+        out.extend(more);
     }
     out
 }

@@ -152,7 +152,7 @@ fn ingress_backend(backend: &Node<'_, '_>, out: &mut Faults) {
 fn typed_reference(reference: &Node<'_, '_>, out: &mut Faults) {
     let group = reference.get("apiGroup");
     if group.is_set() {
-        group.text_may(labels::is_dns1123_subdomain, out);
+        group.text_must(labels::is_dns1123_subdomain, out);
     }
     for (key, text) in [("kind", "kind is required"), ("name", "name is required")] {
         let field = reference.get(key);
@@ -177,11 +177,8 @@ pub(super) fn class(object: &Node<'_, '_>, out: &mut Faults) {
     typed_reference(&parameters, out);
     let (scope, namespace) = (parameters.get("scope"), parameters.get("namespace"));
     match (scope.text(), namespace.is_set()) {
-        ("", _) => scope.required("", out),
+        ("", _) if !scope.is_set() => scope.required("", out),
         ("Namespace", false) => namespace.required("`parameters.scope` is set to 'Namespace'", out),
-        ("Namespace", true) if namespace.is_empty() => {
-            namespace.required("`parameters.scope` is set to 'Namespace'", out);
-        }
         ("Namespace", true) => namespace.text_must(labels::is_dns1123_label, out),
         ("Cluster", true) => namespace.forbidden("`parameters.scope` is set to 'Cluster'", out),
         ("Cluster", false) => {}
@@ -211,7 +208,7 @@ pub(super) fn policy(object: &Node<'_, '_>, out: &mut Faults) {
 }
 
 pub(super) fn policy_update(new: &Node<'_, '_>, _: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    policy(new, out);
+    super::twice(|out| policy(new, out), out);
 }
 
 fn policy_port(port: &Node<'_, '_>, out: &mut Faults) {
@@ -230,7 +227,8 @@ fn policy_port(port: &Node<'_, '_>, out: &mut Faults) {
             number.port(out);
             if end.is_set() {
                 if end.int() < number.int() {
-                    end.invalid("must be greater than or equal to `port`", out);
+                    // Kubernetes shows the port.
+                    end.invalid_as(number.value, "must be greater than or equal to `port`", out);
                 }
                 end.port(out);
             }
@@ -271,10 +269,7 @@ fn ip_block(block: &Node<'_, '_>, out: &mut Faults) {
 }
 
 pub(super) fn address(object: &Node<'_, '_>, out: &mut Faults) {
-    let name = object.get("metadata.name");
-    if name.text().parse::<IpAddr>().map(|ip| ip.to_string()).ok().as_deref() != Some(name.text()) {
-        name.invalid("must be a valid IP address in canonical form", out);
-    }
+    object.get("metadata.name").text_may(labels::is_canonical_ip, out);
     let parent = object.get("spec.parentRef");
     if !parent.is_set() {
         return parent.required("", out);

@@ -155,6 +155,17 @@ impl<'v, 'p> Node<'v, 'p> {
         self.invalid_as(if self.is_set() { self.value } else { &nothing }, detail, out);
     }
 
+    /// Invalid, showing a number or a percentage as the struct that Kubernetes keeps it in.
+    pub fn invalid_count(&self, detail: impl Into<String>, out: &mut Faults) {
+        let shown = match self.value {
+            Value::String(text) => {
+                format!("intstr.IntOrString{{Type:1, IntVal:0, StrVal:{}}}", go_quoted(text))
+            }
+            _ => format!("intstr.IntOrString{{Type:0, IntVal:{}, StrVal:\"\"}}", self.int()),
+        };
+        self.invalid_shown(shown, detail, out);
+    }
+
     /// Invalid without a value: where it would say nothing.
     pub fn invalid_unshown(&self, detail: impl Into<String>, out: &mut Faults) {
         let fault = FieldError::invalid(self.path(), &NULL, detail);
@@ -207,6 +218,12 @@ impl<'v, 'p> Node<'v, 'p> {
     /// The same, showing null as it is.
     pub fn told_unsupported(&self, supported: &[&str], out: &mut Faults) {
         out.push(FieldError::not_supported(self.path(), self.value, supported));
+    }
+
+    /// The same, showing `shown` as it is.
+    pub fn unsupported_shown(&self, shown: &str, supported: &[&str], out: &mut Faults) {
+        let fault = FieldError::not_supported(self.path(), &NULL, supported);
+        out.push(FieldError { value: Some(shown.to_owned()), ..fault });
     }
 
     pub fn too_long(&self, max: i64, out: &mut Faults) {

@@ -66,7 +66,7 @@ fn hard(list: &Node<'_, '_>, out: &mut Faults) {
     for (name, amount) in list.entries() {
         resources::known_name(&amount, name, out);
         if !name.contains('/') && !is_standard(name) {
-            amount.invalid_as(&name.into(), "must be a standard resource for quota", out);
+            amount.invalid_shown(name.to_owned(), "must be a standard resource for quota", out);
         }
         resources::amount(&amount, name, out);
     }

@@ -53,11 +53,11 @@ fn policy_rule(rule: &Node<'_, '_>, namespaced: bool, out: &mut Faults) {
 }
 
 pub(super) fn role_update(new: &Node<'_, '_>, _: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    role(new, out);
+    super::twice(|out| role(new, out), out);
 }
 
 pub(super) fn cluster_role_update(new: &Node<'_, '_>, _: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    cluster_role(new, out);
+    super::twice(|out| cluster_role(new, out), out);
 }
 
 pub(super) fn binding(object: &Node<'_, '_>, out: &mut Faults) {
@@ -107,11 +107,11 @@ fn role_ref_kept(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
 }
 
 pub(super) fn binding_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    binding(new, out);
+    super::twice(|out| binding(new, out), out);
     role_ref_kept(new, old, out);
 }
 
 pub(super) fn cluster_binding_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    cluster_binding(new, out);
+    super::twice(|out| cluster_binding(new, out), out);
     role_ref_kept(new, old, out);
 }

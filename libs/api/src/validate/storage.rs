@@ -25,7 +25,10 @@ pub(super) fn class(object: &Node<'_, '_>, out: &mut Faults) {
     let terms = object.get("allowedTopologies");
     for (i, term) in terms.items().enumerate() {
         topology(&term.get("matchLabelExpressions"), out);
-        if terms.items().take(i).any(|other| same_topology(&other, &term)) {
+        let like = terms.items().take(i).filter(|other| same_topology(other, &term)).count();
+        // Kubernetes compares with as many terms of nothing besides.
+        let nothing = if term.get("matchLabelExpressions").is_empty() { terms.len() } else { 0 };
+        for _ in 0..like + nothing {
             term.get("matchLabelExpressions").duplicate_as(&json!(""), out);
         }
     }
@@ -137,8 +140,6 @@ pub(super) fn attachment_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str,
 }
 
 pub(super) fn driver(object: &Node<'_, '_>, out: &mut Faults) {
-    // Its name is told as a field of the driver itself.
-    sources::driver(&object.named("name", object.get("metadata.name").value), out);
     driver_spec(&object.get("spec"), out);
 }
 
@@ -208,7 +209,7 @@ pub(super) fn node_drivers(object: &Node<'_, '_>, out: &mut Faults) {
             }
             keys.push(key.text());
             for complaint in labels::is_qualified_name(key.text()) {
-                driver.invalid_as(driver.get("topologyKeys").value, complaint, out);
+                driver.invalid_as(&json!(key.text()), complaint, out);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::node::{Faults, IMMUTABLE, Node};
 use super::{pod, selectors};
+use crate::labels;
 use serde_json::{Value, json};
 
 /// How a workload's texts name it.
@@ -105,7 +106,7 @@ fn deployment_strategy(strategy: &Node<'_, '_>, out: &mut Faults) {
             count_or_percent(&surge, out);
             at_most_all(&unavailable, out);
             if number(unavailable.value) == Some(0) && number(surge.value) == Some(0) {
-                unavailable.invalid("may not be 0 when `maxSurge` is 0", out);
+                unavailable.invalid_count("may not be 0 when `maxSurge` is 0", out);
             }
         }
         other => strategy.named("", &json!(other)).not_supported(&["Recreate", "RollingUpdate"], out),
@@ -128,7 +129,7 @@ pub(super) fn count_or_percent(value: &Node<'_, '_>, out: &mut Faults) {
             let digits = text.strip_suffix('%').unwrap_or_default();
             if digits.is_empty() || !digits.bytes().all(|c| c.is_ascii_digit()) {
                 let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
-                value.invalid(detail, out);
+                value.invalid_count(detail, out);
             }
         }
         _ => value.not_negative(out),
@@ -137,7 +138,7 @@ pub(super) fn count_or_percent(value: &Node<'_, '_>, out: &mut Faults) {
 
 pub(super) fn at_most_all(value: &Node<'_, '_>, out: &mut Faults) {
     if value.value.is_string() && number(value.value).is_some_and(|percent| percent > 100) {
-        value.invalid("must not be greater than 100%", out);
+        value.invalid_count("must not be greater than 100%", out);
     }
 }
 
@@ -210,7 +211,7 @@ pub(super) fn replica_set_update(
     if subresource == "status" {
         return replica_status(new, out);
     }
-    replica_set_spec(&new.get("spec"), &old.value["spec"], out);
+    super::twice(|out| replica_set_spec(&new.get("spec"), &old.value["spec"], out), out);
     new.get("spec.selector").same_as(&old.get("spec.selector"), out);
 }
 
@@ -255,7 +256,7 @@ pub(super) fn replication_controller_update(
     if subresource == "status" {
         return replica_status(new, out);
     }
-    controller_spec(&new.get("spec"), &old.value["spec"], out);
+    super::twice(|out| controller_spec(&new.get("spec"), &old.value["spec"], out), out);
 }
 
 pub(super) fn stateful_set(object: &Node<'_, '_>, out: &mut Faults) {
@@ -277,6 +278,10 @@ fn stateful_set_spec(spec: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
         }
     }
     counts(spec, &["replicas", "minReadySeconds", "ordinals.start"], out);
+    if stored.is_null() {
+        // It never changes, so that an odd one stays.
+        spec.get("serviceName").text_may(labels::is_dns1123_label, out);
+    }
     selected_template(spec, stored, &STATEFUL_SET, out);
 }
 
@@ -377,7 +382,7 @@ fn daemon_strategy(strategy: &Node<'_, '_>, out: &mut Faults) {
             match (number(unavailable.value), number(surge.value)) {
                 (Some(0), Some(0)) => unavailable.required("cannot be 0 when maxSurge is 0", out),
                 (Some(1..), Some(1..)) => {
-                    surge.invalid("may not be set when maxUnavailable is non-zero", out);
+                    surge.invalid_count("may not be set when maxUnavailable is non-zero", out);
                 }
                 _ => {}
             }
@@ -403,7 +408,7 @@ pub(super) fn daemon_set_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresou
         counts(&status, &keys, out);
         return collisions(new, old, out);
     }
-    daemon_spec(&new.get("spec"), &old.value["spec"], out);
+    super::twice(|out| daemon_spec(&new.get("spec"), &old.value["spec"], out), out);
     let (selector, before) = (new.get("spec.selector"), old.get("spec.selector"));
     if !crate::strategy::same(selector.value, before.value) {
         selector.invalid(IMMUTABLE, out);

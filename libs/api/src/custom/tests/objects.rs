@@ -12,7 +12,7 @@ fn version(properties: &Value) -> Version {
 
 fn told(property: &Value, value: &Value) -> Vec<String> {
     let version = version(&json!({"v": property}));
-    validate(&json!({"v": value}), None, &version).iter().map(ToString::to_string).collect()
+    validate(&json!({"v": value}), None, &version, &[]).iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn values_are_judged_by_what_their_schema_is_made_of() {
         (
             json!({"type": "object", "x-kubernetes-embedded-resource": true}),
             json!({}),
-            &["v.apiVersion: Required value", "v.kind: Required value"],
+            &["v.apiVersion: Required value: must not be empty", "v.kind: Required value: must not be empty"],
         ),
         (
             json!({"type": "object", "x-kubernetes-embedded-resource": true}),
@@ -173,10 +173,11 @@ fn what_the_scale_shows_must_be_a_number_and_a_text() {
         ),
     ];
     for (object, wanted) in rows {
-        let told: Vec<String> = validate(&object, None, &version).iter().map(ToString::to_string).collect();
+        let told: Vec<String> =
+            validate(&object, None, &version, &[]).iter().map(ToString::to_string).collect();
         assert_eq!(told, [wanted], "{object}");
     }
-    assert_eq!(validate(&json!({"n": 1, "status": {}}), None, &version), []);
+    assert_eq!(validate(&json!({"n": 1, "status": {}}), None, &version, &[]), []);
 }
 
 #[test]

@@ -300,7 +300,10 @@ fn resize_policy(policies: &Node<'_, '_>, pod_restarts: &str, out: &mut Faults) 
             policy.duplicate_as(&json!(resource.text()), out);
         }
         seen.push(resource.text());
-        policies.named("", resource.value).required_one_of(&["cpu", "memory"], out);
+        let named = policies.named("", resource.value);
+        if named.must_be_given(out) && !matches!(resource.text(), "cpu" | "memory") {
+            named.unsupported_shown(resource.text(), &["cpu", "memory"], out);
+        }
         let told = policies.named("", restart.value);
         told.required_one_of(&["NotRequired", "RestartContainer"], out);
         if pod_restarts == "Never" && restart.text() != "NotRequired" {

@@ -47,16 +47,16 @@ fn is_extended(name: &str) -> bool {
         && labels::is_qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-/// A name of any resource.
+/// A name of any resource. Faults show names of resources without quotes.
 pub(in super::super) fn known_name(node: &Node<'_, '_>, name: &str, out: &mut Faults) -> bool {
     let complaints = labels::is_qualified_name(name);
     let ok = complaints.is_empty();
     for complaint in complaints {
-        node.invalid_as(&json!(name), complaint, out);
+        node.invalid_shown(name.to_owned(), complaint, out);
     }
     let huge = is_huge_pages(name) || name.starts_with("requests.hugepages-");
     if ok && !name.contains('/') && !STANDARD.contains(&name) && !huge {
-        node.invalid_as(&json!(name), "must be a standard resource type or fully qualified", out);
+        node.invalid_shown(name.to_owned(), "must be a standard resource type or fully qualified", out);
         return false;
     }
     ok
@@ -65,9 +65,9 @@ pub(in super::super) fn known_name(node: &Node<'_, '_>, name: &str, out: &mut Fa
 pub(in super::super) fn container_name(node: &Node<'_, '_>, name: &str, out: &mut Faults) {
     known_name(node, name, out);
     if !name.contains('/') && !CONTAINER_RESOURCES.contains(&name) && !is_huge_pages(name) {
-        node.invalid_as(&json!(name), "must be a standard resource for containers", out);
+        node.invalid_shown(name.to_owned(), "must be a standard resource for containers", out);
     } else if name.contains('/') && !is_native(name) && !is_extended(name) {
-        node.invalid_as(&json!(name), "doesn't follow extended resource name standard", out);
+        node.invalid_shown(name.to_owned(), "doesn't follow extended resource name standard", out);
     }
 }
 

@@ -54,7 +54,7 @@ fn webhooks_are_judged_in_the_order_of_kubernetes() {
         (
             json!({"clientConfig": {"service": {"name": "", "namespace": "n", "path": "/a//B/"}}}),
             &[
-                "webhooks[0].clientConfig.service.namespace: Required value",
+                "webhooks[0].clientConfig.service.namespace: Required value: service namespace is required",
                 r#"webhooks[0].clientConfig.service.path: Invalid value: "/a//B/": segment[1] may not be empty"#,
                 r#"webhooks[0].clientConfig.service.path: Invalid value: "/a//B/": segment[2]: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"#,
             ],

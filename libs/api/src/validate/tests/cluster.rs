@@ -59,8 +59,8 @@ fn classes_of_the_system_are_as_every_cluster_has_them() {
         "RuntimeClass",
         runtime,
         &[
-            r#"overhead.limits[x]: Invalid value: "x": must be a standard resource type or fully qualified"#,
-            r#"overhead.limits[x]: Invalid value: "x": must be a standard resource for containers"#,
+            r#"overhead.limits[x]: Invalid value: x: must be a standard resource type or fully qualified"#,
+            r#"overhead.limits[x]: Invalid value: x: must be a standard resource for containers"#,
             "overhead: Forbidden: HugePages require cpu or memory",
         ],
     );

@@ -179,7 +179,7 @@ fn policies_of_networks_and_ranges_name_the_field_at_fault() {
         &[
             "spec.ingress[0].ports[0].endPort: Invalid value: 3: may not be specified when `port` is non-numeric",
             "spec.ingress[0].ports[1].endPort: Invalid value: 3: may not be specified when `port` is not specified",
-            "spec.ingress[0].ports[2].endPort: Invalid value: 3: must be greater than or equal to `port`",
+            "spec.ingress[0].ports[2].endPort: Invalid value: 5: must be greater than or equal to `port`",
             r#"spec.ingress[0].ports[3].protocol: Unsupported value: "": supported values: "TCP", "UDP", "SCTP""#,
             "spec.ingress[0].from[0]: Required value: must specify a peer",
             r#"spec.ingress[0].from[1].ipBlock.except[0]: Invalid value: "11.0.0.0/8": must be a strict subset of `cidr`"#,

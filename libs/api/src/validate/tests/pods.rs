@@ -143,8 +143,8 @@ fn containers_are_judged_in_the_order_of_kubernetes() {
             "containers.0.resources",
             json!({"requests": {"hugepages-2Mi": "3Mi", "foo": "1"}, "claims": [{"name": "c"}]}),
             &[
-                r#"spec.containers[0].resources.requests[foo]: Invalid value: "foo": must be a standard resource type or fully qualified"#,
-                r#"spec.containers[0].resources.requests[foo]: Invalid value: "foo": must be a standard resource for containers"#,
+                r#"spec.containers[0].resources.requests[foo]: Invalid value: foo: must be a standard resource type or fully qualified"#,
+                r#"spec.containers[0].resources.requests[foo]: Invalid value: foo: must be a standard resource for containers"#,
                 "spec.containers[0].resources.limits: Required value: Limit must be set for non overcommitable resources",
                 r#"spec.containers[0].resources.requests[hugepages-2Mi]: Invalid value: "3Mi": 3Mi is not positive integer multiple of hugepages-2Mi"#,
                 "spec.containers[0].resources: Forbidden: HugePages require cpu or memory",
@@ -155,7 +155,7 @@ fn containers_are_judged_in_the_order_of_kubernetes() {
             "containers.0.resizePolicy",
             json!([{"resourceName": "gpu", "restartPolicy": ""}]),
             &[
-                r#"spec.containers[0].resizePolicy: Unsupported value: "gpu": supported values: "cpu", "memory""#,
+                r#"spec.containers[0].resizePolicy: Unsupported value: gpu: supported values: "cpu", "memory""#,
                 "spec.containers[0].resizePolicy: Required value",
             ],
         ),
@@ -235,7 +235,7 @@ fn fields_of_pod_specs_are_judged_in_the_order_of_kubernetes() {
         (
             json!({"dnsConfig": {"searches": ["_a.b", "A"], "options": [{}]}}),
             &[
-                r#"spec.dnsConfig.searches[1]: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')"#,
+                r#"spec.dnsConfig.searches[1]: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"#,
                 "spec.dnsConfig.options[0]: Required value: must not be empty",
             ],
         ),
@@ -259,7 +259,8 @@ fn annotations_say_what_the_fields_say() {
         ),
         (
             json!({"container.apparmor.security.beta.kubernetes.io/c": "unconfined", "seccomp.security.alpha.kubernetes.io/pod": "localhost/a"}),
-            json!({"securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}, "seccompProfile": {"type": "Localhost", "localhostProfile": "b"}}}),
+            json!({"securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "b"}},
+                "containers": [{"name": "c", "image": "i", "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}]}),
             &[
                 "spec.securityContext.seccompProfile.localhostProfile: Forbidden: seccomp profile in annotation and field must match",
                 "spec.containers[0].securityContext.appArmorProfile.type: Forbidden: apparmor type in annotation and field must match",

@@ -40,7 +40,7 @@ fn budgets_name_the_field_at_fault() {
         "PodDisruptionBudget",
         budget(json!({"minAvailable": "101%", "unhealthyPodEvictionPolicy": ""})),
         &[
-            r#"spec.minAvailable: Invalid value: "101%": must not be greater than 100%"#,
+            r#"spec.minAvailable: Invalid value: intstr.IntOrString{Type:1, IntVal:0, StrVal:"101%"}: must not be greater than 100%"#,
             r#"spec.unhealthyPodEvictionPolicy: Unsupported value: "": supported values: "AlwaysAllow", "IfHealthyBudget""#,
         ],
     );
@@ -74,8 +74,8 @@ fn quotas_and_limits_name_the_field_at_fault() {
         json!({"spec": {"hard": {"x": "1", "pods": "1500m", "services": "1"}, "scopes": ["BestEffort", "NotBestEffort", "y"]}}),
         &[
             r#"spec.hard[pods]: Invalid value: "1500m": must be an integer"#,
-            r#"spec.hard[x]: Invalid value: "x": must be a standard resource type or fully qualified"#,
-            r#"spec.hard[x]: Invalid value: "x": must be a standard resource for quota"#,
+            r#"spec.hard[x]: Invalid value: x: must be a standard resource type or fully qualified"#,
+            r#"spec.hard[x]: Invalid value: x: must be a standard resource for quota"#,
             r#"spec.scopes: Invalid value: ["BestEffort","NotBestEffort","y"]: unsupported scope applied to resource"#,
             r#"spec.scopes: Invalid value: ["BestEffort","NotBestEffort","y"]: unsupported scope applied to resource"#,
             r#"spec.scopes: Invalid value: ["BestEffort","NotBestEffort","y"]: unsupported scope"#,
@@ -111,4 +111,26 @@ fn quotas_and_limits_name_the_field_at_fault() {
             r#"spec.limits[3].defaultRequest[a.b/c]: Invalid value: "2": default value 1 must equal to defaultRequest value 2 in a.b/c"#,
         ],
     );
+}
+
+#[test]
+fn faults_of_some_kinds_are_told_twice_of_an_update() {
+    let labels = json!({"a": "b"});
+    let workload = |restart: &str| {
+        let mut template = template(&labels);
+        template["spec"]["restartPolicy"] = json!(restart);
+        json!({"spec": {"selector": {"matchLabels": labels}, "template": template}})
+    };
+    let role = |verbs: Value| json!({"rules": [{"verbs": verbs, "apiGroups": [""], "resources": ["pods"]}]});
+    let policy = |kind: &str| json!({"spec": {"podSelector": {}, "policyTypes": [kind]}});
+    let wrong_start =
+        [r#"spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always""#; 2];
+    refuses_change("ReplicaSet", workload("Always"), workload("Never"), &wrong_start);
+    refuses_change("DaemonSet", workload("Always"), workload("Never"), &wrong_start);
+    refuses_change("Deployment", workload("Always"), workload("Never"), &wrong_start[..1]);
+    let no_verbs = ["rules[0].verbs: Required value: verbs must contain at least one value"; 2];
+    refuses_change("ClusterRole", role(json!(["get"])), role(json!([])), &no_verbs);
+    let odd_type =
+        [r#"spec.policyTypes[0]: Unsupported value: "x": supported values: "Ingress", "Egress""#; 2];
+    refuses_change("NetworkPolicy", policy("Ingress"), policy("x"), &odd_type);
 }

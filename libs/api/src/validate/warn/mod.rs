@@ -1,8 +1,9 @@
 //! Warnings: what is accepted and yet likely a mistake, or soon not accepted any more. In: an object, and the stored one on
-//! update. Out: Kubernetes' texts. network.rs knows of addresses, pod.rs of pods and their templates, secret.rs
-//! of certificates.
+//! update. Out: Kubernetes' texts. network.rs knows of addresses, pod.rs of pods and their templates, paths.rs
+//! of files in their volumes, secret.rs of certificates.
 
 mod network;
+mod paths;
 mod pod;
 mod secret;
 #[cfg(test)]
@@ -67,9 +68,9 @@ pub(super) fn all(new: &Value, old: Option<&Value>, kind: &str) -> Vec<String> {
     let is_new = old.is_none_or(|old| old["spec"] != new["spec"] || old["template"] != new["template"]);
     match kind {
         // Nobody looks at updates of pods.
-        "Pod" if old.is_none() => pod::all(&root, &mut out),
+        "Pod" if old.is_none() => pod::new_pod(&root, &mut out),
         "Deployment" | "ReplicaSet" | "DaemonSet" | "ReplicationController" if is_new => {
-            pod::all(&root.get("spec.template"), &mut out);
+            pod::template(&root.get("spec.template"), &mut out);
         }
         "StatefulSet" if is_new => stateful_set(&root.get("spec"), &mut out),
         "Job" if is_new => job(&root.get("spec"), &mut out),
@@ -80,7 +81,7 @@ pub(super) fn all(new: &Value, old: Option<&Value>, kind: &str) -> Vec<String> {
                 out.push(format!("CRON_TZ or TZ used in {} is not officially supported, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details", schedule.path()));
             }
         }
-        "PodTemplate" if is_new => pod::all(&root.get("template"), &mut out),
+        "PodTemplate" if is_new => pod::template(&root.get("template"), &mut out),
         "Endpoints" => network::endpoints(&root, &mut out),
         "EndpointSlice" => network::endpoint_slice(&root, &mut out),
         "Service" => network::service(&root, &mut out),
@@ -145,11 +146,11 @@ fn job(spec: &Node<'_, '_>, out: &mut Vec<String>) {
     if indexed && spec.get("completions").int() > 100_000 && spec.get("parallelism").int() > 10_000 {
         warn(spec, MANY_INDEXES, out);
     }
-    pod::all(&spec.get("template"), out);
+    pod::template(&spec.get("template"), out);
 }
 
 fn stateful_set(spec: &Node<'_, '_>, out: &mut Vec<String>) {
-    pod::all(&spec.get("template"), out);
+    pod::template(&spec.get("template"), out);
     for template in spec.get("volumeClaimTemplates").items() {
         // Upstream names it so.
         claim(&template.named("Spec", template.get("spec").value), out);

@@ -1,10 +1,10 @@
 //! Warnings of pods and of templates of pods.
 
-use super::{claim, expressions, moved, warn, whole_bytes};
+use super::{claim, expressions, moved, network, paths, warn, whole_bytes};
 use crate::status::go_quoted;
 use crate::validate::node::Node;
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Annotations that do nothing any more.
 const GONE_ANNOTATIONS: [(&str, &str); 3] = [
@@ -28,7 +28,7 @@ const NO_SELECTOR: &str = "a null labelSelector results in matching no pod";
 /// Volume sources that lead nowhere any more.
 const GONE_VOLUMES: [(&str, &str); 9] = [
     ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
-    ("gitRepo", "deprecated in v1.11"),
+    ("gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
     ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
     ("flocker", "deprecated in v1.22, non-functional in v1.25+"),
     ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
@@ -43,8 +43,17 @@ pub fn shown_source<'s, 'v>(of: &'s Node<'v, 's>, source: &'s str) -> Node<'v, '
     of.named(if source == "storageos" { "storageOS" } else { source }, of.get(source).value)
 }
 
-/// Of a pod, or of a template.
-pub fn all(pod: &Node<'_, '_>, out: &mut Vec<String>) {
+/// Of a pod. It is told of its `AppArmor` annotations before, when they become fields.
+pub fn new_pod(pod: &Node<'_, '_>, out: &mut Vec<String>) {
+    all(pod, false, out);
+}
+
+/// Of a template.
+pub fn template(template: &Node<'_, '_>, out: &mut Vec<String>) {
+    all(template, true, out);
+}
+
+fn all(pod: &Node<'_, '_>, is_template: bool, out: &mut Vec<String>) {
     let spec = pod.get("spec");
     let selector = spec.get("nodeSelector");
     for (label, _) in selector.entries() {
@@ -81,8 +90,9 @@ pub fn all(pod: &Node<'_, '_>, out: &mut Vec<String>) {
     if !spec.get("securityContext.seccompProfile").is_set() && annotations.key(SECCOMP_POD).is_set() {
         warn(&annotations.key(SECCOMP_POD), SECCOMP_GONE, out);
     }
-    containers(&spec, &annotations, out);
+    containers(&spec, &annotations, is_template, out);
     ports(&spec, out);
+    port_names(&spec, out);
     let grace = spec.get("terminationGracePeriodSeconds");
     if grace.int() < 0 {
         warn(&grace, "must be >= 0; negative values are invalid and will be treated as 1", out);
@@ -96,6 +106,8 @@ pub fn all(pod: &Node<'_, '_>, out: &mut Vec<String>) {
             no_selector(&term.get("podAffinityTerm.labelSelector"), out);
         }
     }
+    spec.get("dnsConfig.nameservers").items().for_each(|server| network::ip(&server, out));
+    spec.get("hostAliases").items().for_each(|alias| network::ip(&alias.get("ip"), out));
 }
 
 fn no_selector(selector: &Node<'_, '_>, out: &mut Vec<String>) {
@@ -113,37 +125,7 @@ fn volumes(volumes: &Node<'_, '_>, out: &mut Vec<String>) {
         }
         claim(&volume.get("ephemeral.volumeClaimTemplate.spec"), out);
     }
-    let sources = volumes.items().flat_map(|volume| volume.get("projected.sources").value.as_array());
-    let tokens: HashSet<&str> =
-        sources.flatten().filter_map(|source| source["serviceAccountToken"]["path"].as_str()).collect();
-    if tokens.is_empty() {
-        return;
-    }
-    let mut hidden = |place: &Node<'_, '_>, index: &str, path: &str| {
-        if tokens.contains(path) {
-            let text = format!("has duplicated path with ServiceAccountToken {}", go_quoted(path));
-            out.push(format!("{}{index}: {text}", place.path()));
-        }
-    };
-    for volume in volumes.items() {
-        let sources = volume.get("projected.sources");
-        for source in sources.value.as_array().into_iter().flatten() {
-            for (key, shown) in
-                [("configMap", "configMap"), ("secret", "secrets"), ("downwardAPI", "downwardAPI")]
-            {
-                for (at, item) in source[key]["items"].as_array().into_iter().flatten().enumerate() {
-                    hidden(
-                        &sources.get(shown),
-                        &format!("[{at}]"),
-                        item["path"].as_str().unwrap_or_default(),
-                    );
-                }
-            }
-            if let Some(path) = source["clusterTrustBundle"]["path"].as_str() {
-                hidden(&sources.get("ClusterTrustBundle"), "", path);
-            }
-        }
-    }
+    paths::overlaps(volumes, out);
 }
 
 /// What stands twice in lists.
@@ -167,8 +149,8 @@ fn duplicates(spec: &Node<'_, '_>, out: &mut Vec<String>) {
 
 const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
-fn containers(spec: &Node<'_, '_>, annotations: &Node<'_, '_>, out: &mut Vec<String>) {
-    let of_pod = spec.get("securityContext.appArmorProfile").is_set();
+fn containers(spec: &Node<'_, '_>, annotations: &Node<'_, '_>, is_template: bool, out: &mut Vec<String>) {
+    let of_pod = !is_template || spec.get("securityContext.appArmorProfile").is_set();
     for list in LISTS {
         for container in spec.get(list).items() {
             let name = container.get("name").text();
@@ -256,6 +238,27 @@ fn clash(one: &Port<'_>, other: &Port<'_>) -> Option<&'static str> {
         Some("dangerously ambiguous")
     } else {
         None
+    }
+}
+
+/// Names of ports that several containers use: the first is found by them.
+fn port_names(spec: &Node<'_, '_>, out: &mut Vec<String>) {
+    let mut known: HashMap<&str, String> = HashMap::new();
+    for list in LISTS {
+        for container in spec.get(list).items() {
+            for port in container.get("ports").items().filter(|port| !port.get("name").is_empty()) {
+                let name = port.get("name").text();
+                let Some(first) = known.get(name) else {
+                    known.insert(name, port.path());
+                    continue;
+                };
+                let shown = go_quoted(name);
+                let text = format!(
+                    "duplicate port name {shown} with {first}, services and probes that select ports by name will use {first}"
+                );
+                warn(&port, &text, out);
+            }
+        }
     }
 }
 

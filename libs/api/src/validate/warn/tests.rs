@@ -50,9 +50,9 @@ fn pods_are_warned_of_volumes_annotations_amounts_and_what_stands_twice() {
         "metadata": {"name": "p", "annotations": {"scheduler.alpha.kubernetes.io/critical-pod": "",
             "seccomp.security.alpha.kubernetes.io/pod": "x", "container.apparmor.security.beta.kubernetes.io/c": "y"}},
         "spec": {
-            "volumes": [{"name": "a", "storageos": {}}, {"name": "b", "projected": {"sources": [
-                {"serviceAccountToken": {"path": "token"}}, {"secret": {"items": [{"key": "k", "path": "token"}]}}]}}],
+            "volumes": [{"name": "a", "storageos": {}}, {"name": "g", "gitRepo": {}}],
             "hostAliases": [{"ip": "1.2.3.4"}, {"ip": "1.2.3.4"}],
+            "dnsConfig": {"nameservers": ["010.0.0.1"]},
             "imagePullSecrets": [{"name": "s"}, {"name": "s"}, {}],
             "containers": [{"name": "c", "resources": {"limits": {"memory": "100m"}},
                 "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "$(A)2"}, {"name": "A", "value": "$(A)"}]}],
@@ -63,15 +63,55 @@ fn pods_are_warned_of_volumes_annotations_amounts_and_what_stands_twice() {
         &[
             "metadata.annotations[scheduler.alpha.kubernetes.io/critical-pod]: non-functional in v1.16+; use the \"priorityClassName\" field instead",
             "spec.volumes[0].storageOS: deprecated in v1.22, non-functional in v1.25+",
-            "spec.volumes[1].projected.sources.secrets[0]: has duplicated path with ServiceAccountToken \"token\"",
+            "spec.volumes[1].gitRepo: deprecated in v1.11, and disabled by default in v1.33+",
             "spec.hostAliases[1].ip: duplicate ip \"1.2.3.4\"",
             "spec.imagePullSecrets[1].name: duplicate name \"s\"",
             "spec.imagePullSecrets[2].name: invalid empty name \"\"",
             "metadata.annotations[seccomp.security.alpha.kubernetes.io/pod]: non-functional in v1.27+; use the \"seccompProfile\" field instead",
-            "metadata.annotations[container.apparmor.security.beta.kubernetes.io/c]: deprecated since v1.30; use the \"appArmorProfile\" field instead",
             "spec.containers[0].resources.limits[memory]: fractional byte value \"100m\" is invalid, must be an integer",
             "spec.containers[0].env[2]: hides previous definition of \"A\", which may be dropped when using apply",
             "spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1",
+            "spec.dnsConfig.nameservers[0]: non-standard IP address \"010.0.0.1\" will be considered invalid in a future Kubernetes release: use \"10.0.0.1\"",
+        ],
+    );
+}
+
+#[test]
+fn templates_are_warned_of_profiles_in_annotations_which_pods_are_before() {
+    let pod = json!({"metadata": {"name": "p", "annotations": {"container.apparmor.security.beta.kubernetes.io/c": "y"}},
+        "spec": {"containers": [{"name": "c"}]}});
+    check("Pod", &pod, &[]);
+    let warning = "spec.template.metadata.annotations[container.apparmor.security.beta.kubernetes.io/c]: deprecated since v1.30; use the \"appArmorProfile\" field instead";
+    check("ReplicaSet", &json!({"metadata": {"name": "s"}, "spec": {"template": pod}}), &[warning]);
+}
+
+#[test]
+fn pods_are_warned_of_files_of_volumes_that_stand_on_each_other() {
+    let items = |paths: &[&str]| -> Value { paths.iter().map(|path| json!({"path": path})).collect() };
+    let volumes = json!([
+        {"name": "a", "configMap": {"name": "m", "items": items(&["x", "x/y", "xy"])}},
+        {"name": "b", "secret": {"secretName": "s", "items": items(&["x/", "x"])}},
+        {"name": "c", "downwardAPI": {"items": items(&["x", "x"])}},
+        {"name": "d", "projected": {"sources": [
+            {"serviceAccountToken": {"path": "t"}},
+            {"secret": {"name": "s", "items": items(&["t"])}},
+            {"configMap": {"name": "m", "items": items(&["z"])}},
+            {"clusterTrustBundle": {"signerName": "e.com/s", "path": "z/c"}},
+            {},
+            // Without a list of its own it counts as the one before.
+            {"configMap": {"name": "whole"}}]}}]);
+    check(
+        "Pod",
+        &pod(&json!({"volumes": volumes})),
+        &[
+            r#"volume "a" (ConfigMap "m"): overlapping paths: "x/y" with "x""#,
+            r#"volume "b" (Secret "s"): overlapping paths: "x" with "x""#,
+            r#"volume "c" (DownwardAPI): overlapping paths: "x" with "x""#,
+            r#"volume "d" (Projected): overlapping paths: "t" (Secret "s") with "t" (ServiceAccountToken)"#,
+            r#"volume "d" (Projected): overlapping paths: "z/c" (ClusterTrustBundle "e.com/s") with "z" (ConfigMap "m")"#,
+            r#"volume "d" (Projected) has no sources provided"#,
+            r#"volume "d" (Projected): overlapping paths: "z/c" (ClusterTrustBundle "e.com/s") with "z" (ConfigMap "m")"#,
+            r#"volume "d" (Projected): overlapping paths: "z/c" (ClusterTrustBundle "e.com/s") with "z/c" (ClusterTrustBundle "e.com/s")"#,
         ],
     );
 }
@@ -82,7 +122,8 @@ fn pods_are_warned_of_ports_that_get_in_each_others_way() {
         |host: i64, ip: &str| json!({"containerPort": 80, "protocol": "TCP", "hostPort": host, "hostIP": ip});
     let spec = json!({"containers": [
         {"name": "a", "ports": [port(0, "1.2.3.4"), port(8080, "")]},
-        {"name": "b", "ports": [port(8080, "1.2.3.4"), port(8080, "")]}]});
+        {"name": "b", "ports": [port(8080, "1.2.3.4"), port(8080, "")]},
+        {"name": "c", "ports": [{"containerPort": 1, "name": "n"}, {"containerPort": 2, "name": "n"}]}]});
     check(
         "Pod",
         &pod(&spec),
@@ -94,6 +135,7 @@ fn pods_are_warned_of_ports_that_get_in_each_others_way() {
             "spec.containers[1].ports[1]: overlapping port definition with spec.containers[0].ports[0]",
             "spec.containers[1].ports[1]: duplicate port definition with spec.containers[0].ports[1]",
             "spec.containers[1].ports[1]: dangerously ambiguous port definition with spec.containers[1].ports[0]",
+            "spec.containers[2].ports[1]: duplicate port name \"n\" with spec.containers[2].ports[0], services and probes that select ports by name will use spec.containers[2].ports[0]",
         ],
     );
 }
