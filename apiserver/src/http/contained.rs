@@ -31,8 +31,11 @@ impl fmt::Display for Asked<'_> {
 }
 
 /// Answers a request by `work`.
-pub async fn answer(asked: Asked<'_>, work: impl Future<Output = Response<Body>>) -> Response<Body> {
-    match contained(work).await {
+pub fn answer(
+    asked: Asked<'_>,
+    work: impl Future<Output = Response<Body>>,
+) -> impl Future<Output = Response<Body>> {
+    contained(work).map(move |answered| match answered {
         Ok(response) if http_body::Body::size_hint(response.body()).exact().is_some() => response,
         Ok(response) => {
             let asked = asked.to_string();
@@ -42,7 +45,7 @@ pub async fn answer(asked: Asked<'_>, work: impl Future<Output = Response<Body>>
             tell(&asked.to_string(), &panicked);
             respond::error(500, "This request caused apiserver to panic. Look in the logs for details.\n")
         }
-    }
+    })
 }
 
 fn tell(what: &str, panicked: &Panicked) {
@@ -50,10 +53,12 @@ fn tell(what: &str, panicked: &Panicked) {
 }
 
 /// Carries a connection to its end.
-pub async fn connection(work: impl Future<Output = ()>) {
-    if let Err(panicked) = contained(work).await {
-        tell("a connection", &panicked);
-    }
+pub fn connection(work: impl Future<Output = ()>) -> impl Future<Output = ()> {
+    contained(work).map(|ended| {
+        if let Err(panicked) = ended {
+            tell("a connection", &panicked);
+        }
+    })
 }
 
 /// Starts what a connection of many streams runs beside itself.
@@ -62,7 +67,7 @@ pub struct Streams(TokioExecutor);
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, work: F) {
-        self.0.execute(connection(work).boxed());
+        self.0.execute(connection(work));
     }
 }
 

@@ -17,11 +17,12 @@ use std::any::Any;
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 /// How the name of a thread begins whose panic is taken by whoever joins it.
 pub const JOINED: &str = "joined: ";
@@ -105,13 +106,24 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
 ///
 /// # Errors
 /// It panicked; it is not polled again.
-pub async fn contained<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
-    let mut work = pin!(work);
-    poll_fn(|context| match caught(|| work.as_mut().poll(context)) {
-        Ok(polled) => polled.map(Ok),
-        Err(panicked) => std::task::Poll::Ready(Err(panicked)),
-    })
-    .await
+pub fn contained<F: Future>(work: F) -> Contained<F> {
+    Contained(Box::pin(work))
+}
+
+/// See [`contained`]. The work has a place of its own: async functions around it would each keep room for it twice, and a
+/// server's idle connections are many.
+#[derive(Debug)]
+pub struct Contained<F>(Pin<Box<F>>);
+
+impl<F: Future> Future for Contained<F> {
+    type Output = Result<F::Output, Panicked>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match caught(|| self.0.as_mut().poll(context)) {
+            Ok(polled) => polled.map(Ok),
+            Err(panicked) => Poll::Ready(Err(panicked)),
+        }
+    }
 }
 
 /// A lock around what several requests or tasks share: a panic of its holder ends the process.
