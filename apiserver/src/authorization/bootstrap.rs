@@ -65,7 +65,8 @@ fn object(data: &Value, kind: &str, row: &Value) -> Value {
         object["metadata"]["namespace"] = row["namespace"].clone();
     }
     for key in ["aggregationRule", "rules", "roleRef", "subjects"] {
-        if !row[key].is_null() {
+        // A list without items says nothing, and so nobody owns it: aggregated rules are their controller's.
+        if !row[key].is_null() && row[key].as_array().is_none_or(|items| !items.is_empty()) {
             object[key] = row[key].clone();
         }
     }

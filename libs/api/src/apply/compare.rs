@@ -69,13 +69,35 @@ impl Changes {
     }
 
     fn lists(&mut self, item: &Shape, old: Keyed<'_>, new: Keyed<'_>) {
-        let was = first_of_each(&old);
-        let is = first_of_each(&new);
+        let was = by_key(&old);
+        let is = by_key(&new);
         for (key, before) in was.iter().filter(|(key, _)| !is.contains_key(*key)) {
-            self.below((*key).to_owned(), visit(item, Some(before), None));
+            self.below((*key).to_owned(), Changes::items(item, before, &[]));
         }
         for (key, now) in &is {
-            self.below((*key).to_owned(), visit(item, was.get(key).copied(), Some(now)));
+            let before = was.get(key).map_or(&[][..], Vec::as_slice);
+            self.below((*key).to_owned(), Changes::items(item, before, now));
+        }
+    }
+
+    /// Of the items under one key. Several of one key stand for themselves, without anything below.
+    fn items(item: &Shape, old: &[&Value], new: &[&Value]) -> Self {
+        match (old, new) {
+            ([] | [_], [] | [_]) => visit(item, old.first().copied(), new.first().copied()),
+            ([_, _, ..], [_, _, ..]) => {
+                let modified = if old == new { FieldSet::default() } else { FieldSet::leaf() };
+                Self { modified, ..Self::default() }
+            }
+            ([_, _, ..], _) => {
+                let mut changes = new.first().map(|new| visit(item, None, Some(new))).unwrap_or_default();
+                changes.removed.add_self();
+                changes
+            }
+            (_, _) => {
+                let mut changes = old.first().map(|old| visit(item, Some(old), None)).unwrap_or_default();
+                changes.added.add_self();
+                changes
+            }
         }
     }
 }
@@ -128,10 +150,14 @@ fn visit(shape: &Shape, old: Option<&Value>, new: Option<&Value>) -> Changes {
     changes
 }
 
-/// The first item of each path element.
-fn first_of_each<'a>(list: &Keyed<'a>) -> HashMap<&'a str, &'a Value> {
+/// The items of each path element.
+fn by_key<'a>(list: &Keyed<'a>) -> HashMap<&'a str, Vec<&'a Value>> {
     let values = list.1.map_or(&[][..], Vec::as_slice);
-    list.0.iter().map(String::as_str).zip(values).rev().collect()
+    let mut all: HashMap<&str, Vec<&Value>> = HashMap::new();
+    for (key, value) in list.0.iter().zip(values) {
+        all.entry(key).or_default().push(value);
+    }
+    all
 }
 
 /// A list with the path elements of its items.

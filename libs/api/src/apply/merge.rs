@@ -26,28 +26,49 @@ pub(super) fn merge(shape: &Shape, live: &Value, config: &Value) -> Value {
     }
 }
 
-/// Items both have keep the configuration's order; the live object's own items stay where they stood between them.
+/// The configuration's items in its order, the live object's own between them, as structured-merge-diff weaves both. Of items
+/// that a live list holds twice under one key, none is merged with the configuration's.
 fn merge_lists(items: &Items, item: &Shape, live: &[Value], config: &[Value]) -> Value {
     let keyed =
         |list: &[Value]| -> Vec<String> { list.iter().map(|value| element(items, item, value)).collect() };
     let (live_keys, config_keys) = (keyed(live), keyed(config));
+    let mut known: HashMap<&String, Option<&Value>> = HashMap::new();
+    for (key, value) in live_keys.iter().zip(live) {
+        known.entry(key).and_modify(|twice| *twice = None).or_insert(Some(value));
+    }
     let wanted: HashSet<&String> = config_keys.iter().collect();
-    let at: HashMap<&String, &Value> = live_keys.iter().zip(live).rev().collect();
-    let mut merged = Vec::with_capacity(live.len() + config.len());
-    let mut done = HashSet::new();
-    let mut rest = live_keys.iter().zip(live).peekable();
-    for (key, value) in config_keys.iter().zip(config) {
-        if !done.insert(key) {
+    let mut shared = config_keys.iter().filter(|key| known.contains_key(key));
+    let mut next = shared.next();
+    let (mut merged, mut done) = (Vec::with_capacity(live.len() + config.len()), HashSet::new());
+    let (mut left, mut right) = (0, 0);
+    while left < live.len() || right < config.len() {
+        let (own, theirs) = (live_keys.get(left), config_keys.get(right));
+        if own.is_some_and(|own| !wanted.contains(own)) {
+            merged.push(live[left].clone());
+            left += 1;
             continue;
         }
-        // What is only in the live object and stands before its next shared item comes first.
-        while let Some((_, own)) = rest.next_if(|(key, _)| !wanted.contains(key)) {
-            merged.push(own.clone());
+        // What both have waits for its turn in the configuration.
+        let passed = own.is_some_and(|own| done.contains(own));
+        let another = theirs.is_some() && own != theirs && next.is_some() && next != own;
+        if own.is_some() && (passed || another) {
+            left += 1;
+            continue;
         }
-        rest.next_if(|(live_key, _)| *live_key == key);
-        merged.push(at.get(key).map_or_else(|| value.clone(), |live| merge(item, live, value)));
+        let Some(key) = theirs else { continue };
+        if done.insert(key) {
+            let value = &config[right];
+            merged.push(match known.get(key) {
+                Some(Some(live)) => merge(item, live, value),
+                _ => value.clone(),
+            });
+        }
+        right += 1;
+        left += usize::from(own == theirs);
+        if next == theirs {
+            next = shared.next();
+        }
     }
-    merged.extend(rest.filter(|(key, _)| !wanted.contains(key)).map(|(_, own)| own.clone()));
     Value::Array(merged)
 }
 

@@ -2,8 +2,8 @@
 
 use crate::shape::{Items, Shape};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 
 /// A set of paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,10 +43,21 @@ impl FieldSet {
                 }
             }
             Container::List(items, item, list) => {
+                let mut twice = HashSet::new();
                 for value in list.into_iter().flatten() {
-                    let child = self.children.entry(element(items, item, value)).or_default();
-                    child.collect(item, value);
-                    child.member = true;
+                    let element = element(items, item, value);
+                    match self.children.entry(element) {
+                        Entry::Vacant(place) => {
+                            let child = place.insert(Self::leaf());
+                            child.collect(item, value);
+                            child.member = true;
+                        }
+                        Entry::Occupied(place) => drop(twice.insert(place.key().clone())),
+                    }
+                }
+                // Which of them is meant below such a key is not known: they are owned as one.
+                for element in twice {
+                    self.children.insert(element, Self::leaf());
                 }
             }
         }

@@ -188,6 +188,73 @@ fn lists_merge_by_key() {
 }
 
 #[test]
+fn items_of_one_key_are_owned_as_one() {
+    let with = |env: &[&str]| {
+        let mut container = json!({"name": "a"});
+        if !env.is_empty() {
+            let env = env.iter().map(|value| json!({"name": "X", "value": value}));
+            container["env"] = env.collect();
+        }
+        json!({"metadata": {"name": "d"}, "spec": {"template": {"spec": {"containers": [container]}}}})
+    };
+    // What each update owns after it, below `env`.
+    let (key, leaf) = ("k:{\"name\":\"X\"}", json!({".": {}, "f:name": {}, "f:value": {}}));
+    let none = Value::Null;
+    for (case, old, new, first, second) in [
+        ("two stay", &["1", "2"][..], &["1", "2"][..], json!({".": {}, key: {}}), none.clone()),
+        ("one of two changes", &["1", "2"], &["1", "3"], json!({}), json!({key: {}})),
+        ("one of two goes", &["1", "2"], &["1"], json!({}), json!({key: leaf})),
+        ("another comes", &["1"], &["1", "2"], json!({}), json!({key: {}})),
+        ("two go", &["1", "2"], &[], none.clone(), none.clone()),
+        ("two come", &[], &["1", "2"], none, json!({".": {}, key: {}})),
+    ] {
+        let mut one = with(old);
+        update(&mut one, None, &deployment(), &writer("one", "1"));
+        let mut two = with(new);
+        two["metadata"] = one["metadata"].clone();
+        two["metadata"]["labels"] = json!({"l": "1"});
+        update(&mut two, Some(&one), &deployment(), &writer("two", "2"));
+        let below = |manager: &str| {
+            let all = owners(&two);
+            let found = all.iter().find(|(name, _)| name == manager).map(|(_, fields)| fields.clone());
+            let containers = &found.unwrap_or_default()["f:spec"]["f:template"]["f:spec"]["f:containers"];
+            containers["k:{\"name\":\"a\"}"]["f:env"].clone()
+        };
+        assert_eq!((below("one"), below("two")), (first, second), "{case}");
+    }
+}
+
+#[test]
+fn lists_are_woven_as_upstream_weaves_them() {
+    let list = |names: &str| -> Value {
+        let items = names.split_whitespace().map(|name| match name.split_once('=') {
+            Some((name, value)) => json!({"name": name, "value": value}),
+            None => json!({"name": name}),
+        });
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"template":
+            {"spec": {"containers": [{"name": "c", "env": items.collect::<Vec<_>>()}]}}}})
+    };
+    for (live, config, merged) in [
+        ("a b c", "b", "a b c"),
+        ("a b x", "b a", "b x a"),
+        ("x a y b z", "a b", "x a y b z"),
+        ("x a y b z", "n a m b", "x n a y m b z"),
+        ("a", "b", "a b"),
+        ("a=1 x a=2 y", "a=3", "a=3 x y"),
+        ("a=1 x a=2 y", "n", "a=1 x a=2 y n"),
+        ("a b", "", "a b"),
+    ] {
+        let done = apply(Some(&list(live)), &list(config), &deployment(), &writer("m", "t"), true).unwrap();
+        let env = &done["spec"]["template"]["spec"]["containers"][0]["env"];
+        assert_eq!(
+            *env,
+            list(merged)["spec"]["template"]["spec"]["containers"][0]["env"],
+            "{live} + {config}"
+        );
+    }
+}
+
+#[test]
 fn refuses_what_it_cannot_own() {
     let refused = |change: fn(&mut Value)| {
         let mut config = map(json!({"a": "1"}));
