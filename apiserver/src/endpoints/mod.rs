@@ -99,9 +99,12 @@ pub async fn answer(
 fn refused(info: &RequestInfo, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let routed = match parts.as_slice() {
-        ["api"] | ["api", _] | ["version"] | ["openid", "v1", "jwks"] => true,
+        ["api"] | ["api", "v1"] | ["version"] | ["openid", "v1", "jwks"] => true,
         // What definitions make has no route of its own.
-        ["apis", group, _] => kinds::builtin().iter().any(|kind| kind.group == *group),
+        ["apis", group, version] => {
+            let is_of = |kind: &Arc<kinds::Kind>| kind.group == *group && kind.version == *version;
+            !group.is_empty() && kinds::builtin().iter().any(is_of)
+        }
         [well_known, _] => *well_known == ".well-known",
         _ => false,
     };

@@ -20,7 +20,7 @@ use coracle_api::status::Status;
 use coracle_daemon::random;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, UPGRADE, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, UPGRADE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
@@ -61,6 +61,7 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     let counted = metrics::timed(&info, dry_run);
     let _running = (info.verb != "watch" && !streams(&info)).then(|| server.in_flight.begin());
     let id = if given.is_empty() { random::uuid() } else { given };
+    let head = request.method() == Method::HEAD;
     let asked = Asked { method: request.method().clone(), uri: request.uri().clone(), id: &id };
     let work = async {
         let response = handle(server, peer, info, query, request, &id).await;
@@ -71,8 +72,19 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
         response.headers_mut().insert(AUDIT_ID, id);
     }
     let bytes = http_body::Body::size_hint(response.body()).exact();
+    if head {
+        headed(&mut response, bytes);
+    }
     server.metrics.observe(counted, response.status().as_u16(), began.elapsed(), bytes);
     response
+}
+
+/// Of a HEAD only the length of its answer is told.
+fn headed(response: &mut Response<Body>, bytes: Option<u64>) {
+    if let Some(bytes) = bytes {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+    }
+    *response.body_mut() = Body::empty();
 }
 
 /// Custom kinds are known to the store only.
@@ -161,8 +173,9 @@ async fn served(
 
 /// An answer that counts as running until its body has ended.
 fn held(response: Response<Body>, running: metrics::LongRunning) -> Response<Body> {
-    // What becomes another protocol has no body.
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+    // What becomes another protocol has no body, and what is there as a whole runs no more.
+    let whole = http_body::Body::size_hint(response.body()).exact().is_some();
+    if whole || response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return response;
     }
     response.map(|body| {
@@ -199,6 +212,9 @@ async fn routed(
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     server.authorization.admit(&user, &info).await?;
+    if info.path.starts_with("//") {
+        return Ok(respond::page_not_found());
+    }
     if let Some(route) = server.aggregator.route(&info.path) {
         return remote(server, &route, &info, &user, request).await;
     }
@@ -215,6 +231,11 @@ async fn routed(
     }
     if info.kind.is_none() {
         return Ok(respond::no_such_path(&info.path));
+    }
+    // Built-in kinds have no route for it.
+    let custom = info.kind.as_ref().is_some_and(|kind| kind.custom.is_some());
+    if request.method() == Method::HEAD && !custom && info.subresource != "proxy" {
+        return Ok(respond::plain(405, "application/json", Bytes::new()));
     }
     if streams(&info) {
         let offered = info.kind.as_ref().and_then(|kind| kind.subresource(&info.subresource));
@@ -256,10 +277,9 @@ async fn resource(
     let watches = info.verb == "watch";
     let user_agent = text(&parts.headers, USER_AGENT).to_owned();
     let kind = info.kind.clone();
-    let custom = kind.as_ref().is_some_and(|kind| kind.custom.is_some());
-    // Built-in kinds have no route for it.
-    if parts.method == Method::HEAD && !custom {
-        return Ok(respond::plain(405, "application/json", Bytes::new()));
+    // The deprecated paths of watches are for reads only.
+    if watches && !matches!(parts.method, Method::GET | Method::HEAD) {
+        return Err(Status::no_such_method());
     }
     let accept = text(&parts.headers, ACCEPT);
     let lists = watches || info.verb == "list";

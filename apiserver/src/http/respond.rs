@@ -54,7 +54,9 @@ pub fn no_such_path(path: &str) -> Response<Body> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let served = match parts.as_slice() {
         ["api", _, ..] => true,
-        ["apis", group, _, ..] => kinds::builtin().iter().any(|kind| kind.group == *group),
+        ["apis", group, _, ..] => {
+            !group.is_empty() && kinds::builtin().iter().any(|kind| kind.group == *group)
+        }
         _ => false,
     };
     if served { failure(Format::JSON, &Status::no_such_resource()) } else { page_not_found() }

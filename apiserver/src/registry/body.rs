@@ -7,6 +7,7 @@ use coracle_api::decode::{self, DecodeError, Decoded};
 use coracle_api::kinds::{self, Kind};
 use coracle_api::protobuf;
 use coracle_api::status::Status;
+use coracle_api::strategy;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -53,6 +54,10 @@ pub fn read(
         Media::Yaml => decode::yaml(body, kind),
         Media::Protobuf => from_protobuf(body, kind),
     };
+    let decoded = decoded.and_then(|decoded| match strategy::inconvertible(&decoded.object, kind) {
+        Some(text) => Err(DecodeError::BadRequest(of_kind(kind) + &text)),
+        None => Ok(decoded),
+    });
     let DecodeError::BadRequest(text) = match decoded {
         Ok(decoded) => {
             audit::request(&decoded.object, kind);

@@ -395,6 +395,10 @@ fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
             return Step::Remove(old.clone());
         }
         mark(&mut object, clock::now(), left);
+        if at.kind.kind == "Namespace" {
+            // They have always gone by their finalizers alone.
+            meta::remove(&mut object, "deletionGracePeriodSeconds");
+        }
         if let Some(generation) =
             object["metadata"]["generation"].as_i64().filter(|generation| *generation > 0)
         {

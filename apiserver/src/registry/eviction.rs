@@ -7,8 +7,11 @@ use super::options::WriteOptions;
 use super::update::{Made, other_uid};
 use super::{At, Call, Registry, Reply, body};
 use crate::reader::Reader;
+use crate::storage::encode::Media;
+use coracle_api::decode;
 use coracle_api::kinds::{self, Kind};
 use coracle_api::meta;
+use coracle_api::protobuf;
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::{GroupResource, Status};
 use coracle_daemon::clock;
@@ -17,10 +20,23 @@ use std::sync::Arc;
 
 const CANNOT: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
 
+/// The kind of an eviction in the version that it was sent in: both versions that there ever were are taken.
+fn sent_kind(call: &Call) -> Arc<Kind> {
+    const OLD: &str = "v1beta1";
+    let of = body::loose_kind("policy", "v1", "Eviction");
+    let sent = match body::media(&call.content_type) {
+        Ok(Media::Protobuf) => protobuf::decode(&call.body).ok(),
+        Ok(_) => decode::any(&call.body).ok(),
+        Err(_) => None,
+    };
+    let is_old = sent.is_some_and(|sent| sent["apiVersion"] == format!("{}/{OLD}", of.group));
+    if is_old { Arc::new(Kind { version: OLD.to_owned(), ..of.as_ref().clone() }) } else { of }
+}
+
 impl Registry {
     pub(super) async fn evict(&self, call: &Call) -> Result<Reply, Status> {
         let options = WriteOptions::read(call, "CreateOptions", false)?;
-        let of = body::loose_kind("policy", "v1", "Eviction");
+        let of = sent_kind(call);
         let body::Read { object, warnings } =
             body::read(&call.content_type, &call.body, &of, options.validation)?;
         warned(self.evicted(call, &of, object, options).await, warnings)

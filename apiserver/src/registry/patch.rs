@@ -10,6 +10,7 @@ use coracle_api::kinds::{self, Kind};
 use coracle_api::meta;
 use coracle_api::patch::{self, PatchError, Patched};
 use coracle_api::status::{FieldError, GroupResource, Status, go_printed, go_quoted};
+use coracle_api::strategy;
 use coracle_daemon::clock;
 use serde_json::Value;
 
@@ -228,6 +229,10 @@ pub(super) fn patched(
         let text = decode::unstructured_fault(&object, kind).filter(|_| taken_apart).unwrap_or(text);
         unfit(shown(&object), text)
     })?;
+    if let Some(text) = strategy::inconvertible(&decoded.object, kind) {
+        let strategic = content_type == STRATEGIC;
+        return Err(if strategic { Status::new(500, "", text) } else { unfit(shown(&object), text) });
+    }
     decoded.findings.splice(0..0, findings);
     if validation == FieldValidation::Strict && !decoded.findings.is_empty() {
         let text = format!("strict decoding error: {}", decoded.findings.join(", "));

@@ -174,10 +174,9 @@ fn opened(token: &str) -> Result<(Option<u64>, String), Status> {
 impl Registry {
     pub(super) async fn get(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?;
-        let export = call.query.iter().find(|(key, _)| key == "export").map(|(_, value)| value.as_str());
-        if export.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false")) {
-            let text = "the export parameter, deprecated since v1.14, is no longer supported";
-            return Err(Status::bad_request(text));
+        if call.flag("export") {
+            let why = "the export parameter, deprecated since v1.14, is no longer supported";
+            return Err(Status::bad_request(why));
         }
         let entry = self.shown_one(kind, self.find(call).await?).await?;
         Ok(Reply::bytes(200, call.format, encode::entry(call.format, kind, &entry)?))

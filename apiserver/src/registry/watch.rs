@@ -45,6 +45,8 @@ struct Watch {
     bookmarks: Option<tokio::time::Interval>,
     /// The last revision that the client was told.
     told: u64,
+    /// The client knows of what happened up to it, which may be in the future.
+    after: u64,
     /// Tables tell their columns once.
     columns_owed: bool,
     deadline: Instant,
@@ -104,7 +106,9 @@ impl Registry {
         };
         match start.at {
             None => self.store.fresh().await?,
-            Some(at) => self.store.reach(at).await?,
+            Some(at) if start.initial_events => self.store.reach(at).await?,
+            // Who knows of a later revision hears of what comes after that one.
+            Some(_) => {}
         }
         let sent = self.watching.sent.of(&kind);
         let mut columns_owed = matches!(call.format.shape, Shape::Table(_));
@@ -142,6 +146,7 @@ impl Registry {
             opening,
             bookmarks,
             told,
+            after: told,
             columns_owed,
             deadline: Instant::now() + Duration::from_secs(seconds),
             stop: self.watching.stop.clone(),
@@ -255,7 +260,8 @@ impl Watch {
         let events = self.resource.cache.read(&mut self.cursor).map_err(|gone| expired(gone, self.told))?;
         let mut out: Option<BytesMut> = None;
         let mut only: Option<Bytes> = None;
-        for event in &events {
+        let after = self.after;
+        for event in events.iter().filter(|event| event.entry.revision > after) {
             self.told = self.told.max(event.entry.revision);
             let Some(change) = seen(&self.selection, event) else { continue };
             let frame = self.frame(change, event).await?;

@@ -17,6 +17,7 @@ mod owners;
 mod panics;
 mod reads;
 mod recorded;
+mod routes;
 mod watch_contract;
 mod webhooks;
 mod writes;

@@ -82,20 +82,36 @@ fn marked(text: &str, mark: char) -> String {
 }
 
 /// The parser also panics where a text ends in an escape, or in a block without a line break. So such a text gets one, and this
-/// is the line that only it leads to: a block that ends there has one break too many. Blanks alone on the last line go.
-fn ended(text: &mut String) -> Option<u64> {
+/// is the line that only it leads to: a block that ends there has one break too many.
+fn ended(text: &mut String) -> Option<Beyond> {
     const BREAKS: [char; 5] = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
     let last = text.rsplit(BREAKS).next().unwrap_or_default();
     if last.is_empty() || !text.contains(['|', '>', '\\']) {
         return None;
     }
-    if last.bytes().all(|byte| byte == b' ') {
-        text.truncate(text.len() - last.len());
-        return None;
-    }
+    let blank = last.bytes().all(|byte| byte == b' ');
     text.push('\n');
     let breaks = text.matches(BREAKS).count() - text.matches("\r\n").count();
-    u64::try_from(breaks).ok()
+    u64::try_from(breaks).ok().map(|line| Beyond { line, blank })
+}
+
+/// A line that the text itself does not have.
+struct Beyond {
+    line: u64,
+    /// Whether there are but blanks on the line before it.
+    blank: bool,
+}
+
+impl Beyond {
+    /// Takes back the break that leads to the line, as far as it became a part of a block.
+    fn cut(&self, block: &mut String) {
+        let Some(kept) = block.strip_suffix('\n') else { return };
+        // Blanks that do not reach into the block are no line of it; where breaks are clipped, theirs is gone already.
+        let counts = !self.blank || kept.is_empty() || kept.ends_with(['\n', ' ']);
+        if counts {
+            block.pop();
+        }
+    }
 }
 
 /// Where go-yaml says that an error is.
@@ -113,7 +129,7 @@ struct Reader<'b, 'r> {
     /// See [`marked`].
     mark: char,
     /// See [`ended`].
-    beyond: Option<u64>,
+    beyond: Option<Beyond>,
     anchors: HashMap<String, Value>,
     /// Values that came out of aliases.
     aliased: usize,
@@ -149,8 +165,9 @@ impl Reader<'_, '_> {
             EventData::Scalar { anchor, tag, mut value, style, .. } => {
                 value.retain(|c| c != self.mark);
                 let block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
-                if block && self.beyond == Some(event.end_mark.line) && value.ends_with('\n') {
-                    value.pop();
+                let at_end = |beyond: &&Beyond| block && beyond.line == event.end_mark.line;
+                if let Some(beyond) = self.beyond.as_ref().filter(at_end) {
+                    beyond.cut(&mut value);
                 }
                 let plain = style == ScalarStyle::Plain;
                 (anchor, scalar(tag.as_deref(), value, plain))
@@ -357,6 +374,15 @@ mod tests {
             ("a: |\n  x\n\n  y", "x\n\ny"),
             ("a: |\r\n  x\r\n  ü", "x\nü"),
             ("a: |\n  x\n ", "x\n"),
+            ("a: |\n  x\n  ", "x\n"),
+            ("a: |\n  x\n    ", "x\n  "),
+            ("a: |\n  x\n    \n    ", "x\n  \n  "),
+            ("a: |-\n  x\n    ", "x\n  "),
+            ("a: |-\n  x\n ", "x"),
+            ("a: |+\n  x\n ", "x\n"),
+            ("a: |+\n  x\n\n ", "x\n\n"),
+            ("a: >\n  x\n    ", "x\n  "),
+            ("a: |\n  ", ""),
             ("a: |\n  x\n# more", "x\n"),
             ("a: x|", "x|"),
         ];

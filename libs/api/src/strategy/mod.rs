@@ -53,16 +53,24 @@ pub fn of(kind: &Kind) -> Strategy {
 pub fn converted(object: &mut Value, kind: &Kind) {
     match rows::of(kind).kind {
         "DaemonSet" => special::told_template_generation(object),
+        "StatefulSet" => special::claim_templates(object),
         "Node" => special::node(object),
         "HorizontalPodAutoscaler" => autoscaling::converted(object, kind),
         _ => {}
     }
 }
 
+/// Why an object cannot be converted to Kubernetes' inner form, in its words.
+#[must_use]
+pub fn inconvertible(object: &Value, kind: &Kind) -> Option<String> {
+    (rows::of(kind).kind == "DaemonSet").then(|| special::wrong_template_generation(object)).flatten()
+}
+
 /// Before validation of a create: clears status, sets generation 1, and the kind's own rules. Server-allocated
 /// values (uid, clusterIP, node ports, tokens) are not set here. Out: what there is to warn of.
 pub fn prepare_create(object: &mut Value, kind: &Kind) -> Vec<String> {
     let row = rows::of(kind);
+    pod::drop_disabled(object, None, row.kind);
     for key in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         meta::remove(object, key);
     }
@@ -123,6 +131,7 @@ pub fn prepare_update(new: &mut Value, old: &Value, kind: &Kind, subresource: &s
 }
 
 fn prepare_main(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
+    pod::drop_disabled(new, Some(old), row.kind);
     if kind.subresource("status").is_some() {
         copy(new, old, "status");
     }

@@ -18,6 +18,62 @@ pub(super) fn prepare_create(pod: &mut Value) {
     merge_label_keys(pod);
 }
 
+/// Where an object of a kind has a PodSpec.
+fn spec_of(kind: &str) -> Option<&'static str> {
+    match kind {
+        "Pod" => Some("/spec"),
+        "PodTemplate" => Some("/template/spec"),
+        "Deployment" | "ReplicaSet" | "ReplicationController" | "StatefulSet" | "DaemonSet" | "Job" => {
+            Some("/spec/template/spec")
+        }
+        "CronJob" => Some("/spec/jobTemplate/spec/template/spec"),
+        _ => None,
+    }
+}
+
+/// Drops what belongs to features that are off in this version, unless the object has it already: volumes of images with
+/// their mounts, and projected bundles of certificates.
+pub(super) fn drop_disabled(object: &mut Value, old: Option<&Value>, kind: &str) {
+    let Some(place) = spec_of(kind) else { return };
+    let old = old.and_then(|old| old.pointer(place)).unwrap_or(&Value::Null);
+    let Some(spec) = object.pointer_mut(place) else { return };
+    let is_image = |volume: &Value| !volume["image"].is_null();
+    let sources = |volume: &Value| volume["projected"]["sources"].as_array().cloned().unwrap_or_default();
+    let is_bundle = |volume: &Value| sources(volume).iter().any(|one| !one["clusterTrustBundle"].is_null());
+    let uses = |spec: &Value, is: &dyn Fn(&Value) -> bool| {
+        spec["volumes"].as_array().is_some_and(|volumes| volumes.iter().any(is))
+    };
+    if uses(spec, &is_bundle) && !uses(old, &is_bundle) {
+        for volume in spec["volumes"].as_array_mut().into_iter().flatten() {
+            let sources = volume.pointer_mut("/projected/sources").and_then(Value::as_array_mut);
+            sources.into_iter().flatten().for_each(|source| put(source, "clusterTrustBundle", None));
+        }
+    }
+    if uses(spec, &is_image) && !uses(old, &is_image) {
+        drop_volumes(spec, &is_image);
+    }
+}
+
+/// Drops volumes and their mounts.
+fn drop_volumes(spec: &mut Value, goes: &dyn Fn(&Value) -> bool) {
+    let volumes = spec["volumes"].take();
+    let (gone, kept): (Vec<&Value>, Vec<&Value>) =
+        volumes.as_array().into_iter().flatten().partition(|volume| goes(volume));
+    let gone: Vec<&str> = gone.iter().filter_map(|volume| volume["name"].as_str()).collect();
+    put(spec, "volumes", (!kept.is_empty()).then(|| json!(kept)));
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            let Some(mounts) = container.get_mut("volumeMounts").and_then(Value::as_array_mut) else {
+                continue;
+            };
+            mounts.retain(|mount| !mount["name"].as_str().is_some_and(|name| gone.contains(&name)));
+            if mounts.is_empty() {
+                put(container, "volumeMounts", None);
+            }
+        }
+    }
+}
+
 /// A pod's single address and its list say the same; who knows only the single one has its word. A host's do not.
 pub(super) fn mirror_addresses(status: &mut Value) {
     let first = status["podIPs"].get(0).and_then(|entry| entry["ip"].as_str()).unwrap_or_default().to_owned();

@@ -1,6 +1,7 @@
 //! Rules of single kinds that fit in a few lines each.
 
 use super::{put, same};
+use crate::status::go_quoted;
 use serde_json::{Map, Value, json};
 
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -21,11 +22,30 @@ pub(super) fn template_generation(set: &mut Value, old: Option<&Value>) {
     put(&mut set["metadata"]["annotations"], TEMPLATE_GENERATION, Some(json!(generation.to_string())));
 }
 
+/// What is wrong with the number that is in the annotation, if it is none.
+pub(super) fn wrong_template_generation(set: &Value) -> Option<String> {
+    let text = set["metadata"]["annotations"][TEMPLATE_GENERATION].as_str()?;
+    text.parse::<i64>().err()?;
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let fault = if is_number { "value out of range" } else { "invalid syntax" };
+    Some(format!("strconv.ParseInt: parsing {}: {fault}", go_quoted(text)))
+}
+
 /// Who sends none sends zero.
 pub(super) fn told_template_generation(set: &mut Value) {
     let annotations = &mut set["metadata"]["annotations"];
     if annotations.get(TEMPLATE_GENERATION).is_none() {
         put(annotations, TEMPLATE_GENERATION, Some(json!("0")));
+    }
+}
+
+/// Claims of a set are of one kind, whatever they say themselves.
+pub(super) fn claim_templates(set: &mut Value) {
+    let claims = set.pointer_mut("/spec/volumeClaimTemplates").and_then(Value::as_array_mut);
+    for claim in claims.into_iter().flatten() {
+        put(claim, "apiVersion", Some(json!("v1")));
+        put(claim, "kind", Some(json!("PersistentVolumeClaim")));
     }
 }
 

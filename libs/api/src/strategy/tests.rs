@@ -177,3 +177,39 @@ fn a_claim_names_its_source_twice_and_forgets_one_that_nobody_knew() {
         assert_eq!((&new["spec"]["dataSource"], &new["spec"]["dataSourceRef"]), kept, "{source} {reference}");
     }
 }
+
+#[test]
+fn what_belongs_to_features_that_are_off_is_dropped_unless_it_is_there_already() {
+    let spec = || {
+        json!({"volumes": [{"name": "i", "image": {"reference": "r"}},
+                {"name": "p", "projected": {"sources": [{"clusterTrustBundle": {"name": "n", "path": "x"}}]}}],
+            "containers": [{"name": "c", "volumeMounts": [{"name": "i"}, {"name": "p"}]},
+                {"name": "d", "volumeMounts": [{"name": "i"}]}]})
+    };
+    let dropped = json!({"volumes": [{"name": "p", "projected": {"sources": [{}]}}],
+        "containers": [{"name": "c", "volumeMounts": [{"name": "p"}]}, {"name": "d"}]});
+    for (kind, place) in [
+        ("Pod", "/spec"),
+        ("PodTemplate", "/template/spec"),
+        ("Deployment", "/spec/template/spec"),
+        ("CronJob", "/spec/jobTemplate/spec/template/spec"),
+    ] {
+        let object = |spec: Value| {
+            place.rsplit('/').filter(|step| !step.is_empty()).fold(spec, |inner, step| json!({step: inner}))
+        };
+        let mut new = object(spec());
+        super::pod::drop_disabled(&mut new, None, kind);
+        assert_eq!(new.pointer(place), Some(&dropped), "{kind}");
+        let mut new = object(spec());
+        super::pod::drop_disabled(&mut new, Some(&object(spec())), kind);
+        assert_eq!(new.pointer(place), Some(&spec()), "{kind} that has it");
+    }
+}
+
+#[test]
+fn claims_of_a_set_are_claims_whatever_they_say() {
+    let mut set = json!({"spec": {"volumeClaimTemplates": [{"apiVersion": "v9", "kind": "Foo"}, {}]}});
+    super::special::claim_templates(&mut set);
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim"});
+    assert_eq!(set["spec"]["volumeClaimTemplates"], json!([claim, claim]));
+}

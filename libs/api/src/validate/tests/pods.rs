@@ -66,6 +66,25 @@ fn volumes_are_told_at_the_places_kubernetes_tells_them() {
 }
 
 #[test]
+fn bundles_are_judged_where_they_are_in_use_already() {
+    let set = |bundle: Value| {
+        let mut template = template(&json!({"a": "b"}));
+        template["spec"]["volumes"] =
+            json!([{"name": "v", "projected": {"sources": [{"clusterTrustBundle": bundle}]}}]);
+        json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}})
+    };
+    refuses_write(
+        "Deployment",
+        "",
+        set(json!({"name": "b", "path": "p"})),
+        set(json!({"name": "b", "labelSelector": {}, "path": "p"})),
+        &[
+            "spec.template.spec.volumes[0].projected.sources[0].clusterTrustBundle.labelSelector: Invalid value: {}: labelSelector must be unset if name is specified",
+        ],
+    );
+}
+
+#[test]
 fn volumes_made_for_the_pod_are_told_so_too() {
     let rows: &[(Value, &[&str])] = &[
         (
@@ -78,12 +97,6 @@ fn volumes_made_for_the_pod_are_told_so_too() {
                 "spec.volumes[0].projected.sources[2].serviceAccountToken.expirationSeconds: Invalid value: 10: may not specify a duration less than 10 minutes",
                 r#"spec.volumes[0].projected.path: Invalid value: "../t": must not contain '..'"#,
                 "spec.volumes[0].projected.sources[2].serviceAccountToken: Forbidden: must not be specified when serviceAccountName is not set",
-            ],
-        ),
-        (
-            json!([{"name": "v", "projected": {"sources": [{"clusterTrustBundle": {"name": "b", "labelSelector": {}, "path": "p"}}]}}]),
-            &[
-                "spec.volumes[0].projected.sources[0].clusterTrustBundle.labelSelector: Invalid value: {}: labelSelector must be unset if name is specified",
             ],
         ),
         (
