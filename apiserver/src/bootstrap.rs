@@ -4,6 +4,7 @@
 //! Invariants: all of it is safe while several apiservers do it at once; a server that says it is ready authorizes by it.
 
 mod addons;
+mod identity;
 
 use crate::aggregator::trust;
 use crate::reader::{Reader, SERVER};
@@ -169,9 +170,11 @@ async fn service_range(server: &Server, args: &Args) -> Result<(), Status> {
     server.objects.modify(&GroupResource::new(GROUP, PLURAL), "", NAME, &ready).await.map(drop)
 }
 
-/// Renews this server's key, and keeps the endpoints of the `kubernetes` Service equal to the keys that live.
+/// Renews this server's key, and keeps the endpoints of the `kubernetes` Service equal to the keys that live; on the same
+/// timer, what tells clients of this server.
 async fn keep_address(server: &Server, args: &Args) {
     let kv = server.store.kv().clone();
+    let mut identity = identity::Identity::new(args);
     let mut lease = 0;
     while !server.health.is_stopping() {
         match renew(kv.as_ref(), args, lease).await {
@@ -185,6 +188,9 @@ async fn keep_address(server: &Server, args: &Args) {
                 }
             }
             Err(error) => tracing::warn!(%error, "cannot renew this server's lease"),
+        }
+        if let Err(status) = identity.round(server).await {
+            tracing::warn!(error = status.message, "cannot tell clients of this server");
         }
         clock::sleep(LEASE_RENEWED).await;
     }

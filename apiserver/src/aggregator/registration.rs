@@ -196,7 +196,7 @@ async fn take(
             };
             server.objects.modify(&of, "", name, &change).await.map(drop)
         }
-        (Step::Delete, _, Some(current)) => server.registry.remove(&of, name, meta::uid(current)).await,
+        (Step::Delete, _, Some(current)) => server.registry.remove(&of, "", name, meta::uid(current)).await,
         _ => Ok(()),
     };
     match ended {

@@ -72,13 +72,19 @@ fn at(
 }
 
 impl Registry {
-    /// Deletes the object of cluster scope that has this name and uid.
+    /// Deletes the object that has this name and uid.
     ///
     /// # Errors
     /// 404 and 409 when it is not there (any more), or the store cannot be reached.
-    pub async fn remove(&self, of: &GroupResource, name: &str, uid: &str) -> Result<(), Status> {
+    pub async fn remove(
+        &self,
+        of: &GroupResource,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Result<(), Status> {
         let options = DeleteOptions { uid: Some(uid.to_owned()), ..DeleteOptions::default() };
-        let at = at(self, of, "delete", "", name)?;
+        let at = at(self, of, "delete", namespace, name)?;
         self.delete_object(&at, &options, &mut Vec::new()).await.map(drop)
     }
 
