@@ -294,7 +294,10 @@ impl Registry {
                     gone.continue_token = Some(sealed(LATEST, start).into());
                     gone
                 }
-                KvError::FutureRevision => Status::too_large_resource_version(at, self.store.progress()),
+                // The store's own words, as upstream passes them on.
+                KvError::FutureRevision => {
+                    Status::new(500, "", "etcdserver: mvcc: required revision is a future revision")
+                }
                 other => unreachable(&other),
             })?;
             let count = usize::try_from(answer.count).unwrap_or(0);

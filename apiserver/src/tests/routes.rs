@@ -116,6 +116,17 @@ async fn a_watch_of_the_future_hears_of_what_comes_after_it() {
 }
 
 #[tokio::test]
+async fn a_list_at_exactly_a_future_version_is_told_the_stores_words() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    for query in ["resourceVersion=999999&resourceVersionMatch=Exact", "resourceVersion=999999&limit=1"] {
+        let (code, told) = fixture.call("GET", &format!("{MAPS}?{query}"), Value::Null).await;
+        let words = "etcdserver: mvcc: required revision is a future revision";
+        assert_eq!((code, &told["message"]), (500, &json!(words)), "{query}");
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn a_template_generation_that_is_no_number_is_refused() {
     let fixture = Fixture::over(&MemoryKv::default()).await;
     let sets = "/apis/apps/v1/namespaces/default/daemonsets";
