@@ -107,6 +107,27 @@ fn many_updaters_are_folded() {
 }
 
 #[test]
+fn who_applies_what_is_there_already_owns_it_without_a_time() {
+    let at = |live: Option<&Value>, data: Value, manager: &str, now: &str| {
+        apply(live, &map(data), &config_map(), &writer(manager, now), false).unwrap()
+    };
+    let times = |object: &Value| -> Vec<(String, Value)> {
+        let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        let told = entries
+            .iter()
+            .map(|entry| (entry["manager"].as_str().unwrap().to_owned(), entry["time"].clone()));
+        told.collect()
+    };
+    let one = at(None, json!({"a": "1", "b": "1"}), "one", "1");
+    let two = at(Some(&one), json!({"a": "1"}), "two", "2");
+    assert_eq!(times(&two), [("two".to_owned(), Value::Null), ("one".to_owned(), json!("1"))]);
+    let more = at(Some(&two), json!({"a": "1", "b": "1"}), "two", "3");
+    assert_eq!(times(&more), [("two".to_owned(), Value::Null), ("one".to_owned(), json!("1"))]);
+    let changed = at(Some(&more), json!({"a": "1", "b": "1", "c": "1"}), "two", "4");
+    assert_eq!(times(&changed), [("one".to_owned(), json!("1")), ("two".to_owned(), json!("4"))]);
+}
+
+#[test]
 fn applies_share_conflict_and_remove() {
     let one = config_apply(None, json!({"a": "1"}), "one", false).unwrap();
     assert_eq!(owners(&one), owned(&[("one", json!({"f:data": {"f:a": {}}}))]));
