@@ -201,19 +201,19 @@ fn refused(conflicts: Conflicts) -> ApplyError {
     ApplyError::Conflict(Box::new(conflict_status(&named)))
 }
 
+fn same_but_times(a: &Value, b: &Value) -> bool {
+    fn timeless(entry: &Value) -> Vec<(&String, &Value)> {
+        entry.as_object().into_iter().flatten().filter(|(key, _)| *key != "time").collect()
+    }
+    let (Some(a), Some(b)) = (a.as_array(), b.as_array()) else { return false };
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| timeless(a) == timeless(b))
+}
+
 /// Gives the owners of `new` the times of those of `old` where nothing else has changed: such a write changes nothing.
 pub fn keep_times(new: &mut Value, old: &Value, kind: &Kind) {
-    let timeless = |object: &Value| -> Option<Vec<Value>> {
-        let entries = object["metadata"]["managedFields"].as_array()?;
-        let bare = |entry: &Value| {
-            let fields = entry.as_object().into_iter().flatten().filter(|(key, _)| *key != "time");
-            fields.map(|(key, value)| (key.clone(), value.clone())).collect()
-        };
-        Some(entries.iter().map(bare).collect())
-    };
     let entries = |object: &Value| object["metadata"]["managedFields"].clone();
-    if new["metadata"]["managedFields"] == old["metadata"]["managedFields"] || timeless(new) != timeless(old)
-    {
+    let (now, before) = (&new["metadata"]["managedFields"], &old["metadata"]["managedFields"]);
+    if now == before || !same_but_times(now, before) {
         return;
     }
     let own = new["metadata"]["managedFields"].take();
