@@ -324,3 +324,26 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[test]
+    fn a_snapshot_is_due_once_the_log_has_grown_by_three_quarters_of_the_state_and_by_what_is_free() {
+        for (free, state, grown, due) in
+            [(100, 40, 99, false), (100, 40, 100, true), (100, 400, 299, false), (100, 400, 300, true)]
+        {
+            let growth = Growth::new(free);
+            growth.add(0, grown, state);
+            let told = growth.due().now_or_never().is_some();
+            assert_eq!(told, due, "{grown} bytes of log, {state} of state");
+        }
+        let growth = Growth::new(100);
+        growth.add(0, 300, 400);
+        assert!(growth.is_worth(400) && !growth.is_worth(404));
+        growth.reset();
+        assert!(!growth.is_worth(400), "it counts from the last one on");
+    }
+}
