@@ -29,7 +29,7 @@ pub struct Args {
     /// Its PEM private key.
     #[arg(long, requires = "etcd_cafile")]
     pub etcd_keyfile: Option<PathBuf>,
-    /// Prefix of all keys; only /registry is possible.
+    /// Prefix of all keys in the store.
     #[arg(long, default_value = "/registry")]
     pub etcd_prefix: String,
     /// Addresses to listen on.

@@ -57,6 +57,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::Store;
 use storage::encryption::AtRest;
+use storage::root::{Root, Rooted};
 use streaming::Streaming;
 use tokio::net::TcpListener;
 
@@ -91,8 +92,9 @@ impl Server {
     /// A certificate or key file is missing or unusable.
     pub fn new(args: &Args, kv: Arc<dyn Kv>, tasks: &Tasks) -> anyhow::Result<Arc<Self>> {
         let mut metrics = Metrics::default();
-        let kv: Arc<dyn Kv> = Arc::new(Measured::new(kv, metrics.registry()));
-        let store = match AtRest::new(&args.encryption, &kv, tasks)? {
+        let root = Root::new(&args.etcd_prefix);
+        let kv: Arc<dyn Kv> = Arc::new(Measured::new(Rooted::over(kv, &root, tasks), metrics.registry()));
+        let store = match AtRest::new(&args.encryption, &kv, root, tasks)? {
             Some(at_rest) => Store::encrypted(at_rest, kinds::builtin()),
             None => Store::new(kv, kinds::builtin()),
         };
@@ -173,7 +175,6 @@ impl Server {
 /// # Errors
 /// An address cannot be bound, or a file is missing or unusable.
 pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
-    anyhow::ensure!(args.etcd_prefix == "/registry", "--etcd-prefix can only be /registry");
     let files = match (&args.etcd_cafile, &args.etcd_certfile, &args.etcd_keyfile) {
         (Some(ca), Some(cert), Some(key)) => {
             Some(ClientTls { ca: ca.clone(), cert: cert.clone(), key: key.clone() })

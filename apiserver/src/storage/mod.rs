@@ -13,6 +13,7 @@ pub mod encryption;
 pub mod entry;
 mod feed;
 pub mod keys;
+pub mod root;
 mod rounds;
 pub mod write;
 mod yaml;

@@ -16,6 +16,7 @@ mod rules;
 mod tests;
 
 use super::keys;
+use super::root::Root;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -64,6 +65,8 @@ pub fn fault(value: &[u8]) -> Option<String> {
 /// The store behind encryption.
 pub struct AtRest {
     kv: Arc<dyn Kv>,
+    /// Where keys stand in the store, which is what values are bound to.
+    root: Root,
     rules: ArcSwap<Rules>,
     path: PathBuf,
     /// Of the file that the first rules are of.
@@ -83,11 +86,17 @@ impl AtRest {
     ///
     /// # Errors
     /// The file cannot be read or breaks a rule.
-    pub fn new(args: &EncryptionArgs, kv: &Arc<dyn Kv>, tasks: &Tasks) -> anyhow::Result<Option<Arc<Self>>> {
+    pub fn new(
+        args: &EncryptionArgs,
+        kv: &Arc<dyn Kv>,
+        root: Root,
+        tasks: &Tasks,
+    ) -> anyhow::Result<Option<Arc<Self>>> {
         let Some(path) = args.encryption_provider_config.clone() else { return Ok(None) };
         let rules = reload::read(&path).context("error while parsing --encryption-provider-config")?;
         Ok(Some(Arc::new(Self {
             kv: kv.clone(),
+            root,
             rules: ArcSwap::from_pointee(rules.rules),
             path,
             digest: rules.digest,
@@ -159,7 +168,7 @@ impl AtRest {
         let Some(kv) = answer.kvs.first().filter(|kv| u64::try_from(kv.mod_revision) == Ok(revision)) else {
             return Ok(false);
         };
-        Ok(chain.open(&kv.value, key).await.is_ok_and(|(_, stale)| stale))
+        Ok(chain.open(&kv.value, &self.root.stored(key)).await.is_ok_and(|(_, stale)| stale))
     }
 
     fn chain(&self, key: &[u8]) -> Option<Arc<Chain>> {
@@ -172,8 +181,9 @@ impl AtRest {
         if kv.value.is_empty() {
             return;
         }
+        let stored = self.root.stored(&kv.key);
         let opened = match self.chain(&kv.key) {
-            Some(chain) => chain.open(&kv.value, &kv.key).await,
+            Some(chain) => chain.open(&kv.value, &stored).await,
             None if kv.value.starts_with(ENCRYPTED) => {
                 Err("identity transformer tried to read encrypted data".to_owned())
             }
@@ -182,7 +192,7 @@ impl AtRest {
         kv.value = match opened {
             Ok((value, _)) => value.into(),
             Err(why) => {
-                let key = String::from_utf8_lossy(&kv.key);
+                let key = String::from_utf8_lossy(&stored);
                 tracing::warn!(%key, why, "a stored value cannot be decrypted");
                 self.unreadable.store(true, Ordering::Release);
                 [UNREADABLE, format!("unable to transform key {key:?}: {why}").as_bytes()].concat().into()
@@ -194,8 +204,9 @@ impl AtRest {
         for op in ops {
             let Some(Request::RequestPut(put)) = &mut op.request else { continue };
             let Some(chain) = self.chain(&put.key) else { continue };
-            let sealed = chain.seal(&put.value, &put.key).await;
-            put.value = sealed.map_err(|why| refused(&put.key, &why))?.into();
+            let stored = self.root.stored(&put.key);
+            let sealed = chain.seal(&put.value, &stored).await;
+            put.value = sealed.map_err(|why| refused(&stored, &why))?.into();
         }
         Ok(())
     }
