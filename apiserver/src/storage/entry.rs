@@ -3,10 +3,10 @@
 //! Stored bytes begin with `{"kind":K,"apiVersion":V,"metadata":{` and hold no resourceVersion: it is the key's revision,
 //! put in right after that opening when the object is sent.
 
-use super::encryption;
+use super::{encryption, foreign};
 use bytes::Bytes;
-use coracle_api::meta;
 use coracle_api::status::Status;
+use coracle_api::{meta, protobuf};
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
 
@@ -55,6 +55,7 @@ impl Entry {
     /// From what the store holds.
     #[must_use]
     pub fn new(tail: &str, revision: u64, raw: Bytes) -> Self {
+        let raw = foreign::adopted(raw);
         Self { tail: tail.to_owned(), revision, raw, value: OnceLock::new(), protobuf: OnceLock::new() }
     }
 
@@ -94,7 +95,14 @@ impl Entry {
     /// Why the object cannot be read; `None` when it can.
     #[must_use]
     pub fn fault(&self) -> Option<Status> {
-        encryption::fault(&self.raw).map(Status::internal)
+        if self.raw.starts_with(b"{") {
+            return None;
+        }
+        let why = encryption::fault(&self.raw).or_else(|| {
+            let error = protobuf::decode(&self.raw).err()?;
+            Some(format!("unable to decode a stored object: {error}"))
+        });
+        why.map(Status::internal)
     }
 
     /// Itself.
@@ -136,7 +144,7 @@ impl Entry {
     /// The object as protobuf, where its kind has a message.
     #[must_use]
     pub fn protobuf(&self) -> Option<&Bytes> {
-        let encoded = self.protobuf.get_or_init(|| match coracle_api::protobuf::encode(self.value()) {
+        let encoded = self.protobuf.get_or_init(|| match protobuf::encode(self.value()) {
             Ok(bytes) => Some(bytes.into()),
             Err(error) => {
                 tracing::debug!(key = self.tail, %error, "no protobuf form");
@@ -171,5 +179,24 @@ mod tests {
         let mut whole = Vec::new();
         foreign.write_json(&mut whole, false);
         assert_eq!(serde_json::from_slice::<Value>(&whole).expect("json"), want);
+    }
+
+    #[test]
+    fn what_a_kube_apiserver_left_is_read_and_what_is_no_object_is_its_own_fault() {
+        let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "resourceVersion": "7"},
+            "data": {"k": "dg=="}, "type": "Opaque"});
+        let entry = Entry::new("default/a", 7, protobuf::encode(&object).expect("protobuf").into());
+        assert_eq!((entry.value().as_ref(), entry.fault()), (&object, None));
+        let mut whole = Vec::new();
+        entry.write_json(&mut whole, false);
+        assert!(whole.starts_with(
+            b"{\"kind\":\"Secret\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"7\""
+        ));
+        for (raw, why) in
+            [("k8s\0\u{1}", "unexpected EOF"), ("", "does not appear"), ("k8s:enc:x:", "encrypted data")]
+        {
+            let fault = Entry::new("default/a", 7, Bytes::from(raw)).fault().expect("a fault");
+            assert!(fault.message.contains(why), "{raw:?}: {}", fault.message);
+        }
     }
 }

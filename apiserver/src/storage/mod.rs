@@ -12,6 +12,7 @@ pub mod encode;
 pub mod encryption;
 pub mod entry;
 mod feed;
+mod foreign;
 pub mod keys;
 pub mod root;
 mod rounds;

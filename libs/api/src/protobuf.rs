@@ -10,7 +10,8 @@ use crate::decode;
 use crate::{kinds, schema};
 use serde_json::{Value, json};
 
-const MAGIC: &[u8] = b"k8s\0";
+/// What the bytes of an object begin with.
+pub const MAGIC: &[u8] = b"k8s\0";
 
 /// Why bytes are not a Kubernetes protobuf object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
