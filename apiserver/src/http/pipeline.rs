@@ -7,7 +7,7 @@ use super::request_info::{self, Pairs};
 use super::{deprecation, respond};
 use crate::Server;
 use crate::aggregator::Route;
-use crate::audit::{self, Sender};
+use crate::audit::{self, Record, Sender};
 use crate::authentication::Peer;
 use crate::endpoints::{self, metrics};
 use crate::flowcontrol::{self, Told};
@@ -111,12 +111,31 @@ async fn handle(
     }
     let user = server.authentication.authenticate(request.headers(), peer).await;
     let user = user.and_then(|user| server.authentication.lets_in(user, &info.path));
-    let Some(audit) = &server.audit else { return served(server, user?, info, query, request).await };
-    let from = Sender::of(id, &request);
-    let user = user.inspect_err(|_| audit.refused(&from, &info))?;
-    let Some(record) = audit.begin(&from, &user, &info)? else {
-        return served(server, user, info, query, request).await;
+    let from = server.audit.as_ref().map(|audit| (audit, Sender::of(id, &request)));
+    let user = user.inspect_err(|_| {
+        if let Some((audit, from)) = &from {
+            audit.refused(from, &info);
+        }
+    })?;
+    let record = match from {
+        Some((audit, from)) => audit.begin(&from, &user, &info)?,
+        None => None,
     };
+    match record {
+        Some(record) => noted(server, record, user, info, query, request).boxed().await,
+        None => served(server, user, info, query, request).await,
+    }
+}
+
+/// The same under the eyes of the audit log.
+async fn noted(
+    server: &Arc<Server>,
+    record: Arc<Record>,
+    user: UserInfo,
+    info: RequestInfo,
+    query: Pairs,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
     let long = info.verb == "watch" || streams(&info);
     let work = async {
         let response = served(server, user, info, query, request).await;
@@ -147,7 +166,7 @@ async fn served(
     // What lives as long as its connection waits more than it works.
     if streams(&info) {
         let running = server.metrics.long_running(&info);
-        return Ok(held(routed(server, user, info, query, request).await?, running));
+        return Ok(held(routed(server, user, info, query, request).boxed().await?, running));
     }
     let running = (info.verb == "watch").then(|| server.metrics.long_running(&info));
     let permit = match server.flow.admit(&user, &info, seats(server, &info, &query)).await {
@@ -216,10 +235,10 @@ async fn routed(
         return Ok(respond::page_not_found());
     }
     if let Some(route) = server.aggregator.route(&info.path) {
-        return remote(server, &route, &info, &user, request).await;
+        return remote(server, &route, &info, &user, request).boxed().await;
     }
     if info.path.starts_with("/debug/") {
-        return Ok(endpoints::debug::answer(server, &info, &query, request.into_body()).await);
+        return Ok(endpoints::debug::answer(server, &info, &query, request.into_body()).boxed().await);
     }
     if !info.is_resource {
         return Ok(endpoints::answer(server, &info, &query, request.headers()).await);
@@ -243,7 +262,7 @@ async fn routed(
         if !info.verb.is_empty() && !offered.contains(&info.verb) {
             return Err(Status::no_such_method());
         }
-        return server.streaming.proxy(&info, request).await;
+        return server.streaming.proxy(&info, request).boxed().await;
     }
     resource(server, info, user, query, request).await
 }

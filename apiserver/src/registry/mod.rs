@@ -41,7 +41,7 @@ use coracle_api::status::Status;
 use coracle_api::strategy::{self, Strategy};
 use coracle_api::{meta, validate};
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use options::WriteOptions;
 use serde_json::Value;
 use std::sync::Arc;
@@ -104,6 +104,41 @@ fn home<'a>(kind: &Kind, info: &'a RequestInfo) -> &'a str {
     if kind.namespaced { &info.namespace } else { "" }
 }
 
+/// The kind that a call is of.
+///
+/// # Errors
+/// Its URL is no place of the kind, or the kind does not offer what is asked there.
+fn offered(call: &Call) -> Result<&Kind, Status> {
+    let kind = call.kind()?;
+    let (verb, subresource) = (call.info.verb.as_str(), call.info.subresource.as_str());
+    // A resource has one place in URLs, and what is no proxy has nothing behind it.
+    let elsewhere = !kind.namespaced && !call.info.namespace.is_empty() && kind.kind != "Namespace";
+    let nowhere = kind.namespaced && call.info.namespace.is_empty() && !call.info.name.is_empty();
+    let named = matches!(verb, "get" | "update" | "patch" | "delete");
+    if elsewhere || (nowhere && named) || !call.info.rest.is_empty() {
+        return Err(Status::no_such_resource());
+    }
+    if !subresource.is_empty() {
+        let Some(offered) = kind.subresource(subresource) else { return Err(no_subresource(call, kind)) };
+        if !offered.verbs.iter().any(|offered| offered == verb) {
+            return Err(Status::no_such_method());
+        }
+    }
+    let misplaced = match verb {
+        "create" => {
+            (subresource.is_empty() && !call.info.name.is_empty())
+                || (kind.namespaced && call.info.namespace.is_empty() && kind.kind != "Binding")
+        }
+        // Nothing deletes from all namespaces at once.
+        "deletecollection" => kind.namespaced && call.info.namespace.is_empty(),
+        _ => named && (call.info.name.is_empty() || (kind.namespaced && call.info.namespace.is_empty())),
+    };
+    if misplaced || (subresource.is_empty() && !kind.offers(verb)) {
+        return Err(Status::no_such_method());
+    }
+    Ok(kind)
+}
+
 /// A subresource that a kind does not have: the handler of custom kinds looks for an object, built-in kinds have no route.
 fn no_subresource(call: &Call, kind: &Kind) -> Status {
     if kind.custom.is_some() && call.info.rest.is_empty() {
@@ -154,56 +189,33 @@ impl Registry {
     /// # Errors
     /// The Status to send.
     pub fn handle<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Reply, Status>> {
-        self.dispatch(call).boxed()
+        match offered(call) {
+            Ok(kind) => self.dispatch(kind, call),
+            Err(status) => ready(Err(status)).boxed(),
+        }
     }
 
-    async fn dispatch(&self, call: &Call) -> Result<Reply, Status> {
-        let kind = call.kind()?;
-        let (verb, subresource) = (call.info.verb.as_str(), call.info.subresource.as_str());
-        // A resource has one place in URLs, and what is no proxy has nothing behind it.
-        let elsewhere = !kind.namespaced && !call.info.namespace.is_empty() && kind.kind != "Namespace";
-        let nowhere = kind.namespaced && call.info.namespace.is_empty() && !call.info.name.is_empty();
-        let named = matches!(verb, "get" | "update" | "patch" | "delete");
-        if elsewhere || (nowhere && named) || !call.info.rest.is_empty() {
-            return Err(Status::no_such_resource());
-        }
-        if !subresource.is_empty() {
-            let Some(offered) = kind.subresource(subresource) else { return Err(no_subresource(call, kind)) };
-            if !offered.verbs.iter().any(|offered| offered == verb) {
-                return Err(Status::no_such_method());
-            }
-        }
-        let misplaced = match verb {
-            "create" => {
-                (subresource.is_empty() && !call.info.name.is_empty())
-                    || (kind.namespaced && call.info.namespace.is_empty() && kind.kind != "Binding")
-            }
-            // Nothing deletes from all namespaces at once.
-            "deletecollection" => kind.namespaced && call.info.namespace.is_empty(),
-            _ => named && (call.info.name.is_empty() || (kind.namespaced && call.info.namespace.is_empty())),
-        };
-        if misplaced || (subresource.is_empty() && !kind.offers(verb)) {
-            return Err(Status::no_such_method());
-        }
-        match (verb, subresource) {
-            ("create", "") if review::is_review(kind) => self.review(call).await,
-            ("create", "") if kind.kind == "Binding" => self.bind(call).await,
-            ("create", "binding") => self.bind(call).await,
-            ("create", "eviction") => self.evict(call).await,
-            ("create", "token") => self.issue_token(call).await,
-            ("create", "") => self.create(call).await,
-            ("get", "") if components::is_component(kind) => self.get_component(call),
-            ("list", "") if components::is_component(kind) => self.list_components(call),
-            ("get", "scale") => self.get_scale(call).await,
-            ("update" | "patch", "scale") => self.write_scale(call).await,
-            ("get", _) => self.get(call).await,
-            ("list", "") => self.list(call).await,
-            ("watch", "") => self.watch(call).await,
-            ("update", _) => self.update(call).await,
-            ("patch", _) => self.patch(call).await,
-            ("delete", "") => self.delete(call).await,
-            ("deletecollection", "") => self.delete_collection(call).await,
-            _ => Err(Status::no_such_method()),
+    /// Each verb in a place of its own: a read would otherwise take as much memory as the largest of writes.
+    fn dispatch<'a>(&'a self, kind: &Kind, call: &'a Call) -> BoxFuture<'a, Result<Reply, Status>> {
+        match (call.info.verb.as_str(), call.info.subresource.as_str()) {
+            ("create", "") if review::is_review(kind) => self.review(call).boxed(),
+            ("create", "") if kind.kind == "Binding" => self.bind(call).boxed(),
+            ("create", "binding") => self.bind(call).boxed(),
+            ("create", "eviction") => self.evict(call).boxed(),
+            ("create", "token") => self.issue_token(call).boxed(),
+            ("create", "") => self.create(call).boxed(),
+            ("get", "") if components::is_component(kind) => ready(self.get_component(call)).boxed(),
+            ("list", "") if components::is_component(kind) => ready(self.list_components(call)).boxed(),
+            ("get", "scale") => self.get_scale(call).boxed(),
+            ("update" | "patch", "scale") => self.write_scale(call).boxed(),
+            ("get", _) => self.get(call).boxed(),
+            ("list", "") => self.list(call).boxed(),
+            ("watch", "") => self.watch(call).boxed(),
+            ("update", _) => self.update(call).boxed(),
+            ("patch", _) => self.patch(call).boxed(),
+            ("delete", "") => self.delete(call).boxed(),
+            ("deletecollection", "") => self.delete_collection(call).boxed(),
+            _ => ready(Err(Status::no_such_method())).boxed(),
         }
     }
 
