@@ -148,7 +148,7 @@ async fn kubernetes_service(server: &Server, args: &Args) -> Result<(), Status> 
             ensure(server, "networking.k8s.io", "ipaddresses", "", address).await?;
         }
     }
-    Ok(())
+    allocate::adopt_ports(&server.store).await
 }
 
 /// The range of Services' addresses, which is ready.

@@ -13,6 +13,7 @@ use coracle_api::kinds::Kind;
 use coracle_api::meta;
 use coracle_api::status::{FieldError, GroupResource, Status};
 use coracle_daemon::{clock, random};
+use coracle_etcd::kv::prefix_end;
 use coracle_etcd::proto::RangeRequest;
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
@@ -318,6 +319,30 @@ fn keys(service: &Value) -> BTreeSet<String> {
     let ips = meta::strings(&spec["clusterIPs"]).chain(spec["clusterIP"].as_str());
     let ips = ips.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()).map(|ip| format!("{IPS}{ip}"));
     ips.chain(node_ports(service).map(|port| format!("{PORTS}{port}"))).collect()
+}
+
+/// Claims the node ports of Services that were written by who keeps them elsewhere, as a kube-apiserver does in one map of all.
+///
+/// # Errors
+/// The store cannot be reached.
+pub async fn adopt_ports(store: &Store) -> Result<(), Status> {
+    let Some(services) = store.resource("", "services") else { return Ok(()) };
+    let key = Bytes::from_static(PORTS.as_bytes());
+    let request =
+        RangeRequest { range_end: prefix_end(&key), key, keys_only: true, ..RangeRequest::default() };
+    let held = store.kv().range(request).await.map_err(|error| unreachable(&error))?;
+    let held: BTreeSet<Bytes> = held.kvs.into_iter().map(|kv| kv.key).collect();
+    let (entries, _) = services.cache.list("", 0, |_| true);
+    for entry in entries {
+        let service = entry.value();
+        let claims = beside(service, None).claim.into_iter();
+        for (key, owner) in claims.filter(|(key, _)| key.starts_with(PORTS.as_bytes()) && !held.contains(key))
+        {
+            let object = services.key(meta::namespace(service), meta::name(service));
+            store.claim((object, entry.revision), key, owner).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The IPAddresses by which a Service holds what it has.

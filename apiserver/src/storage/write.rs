@@ -46,6 +46,20 @@ struct Write<'a> {
 }
 
 impl Store {
+    /// Claims a key for an object that is as it was read; nothing where somebody has the key, or changed the object.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn claim(&self, of: (Bytes, u64), key: Bytes, value: Bytes) -> Result<(), Status> {
+        let (object, revision) = (of.0, i64::try_from(of.1).unwrap_or(i64::MAX));
+        let request = TxnRequest {
+            compare: vec![at_revision(object, revision), at_revision(key.clone(), 0)],
+            success: vec![put(key, value, 0)],
+            failure: Vec::new(),
+        };
+        self.kv.txn(request).await.map(|_| ()).map_err(|error| unreachable(&error))
+    }
+
     /// Writes a new object.
     ///
     /// # Errors

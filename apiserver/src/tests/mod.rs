@@ -26,9 +26,11 @@ use crate::{Args, Server};
 use axum::body::Body;
 use bytes::Bytes;
 use clap::Parser;
+use coracle_api::protobuf;
 use coracle_daemon::Tasks;
 use coracle_etcd::Kv;
 use coracle_etcd::memory::MemoryKv;
+use coracle_etcd::proto::{PutRequest, RequestOp, TxnRequest, request_op};
 use http::Request;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -210,6 +212,40 @@ async fn two_servers_never_give_one_address_twice() {
     assert_eq!(two.call("POST", path, taken).await.0, 201);
     one.stop().await;
     two.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_kube_apiserver_left_in_its_store_is_served_and_its_node_ports_stay_taken() {
+    let kv = MemoryKv::default();
+    let service = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"type": "NodePort", "clusterIP": "10.96.7.7", "clusterIPs": ["10.96.7.7"], "ports": [{"port": 80, "nodePort": 30123}]}})
+    };
+    let key = Bytes::from_static(b"/registry/services/specs/default/left");
+    let value = protobuf::encode(&service("left")).expect("protobuf").into();
+    let put = PutRequest { key, value, ..PutRequest::default() };
+    let success = vec![RequestOp { request: Some(request_op::Request::RequestPut(put)) }];
+    kv.txn(TxnRequest { success, ..TxnRequest::default() }).await.expect("put");
+    let fixture = Fixture::over(&kv).await;
+    let path = "/api/v1/namespaces/default/services";
+    let (code, left) = fixture.call("GET", &format!("{path}/left"), Value::Null).await;
+    assert_eq!(
+        (code, &left["kind"], &left["spec"]["clusterIP"]),
+        (200, &json!("Service"), &json!("10.96.7.7"))
+    );
+    for field in ["clusterIP", "ports"] {
+        let mut second = service("second");
+        second["spec"]
+            .as_object_mut()
+            .expect("spec")
+            .retain(|name, _| name == "type" || name.starts_with(field));
+        second["spec"]["ports"] = second["spec"].get("ports").cloned().unwrap_or(json!([{"port": 80}]));
+        let (code, refused) = fixture.call("POST", path, second).await;
+        assert_eq!(code, 422, "{field}: {refused}");
+    }
+    assert_eq!(fixture.call("DELETE", &format!("{path}/left"), Value::Null).await.0, 200);
+    assert_eq!(fixture.call("POST", path, service("third")).await.0, 201);
+    fixture.stop().await;
 }
 
 #[tokio::test]
