@@ -35,7 +35,7 @@ def shown(text):
         at = match.end() if match.group()[-1] not in CLOSING else end_of(text, match.start())
     out += text[at:]
     # The difference of two specs.
-    return re.sub(r"\n( *core\.|@@)[\s\S]*", " <difference>", out)
+    return re.sub(r"\n([ \xa0]*core\.|@@)[\s\S]*", " <difference>", out)
 
 
 def end_of(text, at):
@@ -92,7 +92,7 @@ def seen(answer, exact=False):
     body = plain(answer.body)
     if refused(body) and not exact:
         body["message"] = shown(body.get("message") or "")
-        for told in (body.get("details") or {}).get("causes", []):
+        for told in (body.get("details") or {}).get("causes") or []:
             told["message"] = shown(told.get("message", ""))
     return {"code": answer.code, "body": body, "warnings": plain(answer.warnings)}
 
@@ -131,7 +131,7 @@ def refused(body):
 
 
 def causes(body):
-    found = body.get("details", {}).get("causes") if refused(body) else None
+    found = (body.get("details") or {}).get("causes") if refused(body) else None
     return [f"{c.get('reason')} {c.get('field')}: {c.get('message')}" for c in found or []]
 
 

@@ -3,7 +3,7 @@
 
 use crate::Server;
 use crate::http::request_info::Pairs;
-use crate::http::respond::{no_such_path, plain};
+use crate::http::respond::{page_not_found, plain};
 use crate::request::RequestInfo;
 use axum::body::Body;
 use coracle_daemon::logging;
@@ -28,7 +28,7 @@ pub async fn answer(server: &Arc<Server>, info: &RequestInfo, query: &Pairs, bod
             server.flow.dump_requests(details)
         }
         _ if path == "/debug/flags/v" => return verbosity(info, body).await,
-        _ => return no_such_path(path),
+        _ => return page_not_found(),
     };
     plain(200, TEXT, text)
 }

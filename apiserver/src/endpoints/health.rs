@@ -131,7 +131,7 @@ pub fn answer(server: &Arc<Server>, path: &str, query: &Pairs) -> Option<Respons
     Some(match single {
         Some(name) => match checks.iter().find(|(known, _)| known == name) {
             None => crate::http::respond::page_not_found(),
-            Some((_, true)) => text(200, "ok"),
+            Some((_, true)) => plain(200, "text/plain; charset=utf-8", "ok"),
             Some((name, false)) => {
                 text(500, format!("internal server error: {name} failed: reason withheld\n"))
             }

@@ -75,11 +75,13 @@ pub async fn answer(
         path if path.starts_with("/openapi/") => path,
         path => path.trim_end_matches('/'),
     };
-    if let Some(refusal) = refused(info, path, headers) {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let refusals = negotiate::refusals(accept, query, "");
+    if let Some(refusal) = refused(info, path, accept, refusals) {
         return refusal;
     }
     match path {
-        "" => shown(&json!({"paths": paths(server)})),
+        "" | "/index.html" => shown(&json!({"paths": paths(server)})),
         "/version" => shown(&version()),
         "/metrics" => plain(200, METRICS, server.metrics.text(server)),
         "/metrics/slis" => plain(200, METRICS, server.metrics.objectives(server)),
@@ -91,12 +93,12 @@ pub async fn answer(
             let keys = server.authentication.jwks().to_string();
             kept(plain(200, KEY_SET, keys))
         }
-        _ => schema::answer(server, path, query, headers).unwrap_or_else(|| no_such_path(path)),
+        _ => schema::answer(server, path, query, headers).unwrap_or_else(|| no_such_path(refusals, path)),
     }
 }
 
 /// What only reads are for is refused to other methods, and to clients that want what it never is.
-fn refused(info: &RequestInfo, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+fn refused(info: &RequestInfo, path: &str, accept: &str, refusals: Format) -> Option<Response<Body>> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let routed = match parts.as_slice() {
         ["api"] | ["api", "v1"] | ["version"] | ["openid", "v1", "jwks"] => true,
@@ -114,16 +116,15 @@ fn refused(info: &RequestInfo, path: &str, headers: &HeaderMap) -> Option<Respon
     match info.verb.as_str() {
         "get" => {}
         "head" => return Some(plain(405, "application/json", "")),
-        _ => return Some(failure(Format::JSON, &Status::no_such_method())),
+        _ => return Some(failure(refusals, &Status::no_such_method())),
     }
-    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let produced: &[&str] = match parts.as_slice() {
         ["api" | "apis", ..] => &negotiate::TYPES,
         ["version"] | [".well-known", _] => &negotiate::TYPES[..1],
         ["openid", "v1", "jwks"] => &[KEY_SET],
         _ => return None,
     };
-    negotiate::produces(accept, produced).err().map(|status| failure(Format::JSON, &status))
+    negotiate::produces(accept, produced).err().map(|status| failure(refusals, &status))
 }
 
 fn shown(object: &Value) -> Response<Body> {

@@ -56,7 +56,7 @@ pub fn answer(
         }
         ["api", version] => discovery::resource_list("", version, custom)?,
         ["apis", group] => discovery::group(group, &server.aggregator.groups(custom))?,
-        ["apis", group, version] => discovery::resource_list(group, version, custom)?,
+        ["apis", group, version] if !group.is_empty() => discovery::resource_list(group, version, custom)?,
         ["openapi", "v2"] if !accepts(accept, &[JSON, V2_PROTOBUF_ASKED, V2_PROTOBUF]) => {
             return Some(unacceptable());
         }
@@ -72,10 +72,15 @@ pub fn answer(
         ["openapi", "v3"] => {
             let mut index = openapi::v3_index(customs.documents());
             server.aggregator.describe(&mut index);
-            return Some(tagged(headers, &index, "application/json"));
+            // Kubernetes does not say what it is.
+            let mut response = tagged(headers, &index, "text/plain; charset=utf-8");
+            response.headers_mut().remove(VARY);
+            return Some(response);
         }
         ["openapi", "v3", rest @ ..] => {
-            let document = openapi::v3_document(&rest.join("/"), customs.documents())?;
+            let Some(document) = openapi::v3_document(&rest.join("/"), customs.documents()) else {
+                return Some(silent(404));
+            };
             if !accepts(accept, &[JSON, V3_PROTOBUF_ASKED, V3_PROTOBUF]) {
                 return Some(unacceptable());
             }
@@ -88,10 +93,14 @@ pub fn answer(
 
 /// What a document that is not one of several forms is refused to: nothing is said.
 fn unacceptable() -> Response<Body> {
-    let mut response = plain(406, JSON, Bytes::new());
-    let told = response.headers_mut();
-    told.remove(CONTENT_TYPE);
-    told.insert(VARY, HeaderValue::from_static("Accept"));
+    let mut response = silent(406);
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+fn silent(code: u16) -> Response<Body> {
+    let mut response = plain(code, JSON, Bytes::new());
+    response.headers_mut().remove(CONTENT_TYPE);
     response
 }
 
@@ -117,8 +126,8 @@ fn aggregated(accept: &str) -> Option<&'static str> {
 }
 
 fn negotiated(accept: &str, query: &Pairs, document: &Value) -> Response<Body> {
-    let format = match negotiate::format(accept, query, "", Asked::default()) {
-        Ok(format) => format,
+    let format = match negotiate::chosen(accept, query, "", Asked::default()) {
+        Ok(chosen) => chosen.format,
         Err(status) => return failure(Format::JSON, &status),
     };
     match encode::value(format, document) {

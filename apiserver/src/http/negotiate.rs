@@ -40,6 +40,11 @@ impl Clause {
     pub fn get(&self, name: &str) -> &str {
         self.parameters.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
+
+    /// Whether it wants something else than the object, even if it does not say what.
+    fn transforms(&self) -> bool {
+        self.parameters.iter().any(|(key, _)| matches!(key.as_str(), "as" | "g" | "v"))
+    }
 }
 
 /// The clauses of a header, the most wanted first.
@@ -48,16 +53,14 @@ pub fn clauses(accept: &str) -> Vec<Clause> {
     let mut clauses: Vec<(f32, Clause)> = Vec::new();
     for text in accept.split(',').map(str::trim).filter(|text| !text.is_empty()) {
         let mut parts = text.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let media = parts.next().unwrap_or_default().to_owned();
         let parameters: Vec<(String, String)> = parts
             .filter_map(|part| part.split_once('='))
             .map(|(key, value)| (key.trim().to_owned(), value.trim().trim_matches('"').to_owned()))
             .collect();
         let clause = Clause { media, parameters };
-        let quality: f32 = clause.get("q").parse().unwrap_or(1.0);
-        if quality > 0.0 {
-            clauses.push((quality, clause));
-        }
+        // What is not wanted at all comes last, as in Kubernetes.
+        clauses.push((clause.get("q").parse().unwrap_or(1.0), clause));
     }
     // Stable: what stands first wins among equals.
     clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -84,6 +87,10 @@ impl Asked<'_> {
         if self.watches || lists == self.lists {
             return None;
         }
+        // Of custom kinds this is seen later, where there is no code for it.
+        if lists && kind.custom.is_some() {
+            return Some(Status::new(500, "", "content is not a list"));
+        }
         let name = if self.lists { kind.list_kind() } else { kind.kind.clone() };
         let package = match kind.group.as_str() {
             "" | "events.k8s.io" => "core",
@@ -99,63 +106,115 @@ impl Asked<'_> {
     }
 }
 
-/// The format of an answer to a request for a resource; custom kinds have no protobuf.
-///
-/// # Errors
-/// 406 when nothing that is accepted can be made, 400 for a wrong `includeObject`.
-pub fn format(accept: &str, query: &Pairs, user_agent: &str, asked_for: Asked<'_>) -> Result<Format, Status> {
-    let Asked { lists, watches, kind, only_answer } = asked_for;
-    let custom = kind.is_some_and(|kind| kind.custom.is_some());
-    let asked = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    let pretty = match asked("pretty") {
+/// How the answer to a request is told.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// What is asked for.
+    pub format: Format,
+    /// Refusals, which are neither Tables nor metadata.
+    pub refusals: Format,
+    /// Why the answer cannot be told as wanted, which is seen when it is there.
+    pub late: Option<Status>,
+}
+
+fn value_of<'q>(query: &'q Pairs, name: &str) -> Option<&'q str> {
+    query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+fn is_pretty(query: &Pairs, user_agent: &str) -> bool {
+    match value_of(query, "pretty") {
         Some(value) => matches!(value, "" | "true" | "1"),
         None => ["curl", "Wget", "Mozilla/"].iter().any(|program| user_agent.starts_with(program)),
-    };
-    let include = || match asked("includeObject") {
+    }
+}
+
+fn media(clause: &Clause) -> Option<Media> {
+    // Of streams there is one.
+    if !matches!(clause.get("stream"), "" | "watch") {
+        return None;
+    }
+    match clause.media.as_str() {
+        "application/json" | "*/*" | "application/*" => Some(Media::Json),
+        "application/yaml" => Some(Media::Yaml),
+        "application/vnd.kubernetes.protobuf" => Some(Media::Protobuf),
+        _ => None,
+    }
+}
+
+/// The format of refusals: the first that is accepted as it is; indented JSON where there is none.
+#[must_use]
+pub fn refusals(accept: &str, query: &Pairs, user_agent: &str) -> Format {
+    let clauses = clauses(accept);
+    let plain = clauses.iter().filter(|clause| !clause.transforms()).find_map(media);
+    match plain {
+        None if !clauses.is_empty() => Format { pretty: true, ..Format::JSON },
+        plain => {
+            let media = plain.unwrap_or(Media::Json);
+            let pretty = media == Media::Json && is_pretty(query, user_agent);
+            Format { media, pretty, ..Format::JSON }
+        }
+    }
+}
+
+fn include(query: &Pairs) -> Result<Include, Status> {
+    match value_of(query, "includeObject") {
         None | Some("" | "Metadata") => Ok(Include::Metadata),
         Some("Object") => Ok(Include::Object),
         Some("None") => Ok(Include::None),
         Some(other) => Err(Status::bad_request(format!(
             "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
         ))),
-    };
-    if kind.is_some() && !custom {
-        let also = if lists { STREAMS.as_slice() } else { &[] };
+    }
+}
+
+/// The format of an answer to a request for a resource; custom kinds have no protobuf.
+///
+/// # Errors
+/// 406 when nothing that is accepted can be made.
+pub fn chosen(accept: &str, query: &Pairs, user_agent: &str, asked: Asked<'_>) -> Result<Chosen, Status> {
+    let custom = asked.kind.is_some_and(|kind| kind.custom.is_some());
+    if asked.kind.is_some() && !custom {
+        let also = if asked.lists { STREAMS.as_slice() } else { &[] };
         produces(accept, &[TYPES.as_slice(), also].concat())?;
     }
+    let pretty = is_pretty(query, user_agent);
+    let refusals = refusals(accept, query, user_agent);
     let clauses = clauses(accept);
-    if clauses.is_empty() {
-        return Ok(Format { pretty, ..Format::JSON });
+    if accept.is_empty() {
+        return Ok(Chosen { format: Format { pretty, ..Format::JSON }, refusals, late: None });
     }
-    let mut could_be_read = false;
     for clause in &clauses {
-        let media = match clause.media.as_str() {
-            "application/json" | "*/*" | "application/*" => Media::Json,
-            "application/yaml" if watches => {
-                could_be_read = true;
-                continue;
-            }
-            "application/yaml" => Media::Yaml,
-            "application/vnd.kubernetes.protobuf" if !custom || !clause.get("as").is_empty() => {
-                Media::Protobuf
-            }
-            _ => continue,
-        };
+        let Some(media) = media(clause) else { continue };
+        if media == Media::Protobuf && custom && !clause.transforms() {
+            continue;
+        }
         let version = MetaVersion::named(clause.get("v")).filter(|_| clause.get("g") == "meta.k8s.io");
+        let mut late = None;
         let shape = match clause.get("as") {
-            "" => Shape::Whole,
-            _ if only_answer || kind.is_none() => continue,
-            "Table" if version.is_some() && media != Media::Protobuf => Shape::Table(include()?),
-            form @ ("PartialObjectMetadata" | "PartialObjectMetadataList") if version.is_some() => {
-                asked_for.misfit(form).map_or(Ok(()), Err)?;
+            _ if !clause.transforms() => Shape::Whole,
+            _ if asked.only_answer || asked.kind.is_none() || version.is_none() => continue,
+            "Table" if media != Media::Protobuf => {
+                let include = include(query).map_err(|status| late = Some(status));
+                Shape::Table(include.unwrap_or(Include::Metadata))
+            }
+            form @ ("PartialObjectMetadata" | "PartialObjectMetadataList") => {
+                late = asked.misfit(form);
                 Shape::Partial
             }
             _ => continue,
         };
-        let meta = version.unwrap_or_default();
-        return Ok(Format { media, shape, pretty: pretty && media == Media::Json, meta });
+        if asked.watches && media == Media::Yaml {
+            late = Some(Status::not_acceptable(&STREAMS));
+        }
+        let format = Format {
+            media,
+            shape,
+            pretty: pretty && media == Media::Json,
+            meta: version.unwrap_or_default(),
+        };
+        return Ok(Chosen { format, refusals, late });
     }
-    Err(Status::not_acceptable(if could_be_read { &STREAMS } else { &TYPES }))
+    Err(Status::not_acceptable(&TYPES))
 }
 
 #[cfg(test)]
@@ -177,7 +236,7 @@ mod tests {
             ("PartialObjectMetadataList", false, Some("is not a list (*core.Pod)")),
         ];
         for (form, lists, want) in rows {
-            let told = super::format(&of(form), &Vec::new(), "", pods(lists, false)).err();
+            let told = chosen(&of(form), &Vec::new(), "", pods(lists, false)).expect("after all").late;
             let want = want.map(|want| format!("you requested {form}, but the requested object {want}"));
             assert_eq!(told.map(|status| status.message), want);
         }
@@ -199,25 +258,58 @@ mod tests {
             ),
         ];
         for (accept, media, shape) in rows {
-            let got = format(accept, &Vec::new(), "kubectl", pods(true, false)).expect(accept);
+            let got = chosen(accept, &Vec::new(), "kubectl", pods(true, false)).expect(accept).format;
             assert_eq!((got.media, got.shape), (media, shape), "{accept}");
         }
         let old = "application/json;as=Table;v=v1beta1;g=meta.k8s.io";
-        let got = format(old, &Vec::new(), "", pods(true, false)).expect("the old version");
+        let got = chosen(old, &Vec::new(), "", pods(true, false)).expect("the old version").format;
         assert_eq!((got.shape, got.meta), (Shape::Table(Include::Metadata), MetaVersion::V1Beta1));
         let eviction = Asked { only_answer: true, ..pods(false, false) };
-        assert_eq!(format(old, &Vec::new(), "", eviction).expect_err("kept nowhere").code, 406);
-        assert_eq!(format("text/html", &Vec::new(), "", pods(false, false)).expect_err("html").code, 406);
+        assert_eq!(chosen(old, &Vec::new(), "", eviction).expect_err("kept nowhere").code, 406);
+        assert_eq!(chosen("text/html", &Vec::new(), "", pods(false, false)).expect_err("html").code, 406);
         let none = Asked::default();
-        assert_eq!(format("application/json;as=Table", &Vec::new(), "", none).expect_err("as").code, 406);
+        assert_eq!(chosen("application/json;as=Table", &Vec::new(), "", none).expect_err("as").code, 406);
     }
 
     #[test]
-    fn what_a_watch_cannot_be_is_told_apart_from_what_nothing_can_be() {
-        let asked = Asked { watches: true, ..Asked::default() };
-        for (accept, told) in [("application/yaml", "stream=watch"), ("text/html", "application/yaml")] {
-            let refused = format(accept, &Vec::new(), "", asked).expect_err(accept);
-            assert!(refused.message.contains(told), "{accept}: {}", refused.message);
+    fn what_a_watch_cannot_be_is_told_after_what_is_wrong_with_it() {
+        let watch = chosen("application/yaml,application/json", &Vec::new(), "", pods(true, true));
+        let watch = watch.expect("a format that refusals have");
+        assert_eq!(watch.refusals.media, Media::Yaml);
+        assert!(watch.late.expect("no stream").message.contains("stream=watch"));
+        let refused = chosen("text/html", &Vec::new(), "", Asked { watches: true, ..Asked::default() });
+        assert!(refused.expect_err("html").message.contains("application/yaml"));
+    }
+
+    #[test]
+    fn refusals_are_told_as_the_first_thing_that_is_no_table() {
+        let table = "application/yaml;as=Table;v=v1;g=meta.k8s.io";
+        let rows = [
+            ("", Media::Json, false),
+            ("application/yaml", Media::Yaml, false),
+            ("application/vnd.kubernetes.protobuf,application/json", Media::Protobuf, false),
+            (table, Media::Json, true),
+            ("application/json;v=v1", Media::Json, true),
+            (&format!("{table},application/yaml"), Media::Yaml, false),
+        ];
+        for (accept, media, pretty) in rows {
+            let got = refusals(accept, &Vec::new(), "");
+            assert_eq!((got.media, got.shape, got.pretty), (media, Shape::Whole, pretty), "{accept}");
+        }
+    }
+
+    #[test]
+    fn a_clause_of_no_form_or_no_stream_is_none() {
+        let odd = [
+            ",",
+            "APPLICATION/JSON",
+            "application/json;v=v1",
+            "application/json;as=;g=meta.k8s.io",
+            "application/json;stream=x",
+        ];
+        for accept in odd {
+            let refused = chosen(accept, &Vec::new(), "", pods(true, false)).expect_err(accept);
+            assert_eq!(refused.code, 406);
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::request::{RequestInfo, UserInfo};
 use crate::storage::encode::Format;
 use axum::body::Body;
 use bytes::Bytes;
+use coracle_api::kinds::Kind;
 use coracle_api::status::Status;
 use coracle_daemon::random;
 use futures::future::BoxFuture;
@@ -63,9 +64,11 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     let id = if given.is_empty() { random::uuid() } else { given };
     let head = request.method() == Method::HEAD;
     let asked = Asked { method: request.method().clone(), uri: request.uri().clone(), id: &id };
+    let (accept, agent) = (text(request.headers(), ACCEPT), text(request.headers(), USER_AGENT));
+    let refusals = negotiate::refusals(accept, &query, agent);
     let work = async {
-        let response = handle(server, peer, info, query, request, &id).await;
-        response.unwrap_or_else(|status| respond::failure(Format::JSON, &status))
+        let response = handle(server, peer, info, query, request, (&id, refusals)).await;
+        response.unwrap_or_else(|status| respond::failure(refusals, &status))
     };
     let mut response = contained::answer(asked, work).await;
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -100,7 +103,7 @@ async fn handle(
     info: RequestInfo,
     query: Pairs,
     request: Request<Body>,
-    id: &str,
+    (id, refusals): (&str, Format),
 ) -> Result<Response<Body>, Status> {
     time_of(server, &info, &query)?;
     if let Some(response) = endpoints::health::answer(server, &info.path, &query) {
@@ -122,8 +125,8 @@ async fn handle(
         None => None,
     };
     match record {
-        Some(record) => noted(server, record, user, info, query, request).boxed().await,
-        None => served(server, user, info, query, request).await,
+        Some(record) => noted(server, record, user, info, query, request, refusals).boxed().await,
+        None => served(server, user, info, query, request, refusals).await,
     }
 }
 
@@ -135,11 +138,12 @@ async fn noted(
     info: RequestInfo,
     query: Pairs,
     request: Request<Body>,
+    refusals: Format,
 ) -> Result<Response<Body>, Status> {
     let long = info.verb == "watch" || streams(&info);
     let work = async {
-        let response = served(server, user, info, query, request).await;
-        response.inspect_err(audit::status).unwrap_or_else(|status| respond::failure(Format::JSON, &status))
+        let response = served(server, user, info, query, request, refusals).await;
+        response.inspect_err(audit::status).unwrap_or_else(|status| respond::failure(refusals, &status))
     };
     let response = audit::scope(record.clone(), work).await;
     Ok(record.answer(response, long))
@@ -161,12 +165,13 @@ async fn served(
     info: RequestInfo,
     query: Pairs,
     request: Request<Body>,
+    refusals: Format,
 ) -> Result<Response<Body>, Status> {
     let user = server.authorization.impersonated(user, request.headers()).await?;
     // What lives as long as its connection waits more than it works.
     if streams(&info) {
         let running = server.metrics.long_running(&info);
-        return Ok(held(routed(server, user, info, query, request).boxed().await?, running));
+        return Ok(held(routed(server, user, info, query, request, refusals).boxed().await?, running));
     }
     let running = (info.verb == "watch").then(|| server.metrics.long_running(&info));
     let permit = match server.flow.admit(&user, &info, seats(server, &info, &query)).await {
@@ -179,8 +184,8 @@ async fn served(
             return Ok(response);
         }
     };
-    let response = routed(server, user, info, query, request).await;
-    let mut response = response.unwrap_or_else(|status| failed(Format::JSON, &status));
+    let response = routed(server, user, info, query, request, refusals).await;
+    let mut response = response.unwrap_or_else(|status| failed(refusals, &status));
     if let Some(told) = permit.told() {
         tell(&mut response, told);
     }
@@ -229,6 +234,7 @@ async fn routed(
     mut info: RequestInfo,
     query: Pairs,
     request: Request<Body>,
+    refusals: Format,
 ) -> Result<Response<Body>, Status> {
     server.authorization.admit(&user, &info).await?;
     if info.path.starts_with("//") {
@@ -248,11 +254,12 @@ async fn routed(
         server.store.fresh().await?;
         find_custom(server, &mut info);
     }
-    if info.kind.is_none() {
-        return Ok(respond::no_such_path(&info.path));
-    }
+    let Some(kind) = &info.kind else { return Ok(respond::no_such_path(refusals, &info.path)) };
     // Built-in kinds have no route for it.
-    let custom = info.kind.as_ref().is_some_and(|kind| kind.custom.is_some());
+    let custom = kind.custom.is_some();
+    if custom && misplaced(&info, kind) {
+        return Ok(respond::page_not_found());
+    }
     if request.method() == Method::HEAD && !custom && info.subresource != "proxy" {
         return Ok(respond::plain(405, "application/json", Bytes::new()));
     }
@@ -265,6 +272,12 @@ async fn routed(
         return server.streaming.proxy(&info, request).boxed().await;
     }
     resource(server, info, user, query, request).await
+}
+
+/// Custom kinds are nowhere but in their scope; only reads are of all namespaces at once.
+fn misplaced(info: &RequestInfo, kind: &Kind) -> bool {
+    let of_all = info.namespace.is_empty();
+    if kind.namespaced { of_all && !matches!(info.verb.as_str(), "list" | "watch") } else { !of_all }
 }
 
 /// Whether a request lives as long as its connection.
@@ -304,14 +317,17 @@ async fn resource(
     let lists = watches || info.verb == "list";
     let only_answer = kind.as_ref().is_some_and(|kind| kind.only_answers(&info.subresource));
     let asked = negotiate::Asked { lists, watches, kind: kind.as_deref(), only_answer };
-    let format = negotiate::format(accept, &query, &user_agent, asked)?;
+    let chosen = negotiate::chosen(accept, &query, &user_agent, asked)?;
     let content_type =
         text(&parts.headers, CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_owned();
     let limit = time_of(server, &info, &query)?;
-    let call = Call { info, user, query, content_type, body: whole(body).await?, format, user_agent };
+    let format = chosen.refusals;
+    let body = whole(body).await?;
+    let call = Call { info, user, query, content_type, body, format: chosen.format, user_agent };
     let answer = tokio::time::timeout(limit, server.registry.handle(&call)).await;
-    Ok(match answer {
-        Ok(Ok(mut reply)) => {
+    Ok(match (answer, chosen.late) {
+        (Ok(Ok(_)), Some(status)) => failed(format, &status),
+        (Ok(Ok(mut reply)), None) => {
             reply.warnings.splice(0..0, deprecated);
             if let ReplyBody::Bytes(body) = &reply.body {
                 audit::answered(reply.content_type, body);
@@ -319,11 +335,11 @@ async fn resource(
             respond::reply(&parts.headers, reply)
         }
         // Where there is no route, nobody warns.
-        Ok(Err(status)) if matches!(status.code, 405 | 415) || status.details == json!({}) => {
-            failed(format, &status)
+        (Ok(Err(status)), _) if status.code == 415 || status.details == json!({}) => failed(format, &status),
+        (Ok(Err(status)), _) => failed(format, &status.warned(deprecated)),
+        (Err(_), _) => {
+            failed(format, &Status::timeout("request did not complete within the allotted timeout"))
         }
-        Ok(Err(status)) => failed(format, &status.warned(deprecated)),
-        Err(_) => failed(format, &Status::timeout("request did not complete within the allotted timeout")),
     })
 }
 

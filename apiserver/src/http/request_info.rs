@@ -9,10 +9,17 @@ use url::form_urlencoded;
 /// A query as decoded pairs.
 pub type Pairs = Vec<(String, String)>;
 
-/// Decodes a query.
+/// Decodes a query, without the pairs that Go does not take: those with a semicolon or a broken escape.
 #[must_use]
 pub fn pairs(query: Option<&str>) -> Pairs {
-    form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect()
+    let taken =
+        query.unwrap_or_default().split('&').filter(|pair| !pair.contains(';') && escapes_are_whole(pair));
+    taken.flat_map(|pair| form_urlencoded::parse(pair.as_bytes()).into_owned()).collect()
+}
+
+fn escapes_are_whole(text: &str) -> bool {
+    let is_hex = |digits: &str| digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    text.split('%').skip(1).all(|after| after.get(..2).is_some_and(is_hex))
 }
 
 fn first<'a>(query: &'a Pairs, name: &str) -> &'a str {
@@ -125,6 +132,12 @@ fn collections(info: &mut RequestInfo, query: &Pairs) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn broken_pairs_of_a_query_are_none() {
+        let told = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(pairs(Some("limit=1;x&a=%zz&b=%4&c=%41&&d")), [told("c", "A"), told("d", "")]);
+    }
 
     #[test]
     fn paths_are_read_as_kubernetes_reads_them() {

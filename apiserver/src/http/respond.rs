@@ -50,7 +50,7 @@ pub fn error(code: u16, text: &'static str) -> Response<Body> {
 
 /// The same for `path`: below a group that is served Kubernetes says it as a Status.
 #[must_use]
-pub fn no_such_path(path: &str) -> Response<Body> {
+pub fn no_such_path(refusals: Format, path: &str) -> Response<Body> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let served = match parts.as_slice() {
         ["api", _, ..] => true,
@@ -59,7 +59,7 @@ pub fn no_such_path(path: &str) -> Response<Body> {
         }
         _ => false,
     };
-    if served { failure(Format::JSON, &Status::no_such_resource()) } else { page_not_found() }
+    if served { failure(refusals, &Status::no_such_resource()) } else { page_not_found() }
 }
 
 /// A failure as its Status object.

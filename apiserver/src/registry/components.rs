@@ -3,6 +3,7 @@
 //! Kubernetes asks ports of its own host. The parts of this control plane may be anywhere: those of which one leads are well as
 //! long as somebody holds their Lease.
 
+use super::select::Selection;
 use super::{Call, Registry, Reply};
 use crate::reader::Reader;
 use crate::storage::encode;
@@ -58,7 +59,10 @@ impl Registry {
     }
 
     pub(super) fn list_components(&self, call: &Call) -> Result<Reply, Status> {
-        let components = self.components();
+        let selection = Selection::read(call, call.kind()?)?;
+        // Only what is asked for by name or by no label is there.
+        let mut components = self.components();
+        components.retain(|one| selection.takes(one));
         let list = encode::values(call.format, call.kind()?, &components, &json!({}))?;
         Ok(Reply::bytes(200, call.format, list))
     }

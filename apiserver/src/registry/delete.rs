@@ -120,8 +120,8 @@ impl DeleteOptions {
         Ok(Self {
             dry_run,
             grace: sent["gracePeriodSeconds"].as_i64().or(grace),
-            uid: text(&sent["preconditions"]["uid"]),
-            revision: text(&sent["preconditions"]["resourceVersion"]),
+            uid: text(&sent["preconditions"]["uid"]).or_else(|| asked("uid")),
+            revision: text(&sent["preconditions"]["resourceVersion"]).or_else(|| asked("resourceVersion")),
             propagation: propagation.or(by_flag),
             sent: shown,
         })

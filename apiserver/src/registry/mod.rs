@@ -134,7 +134,7 @@ fn offered(call: &Call) -> Result<&Kind, Status> {
         _ => named && (call.info.name.is_empty() || (kind.namespaced && call.info.namespace.is_empty())),
     };
     if misplaced || (subresource.is_empty() && !kind.offers(verb)) {
-        return Err(Status::no_such_method());
+        return Err(not_offered(call, kind));
     }
     Ok(kind)
 }
@@ -145,6 +145,24 @@ fn no_subresource(call: &Call, kind: &Kind) -> Status {
         return Status::not_found(&kind.group_resource(), &call.info.name);
     }
     Status::no_such_resource()
+}
+
+/// What a kind does not do, or not there. The handler of custom kinds takes every method and then looks for a name.
+fn not_offered(call: &Call, kind: &Kind) -> Status {
+    let unsupported = || Status::method_not_allowed(&kind.group_resource(), &call.info.verb);
+    match call.info.verb.as_str() {
+        "watch" if kind.offers("list") => unsupported(),
+        "" if kind.custom.is_some() => unsupported(),
+        "patch" if kind.custom.is_some() && call.info.name.is_empty() => {
+            patch::check_media(kind, &call.content_type)
+                .err()
+                .unwrap_or_else(|| Status::bad_request("name must be provided"))
+        }
+        "update" if kind.custom.is_some() && call.info.name.is_empty() => {
+            Status::bad_request("name must be provided")
+        }
+        _ => Status::no_such_method(),
+    }
 }
 
 impl At {

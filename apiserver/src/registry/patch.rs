@@ -125,7 +125,9 @@ pub(super) fn check_media(kind: &Kind, content_type: &str) -> Result<(), Status>
     if accepted.contains(&content_type) {
         return Ok(());
     }
-    if custom {
+    // A route is chosen by any one of several types, the handler then goes by the whole text.
+    let routed = content_type.split(',').any(|one| accepted.contains(&one.trim()));
+    if custom || routed {
         return Err(Status::unsupported_media_type(accepted));
     }
     let mut status = Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type");

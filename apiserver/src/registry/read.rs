@@ -15,6 +15,7 @@ use coracle_etcd::KvError;
 use coracle_etcd::kv::prefix_end;
 use coracle_etcd::proto::RangeRequest;
 use serde_json::json;
+use std::cell::Cell;
 use std::sync::Arc;
 
 const CONTINUE_GONE: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
@@ -128,11 +129,11 @@ const LATEST: i64 = -1;
 const TOKENS: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
 /// Go's words.
-fn base64_fault(fault: &base64::DecodeError) -> String {
+fn base64_fault(token: &str, fault: &base64::DecodeError) -> String {
     let at = match fault {
         base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
         base64::DecodeError::InvalidLength(length) => length.saturating_sub(1),
-        base64::DecodeError::InvalidPadding => 0,
+        base64::DecodeError::InvalidPadding => token.find('=').unwrap_or_default(),
     };
     format!("illegal base64 data at input byte {at}")
 }
@@ -151,8 +152,14 @@ fn opened(token: &str) -> Result<(Option<u64>, String), Status> {
     let wrong = |error: &str| {
         Status::bad_request(format!("invalid continue token: continue key is not valid: {error}"))
     };
-    let bytes = TOKENS.decode(token).map_err(|error| wrong(&base64_fault(&error)))?;
+    let bytes = TOKENS.decode(token).map_err(|error| wrong(&base64_fault(token, &error)))?;
     let token = decode::document_of_json(&bytes).map_err(|error| wrong(&error))?;
+    if !token.is_object() && !token.is_null() {
+        let found = decode::found(&token);
+        return Err(wrong(&format!(
+            "json: cannot unmarshal {found} into Go value of type storage.continueToken"
+        )));
+    }
     let version = token["v"].as_str().unwrap_or_default();
     if version != TOKEN_VERSION {
         return Err(wrong(&format!("server does not recognize this encoded version {version}")));
@@ -243,16 +250,25 @@ impl Registry {
         let (namespace, wanted) = (&selection.namespace, |entry: &Entry| selection.matches(entry));
         // From the cache at resourceVersion 0 Kubernetes sends everything whatever the limit.
         let limited = page.limit > 0 && page.at_least != Some(0);
-        let (mut entries, remaining, revision) = if limited && selection.is_all() {
+        let (entries, remaining, revision) = if limited && selection.is_all() {
             resource.cache.first(namespace, progress, page.limit)
+        } else if limited {
+            // Whether there is more is seen before it is known whether that is wanted.
+            let (taken, passed) = (Cell::new(0), Cell::new(0));
+            let (entries, revision) = resource.cache.list(namespace, progress, |entry| {
+                let full = taken.get() == page.limit;
+                passed.set(passed.get() + usize::from(full && selection.names(entry)));
+                let takes = !full && wanted(entry);
+                taken.set(taken.get() + usize::from(takes));
+                takes
+            });
+            (entries, passed.get(), revision)
         } else {
             let (entries, revision) = resource.cache.list(namespace, progress, wanted);
-            let remaining = if limited { entries.len().saturating_sub(page.limit) } else { 0 };
-            (entries, remaining, revision)
+            (entries, 0, revision)
         };
         let mut about = ListMeta { revision, ..ListMeta::default() };
         if remaining > 0 {
-            entries.truncate(page.limit);
             let last = entries.last().map(|last| selection.within(&last.tail));
             about.continue_token = last.map(|last| sealed(signed(revision), &format!("{last}\0")));
             about.remaining = selection.is_all().then_some(remaining as u64);

@@ -7,6 +7,7 @@ use crate::storage::keys;
 use coracle_api::kinds::Kind;
 use coracle_api::selector::{FieldSelector, LabelSelector};
 use coracle_api::status::Status;
+use serde_json::Value;
 
 /// A parsed selection. Matching by namespace and name looks at keys only.
 #[derive(Clone, Debug, Default)]
@@ -58,13 +59,25 @@ impl Selection {
         self.name.is_none() && self.labels.is_empty() && self.fields.is_empty()
     }
 
+    /// Whether `entry` is where it looks, whatever its labels and fields.
+    #[must_use]
+    pub fn names(&self, entry: &Entry) -> bool {
+        in_namespace(entry, &self.namespace)
+            && self.name.as_ref().is_none_or(|name| keys::split(&entry.tail).1 == name)
+    }
+
+    /// Whether what is nowhere stored is in it.
+    #[must_use]
+    pub fn takes(&self, object: &Value) -> bool {
+        self.name.as_ref().is_none_or(|name| object["metadata"]["name"] == name.as_str())
+            && self.labels.matches(&object["metadata"]["labels"])
+            && self.fields.matches(object)
+    }
+
     /// Whether `entry` is in it.
     #[must_use]
     pub fn matches(&self, entry: &Entry) -> bool {
-        if !in_namespace(entry, &self.namespace) {
-            return false;
-        }
-        if self.name.as_ref().is_some_and(|name| keys::split(&entry.tail).1 != name) {
+        if !self.names(entry) {
             return false;
         }
         // Whether what cannot be read belongs here nobody can tell: it is not kept quiet.

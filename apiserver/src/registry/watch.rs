@@ -1,6 +1,6 @@
 //! watch: every event of a selection after a resourceVersion, once and in order, until the client or its time is gone.
 
-use super::read::{no_revision, revision};
+use super::read::{integer, no_revision, revision};
 use super::select::Selection;
 use super::{Call, Conversion, Registry, Reply, ReplyBody, conversion};
 use crate::meters::watch::{Sent, Watches};
@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Watches that say nothing end after this and up to as much again.
 const TIMEOUT_MIN: u64 = 1800;
+/// No clock goes on for ever.
+const TIMEOUT_MAX: u64 = 365 * 24 * 3600;
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 /// What all watches share.
@@ -97,12 +99,12 @@ impl Registry {
         let kind = call.kind()?.clone();
         let resource = self.resource(&kind)?;
         let selection = Selection::read(call, &kind)?;
+        let seconds = integer(call.query("timeoutSeconds"))?;
         let start = Start::read(call)?;
-        let seconds = match call.query("timeoutSeconds") {
-            "" | "0" => TIMEOUT_MIN + random::below(TIMEOUT_MIN),
-            text => text.parse().map_err(|_| {
-                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-            })?,
+        let seconds = match seconds.unwrap_or_default() {
+            0 => TIMEOUT_MIN + random::below(TIMEOUT_MIN),
+            // What is over before it begins ends at once.
+            asked => u64::try_from(asked).unwrap_or_default().min(TIMEOUT_MAX),
         };
         match start.at {
             None => self.store.fresh().await?,
@@ -288,11 +290,13 @@ impl Watch {
         }
         if matches!(self.format.shape, Shape::Table(_)) {
             // Ages differ from watcher to watcher.
+            let left = event.left(change);
+            let of = left.as_ref().unwrap_or(&event.entry);
             return encode::frame(
                 self.format,
                 &self.kind,
                 change,
-                &event.entry,
+                of,
                 std::mem::take(&mut self.columns_owed),
             );
         }

@@ -60,6 +60,13 @@ impl Event {
         Arc::new(Self { change, entry, before, frames: Mutex::new(Vec::new()) })
     }
 
+    /// An object that left a selection, whose watchers are told of a deletion: its last state that was in it, at this revision.
+    #[must_use]
+    pub fn left(&self, told: Change) -> Option<Entry> {
+        let before = self.before.as_ref().filter(|_| told == Change::Deleted && self.change != told);
+        before.map(|before| before.at(self.entry.revision))
+    }
+
     /// The frame for `key`, encoded by the first who asks.
     pub fn frame(&self, key: FrameKey, encode: impl FnOnce() -> Bytes) -> Bytes {
         if let Some((_, frame)) = self.frames.lock().iter().find(|(own, _)| *own == key) {

@@ -184,7 +184,24 @@ pub fn entry(format: Format, kind: &Kind, entry: &Entry) -> Result<Bytes, Status
 /// What is told of a stored object: Tables and metadata of built-in kinds are made before the object is in any version.
 fn told_of(format: Format, kind: &Kind, stored: &Arc<Value>) -> Arc<Value> {
     let whole = matches!(format.shape, Shape::Whole | Shape::Table(Include::Object));
-    if whole || kind.custom.is_some() { convert::to(kind, stored) } else { stored.clone() }
+    if whole || kind.custom.is_some() {
+        return convert::to(kind, stored);
+    }
+    if kind.kind == "DaemonSet" { Arc::new(before_any_version(stored)) } else { stored.clone() }
+}
+
+/// A DaemonSet without the annotation that its versions tell a field by.
+fn before_any_version(stored: &Value) -> Value {
+    let mut object = stored.clone();
+    if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+        annotations.remove("deprecated.daemonset.template.generation");
+        if annotations.is_empty()
+            && let Some(metadata) = object["metadata"].as_object_mut()
+        {
+            metadata.remove("annotations");
+        }
+    }
+    object
 }
 
 /// An object in the version of `kind` as `format` wants it.
@@ -196,7 +213,11 @@ pub fn object(format: Format, kind: &Kind, object: &Value) -> Result<Vec<u8>, St
         Shape::Whole => value(format, object),
         Shape::Partial => value(format, &partial(format.meta, object)),
         Shape::Table(include) => {
-            let metadata = json!({"resourceVersion": meta::field(object, "resourceVersion")});
+            // What is not kept has none.
+            let metadata = match meta::field(object, "resourceVersion") {
+                "" => json!({}),
+                version => json!({"resourceVersion": version}),
+            };
             value(format, &tabled(kind, &metadata, [object], (format.meta, include), true))
         }
     }
@@ -312,7 +333,7 @@ fn tabled<'a>(
         .collect();
     // Kinds without a printer of their own leave the rows unset where there are none.
     let rows = Some(rows).filter(|rows| !rows.is_empty() || kind.kind != "CustomResourceDefinition");
-    let columns = if with_columns { table::columns(kind) } else { json!([]) };
+    let columns = if with_columns { table::columns(kind) } else { Value::Null };
     json!({"kind": "Table", "apiVersion": version.api_version(), "metadata": metadata, "columnDefinitions": columns, "rows": rows})
 }
 
@@ -354,9 +375,7 @@ pub fn shared_frame(format: Format, kind: &Kind, change: Change, event: &Event) 
     let mut failed = None;
     let key = (change, format, kind.api_version());
     let bytes = event.frame(key, || {
-        // An object that left the selection is told with its last state that was in it, at this revision.
-        let left = event.before.as_ref().filter(|_| change == Change::Deleted && event.change != change);
-        let left = left.map(|before| before.at(event.entry.revision));
+        let left = event.left(change);
         let of = left.as_ref().unwrap_or(&event.entry);
         frame(format, kind, change, of, false).unwrap_or_else(|status| {
             failed = Some(status);

@@ -284,6 +284,58 @@ async fn options_of_the_wrong_type_delete_nothing() {
 }
 
 #[tokio::test]
+async fn a_query_may_say_which_object_is_to_be_deleted() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    assert_eq!(fixture.call("POST", super::MAPS, super::map("kept", "1")).await.0, 201);
+    for path in [format!("{}/kept", super::MAPS), super::MAPS.to_owned()] {
+        for condition in ["uid=x", "resourceVersion=1", "resourceVersion=0"] {
+            let (code, told) = fixture.call("DELETE", &format!("{path}?{condition}"), Value::Null).await;
+            assert_eq!((code, &told["reason"]), (409, &json!("Conflict")), "{path} {condition}: {told}");
+        }
+    }
+    assert_eq!(fixture.call("GET", &format!("{}/kept", super::MAPS), Value::Null).await.0, 200);
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn no_patch_begins_a_deletion_or_makes_another_object() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let maps = MAP.trim_end_matches("/c");
+    assert_eq!(fixture.call("POST", maps, super::map("c", "1")).await.0, 201);
+    let dry = format!("{MAP}?dryRun=All");
+    let rows: &[Row<'_>] = &[
+        (
+            "PATCH",
+            MAP,
+            MERGE,
+            r#"{"metadata":{"deletionTimestamp":"2020-01-02T03:04:05Z"}}"#,
+            422,
+            "field is immutable",
+        ),
+        ("PATCH", MAP, MERGE, r#"{"metadata":{"deletionGracePeriodSeconds":3}}"#, 422, "field is immutable"),
+        (
+            "PATCH",
+            MAP,
+            MERGE,
+            r#"{"metadata":{"uid":"x"}}"#,
+            422,
+            "metadata.uid: Invalid value: \"x\": field is immutable",
+        ),
+        (
+            "PUT",
+            &dry,
+            JSON,
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c","uid":"x"}}"#,
+            409,
+            "",
+        ),
+        ("PATCH", MAP, "application/json-patch+json, x", "[]", 415, "application/apply-patch+yaml"),
+    ];
+    answers(&fixture, rows).await;
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn metrics_tell_of_admission_the_store_and_watches_under_kubernetes_names() {
     let fixture = Fixture::over(&MemoryKv::default()).await;
     let (code, made) = fixture.call("POST", super::MAPS, super::map("m", "1")).await;

@@ -46,6 +46,12 @@ async fn odd_reads_are_answered_in_kubernetes_words() {
             format!("{fault}encoded start key empty {of}"),
         ),
         (token(r#"{"v":"meta.k8s.io/v1","rv":5,"start":"../x"}"#), 400, format!("{fault}../x")),
+        (
+            token("[]"),
+            400,
+            format!("{fault}json: cannot unmarshal array into Go value of type storage.continueToken"),
+        ),
+        (format!("{MAPS}?continue=e30="), 400, format!("{fault}illegal base64 data at input byte 3")),
         // A resource has one place.
         (format!("{deployments}/d/scale/x"), 404, not_found.clone()),
         ("/apis/apps/v1/deployments/d".to_owned(), 404, not_found.clone()),
@@ -74,6 +80,9 @@ async fn documents_are_only_what_somebody_accepts() {
         ("/openid/v1/jwks", "application/jwk-set+json", 200),
         ("/healthz/", "*/*", 404),
         ("/healthz/nope", "*/*", 404),
+        ("/apis//v1", "*/*", 404),
+        ("/index.html", "*/*", 200),
+        ("/openapi/v3/nope", "*/*", 404),
     ];
     for (path, accept, want) in rows {
         assert_eq!(read(&fixture, path, accept).await.0, want, "{path} {accept}");
@@ -111,6 +120,77 @@ async fn a_list_goes_on_from_its_own_last_name() {
     let (code, rest) =
         fixture.call("GET", &token(r#"{"v":"meta.k8s.io/v1","rv":-1,"start":"b\u0000"}"#), Value::Null).await;
     assert_eq!((code, &rest["items"][0]["metadata"]["name"]), (200, &json!("c")));
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_of_a_selection_ends_where_the_collection_does() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    for (name, labels) in [("a", json!({"n": "1"})), ("b", json!({"n": "2"})), ("c", json!({}))] {
+        let mut map = map(name, "1");
+        map["metadata"]["labels"] = labels;
+        assert_eq!(fixture.call("POST", MAPS, map).await.0, 201);
+    }
+    // query → whether there is more
+    let rows = [
+        ("limit=2&labelSelector=n", true),
+        ("limit=3&labelSelector=n", false),
+        ("limit=1&labelSelector=!n", false),
+        ("limit=1&fieldSelector=metadata.name%3Da", false),
+        ("limit=1&fieldSelector=metadata.name!%3Da", true),
+    ];
+    for (query, more) in rows {
+        let (_, told) = fixture.call("GET", &format!("{MAPS}?{query}"), Value::Null).await;
+        assert_eq!(told["metadata"]["continue"].is_string(), more, "{query}: {told}");
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn refusals_are_told_in_a_form_that_is_accepted() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let (table, list) = (
+        "application/json;as=Table;v=v1;g=meta.k8s.io",
+        "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+    );
+    let rows = [
+        (format!("{MAPS}/none"), "application/yaml", 404, "code: 404"),
+        (
+            "/api/v1/namespaces/none".to_owned(),
+            "application/yaml;as=Table;v=v1;g=meta.k8s.io",
+            404,
+            "\"code\": 404",
+        ),
+        // What is wrong with a request comes before what is wrong with its answer.
+        (format!("{MAPS}/none"), list, 404, "not found"),
+        (format!("{MAPS}/none?includeObject=x"), table, 404, "not found"),
+        (format!("{MAPS}?includeObject=x"), table, 400, "includeObject"),
+        (format!("{MAPS}?watch=1&timeoutSeconds=x&resourceVersion=x"), "application/yaml", 400, "ParseInt"),
+        (
+            format!("{MAPS}?watch=1&timeoutSeconds=1"),
+            "application/yaml,application/json",
+            406,
+            "stream=watch",
+        ),
+    ];
+    for (path, accept, want, told) in rows {
+        let (code, text) = read(&fixture, &path, accept).await;
+        assert!(code == want && text.contains(told), "{path} {accept}: {code} {text}");
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn later_tables_of_a_watch_have_no_columns() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    for name in ["a", "b"] {
+        assert_eq!(fixture.call("POST", MAPS, map(name, "1")).await.0, 201);
+    }
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let (_, told) = read(&fixture, &format!("{MAPS}?watch=1&timeoutSeconds=1"), table).await;
+    let events: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
+    let columns: Vec<&Value> = events.iter().map(|event| &event["object"]["columnDefinitions"]).collect();
+    assert!(columns.len() == 2 && columns[0].is_array() && columns[1].is_null(), "{told}");
     fixture.stop().await;
 }
 

@@ -51,13 +51,17 @@ pub enum ApplyError {
 
 /// Sets `managedFields` of `new` after a create (`old` = None) or update by `writer` (operation Update). Entries of
 /// other managers lose what changed; empty ones go; an update that changes nothing leaves times alone; more than 10 update
-/// entries are folded into `ancient-changes`. `managedFields: [{}]` in `new` resets tracking.
+/// entries are folded into `ancient-changes`. `managedFields: []` or `[{}]` in `new` resets tracking.
 ///
 /// Its place is after decoding and defaulting and before admission and the kind's strategy: nobody owns what those set.
 pub fn update(new: &mut Value, old: Option<&Value>, kind: &Kind, writer: &Writer<'_>) {
     let given = new["metadata"]["managedFields"].take();
     meta::remove(new, "managedFields");
-    if !is_tracked(kind) || owners::is_reset(&given) {
+    if !is_tracked(kind) {
+        return;
+    }
+    // A subresource resets nothing, and what is new has nobody to forget.
+    if old.is_some() && writer.subresource.is_empty() && owners::is_reset(&given) {
         return;
     }
     let before = old.map_or(&Value::Null, |old| &old["metadata"]["managedFields"]);

@@ -68,8 +68,26 @@ pub fn strategic(object: &Value, patch: &[u8], kind: &Kind) -> Result<Patched, P
     let mut findings = Vec::new();
     let document = document(patch, &mut findings).map_err(PatchError::Malformed)?;
     let document = document.unwrap_or_else(|| json!({}));
-    let object = strategic::apply(&crate::shape::of(kind), object, document)?;
+    let object = strategic::apply(&crate::shape::of(kind), object, whole_numbers(document))?;
     Ok(Patched { object, findings })
+}
+
+/// With whole numbers as such, however they are written: what is patched by schema is never text again.
+fn whole_numbers(value: Value) -> Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Object(map) => {
+            Value::Object(map.into_iter().map(|(key, one)| (key, whole_numbers(one))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(whole_numbers).collect()),
+        Value::Number(number) if number.as_i64().is_none() && number.as_u64().is_none() => {
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < EXACT);
+            // Which is told without a point.
+            let whole = whole.and_then(|float| float.to_string().parse::<i64>().ok());
+            whole.map_or(Value::Number(number), Value::from)
+        }
+        other => other,
+    }
 }
 
 fn undecodable(fault: impl std::fmt::Display) -> PatchError {

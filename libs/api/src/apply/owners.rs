@@ -45,6 +45,9 @@ impl Entry {
             "Update" => Operation::Update,
             _ => return None,
         };
+        if entry["fieldsType"] != "FieldsV1" || text("apiVersion").is_empty() {
+            return None;
+        }
         Some(Self {
             operation,
             time: text("time"),
@@ -71,9 +74,12 @@ impl Entry {
 
 /// Whether `managedFields` asks to forget all owners.
 pub(super) fn is_reset(entries: &Value) -> bool {
-    let entry =
-        entries.as_array().filter(|entries| entries.len() == 1).and_then(|entries| entries[0].as_object());
-    entry.is_some_and(|entry| entry.values().all(|value| value.is_null() || value.as_str() == Some("")))
+    let is_empty = |value: &Value| value.is_null() || value.as_str() == Some("");
+    match entries.as_array().map(Vec::as_slice) {
+        Some([]) => true,
+        Some([entry]) => entry.as_object().is_some_and(|entry| entry.values().all(is_empty)),
+        _ => false,
+    }
 }
 
 /// All owners of an object.

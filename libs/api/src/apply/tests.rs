@@ -87,10 +87,20 @@ fn updates_move_ownership() {
     gone.as_object_mut().unwrap().remove("data");
     update(&mut gone, Some(&same), &config_map(), &writer("two", "4"));
     assert!(gone["metadata"].get("managedFields").is_none());
-    let mut reset = new.clone();
-    reset["metadata"]["managedFields"] = json!([{}]);
-    update(&mut reset, Some(&new), &config_map(), &writer("two", "4"));
-    assert!(reset["metadata"].get("managedFields").is_none());
+    for nothing in [json!([{}]), json!([])] {
+        let mut reset = new.clone();
+        reset["metadata"]["managedFields"] = nothing.clone();
+        update(&mut reset, Some(&new), &config_map(), &writer("two", "4"));
+        assert!(reset["metadata"].get("managedFields").is_none());
+        let mut fresh = map(json!({"a": "1"}));
+        fresh["metadata"]["managedFields"] = nothing;
+        update(&mut fresh, None, &config_map(), &writer("two", "4"));
+        assert_eq!(owners(&fresh), owned(&[("two", json!({"f:data": {".": {}, "f:a": {}}}))]));
+    }
+    let mut odd = new.clone();
+    odd["metadata"]["managedFields"][0]["fieldsType"] = "Other".into();
+    update(&mut odd, Some(&new), &config_map(), &writer("two", "4"));
+    assert_eq!(owners(&odd), owners(&new));
 }
 
 #[test]

@@ -89,6 +89,8 @@ fn of_go(index: usize, operation: &Value, findings: &mut Vec<String>) -> Result<
 
 fn step(object: &mut Value, operation: &Value, spent: &mut Spent) -> Result<(), Misfit> {
     let path = pointer(&operation["path"])?;
+    // A missing value is null.
+    let given = || operation.get("value").cloned().unwrap_or_default();
     let from = || pointer(&operation["from"]);
     let place = |value: Value, spent: &mut Spent| {
         let (bytes, depth) = measure(&value);
@@ -98,12 +100,12 @@ fn step(object: &mut Value, operation: &Value, spent: &mut Spent) -> Result<(), 
     };
     match operation["op"].as_str().ok_or(Misfit)? {
         "add" => {
-            let value = place(operation.get("value").ok_or(Misfit)?.clone(), spent)?;
+            let value = place(given(), spent)?;
             add(object, &path, value, spent)
         }
         "remove" => remove(object, &path, spent).map(drop),
         "replace" => {
-            let value = place(operation.get("value").ok_or(Misfit)?.clone(), spent)?;
+            let value = place(given(), spent)?;
             *find(object, &path).ok_or(Misfit)? = value;
             Ok(())
         }
@@ -175,10 +177,8 @@ fn index(key: &str, len: usize) -> Option<usize> {
 }
 
 fn add(object: &mut Value, path: &[String], value: Value, spent: &mut Spent) -> Result<(), Misfit> {
-    let Some((key, parent)) = path.split_last() else {
-        *object = value;
-        return Ok(());
-    };
+    // Nothing holds the whole.
+    let (key, parent) = path.split_last().ok_or(Misfit)?;
     match find(object, parent).ok_or(Misfit)? {
         Value::Object(map) => {
             map.insert(key.clone(), value);
@@ -286,6 +286,11 @@ mod tests {
                 "/a/b",
                 json!(1),
             ),
+            (
+                json!([{"op": "add", "path": "/a/c"}, {"op": "replace", "path": "/a/b"}]),
+                "/a",
+                json!({"b": null, "c": null}),
+            ),
         ];
         for (patch, place, want) in rows {
             assert_eq!(patched(&patch).unwrap().pointer(place), Some(&want), "{patch}");
@@ -301,7 +306,7 @@ mod tests {
             json!({"op": "add", "path": "/l/9", "value": 1}),
             json!({"op": "test", "path": "/a/b", "value": 2}),
             json!({"op": "what", "path": "/a"}),
-            json!({"op": "add", "path": "/a/c"}),
+            json!({"op": "add", "path": "", "value": {}}),
             json!({"op": "remove", "path": "no"}),
             json!({"path": "/a"}),
             Value::Null,

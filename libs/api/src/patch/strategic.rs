@@ -48,6 +48,21 @@ fn list(value: &Value) -> Result<&Vec<Value>, PatchError> {
     value.as_array().ok_or_else(|| bad_type("[]interface {}", value))
 }
 
+fn unknown_directive(patch: &Object) -> PatchError {
+    let directive = match &patch[PATCH] {
+        Value::Number(number) if !number.is_f64() => format!("%!s(int64={number})"),
+        Value::Number(number) => format!("%!s(float64={number})"),
+        Value::Bool(flag) => format!("%!s(bool={flag})"),
+        other => go_printed(other),
+    };
+    let shown = go_printed(&Value::Object(patch.clone()));
+    failed(format!("unknown patch type: {directive} in map: {shown}"))
+}
+
+fn no_merge_key(item: &Value, merge_key: &str) -> PatchError {
+    failed(format!("map: {} does not contain declared merge key: {merge_key}", go_printed(item)))
+}
+
 /// The list that a directive such as `$setElementOrder/LIST` is about; `None` for other keys.
 fn about<'a>(key: &'a str, directive: &str, form: &str) -> Result<Option<&'a str>, PatchError> {
     if !key.starts_with(directive) {
@@ -77,11 +92,7 @@ fn merge_maps(shape: &Shape, mut target: Object, mut patch: Object) -> Result<Ob
         return match directive.as_str() {
             Some("replace") => Ok(without_directives(patch)),
             Some("delete") => Ok(Object::new()),
-            _ => {
-                let directive = go_printed(directive);
-                let shown = go_printed(&Value::Object(patch));
-                Err(failed(format!("unknown patch type: {directive} in map: {shown}")))
-            }
+            _ => Err(unknown_directive(&patch)),
         };
     }
     retain(&mut target, &mut patch)?;
@@ -96,7 +107,7 @@ fn merge_maps(shape: &Shape, mut target: Object, mut patch: Object) -> Result<Ob
             if let Some(Value::Array(items)) = given.get(of) {
                 in_order(items, list(&value)?, merge_key)?;
             }
-            orders.insert(of.to_owned(), (original, order));
+            orders.insert(of.to_owned(), (original, order, value));
         } else if let Some(of) = about(&key, DELETE, "primitive list")? {
             match (target.get_mut(of), &value) {
                 (Some(Value::Array(items)), Value::Array(gone)) => {
@@ -123,13 +134,18 @@ fn merge_maps(shape: &Shape, mut target: Object, mut patch: Object) -> Result<Ob
         }
         let merged = match target.remove(&key) {
             Some(current) => merge_field(shape, &key, current, value)?,
-            None => fresh(shape, &key, value)?,
+            None => fresh(value),
         };
-        target.insert(key, merged);
+        if let Some(merged) = merged {
+            target.insert(key, merged);
+        }
     }
-    for (key, (original, order)) in orders {
+    for (key, (original, order, given)) in orders {
         if let Some(Value::Array(items)) = target.get_mut(&key) {
             let merge_key = shape.field(&key).map_or("", |field| field.merge_key.as_str());
+            if !merge_key.is_empty() {
+                items.iter().try_for_each(|item| looked_up(item, list(&given)?, merge_key))?;
+            }
             arrange(items, &order, &original, merge_key);
         }
     }
@@ -140,29 +156,47 @@ fn has(field: Option<&Field>, strategy: &str) -> bool {
     field.is_some_and(|field| field.strategy.split(',').any(|one| one == strategy))
 }
 
-fn merge_field(shape: &Shape, key: &str, current: Value, value: Value) -> Result<Value, PatchError> {
+fn merge_field(shape: &Shape, key: &str, current: Value, value: Value) -> Result<Option<Value>, PatchError> {
     let field = shape.field(key);
     match (current, value) {
         (Value::Object(_), Value::Object(patch)) if has(field, "replace") => {
-            Ok(Value::Object(without_directives(patch)))
+            Ok(Some(Value::Object(without_directives(patch))))
         }
         (Value::Object(current), Value::Object(patch)) => {
-            merge_maps(shape.at(key), current, patch).map(Value::Object)
+            merge_maps(shape.at(key), current, patch).map(|merged| Some(Value::Object(merged)))
         }
         (Value::Array(current), Value::Array(patch)) if has(field, "merge") => {
-            merge_lists(shape, key, current, patch)
+            merge_lists(shape, key, current, patch).map(Some)
         }
-        (_, value) => fresh(shape, key, value),
+        (_, value) => Ok(fresh(value)),
     }
 }
 
-/// A value where there was none: directives still hold, deletions find nothing.
-fn fresh(shape: &Shape, key: &str, value: Value) -> Result<Value, PatchError> {
+/// A value where there was none, as it is; what says by a directive what is to become of it becomes nothing.
+fn fresh(value: Value) -> Option<Value> {
     match value {
-        Value::Object(patch) => merge_field(shape, key, Value::Object(Object::new()), Value::Object(patch)),
-        Value::Array(patch) if has(shape.field(key), "merge") => merge_lists(shape, key, Vec::new(), patch),
-        other => Ok(plain(other)),
+        Value::Object(patch) if patch.contains_key(PATCH) => None,
+        Value::Object(patch) => {
+            let kept = patch.into_iter().filter(|(_, value)| !value.is_null());
+            Some(Value::Object(kept.filter_map(|(key, value)| Some((key, fresh(value)?))).collect()))
+        }
+        Value::Array(items) => Some(Value::Array(items.into_iter().filter_map(fresh).collect())),
+        other => Some(other),
     }
+}
+
+/// Looks an item up in the order that is asked for, as far as it takes.
+fn looked_up(item: &Value, order: &[Value], merge_key: &str) -> Result<(), PatchError> {
+    let wanted = item.get(merge_key).ok_or_else(|| no_merge_key(item, merge_key))?;
+    for (place, other) in order.iter().enumerate() {
+        if !other.is_object() {
+            return Err(failed(format!("value for key {place} is not a map")));
+        }
+        if other.get(merge_key).ok_or_else(|| no_merge_key(other, merge_key))? == wanted {
+            return Ok(());
+        }
+    }
+    Ok(())
 }
 
 fn merge_lists(
@@ -189,14 +223,26 @@ fn merge_lists(
         let shown = go_printed(&json!([current, patch]));
         return Err(failed(format!("list element types are not identical: {shown}")));
     }
-    let replace = |item: &Value| item[PATCH] == "replace";
-    if patch.iter().any(replace) {
-        let kept = patch.into_iter().filter(|item| !replace(item) || item.get(merge_key).is_some());
-        return Ok(Value::Array(kept.map(plain).collect()));
+    patch.iter().try_for_each(|item| directed(item, merge_key))?;
+    if patch.iter().any(|item| item[PATCH] == "replace") {
+        let kept: Vec<Value> = patch.into_iter().filter(|item| item.get(PATCH).is_none()).collect();
+        let nameless = kept.iter().find(|item| item.get(merge_key).is_none());
+        return nameless.map_or(Ok(Value::Array(kept.clone())), |item| Err(no_merge_key(item, merge_key)));
     }
     let mut items = merge_keyed(item, merge_key, current, patch)?;
     arrange(&mut items, &order, &original, merge_key);
     Ok(Value::Array(items))
+}
+
+/// What an item of a list says that is to become of it, if anything.
+fn directed(item: &Value, merge_key: &str) -> Result<(), PatchError> {
+    let Some(item_of) = item.as_object().filter(|item| item.contains_key(PATCH)) else { return Ok(()) };
+    match item[PATCH].as_str() {
+        Some("delete") if item.get(merge_key).is_none() => Err(no_merge_key(item, merge_key)),
+        Some("replace" | "delete") => Ok(()),
+        Some("merge") => Err(failed("merging lists cannot yet be specified in the patch")),
+        _ => Err(unknown_directive(item_of)),
+    }
 }
 
 /// Merges the items of a patch into those of the same key.
@@ -211,8 +257,7 @@ fn merge_keyed(
     for value in patch {
         let Value::Object(value) = value else { return Err(bad_type("map[string]interface {}", &value)) };
         let Some(id) = value.get(merge_key).map(name) else {
-            let shown = go_printed(&Value::Object(value));
-            return Err(failed(format!("map: {shown} does not contain declared merge key: {merge_key}")));
+            return Err(no_merge_key(&Value::Object(value), merge_key));
         };
         let found = at.remove(&id).unwrap_or_default();
         if value.get(PATCH).is_some_and(|directive| directive == "delete") {
@@ -224,7 +269,8 @@ fn merge_keyed(
                 let Some(Value::Object(target)) = items[*place].take() else { continue };
                 (merge_maps(item, target, value)?, *place)
             }
-            None => (merge_maps(item, Object::new(), value)?, items.len()),
+            // As it is, with whatever is in it.
+            None => (value, items.len()),
         };
         if place == items.len() {
             items.push(None);
@@ -313,138 +359,4 @@ fn plain(value: Value) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{PatchError, strategic};
-    use super::{failed, malformed};
-    use crate::shape::tests::kind;
-    use serde_json::{Value, json};
-
-    /// Patches the pod spec of a Deployment's template.
-    fn patched(spec: &Value, patch: &Value) -> Result<Value, PatchError> {
-        let kind = kind("v1", "Pod", "io.k8s.api.core.v1.Pod");
-        let patch = json!({"spec": patch}).to_string();
-        strategic(&json!({"spec": spec}), patch.as_bytes(), &kind)
-            .map(|patched| patched.object["spec"].clone())
-    }
-
-    #[test]
-    fn merges_by_schema() {
-        let containers = json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}]});
-        let rows = [
-            (
-                containers.clone(),
-                json!({"containers": [{"name": "b", "image": "3"}]}),
-                json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "3"}]}),
-            ),
-            (
-                containers.clone(),
-                json!({"containers": [{"name": "c"}]}),
-                json!({"containers": [{"name": "c"}, {"name": "a", "image": "1"}, {"name": "b", "image": "2"}]}),
-            ),
-            (
-                containers.clone(),
-                json!({"containers": [{"name": "a", "$patch": "delete"}]}),
-                json!({"containers": [{"name": "b", "image": "2"}]}),
-            ),
-            (
-                containers.clone(),
-                json!({"containers": [{"$patch": "replace"}, {"name": "z"}]}),
-                json!({"containers": [{"name": "z"}]}),
-            ),
-            (
-                containers,
-                json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "c"}, {"name": "a"}], "containers": [{"name": "c"}]}),
-                json!({"containers": [{"name": "b", "image": "2"}, {"name": "c"}, {"name": "a", "image": "1"}]}),
-            ),
-            (
-                json!({"nodeSelector": {"a": "1", "b": "2"}}),
-                json!({"nodeSelector": {"a": null, "c": "3"}}),
-                json!({"nodeSelector": {"b": "2", "c": "3"}}),
-            ),
-            (
-                json!({"nodeSelector": {"a": "1"}}),
-                json!({"nodeSelector": {"$patch": "replace", "c": "3"}}),
-                json!({"nodeSelector": {"c": "3"}}),
-            ),
-            (
-                json!({"tolerations": [{"key": "a"}]}),
-                json!({"tolerations": [{"key": "b"}]}),
-                json!({"tolerations": [{"key": "b"}]}),
-            ),
-            (
-                json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
-                json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}, "$retainKeys": ["name", "hostPath"]}]}),
-                json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}),
-            ),
-            (json!({"hostname": "h"}), json!({"hostname": null}), json!({})),
-        ];
-        for (spec, patch, want) in rows {
-            assert_eq!(patched(&spec, &patch).unwrap(), want, "{patch}");
-        }
-    }
-
-    #[test]
-    fn primitive_lists_and_metadata() {
-        let kind = kind("v1", "Pod", "io.k8s.api.core.v1.Pod");
-        let object = json!({"metadata": {"finalizers": ["a", "b"]}});
-        let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["c"]}})
-            .to_string();
-        assert_eq!(
-            strategic(&object, patch.as_bytes(), &kind).unwrap().object["metadata"]["finalizers"],
-            json!(["c", "b"])
-        );
-    }
-
-    #[test]
-    fn directives_of_the_wrong_type_are_told_as_upstream_tells_them() {
-        let spec = json!({"containers": [{"name": "a"}], "nodeSelector": {"a": "1"}, "hostname": "h"});
-        let odd = "expected a []interface {}, but received a";
-        let rows = [
-            (json!({"$setElementOrder/containers": "a"}), failed(format!("{odd} string"))),
-            (json!({"$setElementOrder/containers": 1}), failed(format!("{odd} int64"))),
-            (json!({"$setElementOrder/containers": null}), failed(format!("{odd} %!s(<nil>)"))),
-            (
-                json!({"$setElementOrder/nodeSelector": []}),
-                failed(format!("{odd} map[string]interface {{}}")),
-            ),
-            (json!({"$setElementOrder/x": [], "x": true}), failed(format!("{odd} bool"))),
-            (json!({"$setElementOrder": []}), malformed("invalid patch format of setElementOrder list")),
-            (
-                json!({"$setElementOrder/containers": [{"name": "z"}], "containers": [{"name": "q"}]}),
-                failed(
-                    "The order in patch list:\n[map[name:q]]\n doesn't match $setElementOrder list:\n[map[name:z]]\n",
-                ),
-            ),
-            (json!({"$deleteFromPrimitiveList": []}), malformed("invalid patch format of primitive list")),
-            (json!({"nodeSelector": {"$retainKeys": "a"}}), malformed("invalid patch format of retainKeys")),
-            (
-                json!({"nodeSelector": {"$retainKeys": ["a"], "b": ""}}),
-                malformed("invalid patch format of retainKeys"),
-            ),
-            (
-                json!({"$patch": "what", "a": 1}),
-                failed("unknown patch type: what in map: map[$patch:what a:1]"),
-            ),
-            (
-                json!({"containers": [{"image": "x"}]}),
-                failed("map: map[image:x] does not contain declared merge key: name"),
-            ),
-            (
-                json!({"containers": ["x"]}),
-                failed("list element types are not identical: [[map[name:a]] [x]]"),
-            ),
-        ];
-        for (patch, want) in rows {
-            assert_eq!(patched(&spec, &patch), Err(want), "{patch}");
-        }
-        let kind = kind("v1", "Pod", "io.k8s.api.core.v1.Pod");
-        let object = json!({"metadata": {"finalizers": ["a", "b"]}});
-        for (gone, left) in
-            [(json!("a"), json!(["a", "b"])), (json!(["a"]), json!(["b"])), (json!(null), json!(null))]
-        {
-            let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": gone}}).to_string();
-            let patched = strategic(&object, patch.as_bytes(), &kind).expect("applies");
-            assert_eq!(patched.object["metadata"]["finalizers"], left, "{patch}");
-        }
-    }
-}
+mod tests;

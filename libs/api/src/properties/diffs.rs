@@ -132,9 +132,11 @@ fn keyed(
         items.push(json!({"$patch": "delete", merge_key: item[merge_key]}));
     }
     for item in new {
-        let mut changed = same(old, item).map_or_else(|| item.clone(), |old| strategic(shape, &old, item));
+        let former = same(old, item);
+        let mut changed = former.as_ref().map_or_else(|| item.clone(), |old| strategic(shape, old, item));
         changed[merge_key] = item[merge_key].clone();
-        if let Some(fields) = item.as_object().filter(|_| retains) {
+        // What is new has nothing to retain.
+        if let Some(fields) = item.as_object().filter(|_| retains && former.is_some()) {
             changed["$retainKeys"] = fields.keys().cloned().collect();
         }
         items.push(changed);

@@ -218,8 +218,16 @@ fn carry_request_metadata(kept: &mut Value, new: &Value) {
 /// Metadata that only the server writes. A uid that differs is left for the precondition check and validation.
 fn keep_identity(new: &mut Value, old: &Value) {
     let stored = &old["metadata"];
-    for key in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    for key in ["creationTimestamp", "generation"] {
         put(&mut new["metadata"], key, stored.get(key).cloned());
+    }
+    // What begins a deletion is left for validation, which knows that it never begins so.
+    let grace = "deletionGracePeriodSeconds";
+    let keeps = [("deletionTimestamp", true), (grace, new["metadata"][grace].is_null())];
+    for (key, keep) in keeps {
+        if keep && !stored[key].is_null() {
+            put(&mut new["metadata"], key, stored.get(key).cloned());
+        }
     }
     if meta::uid(new).is_empty() {
         put(&mut new["metadata"], "uid", stored.get("uid").cloned());
