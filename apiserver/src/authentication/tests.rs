@@ -145,7 +145,23 @@ async fn a_request_is_checked_before_a_token_is_issued() {
     let fake = world();
     let authentication = authentication(&fake);
     let pod = |name: &str, uid: &str| json!({"spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid}}});
+    let bound = |object: Value| json!({"spec": {"boundObjectRef": object}});
     let cases = [
+        (
+            "robot",
+            json!({"metadata": {"name": "b"}}),
+            422,
+            r#"TokenRequest.authentication.k8s.io "robot" is invalid: metadata.name: Invalid value: "b": must match the service account name if specified"#,
+        ),
+        ("robot", bound(json!({})), 400, "cannot bind token to object of type /, Kind="),
+        // Whatever the version is.
+        (
+            "robot",
+            bound(json!({"kind": "Pod", "apiVersion": "v2", "name": "none"})),
+            404,
+            r#"pods "none" not found"#,
+        ),
+        ("robot", bound(json!({"kind": "Pod", "apiVersion": "v1"})), 400, "Name parameter required."),
         (
             "robot",
             json!({"spec": {"expirationSeconds": 60}}),

@@ -26,9 +26,10 @@ impl Authentication {
             [(meta::name(request), name, "name"), (meta::namespace(request), namespace, "namespace")]
         {
             if !given.is_empty() && given != wanted {
-                return Err(Status::bad_request(format!(
-                    "the {what} of the object ({given}) does not match the {what} on the URL ({wanted})"
-                )));
+                let why = format!("must match the service account {what} if specified");
+                let fault = FieldError::invalid(format!("metadata.{what}"), &json!(given), why);
+                let of = GroupResource::new("authentication.k8s.io", "TokenRequest");
+                return Err(Status::invalid(&of, name, &[fault]));
             }
         }
         let account = self.must_get("serviceaccounts", namespace, name).await?;
@@ -79,27 +80,33 @@ impl Authentication {
     async fn bind(&self, bound: &mut Bound, wanted: &Value) -> Result<(), Status> {
         let text = |key: &str| wanted[key].as_str().unwrap_or_default();
         let (version, kind, name) = (text("apiVersion"), text("kind"), text("name"));
-        let (plural, namespace) = match (version, kind) {
-            ("v1", "Pod") => ("pods", bound.namespace.as_str()),
-            ("v1", "Secret") => ("secrets", bound.namespace.as_str()),
-            ("v1", "Node") => ("nodes", ""),
+        // Whatever the version is.
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        let (plural, namespace) = match (group, kind) {
+            ("", "Pod") => ("pods", bound.namespace.as_str()),
+            ("", "Secret") => ("secrets", bound.namespace.as_str()),
+            ("", "Node") => ("nodes", ""),
             _ => {
                 return Err(Status::bad_request(format!(
-                    "cannot bind token to object of type {version}, Kind={kind}"
+                    "cannot bind token to object of type {group}/{version}, Kind={kind}"
                 )));
             }
         };
+        if name.is_empty() {
+            return Err(Status::bad_request("Name parameter required."));
+        }
         let object = self.must_get(plural, namespace, name).await?;
+        let runs_as = object["spec"]["serviceAccountName"].as_str().unwrap_or_default();
+        if plural == "pods" && runs_as != bound.serviceaccount.name {
+            return Err(Status::bad_request(format!(
+                "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                bound.serviceaccount.name
+            )));
+        }
         check_uid(text("uid"), &object, &GroupResource::new("", kind), name)?;
         let reference = Reference { name: name.to_owned(), uid: meta::uid(&object).to_owned() };
         match plural {
             "pods" => {
-                if object["spec"]["serviceAccountName"] != bound.serviceaccount.name.as_str() {
-                    return Err(Status::bad_request(format!(
-                        "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
-                        bound.serviceaccount.name
-                    )));
-                }
                 if let Some(node) = object["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) {
                     let found = self.reader.get(&GroupResource::new("", "nodes"), "", node);
                     let uid = found.map(|node| meta::uid(&node).to_owned()).unwrap_or_default();

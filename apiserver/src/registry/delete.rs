@@ -375,8 +375,12 @@ fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
     let mut finalizers = finalizers(at, options, old);
     let marked = meta::field(old, "deletionTimestamp").parse::<jiff::Timestamp>().ok();
     let definition = at.resource.of.group == customs::GROUP && at.resource.of.resource == customs::PLURAL;
-    if definition && marked.is_none() && !finalizers.iter().any(|own| own == names::CLEANUP) {
-        finalizers.push(names::CLEANUP.to_owned());
+    if definition && marked.is_none() {
+        // Definitions have a way of their own, which knows of no policy.
+        finalizers = meta::strings(&old["metadata"]["finalizers"]).map(str::to_owned).collect();
+        if !finalizers.iter().any(|own| own == names::CLEANUP) {
+            finalizers.push(names::CLEANUP.to_owned());
+        }
     }
     let namespace_held =
         at.kind.kind == "Namespace" && meta::strings(&old["spec"]["finalizers"]).next().is_some();
@@ -395,13 +399,12 @@ fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
             return Step::Remove(old.clone());
         }
         mark(&mut object, clock::now(), left);
-        if at.kind.kind == "Namespace" {
+        if at.kind.kind == "Namespace" || definition {
             // They have always gone by their finalizers alone.
             meta::remove(&mut object, "deletionGracePeriodSeconds");
         }
-        if let Some(generation) =
-            object["metadata"]["generation"].as_i64().filter(|generation| *generation > 0)
-        {
+        let generation = object["metadata"]["generation"].as_i64().filter(|generation| *generation > 0);
+        if let Some(generation) = generation.filter(|_| !definition) {
             meta::set(&mut object, "generation", generation + 1);
         }
         if namespace_held {

@@ -62,7 +62,10 @@ impl Registry {
         is_of(config, kind)?;
         apply::declared(config, kind).map_err(refused)?;
         let sent = config.clone();
-        // What is there already has its name.
+        // What is there already has its name, unless that is taken away.
+        let says_none =
+            |meta: &Value| meta.get("name").is_some_and(|name| name.as_str().is_none_or(str::is_empty));
+        let takes_name = says_none(&config["metadata"]);
         let named = !meta::name(config).is_empty();
         if !named {
             meta::set(config, "name", at.info.name.as_str());
@@ -72,6 +75,9 @@ impl Registry {
         let writer = Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
         let make = |old: &Value| {
             let object = applied(Some(old), (config, &sent), kind, &writer, at.options.force)?;
+            if takes_name {
+                return Err(nameless(at));
+            }
             Ok(Made { object, warnings: warnings.clone(), owned: true })
         };
         let missing = match self.change(at, &make).await {

@@ -271,6 +271,12 @@ pub(super) fn nameless(at: &At) -> Status {
 /// # Errors
 /// 400.
 pub(super) fn fits_url(object: &mut Value, at: &At) -> Result<(), Status> {
+    let namespace = meta::namespace(object);
+    if at.kind.namespaced && !namespace.is_empty() && namespace != at.info.namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
     let name = meta::name(object);
     if name.is_empty() {
         return Err(nameless(at));
@@ -284,12 +290,6 @@ pub(super) fn fits_url(object: &mut Value, at: &At) -> Result<(), Status> {
     if !at.kind.namespaced {
         meta::remove(object, "namespace");
         return Ok(());
-    }
-    let namespace = meta::namespace(object);
-    if !namespace.is_empty() && namespace != at.info.namespace {
-        return Err(Status::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
     }
     meta::set(object, "namespace", at.info.namespace.as_str());
     Ok(())

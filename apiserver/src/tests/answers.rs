@@ -298,6 +298,26 @@ async fn a_query_may_say_which_object_is_to_be_deleted() {
 }
 
 #[tokio::test]
+async fn a_definition_that_is_deleted_has_no_grace_period() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let definition = json!({"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {"name": "things.an.example"},
+        "spec": {"group": "an.example", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+    let (code, made) = fixture.call("POST", path, definition).await;
+    assert_eq!(code, 201, "{made}");
+    let (_, told) =
+        fixture.call("DELETE", &format!("{path}/things.an.example?dryRun=All"), Value::Null).await;
+    let metadata = &told["metadata"];
+    assert!(
+        metadata["deletionTimestamp"].is_string() && metadata["deletionGracePeriodSeconds"].is_null(),
+        "{told}"
+    );
+    assert_eq!(metadata["generation"], 1, "{told}");
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn no_patch_begins_a_deletion_or_makes_another_object() {
     let fixture = Fixture::over(&MemoryKv::default()).await;
     let maps = MAP.trim_end_matches("/c");

@@ -119,7 +119,11 @@ pub fn prepare_update(new: &mut Value, old: &Value, kind: &Kind, subresource: &s
         }
         "ephemeralcontainers" => keep_all_but(new, old, &["/spec/ephemeralContainers"]),
         "finalize" => copy(new, old, "status"),
-        "approval" => keep_all_but(new, old, &["/status/conditions"]),
+        "approval" => {
+            let metadata = new["metadata"].take();
+            keep_all_but(new, old, &["/status/conditions"]);
+            new["metadata"] = metadata;
+        }
         "resize" => pod::keep_all_but_resources(new, old),
         _ => {}
     }

@@ -35,7 +35,12 @@ pub(super) fn update(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
     if !node_resizes(&old.get("status.containerStatuses")) {
         spec.forbidden("Pod running on node without support for resize", out);
     }
+    // What follows compares containers by their places.
+    let told = out.len();
     same_containers(&spec, &stored, out);
+    if out.len() > told {
+        return;
+    }
     for list in ["initContainers", "containers"] {
         let (containers, stored) = (spec.get(list), stored.get(list));
         for (container, before) in containers.items().zip(stored.items()) {
@@ -140,6 +145,10 @@ fn others(
             }
             continue;
         }
+        // That it may not be taken away is told already.
+        if !fixed["resources"][kind].is_object() {
+            fixed["resources"][kind] = json!({});
+        }
         for name in ["cpu", "memory"] {
             match (stored.get(name).cloned(), fixed["resources"][kind].as_object_mut()) {
                 (Some(amount), Some(map)) => drop(map.insert(name.to_owned(), amount)),
@@ -148,7 +157,6 @@ fn others(
             }
         }
     }
-    fixed["resizePolicy"] = before.value["resizePolicy"].clone();
     if !same(&fixed, before.value) {
         let detail = if list == "containers" {
             ONLY

@@ -381,10 +381,32 @@ fn a_resize_changes_cpu_and_memory_that_were_there() {
             json!({"requests": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "1"}}),
             &["spec: Forbidden: only cpu and memory resources are mutable"],
         ),
+        (
+            json!({}),
+            &[
+                "spec: Invalid value: \"\": Pod QOS Class may not change as a result of resizing",
+                "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed",
+            ],
+        ),
     ];
     for (new, want) in rows {
         refuses_write("Pod", "resize", of(old.clone()), of(new.clone()), want);
     }
+    let mut more = of(old.clone());
+    more["spec"]["containers"] = json!([{"name": "c", "image": "i"}, {"name": "d", "image": "i"}]);
+    let told = "spec.containers: Forbidden: containers may not be added or removed on resize";
+    let class = "spec: Invalid value: \"\": Pod QOS Class may not change as a result of resizing";
+    refuses_write("Pod", "resize", of(old.clone()), more, &[class, told]);
+    let mut policy = of(old.clone());
+    policy["spec"]["containers"][0]["resizePolicy"] =
+        json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+    refuses_write(
+        "Pod",
+        "resize",
+        of(old.clone()),
+        policy,
+        &["spec: Forbidden: only cpu and memory resources are mutable"],
+    );
     let mut old_node = of(old);
     old_node["status"] = json!({"containerStatuses": [{"name": "c", "state": {"running": {}}}]});
     let told = "spec: Forbidden: Pod running on node without support for resize";
