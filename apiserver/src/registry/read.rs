@@ -35,7 +35,9 @@ pub(super) fn revision(text: &str) -> Result<Option<u64>, Status> {
 
 /// How a revision that is none is told.
 pub(super) fn no_revision(text: &str) -> String {
-    let fault = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let fault = if is_number { "value out of range" } else { "invalid syntax" };
+    let fault = format!("strconv.ParseUint: parsing {text:?}: {fault}");
     FieldError::invalid("resourceVersion", &json!(text), fault).to_string()
 }
 

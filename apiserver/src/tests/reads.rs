@@ -51,6 +51,11 @@ async fn odd_reads_are_answered_in_kubernetes_words() {
             400,
             format!("{fault}json: cannot unmarshal array into Go value of type storage.continueToken"),
         ),
+        (
+            format!("{MAPS}?resourceVersion=18446744073709551616"),
+            400,
+            "invalid resource version: resourceVersion: Invalid value: \"18446744073709551616\": strconv.ParseUint: parsing \"18446744073709551616\": value out of range".to_owned(),
+        ),
         (format!("{MAPS}?continue=e30="), 400, format!("{fault}illegal base64 data at input byte 3")),
         // A resource has one place.
         (format!("{deployments}/d/scale/x"), 404, not_found.clone()),
