@@ -229,6 +229,10 @@ pub(super) fn patched(
         Wrong::Refused(status) => *status,
         Wrong::Untyped => untyped(&object, old, validation, unfit, shown),
     })?;
+    // A list of no owners asks to forget them all, which is lost where empty lists are.
+    if object["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty) {
+        object["metadata"]["managedFields"] = serde_json::json!([{}]);
+    }
     if built_in && object["kind"].as_str().is_none_or(str::is_empty) {
         object["kind"] = kind.kind.as_str().into();
     }

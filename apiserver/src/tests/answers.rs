@@ -298,6 +298,16 @@ async fn a_query_may_say_which_object_is_to_be_deleted() {
 }
 
 #[tokio::test]
+async fn a_patch_to_no_owners_forgets_them_all() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let (_, made) = fixture.call("POST", super::MAPS, super::map("c", "1")).await;
+    assert!(made["metadata"]["managedFields"].is_array(), "{made}");
+    let (code, told) = fixture.text("PATCH", MAP, MERGE, r#"{"metadata":{"managedFields":[]}}"#).await;
+    assert_eq!((code, &told["metadata"]["managedFields"]), (200, &Value::Null), "{told}");
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn a_definition_that_is_deleted_has_no_grace_period() {
     let fixture = Fixture::over(&MemoryKv::default()).await;
     let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -330,7 +340,7 @@ async fn no_patch_begins_a_deletion_or_makes_another_object() {
             MERGE,
             r#"{"metadata":{"deletionTimestamp":"2020-01-02T03:04:05Z"}}"#,
             422,
-            "field is immutable",
+            "Invalid value: 2020-01-02 03:04:05 +0000 UTC: field is immutable",
         ),
         ("PATCH", MAP, MERGE, r#"{"metadata":{"deletionGracePeriodSeconds":3}}"#, 422, "field is immutable"),
         (

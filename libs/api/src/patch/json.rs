@@ -106,8 +106,7 @@ fn step(object: &mut Value, operation: &Value, spent: &mut Spent) -> Result<(), 
         "remove" => remove(object, &path, spent).map(drop),
         "replace" => {
             let value = place(given(), spent)?;
-            *find(object, &path).ok_or(Misfit)? = value;
-            Ok(())
+            put(object, &path, value)
         }
         "move" => {
             let value = remove(object, &from()?, spent)?;
@@ -193,6 +192,18 @@ fn add(object: &mut Value, path: &[String], value: Value, spent: &mut Spent) -> 
         }
         _ => return Err(Misfit),
     }
+    Ok(())
+}
+
+/// Replaces what is there. As in Kubernetes, a field need not be there to be replaced, an item must.
+fn put(object: &mut Value, path: &[String], value: Value) -> Result<(), Misfit> {
+    if let Some((key, parent)) = path.split_last()
+        && let Some(Value::Object(map)) = find(object, parent)
+    {
+        map.insert(key.clone(), value);
+        return Ok(());
+    }
+    *find(object, path).ok_or(Misfit)? = value;
     Ok(())
 }
 
@@ -287,9 +298,9 @@ mod tests {
                 json!(1),
             ),
             (
-                json!([{"op": "add", "path": "/a/c"}, {"op": "replace", "path": "/a/b"}]),
+                json!([{"op": "add", "path": "/a/c"}, {"op": "replace", "path": "/a/b"}, {"op": "replace", "path": "/a/d", "value": 1}]),
                 "/a",
-                json!({"b": null, "c": null}),
+                json!({"b": null, "c": null, "d": 1}),
             ),
         ];
         for (patch, place, want) in rows {
@@ -301,7 +312,8 @@ mod tests {
     fn misfits() {
         let operations = [
             json!({"op": "remove", "path": "/no"}),
-            json!({"op": "replace", "path": "/no", "value": 1}),
+            json!({"op": "replace", "path": "/no/deep", "value": 1}),
+            json!({"op": "replace", "path": "/l/9", "value": 1}),
             json!({"op": "add", "path": "/no/deep", "value": 1}),
             json!({"op": "add", "path": "/l/9", "value": 1}),
             json!({"op": "test", "path": "/a/b", "value": 2}),
