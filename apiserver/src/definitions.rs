@@ -5,7 +5,7 @@
 use crate::Server;
 use crate::reader::Reader;
 use crate::storage::customs::{GROUP, PLURAL};
-use coracle_api::custom::names;
+use coracle_api::custom::names::{self, Ending};
 use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
 use coracle_daemon::backoff::Backoff;
@@ -45,11 +45,17 @@ pub async fn run(server: Arc<Server>) {
                 }
             }
         }
-        if failed {
-            clock::sleep(backoff.next_delay()).await;
-            continue;
+        // Whatever one definition waits for, the others do not.
+        let again = if failed { Some(backoff.next_delay()) } else { None };
+        if again.is_none() {
+            backoff.reset();
         }
-        backoff.reset();
+        let again = async {
+            match again {
+                Some(delay) => clock::sleep(delay).await,
+                None => std::future::pending().await,
+            }
+        };
         let emptied = async {
             if emptying.is_empty() {
                 return std::future::pending().await;
@@ -60,6 +66,7 @@ pub async fn run(server: Arc<Server>) {
         tokio::select! {
             _ = moved.changed() => {}
             () = emptied => {}
+            () = again => {}
         }
     }
 }
@@ -72,35 +79,58 @@ fn own_objects(server: &Server, definition: &Value) -> Option<Arc<crate::storage
 
 /// Does what a definition needs now; false while its objects hold it.
 async fn step(server: &Server, definition: &Arc<Value>, all: &[Arc<Value>]) -> Result<bool, Status> {
-    let (of, name) = (GroupResource::new(GROUP, PLURAL), meta::name(definition));
-    let deleted = !meta::field(definition, "deletionTimestamp").is_empty();
-    if deleted && !meta::strings(&definition["metadata"]["finalizers"]).any(|own| own == names::CLEANUP) {
-        return Ok(true);
-    }
-    if deleted {
-        if let Some(resource) = own_objects(server, definition)
-            && !server.registry.remove_all(&resource.of).await?
-        {
-            return Ok(false);
-        }
-        let release = |current: &Value| {
-            let mut current = current.clone();
-            current["metadata"]["finalizers"].as_array_mut()?.retain(|own| own != names::CLEANUP);
-            Some(current)
-        };
-        return gone_or_done(server.objects.modify(&of, "", name, &release).await);
+    if !meta::field(definition, "deletionTimestamp").is_empty() {
+        return end(server, definition).await;
     }
     let others: Vec<&Value> = all.iter().map(AsRef::as_ref).collect();
     let now = clock::rfc3339_seconds(clock::now());
-    if names::status(definition, &others, &now).is_none() {
+    let accept = |current: &Value| names::status(current, &others, &now);
+    set_status(server, definition, &accept, &[]).await
+}
+
+/// Removes a definition's objects and then what holds it; false while they are not gone.
+async fn end(server: &Server, definition: &Arc<Value>) -> Result<bool, Status> {
+    if !meta::strings(&definition["metadata"]["finalizers"]).any(|own| own == names::CLEANUP) {
         return Ok(true);
     }
-    let accept = |current: &Value| {
-        let mut current = current.clone();
-        current["status"] = names::status(&current, &others, &now)?;
-        Some(current)
+    let now = clock::rfc3339_seconds(clock::now());
+    let told = |ending| {
+        let now = &now;
+        move |current: &Value| names::terminating(current, ending, now)
     };
-    gone_or_done(server.objects.modify(&of, "", name, &accept).await)
+    set_status(server, definition, &told(Ending::Running), &[]).await?;
+    let mut ending = Ending::Unborn;
+    if let Some(resource) = own_objects(server, definition) {
+        if !server.registry.remove_all(&resource.of).await? {
+            return Ok(false);
+        }
+        ending = Ending::Done;
+    }
+    // By way of the status, which can be written whatever else is wrong with a definition.
+    set_status(server, definition, &told(ending), &[names::CLEANUP]).await
+}
+
+/// Writes a definition's status, as far as it changes, and takes finalizers away with it.
+async fn set_status(
+    server: &Server,
+    definition: &Value,
+    status: &(dyn Fn(&Value) -> Option<Value> + Send + Sync),
+    released: &[&str],
+) -> Result<bool, Status> {
+    if status(definition).is_none() {
+        return Ok(true);
+    }
+    let change = |current: &Value| {
+        let mut changed = current.clone();
+        changed["status"] = status(current)?;
+        let finalizers = changed["metadata"].get_mut("finalizers").and_then(Value::as_array_mut);
+        if let Some(finalizers) = finalizers {
+            finalizers.retain(|own| !released.iter().any(|gone| own == gone));
+        }
+        Some(changed)
+    };
+    let of = GroupResource::new(GROUP, PLURAL);
+    gone_or_done(server.objects.modify(&of, "", meta::name(definition), &change).await)
 }
 
 fn gone_or_done(done: Result<Value, Status>) -> Result<bool, Status> {

@@ -95,6 +95,9 @@ pub fn validate(context: &Context, attributes: &Attributes<'_>, object: &Value) 
             Use::of_pod(spec).check(item, &mut faults);
         }
     }
+    // A sentence is told once, however often it holds.
+    let mut said = std::collections::BTreeSet::new();
+    faults.retain(|fault| said.insert(fault.clone()));
     match faults.as_slice() {
         [] => Ok(()),
         [one] => Err(attributes.forbidden(object, one)),

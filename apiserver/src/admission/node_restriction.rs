@@ -68,7 +68,8 @@ fn pod(
             if !mine(object) {
                 return Err(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
             }
-            Ok(())
+            owned(context, object, node)?;
+            refers_to_nothing(object, node)
         }
         ("", DELETE) if !attributes.old.is_some_and(mine) => {
             Err(format!("node {node:?} can only delete pods with spec.nodeName set to itself"))
@@ -101,21 +102,89 @@ fn pod(
     }
 }
 
+/// A mirror pod is owned by its node, which controls it.
+fn owned(context: &Context, pod: &Value, node: &str) -> Result<(), String> {
+    let owners = pod["metadata"]["ownerReferences"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let told = |what: &str| Err(format!("node {node:?} can only create pods with {what} set to itself"));
+    let [owner] = owners else {
+        return told(if owners.is_empty() { "an owner reference" } else { "a single owner reference" });
+    };
+    if owner["apiVersion"] != "v1" || owner["kind"] != "Node" || owner["name"] != node {
+        return told("an owner reference");
+    }
+    if owner["controller"] != true {
+        return told("a controller owner reference");
+    }
+    if owner["blockOwnerDeletion"] == true {
+        return Err(format!("node {node:?} must not set blockOwnerDeletion on an owner reference"));
+    }
+    let uid = context.get("", "nodes", "", node).map(|node| meta::uid(&node).to_owned()).unwrap_or_default();
+    if owner["uid"] != uid.as_str() {
+        let claimed = owner["uid"].as_str().unwrap_or_default();
+        return Err(format!("node {node} UID mismatch: expected {claimed} got {uid}"));
+    }
+    Ok(())
+}
+
+/// A node may read what its pods name: it cannot make pods that name anything.
+fn refers_to_nothing(pod: &Value, node: &str) -> Result<(), String> {
+    let spec = &pod["spec"];
+    let volumes = || spec["volumes"].as_array().into_iter().flatten();
+    let sources = || volumes().flat_map(|volume| volume["projected"]["sources"].as_array()).flatten();
+    let env = || {
+        let lists = ["containers", "initContainers", "ephemeralContainers"];
+        lists.into_iter().flat_map(|list| spec[list].as_array()).flatten()
+    };
+    let names = |of_volume: &str, of_env: &str, of_env_from: &str| {
+        volumes().chain(sources()).any(|source| source[of_volume].is_object())
+            || env().any(|container| {
+                let any = |list: &str, has: &dyn Fn(&Value) -> bool| {
+                    container[list].as_array().into_iter().flatten().any(has)
+                };
+                any("env", &|one| one["valueFrom"][of_env].is_object())
+                    || any("envFrom", &|one| one[of_env_from].is_object())
+            })
+    };
+    let filled = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
+    let named = [
+        (!spec["serviceAccountName"].as_str().unwrap_or_default().is_empty(), "a service account"),
+        (names("secret", "secretKeyRef", "secretRef") || filled(&spec["imagePullSecrets"]), "secrets"),
+        (names("configMap", "configMapKeyRef", "configMapRef"), "configmaps"),
+        (sources().any(|source| source["clusterTrustBundle"].is_object()), "clustertrustbundles"),
+        (volumes().any(|volume| volume["persistentVolumeClaim"].is_object()), "persistentvolumeclaims"),
+        (filled(&spec["resourceClaims"]), "resourceclaims"),
+    ];
+    match named.into_iter().find(|(is_named, _)| *is_named) {
+        Some((_, what)) => Err(format!("node {node:?} can not create pods that reference {what}")),
+        None => Ok(()),
+    }
+}
+
 fn own_node(attributes: &Attributes<'_>, object: &Value, node: &str, named: &str) -> Result<(), String> {
     if named != node {
         return Err(format!("node {node:?} is not allowed to modify node {named:?}"));
     }
     let old = attributes.old.filter(|_| attributes.operation == UPDATE);
     let forbidden = forbidden_labels(old.unwrap_or(&Value::Null), object);
+    let settings = &object["spec"]["configSource"];
     match old {
+        None if attributes.operation == CREATE && settings.is_object() => {
+            Err(format!("node {node:?} is not allowed to create pods with a non-nil configSource"))
+        }
+        Some(old) if settings.is_object() && *settings != old["spec"]["configSource"] => {
+            Err(format!("node {node:?} is not allowed to update configSource to a new non-nil configSource"))
+        }
+        Some(old) if old["spec"]["taints"] != object["spec"]["taints"] => {
+            Err(format!("node {node:?} is not allowed to modify taints"))
+        }
+        Some(old) if old["metadata"]["ownerReferences"] != object["metadata"]["ownerReferences"] => {
+            Err(format!("node {node:?} is not allowed to modify ownerReferences"))
+        }
         None if attributes.operation == CREATE && !forbidden.is_empty() => {
             Err(format!("node {node:?} is not allowed to set the following labels: {}", forbidden.join(", ")))
         }
         Some(_) if !forbidden.is_empty() => {
             Err(format!("is not allowed to modify labels: {}", forbidden.join(", ")))
-        }
-        Some(old) if old["spec"]["taints"] != object["spec"]["taints"] => {
-            Err(format!("node {node:?} is not allowed to modify taints"))
         }
         _ => Ok(()),
     }

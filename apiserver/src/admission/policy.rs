@@ -14,6 +14,7 @@ use coracle_api::status::{GroupResource, Status};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+const OF_POLICY: &str = "failed to configure policy: ";
 const NO_PARAMS: &str = "no params found for policy binding with `Deny` parameterNotFoundAction";
 
 /// What one validation says against a write.
@@ -129,10 +130,13 @@ impl Bound<'_> {
     }
 
     fn denial(&self, objection: &Objection) -> Status {
+        // What is wrong with a policy is so whatever binds it.
+        let of_policy = objection.message.starts_with(OF_POLICY);
+        let binding =
+            if of_policy { String::new() } else { format!(" with binding '{}'", meta::name(self.binding)) };
         let message = format!(
-            "ValidatingAdmissionPolicy '{}' with binding '{}' denied request: {}",
+            "ValidatingAdmissionPolicy '{}'{binding} denied request: {}",
             meta::name(self.policy),
-            meta::name(self.binding),
             objection.message
         );
         let mut status = self.attributes.forbidden(self.object, &message);
@@ -163,7 +167,7 @@ impl Bound<'_> {
     async fn objections(&self) -> Result<Vec<Objection>, Status> {
         let params = match self.params() {
             Ok(params) => params,
-            Err(error) => return Ok(self.failed(format!("failed to configure binding: {error}"))),
+            Err(error) => return Ok(self.failed(error)),
         };
         let namespace = select::namespace(self.context, self.attributes).await.unwrap_or_default();
         let programs = self.conditions.of_policy(self.policy);
@@ -269,8 +273,21 @@ impl Bound<'_> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (version, kind) = (text(&of["apiVersion"]), text(&of["kind"]));
         let Some((of, namespaced)) = self.resource(&version, &kind) else {
-            return Err(format!("failed to find resource referenced by paramKind: '{version}, Kind={kind}'"));
+            return Err(format!(
+                "{OF_POLICY}failed to find resource referenced by paramKind: '{version}, Kind={kind}'"
+            ));
         };
+        self.found(&of, namespaced, reference).map_err(|why| format!("failed to configure binding: {why}"))
+    }
+
+    /// The objects of a resource that a binding names.
+    fn found(
+        &self,
+        of: &GroupResource,
+        namespaced: bool,
+        reference: &Value,
+    ) -> Result<Vec<Option<Arc<Value>>>, String> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let mut namespace = text(&reference["namespace"]);
         if !namespaced && !namespace.is_empty() {
             return Err("paramRef.namespace must not be provided for a cluster-scoped `paramKind`".to_owned());
@@ -287,10 +304,10 @@ impl Bound<'_> {
         let name = text(&reference["name"]);
         let found: Vec<Arc<Value>> = if name.is_empty() {
             let selector = LabelSelector::from_object(&reference["selector"])?;
-            let all = self.context.reader.list(&of, &namespace);
+            let all = self.context.reader.list(of, &namespace);
             all.into_iter().filter(|param| selector.matches(&param["metadata"]["labels"])).collect()
         } else {
-            self.context.reader.get(&of, &namespace, &name).into_iter().collect()
+            self.context.reader.get(of, &namespace, &name).into_iter().collect()
         };
         if found.is_empty() && reference["parameterNotFoundAction"] == "Deny" {
             return Err(NO_PARAMS.to_owned());

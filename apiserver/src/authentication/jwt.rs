@@ -16,8 +16,8 @@ pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 pub struct Reference {
     /// Name.
     pub name: String,
-    /// Unique id.
-    #[serde(default)]
+    /// Unique id; empty where it is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uid: String,
 }
 
@@ -98,6 +98,9 @@ pub enum TokenError {
     /// No key of ours made it.
     #[error("the token's signature is invalid")]
     Signature,
+    /// It is somebody else's.
+    #[error("the token was issued by another issuer")]
+    Issuer,
 }
 
 /// What a signed token claims.

@@ -1,6 +1,7 @@
 //! TokenReview and SelfSubjectReview, and the documents from which others verify our tokens (OIDC discovery, JWKS).
 
 use super::Authentication;
+use super::service_account::Refused;
 use crate::request::UserInfo;
 use coracle_api::meta;
 use coracle_api::status::Status;
@@ -21,6 +22,16 @@ pub fn user_info(user: &UserInfo) -> Value {
     tell("groups", json!(user.groups), user.groups.is_empty());
     tell("extra", json!(user.extra), user.extra.is_empty());
     Value::Object(info)
+}
+
+/// Why a token is not accepted: nobody knows it, and who could have may say more.
+fn told(error: &Refused) -> String {
+    const UNKNOWN: &str = "invalid bearer token";
+    match error {
+        Refused::Token(_) => UNKNOWN.to_owned(),
+        Refused::Claims(why) => format!("[{UNKNOWN}, {why}]"),
+        Refused::Store(status) => status.to_string(),
+    }
 }
 
 impl Authentication {
@@ -50,7 +61,7 @@ impl Authentication {
                 }
                 status
             }
-            Err(error) => json!({"user": {}, "error": error.to_string()}),
+            Err(error) => json!({"user": {}, "error": told(&error)}),
         };
         Ok(review)
     }

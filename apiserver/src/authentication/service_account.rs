@@ -94,7 +94,7 @@ impl Verifier {
     async fn bound(&self, claims: &Claims, audiences: &[String]) -> Result<(UserInfo, Vec<String>), Refused> {
         let now = clock::now().as_second();
         if claims.iss != self.issuer {
-            return Err(refused("token was issued by another issuer"));
+            return Err(jwt::TokenError::Issuer.into());
         }
         if claims.exp.saturating_add(LEEWAY_SECONDS) < now {
             return Err(refused("service account token has expired"));
@@ -132,15 +132,41 @@ impl Verifier {
         now: i64,
     ) -> Result<(), Refused> {
         let of = GroupResource::new("", plural);
-        let lives = |object: &Value| meta::uid(object) == wanted.uid && !long_deleted(object, now);
-        if self.reader.get(&of, namespace, &wanted.name).is_some_and(|object| lives(&object)) {
+        let fault = |object: Option<&Value>| fault(plural, namespace, wanted, object, now);
+        if fault(self.reader.get(&of, namespace, &wanted.name).as_deref()).is_none() {
             return Ok(());
         }
         // The cache may lag: the object may be newer than it.
-        match self.objects.get_fresh(&of, namespace, &wanted.name).await? {
-            Some(object) if lives(&object) => Ok(()),
-            _ => Err(refused(format!("{plural} {:?} of the token does not exist any more", wanted.name))),
+        let fresh = self.objects.get_fresh(&of, namespace, &wanted.name).await?;
+        fault(fresh.as_ref()).map_or(Ok(()), |why| Err(refused(why)))
+    }
+}
+
+/// Why a token is no good whose object is like this now.
+fn fault(
+    plural: &str,
+    namespace: &str,
+    wanted: &Reference,
+    object: Option<&Value>,
+    now: i64,
+) -> Option<String> {
+    let is_account = plural == "serviceaccounts";
+    let (name, kind) = (&wanted.name, plural.trim_end_matches('s'));
+    match object {
+        None if is_account => Some(format!("serviceaccounts {name:?} not found")),
+        Some(own) if meta::uid(own) != wanted.uid => {
+            let (uid, claimed) = (meta::uid(own), &wanted.uid);
+            Some(if is_account {
+                format!("service account UID ({uid}) does not match claim ({claimed})")
+            } else {
+                format!("{kind} UID ({uid}) does not match service account {kind} ref claim ({claimed})")
+            })
         }
+        Some(own) if is_account && long_deleted(own, now) => {
+            Some(format!("service account {namespace}/{name} has been deleted"))
+        }
+        Some(own) if !long_deleted(own, now) => None,
+        _ => Some("service account token has been invalidated".to_owned()),
     }
 }
 

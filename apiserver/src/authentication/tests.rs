@@ -219,7 +219,7 @@ async fn a_token_review_tells_user_and_audiences() {
     assert_eq!(good["status"]["audiences"], json!(["vault"]));
     assert_eq!(good["status"]["user"]["username"], json!("system:serviceaccount:a:robot"));
     let bad = authentication.review_token(ask("junk")).await.expect("reviewed");
-    assert_eq!(bad["status"], json!({"user": {}, "error": "the token is malformed"}));
+    assert_eq!(bad["status"], json!({"user": {}, "error": "invalid bearer token"}));
     assert_eq!(authentication.review_token(json!({"spec": {}})).await.expect_err("no token").code, 400);
 }
 

@@ -28,8 +28,7 @@ impl Authentication {
             if !given.is_empty() && given != wanted {
                 let why = format!("must match the service account {what} if specified");
                 let fault = FieldError::invalid(format!("metadata.{what}"), &json!(given), why);
-                let of = GroupResource::new("authentication.k8s.io", "TokenRequest");
-                return Err(Status::invalid(&of, name, &[fault]));
+                return Err(Status::invalid(&of_request(), name, &[fault]));
             }
         }
         let account = self.must_get("serviceaccounts", namespace, name).await?;
@@ -80,7 +79,7 @@ impl Authentication {
     async fn bind(&self, bound: &mut Bound, wanted: &Value) -> Result<(), Status> {
         let text = |key: &str| wanted[key].as_str().unwrap_or_default();
         let (version, kind, name) = (text("apiVersion"), text("kind"), text("name"));
-        // Whatever the version is.
+        // Of any version, as long as it is of no group.
         let (group, version) = version.split_once('/').unwrap_or(("", version));
         let (plural, namespace) = match (group, kind) {
             ("", "Pod") => ("pods", bound.namespace.as_str()),
@@ -129,6 +128,10 @@ impl Authentication {
     }
 }
 
+fn of_request() -> GroupResource {
+    GroupResource::new("authentication.k8s.io", "TokenRequest")
+}
+
 fn check_uid(wanted: &str, object: &Value, of: &GroupResource, name: &str) -> Result<(), Status> {
     if wanted.is_empty() || wanted == meta::uid(object) {
         return Ok(());
@@ -147,6 +150,5 @@ fn duration(spec: &Value) -> Result<i64, Status> {
         Some(given) if given > SECONDS_MAX => "may not specify a duration larger than 2^32 seconds",
         Some(given) => return Ok(given),
     };
-    let of = GroupResource::new("authentication.k8s.io", "TokenRequest");
-    Err(Status::invalid(&of, "", &[FieldError::invalid("spec.expirationSeconds", seconds, why)]))
+    Err(Status::invalid(&of_request(), "", &[FieldError::invalid("spec.expirationSeconds", seconds, why)]))
 }

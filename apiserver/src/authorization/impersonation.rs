@@ -61,11 +61,26 @@ fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
         return Ok(None);
     }
     if user.name.is_empty() {
-        return Err(Status::bad_request(
-            "requested impersonation of groups, uid or extras without impersonating a user",
+        return Err(Status::new(
+            500,
+            "",
+            format!("requested [{}] without impersonating a user", shown(&user)),
         ));
     }
     Ok(Some(user))
+}
+
+/// What is asked for, as Go shows references to it.
+fn shown(user: &UserInfo) -> String {
+    const VERSION: &str = "authentication.k8s.io/v1";
+    let mut all: Vec<String> = user.groups.iter().map(|group| format!("{{Group  {group}    }}")).collect();
+    for (key, values) in &user.extra {
+        all.extend(values.iter().map(|value| format!("{{UserExtra  {value}  {VERSION}  {key}}}")));
+    }
+    if !user.uid.is_empty() {
+        all.push(format!("{{UID  {}  {VERSION}  }}", user.uid));
+    }
+    all.join(" ")
 }
 
 /// The permissions that it takes to be `user`.
@@ -100,7 +115,7 @@ impl Authorization {
     /// The user that the request is to be run as, after checking `Impersonate-*` headers.
     ///
     /// # Errors
-    /// 400 or 403.
+    /// 400 or 403; 500 where no user is named, which is told as plain text.
     pub async fn impersonated(&self, user: UserInfo, headers: &HeaderMap) -> Result<UserInfo, Status> {
         let Some(mut wanted) = wanted(headers)? else { return Ok(user) };
         for question in questions(&wanted) {
@@ -113,9 +128,9 @@ impl Authorization {
                 vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
         }
         let has = |group: &str| wanted.groups.iter().any(|own| own == group);
-        let implied = if wanted.name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
-        if !has(AUTHENTICATED) && !has(UNAUTHENTICATED) {
-            wanted.groups.push(implied.to_owned());
+        let anonymous = wanted.name == ANONYMOUS;
+        if !has(UNAUTHENTICATED) && (anonymous || !has(AUTHENTICATED)) {
+            wanted.groups.push(if anonymous { UNAUTHENTICATED } else { AUTHENTICATED }.to_owned());
         }
         crate::audit::impersonated(&wanted);
         Ok(wanted)

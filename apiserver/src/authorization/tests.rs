@@ -253,14 +253,21 @@ async fn impersonation_takes_a_permission_for_each_part() {
         refused.message,
         r#"userextras.authentication.k8s.io "x" is forbidden: User "proxy" cannot impersonate resource "userextras/scopes" in API group "authentication.k8s.io" at the cluster scope"#
     );
+    let groups =
+        headers(&[("impersonate-group", "dev"), ("impersonate-uid", "u"), ("impersonate-extra-a", "x")]);
+    let refused = authorization.impersonated(proxy.clone(), &groups).await.expect_err("no user");
     assert_eq!(
-        authorization
-            .impersonated(proxy.clone(), &headers(&[("impersonate-group", "dev")]))
-            .await
-            .expect_err("no user")
-            .code,
-        400
+        (refused.code, refused.message.as_str()),
+        (
+            500,
+            "requested [{Group  dev    } {UserExtra  x  authentication.k8s.io/v1  a} {UID  u  authentication.k8s.io/v1  }] without impersonating a user"
+        )
     );
+    let nobody =
+        headers(&[("impersonate-user", "system:anonymous"), ("impersonate-group", "system:authenticated")]);
+    let run_as =
+        authorization.impersonated(user("root", &["system:masters"]), &nobody).await.expect("allowed");
+    assert_eq!(run_as.groups, ["system:authenticated", "system:unauthenticated"]);
     let masters = user("root", &["system:masters"]);
     let robot = headers(&[("impersonate-user", "system:serviceaccount:b:robot")]);
     let run_as = authorization.impersonated(masters, &robot).await.expect("allowed");

@@ -167,7 +167,14 @@ async fn served(
     request: Request<Body>,
     refusals: Format,
 ) -> Result<Response<Body>, Status> {
-    let user = server.authorization.impersonated(user, request.headers()).await?;
+    let user = match server.authorization.impersonated(user, request.headers()).await {
+        Err(status) if status.code == 500 => {
+            let asked = request.uri().path_and_query().map_or("", |asked| asked.as_str());
+            let text = format!("Internal Server Error: {asked:?}: {}\n", status.message);
+            return Ok(respond::error(500, text));
+        }
+        run_as => run_as?,
+    };
     // What lives as long as its connection waits more than it works.
     if streams(&info) {
         let running = server.metrics.long_running(&info);

@@ -42,7 +42,7 @@ pub fn page_not_found() -> Response<Body> {
 
 /// A failure as plain text.
 #[must_use]
-pub fn error(code: u16, text: &'static str) -> Response<Body> {
+pub fn error(code: u16, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = plain(code, "text/plain; charset=utf-8", text);
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

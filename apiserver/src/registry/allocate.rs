@@ -4,7 +4,7 @@
 //! that writes the Service and freed in the one that deletes it, so that several apiservers can never give one address twice,
 //! and nothing is left over to repair.
 
-use crate::reader::Reader;
+use crate::reader::{Reader, SERVER};
 use crate::storage::entry::stored;
 use crate::storage::write::Beside;
 use crate::storage::{Resource, Store, unreachable};
@@ -90,8 +90,14 @@ impl Allocator {
         if kind.kind != "Service" || !kind.group.is_empty() {
             return Ok(Claims::default());
         }
+        let mut faults = super::families::settle(object, old);
+        if faults.is_empty() {
+            faults = self.check(object, old.is_none());
+        }
+        if !faults.is_empty() {
+            return Err(Status::invalid(&kind.group_kind(), meta::name(object), &faults));
+        }
         let asked = object.clone();
-        self.check(object)?;
         let (ips, ports) = self.taken();
         self.fill(object, &ips, &ports)?;
         Ok(Claims { beside: beside(object, old), asked })
@@ -148,9 +154,9 @@ impl Allocator {
         (ips, ports)
     }
 
-    /// Asked-for addresses must be of the ranges.
-    fn check(&self, object: &Value) -> Result<(), Status> {
-        let mut faults = Vec::new();
+    /// Asked-for addresses must be of the ranges, and a new Service may ask for a port once only.
+    fn check(&self, object: &Value, is_new: bool) -> Vec<FieldError> {
+        let (mut faults, mut given) = (Vec::new(), Vec::new());
         let ip = object["spec"]["clusterIP"].as_str().unwrap_or_default();
         if let Ok(address) = ip.parse::<Ipv4Addr>()
             && !self.range.contains(&address)
@@ -163,7 +169,14 @@ impl Allocator {
         }
         for (index, port) in object["spec"]["ports"].as_array().into_iter().flatten().enumerate() {
             let Some(number) = port["nodePort"].as_u64().filter(|number| *number > 0) else { continue };
-            if !u16::try_from(number).is_ok_and(|number| self.ports.contains(&number)) {
+            // The protocols of one port share a number.
+            let taken = given.iter().any(|(own, of)| *own == number && *of != &port["port"]);
+            given.push((number, &port["port"]));
+            if taken && is_new {
+                let (field, why) =
+                    (format!("spec.ports[{index}].nodePort"), "provided port is already allocated");
+                faults.push(FieldError::invalid(field, &json!(number), why));
+            } else if !u16::try_from(number).is_ok_and(|number| self.ports.contains(&number)) {
                 let text = format!(
                     "provided port is not in the valid range. The range of valid ports is {}-{}",
                     self.ports.start(),
@@ -176,10 +189,7 @@ impl Allocator {
                 ));
             }
         }
-        if faults.is_empty() {
-            return Ok(());
-        }
-        Err(Status::invalid(&GroupResource::new("", "Service"), meta::name(object), &faults))
+        faults
     }
 
     fn fill(
@@ -200,17 +210,9 @@ impl Allocator {
             Some(ip) => ip,
             None => self.free_ip(ips)?.to_string(),
         };
-        let selectorless = spec["selector"].as_object().is_none_or(serde_json::Map::is_empty);
-        let dual = ip == "None" && selectorless;
         spec["clusterIP"] = json!(ip);
         if spec["clusterIPs"].as_array().is_none_or(Vec::is_empty) {
             spec["clusterIPs"] = json!([ip]);
-        }
-        if text(spec, "ipFamilyPolicy").is_empty() {
-            spec["ipFamilyPolicy"] = json!(if dual { "RequireDualStack" } else { "SingleStack" });
-        }
-        if spec["ipFamilies"].as_array().is_none_or(Vec::is_empty) {
-            spec["ipFamilies"] = if dual { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) };
         }
         let balanced = of_type == "LoadBalancer";
         if of_type == "NodePort" || (balanced && spec["allocateLoadBalancerNodePorts"] != false) {
@@ -355,9 +357,14 @@ pub fn addresses(service: &Value) -> Vec<Value> {
 /// The IPAddress by which a Service holds an address.
 fn address(ip: &str, service: &Value) -> Value {
     let family = if ip.contains(':') { "IPv6" } else { "IPv4" };
+    let now = clock::rfc3339_seconds(clock::now());
     json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
         "metadata": {"name": ip, "uid": random::uuid(),
-            "creationTimestamp": clock::rfc3339_seconds(clock::now()),
+            "creationTimestamp": now, "managedFields": [{"manager": SERVER, "operation": "Update", "apiVersion": "networking.k8s.io/v1",
+                "time": now, "fieldsType": "FieldsV1", "fieldsV1": {
+                    "f:metadata": {"f:labels": {".": {}, "f:ipaddress.kubernetes.io/ip-family": {},
+                        "f:ipaddress.kubernetes.io/managed-by": {}}},
+                    "f:spec": {"f:parentRef": {".": {}, "f:name": {}, "f:namespace": {}, "f:resource": {}}}}}],
             "labels": {"ipaddress.kubernetes.io/ip-family": family,
                 "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"}},
         "spec": {"parentRef": {"resource": "services", "namespace": meta::namespace(service),

@@ -204,7 +204,7 @@ impl Registry {
         }
         let wanted = convert::stored_version(kind);
         let mut all = self.conversion.converted(kind, vec![object], &wanted).await?;
-        Ok(all.pop().unwrap_or_default())
+        Ok(convert::from(kind, all.pop().unwrap_or_default()))
     }
 }
 

@@ -2,18 +2,25 @@
 //!
 //! In: an object as stored, or as a client sent it. Out: the same in the other version. Both directions lose nothing.
 
+use crate::storage::entry::Entry;
 use coracle_api::autoscaling;
-use coracle_api::custom;
 use coracle_api::kinds::Kind;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Whether objects of `kind` are stored in another version.
+/// Whether objects of a built-in kind are stored in another version.
+fn needed(kind: &Kind) -> bool {
+    stored_version(kind) != kind.api_version()
+}
+
+/// Whether a stored object is told as it is stored.
 #[must_use]
-pub fn needed(kind: &Kind) -> bool {
-    // A custom object may lack what its schema has had a default for since.
-    kind.custom.as_ref().is_some_and(|version| version.has_defaults())
-        || stored_version(kind) != kind.api_version()
+pub fn is_plain(kind: &Kind, entry: &Entry) -> bool {
+    match &kind.custom {
+        // It may have what its schema has lost since, and lack what it has a default for.
+        Some(version) => version.read_as(entry.value(), &kind.api_version()).is_none(),
+        None => !needed(kind),
+    }
 }
 
 /// The apiVersion in which `kind` is stored.
@@ -30,16 +37,14 @@ pub fn stored_version(kind: &Kind) -> String {
 /// A stored object in the version of `kind`.
 #[must_use]
 pub fn to(kind: &Kind, stored: &Arc<Value>) -> Arc<Value> {
+    if let Some(version) = &kind.custom {
+        return version.read_as(stored, &kind.api_version()).map_or_else(|| stored.clone(), Arc::new);
+    }
     if !needed(kind) {
         return stored.clone();
     }
     let mut object = stored.as_ref().clone();
     object["apiVersion"] = json!(kind.api_version());
-    if let Some(version) = &kind.custom {
-        custom::prune(&mut object, version, &mut Vec::new());
-        custom::default(&mut object, version);
-        return Arc::new(object);
-    }
     match kind.kind.as_str() {
         "Event" => {
             rename(&mut object, EVENT_FIELDS);
@@ -56,16 +61,33 @@ pub fn to(kind: &Kind, stored: &Arc<Value>) -> Arc<Value> {
     Arc::new(object)
 }
 
+/// A stored object without what only its version adds to its metadata.
+#[must_use]
+pub fn bare(kind: &Kind, stored: &Arc<Value>) -> Arc<Value> {
+    const GENERATION: &str = "deprecated.daemonset.template.generation";
+    if kind.kind != "DaemonSet" || !stored["metadata"]["annotations"][GENERATION].is_string() {
+        return stored.clone();
+    }
+    let mut object = stored.as_ref().clone();
+    if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+        annotations.remove(GENERATION);
+        if annotations.is_empty() {
+            coracle_api::meta::remove(&mut object, "annotations");
+        }
+    }
+    Arc::new(object)
+}
+
 /// An object in the version of `kind` as it is stored.
 #[must_use]
 pub fn from(kind: &Kind, mut object: Value) -> Value {
+    if let Some(version) = &kind.custom {
+        return version.stored_as(object, &stored_version(kind));
+    }
     if !needed(kind) {
         return object;
     }
     object["apiVersion"] = json!(stored_version(kind));
-    if kind.custom.is_some() {
-        return object;
-    }
     match kind.kind.as_str() {
         "Event" => {
             let back: Vec<(&str, &str)> = EVENT_FIELDS.iter().map(|(core, new)| (*new, *core)).collect();

@@ -4,6 +4,7 @@ use super::allocate::Claims;
 use super::options::WriteOptions;
 use super::update::of_object;
 use super::{At, Call, Outcome, Registry, Reply, body};
+use crate::storage::entry::Entry;
 use crate::storage::keys;
 use crate::storage::write::Written;
 use coracle_api::apply::{self, Writer};
@@ -136,7 +137,7 @@ impl Registry {
     async fn dry_create(&self, at: &At, object: Value) -> Result<Outcome, Status> {
         let tail = keys::tail(meta::namespace(&object), meta::name(&object));
         match self.store.get(&at.resource, &tail).await? {
-            Some(_) => Err(Status::already_exists(&at.kind.group_resource(), meta::name(&object))),
+            Some(found) => Err(already_exists(at, meta::name(&object), Some(&found))),
             None => Ok(Outcome::Dry(object)),
         }
     }
@@ -154,12 +155,21 @@ impl Registry {
             stored = kept;
             match written {
                 Written::Done(entry) => return Ok(Outcome::Stored(entry)),
-                Written::Moved(_) => return Err(Status::already_exists(&kind.group_resource(), &name)),
+                Written::Moved(found) => return Err(already_exists(at, &name, found.as_deref())),
                 Written::Taken => claims = self.allocator.again(kind, &mut stored, claims).await?,
             }
         }
         Err(Status::internal("no free address or port was found in time"))
     }
+}
+
+/// 409, which tells whether what is there goes.
+fn already_exists(at: &At, name: &str, found: Option<&Entry>) -> Status {
+    let mut status = Status::already_exists(&at.kind.group_resource(), name);
+    if found.is_some_and(|found| !meta::field(found.value(), "deletionTimestamp").is_empty()) {
+        status.message = format!("object is being deleted: {}", status.message);
+    }
+    status
 }
 
 const TRIES_TO_ALLOCATE: usize = 16;

@@ -3,11 +3,11 @@
 use super::options::{FieldValidation, WriteOptions, dry_run};
 use super::{At, Call, Outcome, Registry, Reply, TRIES, body, convert};
 use crate::storage::customs;
-use crate::storage::encode;
+use crate::storage::encode::{self, Shape};
 use crate::storage::entry::Entry;
 use crate::storage::keys;
 use crate::storage::write::Written;
-use coracle_api::custom::names;
+use coracle_api::custom::names::{self, Ending};
 use coracle_api::kinds::Kind;
 use coracle_api::meta;
 use coracle_api::status::{FieldError, GroupResource, Status};
@@ -36,6 +36,9 @@ const ANSWERED_WITH_OBJECT: &[&str] = &[
     "csistoragecapacities",
     "volumeattachments",
 ];
+
+/// PriorityClasses that the cluster itself needs.
+const SYSTEM_CLASSES: [&str; 2] = ["system-cluster-critical", "system-node-critical"];
 
 /// What the caller of a delete wants.
 #[derive(Clone, Debug, Default)]
@@ -205,6 +208,10 @@ impl Registry {
         let options = DeleteOptions::read(call)?;
         let write = options.as_write();
         let at = At::new(call, self.resource(&kind)?, write)?;
+        if kind.group == "scheduling.k8s.io" && SYSTEM_CLASSES.contains(&at.info.name.as_str()) {
+            let cause = "this is a system priority class and cannot be deleted";
+            return Err(Status::forbidden(&kind.group_resource(), &at.info.name, cause));
+        }
         let mut told = warnings(&kind, &options);
         let (outcome, gone) = match self.delete_object(&at, &options, &mut told).await {
             Ok(done) => done,
@@ -252,7 +259,7 @@ impl Registry {
         });
         let deletions: Vec<_> = deletions.collect();
         futures::stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        about.says_end = kind.custom.is_some();
+        about.says_end = kind.custom.is_some() && call.format.shape == Shape::Whole;
         let entries = self.shown(&kind, entries).await?;
         let told = warnings(&kind, &options);
         Ok(Reply::bytes(200, call.format, encode::list(call.format, &kind, &entries, &about)?).warned(told))
@@ -325,6 +332,13 @@ fn check(at: &At, options: &DeleteOptions, object: &Value) -> Result<(), Status>
         if let Some(wanted) = wanted
             && wanted != stored
         {
+            // These have always been deleted in a way of their own.
+            if is_definition(at) || (at.kind.kind == "Namespace" && at.kind.custom.is_none()) {
+                let cause = format!(
+                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {stored}"
+                );
+                return Err(Status::conflict(&at.kind.group_resource(), &at.info.name, &cause));
+            }
             let end = if what == "UID" { "deleted and then recreated" } else { "modified" };
             let cause = format!(
                 "the {what} in the precondition ({wanted}) does not match the {what} in record ({stored}). The object might have been {end}"
@@ -372,15 +386,10 @@ fn grace(at: &At, options: &DeleteOptions, object: &Value) -> i64 {
 }
 
 fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
-    let mut finalizers = finalizers(at, options, old);
+    let finalizers = finalizers(at, options, old);
     let marked = meta::field(old, "deletionTimestamp").parse::<jiff::Timestamp>().ok();
-    let definition = at.resource.of.group == customs::GROUP && at.resource.of.resource == customs::PLURAL;
-    if definition && marked.is_none() {
-        // Definitions have a way of their own, which knows of no policy.
-        finalizers = meta::strings(&old["metadata"]["finalizers"]).map(str::to_owned).collect();
-        if !finalizers.iter().any(|own| own == names::CLEANUP) {
-            finalizers.push(names::CLEANUP.to_owned());
-        }
+    if is_definition(at) && marked.is_none() {
+        return Step::Mark(ending(old));
     }
     let namespace_held =
         at.kind.kind == "Namespace" && meta::strings(&old["spec"]["finalizers"]).next().is_some();
@@ -399,21 +408,16 @@ fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
             return Step::Remove(old.clone());
         }
         mark(&mut object, clock::now(), left);
-        if at.kind.kind == "Namespace" || definition {
-            // They have always gone by their finalizers alone.
+        if at.kind.kind == "Namespace" {
+            // It has always gone by its finalizers alone.
             meta::remove(&mut object, "deletionGracePeriodSeconds");
         }
         let generation = object["metadata"]["generation"].as_i64().filter(|generation| *generation > 0);
-        if let Some(generation) = generation.filter(|_| !definition) {
+        if let Some(generation) = generation {
             meta::set(&mut object, "generation", generation + 1);
         }
         if namespace_held {
             object["status"]["phase"] = json!("Terminating");
-        }
-        if definition
-            && let Some(status) = names::terminating(old, false, &clock::rfc3339_seconds(clock::now()))
-        {
-            object["status"] = status;
         }
         return if removed { Step::Remove(object) } else { Step::Mark(object) };
     };
@@ -426,7 +430,31 @@ fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
     if !held && (left == 0 || before == 0) {
         return Step::Remove(object);
     }
+    if is_definition(at) {
+        // The second deletion is one like others.
+        meta::set(&mut object, "deletionGracePeriodSeconds", 0);
+    }
     if object == *old { Step::Nothing } else { Step::Mark(object) }
+}
+
+fn is_definition(at: &At) -> bool {
+    at.resource.of.group == customs::GROUP && at.resource.of.resource == customs::PLURAL
+}
+
+/// A definition that is being deleted, which its objects hold, whatever becomes of dependents.
+fn ending(definition: &Value) -> Value {
+    let mut object = definition.clone();
+    let now = clock::rfc3339_seconds(clock::now());
+    let mut finalizers: Vec<&str> = meta::strings(&definition["metadata"]["finalizers"]).collect();
+    if !finalizers.contains(&names::CLEANUP) {
+        finalizers.push(names::CLEANUP);
+    }
+    meta::set(&mut object, "finalizers", finalizers);
+    if let Some(status) = names::terminating(definition, Ending::Marked, &now) {
+        object["status"] = status;
+    }
+    meta::set(&mut object, "deletionTimestamp", now);
+    object
 }
 
 /// The time at which a deleted object should be gone.

@@ -181,9 +181,35 @@ fn disrupted(old: &Value, pod: &str) -> Result<Value, Status> {
     }
     let mut budget = old.clone();
     budget["status"]["disruptionsAllowed"] = json!(number("disruptionsAllowed") - 1);
+    if number("disruptionsAllowed") == 1 {
+        exhaust(&mut budget["status"]);
+    }
     if !budget["status"]["disruptedPods"].is_object() {
         budget["status"]["disruptedPods"] = json!({});
     }
     budget["status"]["disruptedPods"][pod] = json!(clock::rfc3339_seconds(clock::now()));
     Ok(budget)
+}
+
+/// Tells that a budget allows no more disruptions.
+fn exhaust(status: &mut Value) {
+    const KIND: &str = "DisruptionAllowed";
+    let mut condition = json!({"type": KIND, "status": "False",
+        "lastTransitionTime": clock::rfc3339_seconds(clock::now()), "reason": "InsufficientPods", "message": ""});
+    if status["observedGeneration"].as_i64().is_some_and(|seen| seen > 0) {
+        condition["observedGeneration"] = status["observedGeneration"].clone();
+    }
+    if !status["conditions"].is_array() {
+        status["conditions"] = json!([]);
+    }
+    if let Some(conditions) = status["conditions"].as_array_mut() {
+        match conditions.iter_mut().find(|own| own["type"] == KIND) {
+            Some(own) if own["status"] == "False" => {
+                condition["lastTransitionTime"] = own["lastTransitionTime"].clone();
+                *own = condition;
+            }
+            Some(own) => *own = condition,
+            None => conditions.push(condition),
+        }
+    }
 }

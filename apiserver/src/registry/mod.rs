@@ -13,6 +13,7 @@ mod create;
 mod delete;
 pub mod direct;
 mod eviction;
+mod families;
 mod options;
 mod patch;
 mod read;
@@ -121,19 +122,21 @@ fn offered(call: &Call) -> Result<&Kind, Status> {
     if !subresource.is_empty() {
         let Some(offered) = kind.subresource(subresource) else { return Err(no_subresource(call, kind)) };
         if !offered.verbs.iter().any(|offered| offered == verb) {
-            return Err(Status::no_such_method());
+            return Err(not_offered(call, kind));
         }
     }
     let misplaced = match verb {
         "create" => {
-            (subresource.is_empty() && !call.info.name.is_empty())
+            (subresource.is_empty() && !call.info.name.is_empty() && kind.custom.is_none())
                 || (kind.namespaced && call.info.namespace.is_empty() && kind.kind != "Binding")
         }
         // Nothing deletes from all namespaces at once.
         "deletecollection" => kind.namespaced && call.info.namespace.is_empty(),
         _ => named && (call.info.name.is_empty() || (kind.namespaced && call.info.namespace.is_empty())),
     };
-    if misplaced || (subresource.is_empty() && !kind.offers(verb)) {
+    // A custom kind that goes takes changes to the end, though discovery does not tell.
+    let taken = kind.offers(verb) || (kind.custom.is_some() && matches!(verb, "update" | "patch"));
+    if misplaced || (subresource.is_empty() && !taken) {
         return Err(not_offered(call, kind));
     }
     Ok(kind)
@@ -153,6 +156,11 @@ fn not_offered(call: &Call, kind: &Kind) -> Status {
     match call.info.verb.as_str() {
         "watch" if kind.offers("list") => unsupported(),
         "" if kind.custom.is_some() => unsupported(),
+        _ if kind.custom.is_some() && !call.info.subresource.is_empty() => unsupported(),
+        "create" if kind.custom.is_some() && call.info.name.is_empty() => Status {
+            message: "create not allowed while custom resource definition is terminating".to_owned(),
+            ..unsupported()
+        },
         "patch" if kind.custom.is_some() && call.info.name.is_empty() => {
             patch::check_media(kind, &call.content_type)
                 .err()

@@ -71,8 +71,18 @@ fn of(object: &Value, kind: &Kind) -> Value {
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }
 
+/// Takes the replicas of an object away that has none, and tells where they stood.
+pub(super) fn hide_none(object: &mut Value, kind: &Kind) -> Option<String> {
+    let path = Paths::of(kind).replicas;
+    let (parent, key) = path.rsplit_once('/')?;
+    let parent = object.pointer_mut(parent)?.as_object_mut()?;
+    parent.get(key).filter(|replicas| **replicas == 0)?;
+    parent.remove(key);
+    Some(path)
+}
+
 /// Sets a number, making the objects on the way.
-fn put(object: &mut Value, pointer: &str, number: i64) {
+pub(super) fn put(object: &mut Value, pointer: &str, number: i64) {
     let mut slot = object;
     for part in pointer.split('/').skip(1) {
         if !slot.is_object() {
@@ -88,7 +98,14 @@ impl Registry {
         let kind = call.kind()?;
         let entry = self.shown_one(kind, self.find(call).await?).await?;
         let scale_kind = body::loose_kind("autoscaling", "v1", "Scale");
-        let scale = of(&convert::to(kind, entry.value()), kind);
+        let object = convert::to(kind, entry.value());
+        if let Some(version) = &kind.custom
+            && object.pointer(&Paths::of(kind).replicas).is_none()
+        {
+            let path = &version["subresources"]["scale"]["specReplicasPath"];
+            return Err(Status::internal(format!("the spec replicas field {path} does not exist")));
+        }
+        let scale = of(&object, kind);
         Ok(Reply::bytes(200, call.format, encode::object(call.format, &scale_kind, &scale)?))
     }
 
@@ -174,7 +191,10 @@ fn check(replicas: i64, at: &At) -> Result<(), Status> {
 
 fn scaled(old: &Value, scale: &Value, at: &At) -> Result<Value, Status> {
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
-    check(replicas, at)?;
+    // Custom objects are judged themselves.
+    if at.kind.custom.is_none() {
+        check(replicas, at)?;
+    }
     let mut object = old.clone();
     put(&mut object, &Paths::of(&at.kind).replicas, replicas);
     let seen = meta::field(scale, "resourceVersion");

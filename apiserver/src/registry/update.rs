@@ -3,7 +3,7 @@
 //! Invariants: a change is made from the revision it replaces; one that changes nothing writes nothing.
 
 use super::options::WriteOptions;
-use super::{At, Call, Outcome, Registry, Reply, TRIES, body, convert};
+use super::{At, Call, Outcome, Registry, Reply, TRIES, body, convert, scale};
 use crate::storage::entry::Entry;
 use crate::storage::keys;
 use crate::storage::write::Written;
@@ -48,6 +48,10 @@ impl Registry {
                 Ok(Reply::bytes(201, call.format, self.encoded(&outcome, call.format, &kind).await?)
                     .warned(warnings))
             }
+            // Who knows the object's uid means one that is there.
+            Err(status) if is_absent(&at, &status) && !meta::uid(&object).is_empty() => {
+                Err(other_uid(&at, meta::uid(&object), &Value::Null))
+            }
             Err(status) => Err(status),
             Ok((outcome, warnings)) => {
                 Ok(Reply::bytes(200, call.format, self.encoded(&outcome, call.format, &kind).await?)
@@ -66,8 +70,7 @@ impl Registry {
     }
 
     fn creates_on_update(&self, at: &At, status: &Status, object: &Value) -> bool {
-        status.code == 404
-            && status.message == at.not_found().message
+        is_absent(at, status)
             && at.info.subresource.is_empty()
             && at.strategy().allow_create_on_update
             && meta::field(object, "resourceVersion").is_empty()
@@ -123,15 +126,16 @@ impl Registry {
         self.check_version(at, &mut object, old, owned)?;
         defaults::apply(&mut object, kind);
         strategy::converted(&mut object, kind);
-        // What a subresource does not write has no new owner, nor has what the strategy or admission changes.
+        // What a subresource does not write has no new owner, nor has what the strategy or admission changes. Whoever writes
+        // the status of a custom object owns metadata that it names there, though it is not written.
+        let named =
+            (at.info.subresource == "status" && kind.custom.is_some()).then(|| object["metadata"].clone());
         if !at.info.subresource.is_empty() {
             strategy::prepare_update(&mut object, old, kind, &at.info.subresource);
         }
+        let now = clock::rfc3339_seconds(clock::now());
         if !owned {
-            let now = clock::rfc3339_seconds(clock::now());
-            let writer =
-                Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
-            apply::update(&mut object, Some(old), kind, &writer);
+            own(at, &mut object, old, named, &now);
         }
         decode::settle(&mut object, kind);
         if at.info.subresource.is_empty() {
@@ -140,6 +144,7 @@ impl Registry {
         warnings.extend(self.mutate(at, UPDATE, Some(old), &mut object).await?);
         apply::keep_times(&mut object, old, kind);
         strategy::prepare_update(&mut object, old, kind, &at.info.subresource);
+        strategy::stamp(&mut object, old, kind, &at.info.subresource, &now);
         let claims = if at.info.subresource.is_empty() {
             self.claim(kind, &mut object, Some(old)).await?
         } else {
@@ -209,6 +214,30 @@ impl Registry {
             _ => Err(Status::stale(&of, &at.info.name)),
         }
     }
+}
+
+/// Notes who owns what is written. `named`: metadata as the writer names it, where it is not written so.
+fn own(at: &At, object: &mut Value, old: &Value, named: Option<Value>, now: &str) {
+    let kept = named.map(|named| std::mem::replace(&mut object["metadata"], named));
+    // A Scale tells nobody of no replicas, nor when it was written.
+    let scales = at.info.subresource == "scale";
+    let hidden = if scales { scale::hide_none(object, &at.kind) } else { None };
+    let now = if scales { "" } else { now };
+    let writer = Writer { manager: &at.options.manager, subresource: &at.info.subresource, now };
+    apply::update(object, Some(old), &at.kind, &writer);
+    if let Some(path) = hidden {
+        scale::put(object, &path, 0);
+    }
+    if let Some(kept) = kept {
+        let owners = object["metadata"]["managedFields"].take();
+        object["metadata"] = kept;
+        meta::set(object, "managedFields", owners);
+    }
+}
+
+/// Whether it is the object itself that was not found.
+fn is_absent(at: &At, status: &Status) -> bool {
+    status.code == 404 && status.message == at.not_found().message
 }
 
 /// 409 of a writer that means another object of that name.

@@ -162,7 +162,7 @@ pub fn value(format: Format, object: &Value) -> Result<Vec<u8>, Status> {
 /// It has no such form.
 pub fn entry(format: Format, kind: &Kind, entry: &Entry) -> Result<Bytes, Status> {
     entry.fault().map_or(Ok(()), Err)?;
-    if format.shape == Shape::Whole && !convert::needed(kind) {
+    if format.shape == Shape::Whole && convert::is_plain(kind, entry) {
         match format.media {
             Media::Json if !format.pretty => {
                 let mut out = Vec::new();
@@ -184,24 +184,7 @@ pub fn entry(format: Format, kind: &Kind, entry: &Entry) -> Result<Bytes, Status
 /// What is told of a stored object: Tables and metadata of built-in kinds are made before the object is in any version.
 fn told_of(format: Format, kind: &Kind, stored: &Arc<Value>) -> Arc<Value> {
     let whole = matches!(format.shape, Shape::Whole | Shape::Table(Include::Object));
-    if whole || kind.custom.is_some() {
-        return convert::to(kind, stored);
-    }
-    if kind.kind == "DaemonSet" { Arc::new(before_any_version(stored)) } else { stored.clone() }
-}
-
-/// A DaemonSet without the annotation that its versions tell a field by.
-fn before_any_version(stored: &Value) -> Value {
-    let mut object = stored.clone();
-    if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
-        annotations.remove("deprecated.daemonset.template.generation");
-        if annotations.is_empty()
-            && let Some(metadata) = object["metadata"].as_object_mut()
-        {
-            metadata.remove("annotations");
-        }
-    }
-    object
+    if whole || kind.custom.is_some() { convert::to(kind, stored) } else { convert::bare(kind, stored) }
 }
 
 /// An object in the version of `kind` as `format` wants it.
@@ -229,8 +212,8 @@ pub fn object(format: Format, kind: &Kind, object: &Value) -> Result<Vec<u8>, St
 /// It has no such form.
 pub fn list(format: Format, kind: &Kind, entries: &[Arc<Entry>], about: &ListMeta) -> Result<Bytes, Status> {
     entries.iter().find_map(|entry| entry.fault()).map_or(Ok(()), Err)?;
-    let plain = format.media == Media::Json && !format.pretty && !convert::needed(kind);
-    if format.shape == Shape::Whole && plain {
+    let plain = format.shape == Shape::Whole && format.media == Media::Json && !format.pretty;
+    if plain && entries.iter().all(|entry| convert::is_plain(kind, entry)) {
         return Ok(plain_list(kind, entries, about).into());
     }
     let objects: Vec<Arc<Value>> = entries.iter().map(|entry| told_of(format, kind, entry.value())).collect();
@@ -343,12 +326,11 @@ fn tabled<'a>(
 /// It has no such form.
 pub fn frame(format: Format, kind: &Kind, change: Change, of: &Entry, first: bool) -> Result<Bytes, Status> {
     of.fault().map_or(Ok(()), Err)?;
-    let plain = format.shape == Shape::Whole && !convert::needed(kind);
     if format.media == Media::Protobuf {
         let object = entry(format, kind, of)?;
         return Ok(protobuf::watch_frame(change.word(), &object).into());
     }
-    if plain && format.media == Media::Json {
+    if format.shape == Shape::Whole && format.media == Media::Json && convert::is_plain(kind, of) {
         let mut out = Vec::with_capacity(of.raw().len() + 80);
         out.extend_from_slice(format!("{{\"type\":\"{}\",\"object\":", change.word()).as_bytes());
         of.write_json(&mut out, false);

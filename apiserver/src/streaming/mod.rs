@@ -98,7 +98,9 @@ impl Streaming {
         let container = target::container(&pod, &options.container)?;
         let Some(node) = target::node(&pod) else {
             // Nothing can have been said yet.
-            return Ok(Response::new(Body::empty()));
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = http::StatusCode::NO_CONTENT;
+            return Ok(response);
         };
         let path = format!("/containerLogs/{}/{}/{container}", info.namespace, info.name);
         let destination = self.kubelet(node).await?;

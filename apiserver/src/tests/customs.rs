@@ -130,3 +130,111 @@ async fn custom_kinds_and_their_objects_are_there_after_a_restart() {
     assert_eq!(list["items"][0]["metadata"]["name"], "w");
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn custom_objects_are_what_the_schema_of_their_stored_version_makes_of_them() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let mut made = definition();
+    let free = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    made["spec"]["versions"][1]["schema"]["openAPIV3Schema"] = free.clone();
+    assert_eq!(fixture.call("POST", DEFINITIONS, made).await.0, 201);
+    let path = format!("{DEFINITIONS}/widgets.a.io");
+    until(&fixture, &path, |_, answer| answer["status"]["conditions"][1]["status"] == "True").await;
+    // It is stored in the version that does not know `more`.
+    let older = "/apis/a.io/v1beta1/namespaces/default/widgets";
+    let mut sent = widget("w", &json!({"size": 1, "more": 1}));
+    sent["apiVersion"] = json!("a.io/v1beta1");
+    let (code, kept) = fixture.call("POST", older, sent).await;
+    assert_eq!((code, &kept["spec"]), (201, &json!({"size": 1, "color": "red"})), "{kept}");
+
+    // Another version is stored from now on; what lies there is changed in any.
+    let merge = "application/merge-patch+json";
+    let versions = json!([
+        {"name": "v1", "served": true, "storage": false, "schema": {"openAPIV3Schema": {"type": "object"}}},
+        {"name": "v1beta1", "served": true, "storage": true, "schema": {"openAPIV3Schema": free}}]);
+    let changed = json!({"spec": {"versions": versions}});
+    assert_eq!(fixture.typed("PATCH", &path, merge, changed).await.0, 200);
+    until(&fixture, &format!("{WIDGETS}/w"), |_, answer| answer["spec"].is_null()).await;
+    let path = format!("{older}/w");
+    let (code, more) = fixture.typed("PATCH", &path, merge, json!({"spec": {"more": 2}})).await;
+    assert_eq!((code, &more["apiVersion"]), (200, &json!("a.io/v1beta1")), "{more}");
+    assert_eq!(fixture.call("GET", &path, Value::Null).await.1["spec"]["more"], 2);
+    let (_, list) = fixture.call("GET", WIDGETS, Value::Null).await;
+    assert_eq!(
+        (&list["items"][0]["apiVersion"], &list["items"][0]["spec"]),
+        (&json!("a.io/v1"), &Value::Null)
+    );
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_definition_that_cannot_be_kept_does_not_hold_up_others() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    established(&fixture).await;
+    let path = format!("{DEFINITIONS}/widgets.a.io");
+    let merge = "application/merge-patch+json";
+    let lost = json!({"status": {"storedVersions": ["gone"]}});
+    assert_eq!(fixture.typed("PATCH", &format!("{path}/status"), merge, lost).await.0, 200);
+    let (_, marked) = fixture.call("DELETE", &path, Value::Null).await;
+    assert_eq!(
+        (&marked["metadata"]["generation"], &marked["metadata"]["deletionGracePeriodSeconds"]),
+        (&json!(1), &Value::Null)
+    );
+    // It goes, whatever is wrong with it.
+    until(&fixture, &path, |code, _| code == 404).await;
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn names_that_are_taken_are_told_until_they_are_free() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    established(&fixture).await;
+    let mut other = definition();
+    other["metadata"]["name"] = json!("gadgets.a.io");
+    other["spec"]["names"]["plural"] = json!("gadgets");
+    assert_eq!(fixture.call("POST", DEFINITIONS, other).await.0, 201);
+    let path = format!("{DEFINITIONS}/gadgets.a.io");
+    let refused = until(&fixture, &path, |_, answer| answer["status"]["conditions"].is_array()).await;
+    let condition = &refused["status"]["conditions"][0];
+    assert_eq!(
+        (&condition["reason"], &condition["message"]),
+        (&json!("ListKindConflict"), &json!("\"WidgetList\" is already in use"))
+    );
+    let names = json!({"spec": {"names": {"kind": "Gadget", "listKind": "GadgetList", "singular": "gadget", "shortNames": ["g"]}}});
+    fixture.typed("PATCH", &path, "application/merge-patch+json", names).await;
+    let told =
+        until(&fixture, &path, |_, answer| answer["status"]["conditions"][1]["status"] == "True").await;
+    assert_eq!(told["status"]["acceptedNames"]["shortNames"], json!(["g"]));
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn what_custom_kinds_do_not_do_is_told_by_their_handler() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    established(&fixture).await;
+    assert_eq!(fixture.call("POST", WIDGETS, widget("w", &json!({}))).await.0, 201);
+    let one = format!("{WIDGETS}/w");
+    let unsupported = "is not supported on resources of kind \"widgets.a.io\"";
+    for (method, path, code, message) in [
+        ("DELETE", format!("{one}/status"), 405, format!("delete {unsupported}")),
+        ("OPTIONS", WIDGETS.to_owned(), 405, format!(" {unsupported}")),
+        ("PUT", WIDGETS.to_owned(), 400, "name must be provided".to_owned()),
+        ("POST", one.clone(), 409, "widgets.a.io \"w\" already exists".to_owned()),
+        ("POST", "/apis/a.io/v1/widgets".to_owned(), 404, String::new()),
+        (
+            "GET",
+            format!("{one}/scale"),
+            500,
+            "Internal error occurred: the spec replicas field \".spec.size\" does not exist".to_owned(),
+        ),
+    ] {
+        let body = if method == "GET" { Value::Null } else { widget("w", &json!({})) };
+        let (got, status) = fixture.call(method, &path, body).await;
+        assert_eq!(
+            (got, status["message"].as_str().unwrap_or_default()),
+            (code, message.as_str()),
+            "{method} {path}"
+        );
+    }
+    fixture.stop().await;
+}

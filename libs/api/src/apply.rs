@@ -286,7 +286,13 @@ fn prune(shape: &Shape, merged: Value, last: &FieldSet, owners: &Owners) -> Valu
 fn untouchable(kind: &Kind, subresource: &str) -> FieldSet {
     match subresource {
         "" if kind.subresource("status").is_some() => FieldSet::path(&["f:status"]),
-        "status" => FieldSet::path(&["f:spec"]),
+        "status" => {
+            let mut fields = FieldSet::default();
+            for path in crate::strategy::unowned_by_status(kind) {
+                fields.add_all(FieldSet::path(path));
+            }
+            fields
+        }
         _ => FieldSet::default(),
     }
 }

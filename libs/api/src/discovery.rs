@@ -105,7 +105,7 @@ fn legacy(kind: &Kind) -> Vec<Value> {
             row[key] = json!(list);
         }
     }
-    if kind.offers("get") && kind.offers("create") {
+    if kind.offers("get") && (kind.offers("create") || kind.custom.is_some()) {
         row["storageVersionHash"] = json!(storage_version_hash(kind));
     }
     let subresources = kind.subresources.iter().map(|sub| {

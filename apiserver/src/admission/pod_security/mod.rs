@@ -1,7 +1,7 @@
 //! PodSecurity: the Pod Security Standards (baseline, restricted) that a namespace's labels ask for.
 //!
-//! `enforce` refuses pods; `warn` tells whoever writes a pod or a workload with a template, `audit` the audit log. Only the latest version of the
-//! standards is known: a label that pins an older one is judged by it too.
+//! `enforce` refuses pods; `warn` tells whoever writes a pod or a workload with a template, `audit` the audit log. A label may pin an
+//! older version of the standards, which had fewer rules.
 
 mod baseline;
 mod restricted;
@@ -23,38 +23,63 @@ struct Violation {
     detail: String,
 }
 
-type Check = fn(&Value) -> Option<Violation>;
+/// Judges a pod by the standard's version 1.x.
+type Check = fn(&Value, u16) -> Option<Violation>;
 
 fn violation(reason: &str, detail: String) -> Option<Violation> {
     Some(Violation { reason: reason.to_owned(), detail })
 }
 
-/// A level and version, as a namespace's label names it.
+/// From the most lenient to the strictest.
+const LEVELS: [&str; 3] = ["privileged", "baseline", "restricted"];
+const LATEST: &str = "latest";
+
+/// A level and version, as a namespace's labels name it.
+#[derive(PartialEq, Eq)]
 struct Policy {
-    level: String,
+    level: &'static str,
     version: String,
 }
 
 impl Policy {
-    /// The policy of a mode (`enforce`, `warn`); `None` where it allows everything.
-    fn of(namespace: &Value, mode: &str) -> Option<Self> {
+    /// The policy of a mode (`enforce`, `warn`, `audit`).
+    fn of(namespace: &Value, mode: &str) -> Self {
         let label = |key: String| namespace["metadata"]["labels"][key].as_str().map(str::to_owned);
-        let level = label(format!("{LABEL}{mode}"))?;
-        if level == "privileged" {
-            return None;
+        let level = label(format!("{LABEL}{mode}"));
+        let version = label(format!("{LABEL}{mode}-version"));
+        if mode == "warn" && level.is_none() {
+            // What would be refused of a pod is a warning to whoever writes a workload.
+            let enforced = Self::of(namespace, "enforce");
+            let asked = label(format!("{LABEL}enforce")).is_some_and(|level| is_level(&level));
+            if asked && enforced.rank() > 0 {
+                let version = version.filter(|version| is_version(version)).unwrap_or(enforced.version);
+                return Self { level: enforced.level, version };
+            }
         }
-        let version = label(format!("{LABEL}{mode}-version")).unwrap_or_else(|| "latest".to_owned());
-        // As upstream: a level that nobody knows must not open the door.
-        let level = if level == "baseline" { level } else { "restricted".to_owned() };
-        Some(Self { level, version })
+        let level = level.unwrap_or_else(|| LEVELS[0].to_owned());
+        // As upstream: a level that nobody knows must not open the door, but neither tells of it.
+        let unknown = if mode == "enforce" { LEVELS[2] } else { LEVELS[0] };
+        let level = LEVELS.into_iter().find(|own| *own == level).unwrap_or(unknown);
+        let version = version.filter(|version| is_version(version)).unwrap_or_else(|| LATEST.to_owned());
+        Self { level, version }
+    }
+
+    fn rank(&self) -> usize {
+        LEVELS.iter().position(|level| *level == self.level).unwrap_or(0)
+    }
+
+    fn minor(&self) -> u16 {
+        self.version.strip_prefix("v1.").and_then(|minor| minor.parse().ok()).unwrap_or(u16::MAX)
     }
 
     fn violations(&self, pod: &Value) -> Vec<Violation> {
-        let lists: [&[Check]; 2] = match self.level.as_str() {
-            "baseline" => [baseline::ALWAYS, baseline::UNLESS_RESTRICTED],
-            _ => [baseline::ALWAYS, restricted::CHECKS],
-        };
-        lists.iter().copied().flatten().filter_map(|check| check(pod)).collect()
+        let minor = self.minor();
+        let replaced = |since: u16| self.level == "restricted" && since <= minor;
+        let always = baseline::ALWAYS.iter();
+        let own = baseline::UNLESS_RESTRICTED.iter().filter(|(since, _)| !replaced(*since));
+        let more = restricted::CHECKS.iter().filter(|(since, _)| replaced(*since));
+        let checks = always.chain(own.chain(more).map(|(_, check)| check));
+        if self.rank() == 0 { Vec::new() } else { checks.filter_map(|check| check(pod, minor)).collect() }
     }
 
     /// `PodSecurity "restricted:latest": check (detail), …`, when the pod violates it.
@@ -94,14 +119,14 @@ pub fn validate(
     if attributes.is("namespaces") {
         let faults = label_faults(object);
         // A fault from before this rule must not keep people from changing the rest.
-        if !faults.is_empty() && attributes.old.is_none_or(|old| label_faults(old).is_empty()) {
+        if !faults.is_empty() && attributes.old.is_none_or(|old| label_faults(old) != faults) {
             return Err(Status::invalid(&GroupResource::new("", "Namespace"), meta::name(object), &faults));
         }
         return Ok(relabelled(context, attributes, object));
     }
     let is_pod = attributes.is("pods") || attributes.is("pods/ephemeralcontainers");
     let judged = if is_pod {
-        (attributes.old.is_none_or(|old| old["spec"] != object["spec"])).then_some(object)
+        attributes.old.is_none_or(|old| is_significant(object, old)).then_some(object)
     } else {
         template(attributes, object).filter(|_| request.subresource.is_empty())
     };
@@ -112,18 +137,27 @@ pub fn validate(
     let enforced = Policy::of(&namespace, "enforce");
     if is_pod {
         audit::annotate("pod-security.kubernetes.io/enforce-policy", || {
-            let named = enforced.as_ref().map(|policy| format!("{}:{}", policy.level, policy.version));
-            named.unwrap_or_else(|| "privileged:latest".to_owned())
+            format!("{}:{}", enforced.level, enforced.version)
         });
     }
-    if let Some(told) = Policy::of(&namespace, "audit").and_then(|policy| policy.told(judged)) {
+    if let Some(told) = Policy::of(&namespace, "audit").told(judged) {
         audit::annotate("pod-security.kubernetes.io/audit-violations", || format!("would violate {told}"));
     }
-    if is_pod && let Some(told) = enforced.and_then(|policy| policy.told(judged)) {
+    if is_pod && let Some(told) = enforced.told(judged) {
         return Err(attributes.forbidden(object, &format!("violates {told}")));
     }
-    let warned = Policy::of(&namespace, "warn").and_then(|policy| policy.told(judged));
+    let warned = Policy::of(&namespace, "warn").told(judged);
     Ok(warned.map(|told| format!("would violate {told}")).into_iter().collect())
+}
+
+/// Whether an update changes what the standards are about: of all that may change, only images, and new containers.
+fn is_significant(pod: &Value, old: &Value) -> bool {
+    let images = |pod: &Value, list: &str| -> Vec<Value> {
+        let containers = pod["spec"][list].as_array().into_iter().flatten();
+        containers.map(|own| own["image"].clone()).collect()
+    };
+    let lists = ["containers", "initContainers", "ephemeralContainers"];
+    lists.into_iter().any(|list| images(pod, list) != images(old, list))
 }
 
 /// Labels of a namespace that name no level or version.
@@ -148,18 +182,19 @@ fn label_faults(namespace: &Value) -> Vec<FieldError> {
 }
 
 fn is_level(text: &str) -> bool {
-    ["privileged", "baseline", "restricted"].contains(&text)
+    LEVELS.contains(&text)
 }
 
 fn is_version(text: &str) -> bool {
-    text == "latest" || text.strip_prefix("v1.").is_some_and(|minor| minor.parse::<u16>().is_ok())
+    text == LATEST || text.strip_prefix("v1.").is_some_and(|minor| minor.parse::<u16>().is_ok())
 }
 
 /// Tells of the pods that a namespace's new `enforce` label would not have let in. They stay.
 fn relabelled(context: &Context, attributes: &Attributes<'_>, namespace: &Value) -> Vec<String> {
-    let labels = |namespace: &Value| namespace["metadata"]["labels"][format!("{LABEL}enforce")].clone();
-    let Some(policy) = Policy::of(namespace, "enforce") else { return Vec::new() };
-    if attributes.old.is_none_or(|old| labels(old) == labels(namespace)) {
+    let Some(old) = attributes.old else { return Vec::new() };
+    let (policy, before) = (Policy::of(namespace, "enforce"), Policy::of(old, "enforce"));
+    let relaxed = policy.version == before.version && policy.rank() <= before.rank();
+    if policy.rank() == 0 || relaxed {
         return Vec::new();
     }
     let name = meta::name(namespace);
@@ -177,13 +212,18 @@ fn relabelled(context: &Context, attributes: &Attributes<'_>, namespace: &Value)
     let mut warnings = vec![format!(
         "existing pods in namespace {name:?} violate the new PodSecurity enforce level {level:?}"
     )];
-    warnings.extend(by_reasons.into_iter().map(|(reasons, pods)| match pods.as_slice() {
-        [first, _] => format!("{first} (and 1 other pod): {reasons}"),
-        [first, others @ ..] if !others.is_empty() => {
-            format!("{first} (and {} other pods): {reasons}", others.len())
-        }
-        pods => format!("{}: {reasons}", pods.concat()),
-    }));
+    let mut told: Vec<String> = by_reasons
+        .into_iter()
+        .map(|(reasons, pods)| match pods.as_slice() {
+            [first, _] => format!("{first} (and 1 other pod): {reasons}"),
+            [first, others @ ..] if !others.is_empty() => {
+                format!("{first} (and {} other pods): {reasons}", others.len())
+            }
+            pods => format!("{}: {reasons}", pods.concat()),
+        })
+        .collect();
+    told.sort();
+    warnings.extend(told);
     warnings
 }
 

@@ -7,9 +7,15 @@ use super::{
 use coracle_api::meta;
 use serde_json::Value;
 
-/// In upstream's order of names.
-pub const CHECKS: &[Check] =
-    &[privilege_escalation, capabilities, volume_types, run_as_non_root, run_as_user, seccomp];
+/// In upstream's order of names, with the minor version of the standard that they begin with.
+pub const CHECKS: &[(u16, Check)] = &[
+    (8, privilege_escalation),
+    (22, capabilities),
+    (0, volume_types),
+    (0, run_as_non_root),
+    (23, run_as_user),
+    (19, seccomp),
+];
 
 const VOLUME_TYPES: [&str; 8] = [
     "configMap",
@@ -22,20 +28,20 @@ const VOLUME_TYPES: [&str; 8] = [
     "secret",
 ];
 
-/// Rules about Linux that mean nothing to Windows pods.
-fn is_windows(pod: &Value) -> bool {
-    pod["spec"]["os"]["name"] == "windows"
+/// Rules about Linux that mean nothing to Windows pods, which the standard knows since its version 1.25.
+fn is_windows(pod: &Value, minor: u16) -> bool {
+    minor >= 25 && pod["spec"]["os"]["name"] == "windows"
 }
 
-fn privilege_escalation(pod: &Value) -> Option<Violation> {
+fn privilege_escalation(pod: &Value, minor: u16) -> Option<Violation> {
     let rule = "must set securityContext.allowPrivilegeEscalation=false";
     containers_must(pod, "allowPrivilegeEscalation != false", rule, |container| {
-        !is_windows(pod) && container["securityContext"]["allowPrivilegeEscalation"] != false
+        !is_windows(pod, minor) && container["securityContext"]["allowPrivilegeEscalation"] != false
     })
 }
 
-fn capabilities(pod: &Value) -> Option<Violation> {
-    if is_windows(pod) {
+fn capabilities(pod: &Value, minor: u16) -> Option<Violation> {
+    if is_windows(pod, minor) {
         return None;
     }
     let keeps = names(pod, |container| {
@@ -52,7 +58,7 @@ fn capabilities(pod: &Value) -> Option<Violation> {
     (!details.is_empty()).then(|| violation("unrestricted capabilities", details.join("; "))).flatten()
 }
 
-fn volume_types(pod: &Value) -> Option<Violation> {
+fn volume_types(pod: &Value, _: u16) -> Option<Violation> {
     let kind = |volume: &Value| {
         let keys = volume
             .as_object()
@@ -111,7 +117,7 @@ fn pod_or_container(
     violation(reason, format!("pod or {} {required}", counted("container", &without)))
 }
 
-fn run_as_non_root(pod: &Value) -> Option<Violation> {
+fn run_as_non_root(pod: &Value, _: u16) -> Option<Violation> {
     pod_or_container(
         pod,
         "runAsNonRoot != true",
@@ -121,7 +127,7 @@ fn run_as_non_root(pod: &Value) -> Option<Violation> {
     )
 }
 
-fn run_as_user(pod: &Value) -> Option<Violation> {
+fn run_as_user(pod: &Value, _: u16) -> Option<Violation> {
     let root = |holder: &Value| holder["securityContext"]["runAsUser"] == 0;
     let mut who = Vec::new();
     if root(&pod["spec"]) {
@@ -136,8 +142,8 @@ fn run_as_user(pod: &Value) -> Option<Violation> {
         .flatten()
 }
 
-fn seccomp(pod: &Value) -> Option<Violation> {
-    if is_windows(pod) {
+fn seccomp(pod: &Value, minor: u16) -> Option<Violation> {
+    if is_windows(pod, minor) {
         return None;
     }
     let kind =

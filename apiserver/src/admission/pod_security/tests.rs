@@ -3,8 +3,8 @@
 use super::*;
 use serde_json::json;
 
-fn judge(level: &str, spec: &Value) -> String {
-    let policy = Policy { level: level.to_owned(), version: "latest".to_owned() };
+fn judge(level: &'static str, spec: &Value) -> String {
+    let policy = Policy { level, version: LATEST.to_owned() };
     policy.told(&json!({"spec": spec})).unwrap_or_default()
 }
 
@@ -73,5 +73,65 @@ fn restricted_asks_for_every_lock() {
     assert_eq!(
         judge("restricted", &root),
         r#"PodSecurity "restricted:latest": runAsNonRoot != true (container "c" must not set securityContext.runAsNonRoot=false), runAsUser=0 (pod must not set runAsUser=0)"#
+    );
+}
+
+#[test]
+fn older_versions_of_a_standard_have_fewer_rules() {
+    let spec = json!({"os": {"name": "windows"}, "containers": [{"name": "c", "securityContext": {"runAsUser": 0}}],
+        "securityContext": {"runAsNonRoot": true, "sysctls": [{"name": "net.ipv4.tcp_rmem"}], "seLinuxOptions": {"type": "container_engine_t"}}});
+    let reasons = |version: &str| -> Vec<String> {
+        let policy = Policy { level: "restricted", version: version.to_owned() };
+        policy.violations(&json!({"spec": spec})).into_iter().map(|one| one.reason).collect()
+    };
+    let (options, sysctls) = ("seLinuxOptions", "forbidden sysctls");
+    let (escalation, drop, user, seccomp) =
+        ("allowPrivilegeEscalation != false", "unrestricted capabilities", "runAsUser=0", "seccompProfile");
+    for (version, want) in [
+        ("latest", &[user][..]),
+        ("v1.99", &[user]),
+        ("v1.31", &[sysctls, user]),
+        ("v1.25", &[options, sysctls, user]),
+        ("v1.24", &[options, sysctls, escalation, drop, user, seccomp]),
+        ("v1.22", &[options, sysctls, escalation, drop, seccomp]),
+        ("v1.21", &[options, sysctls, escalation, seccomp]),
+        ("v1.18", &[options, sysctls, escalation]),
+        ("v1.7", &[options, sysctls]),
+    ] {
+        assert_eq!(reasons(version), want, "{version}");
+    }
+}
+
+#[test]
+fn a_namespace_that_enforces_a_standard_warns_of_it() {
+    let of = |labels: &[(&str, &str)], mode: &str| {
+        let labels: serde_json::Map<String, Value> =
+            labels.iter().map(|(key, value)| (format!("{LABEL}{key}"), json!(value))).collect();
+        let policy = Policy::of(&json!({"metadata": {"labels": labels}}), mode);
+        format!("{}:{}", policy.level, policy.version)
+    };
+    let enforced = &[("enforce", "restricted"), ("enforce-version", "v1.25")][..];
+    for (labels, mode, want) in [
+        (&[][..], "warn", "privileged:latest"),
+        (enforced, "warn", "restricted:v1.25"),
+        (enforced, "audit", "privileged:latest"),
+        (&[("enforce", "restricted"), ("warn-version", "v1.20")], "warn", "restricted:v1.20"),
+        (&[("enforce", "restricted"), ("warn", "privileged")], "warn", "privileged:latest"),
+        (&[("enforce", "odd")], "enforce", "restricted:latest"),
+        (&[("enforce", "odd")], "warn", "privileged:latest"),
+        (&[("audit", "odd"), ("audit-version", "odd")], "audit", "privileged:latest"),
+    ] {
+        assert_eq!(of(labels, mode), want, "{labels:?} {mode}");
+    }
+}
+
+#[test]
+fn profiles_of_app_armor_stand_in_annotations_too() {
+    let policy = Policy { level: "baseline", version: LATEST.to_owned() };
+    let pod = json!({"metadata": {"annotations": {"container.apparmor.security.beta.kubernetes.io/c": "unconfined"}},
+        "spec": {"containers": [{"name": "c", "securityContext": {"appArmorProfile": {"type": "Unconfined"}}}]}});
+    assert_eq!(
+        policy.told(&pod).unwrap_or_default(),
+        r#"PodSecurity "baseline:latest": forbidden AppArmor profiles (container "c" and annotation must not set AppArmor profile type to "Unconfined", "container.apparmor.security.beta.kubernetes.io/c="unconfined"")"#
     );
 }

@@ -21,7 +21,7 @@ mod structure;
 #[cfg(test)]
 mod tests;
 
-pub use structure::{default, prune, read};
+pub use structure::{default, read};
 
 use crate::kinds::{Kind, Subresource};
 use crate::pattern::Pattern;
@@ -33,15 +33,17 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The verbs of every custom kind, in the order of its discovery.
-const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+pub const VERBS: [&str; 8] =
+    ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 
 /// One version of a definition, as in `spec.versions`, with its list's kind; patterns and rules are compiled once.
 #[derive(Default)]
 pub struct Version {
     value: Value,
-    has_defaults: bool,
     /// Whether its schema is one of whole objects.
     whole: bool,
+    /// The schemas of all versions of the definition, by apiVersion: objects may be stored in any of them.
+    family: Arc<HashMap<String, Value>>,
     patterns: Mutex<HashMap<String, Option<Pattern>>>,
     rules: OnceLock<Option<rules::Part>>,
 }
@@ -50,8 +52,7 @@ impl Version {
     /// A version's row of a definition.
     #[must_use]
     pub fn new(value: Value) -> Self {
-        let has_defaults = structure::has_default(&value["schema"]["openAPIV3Schema"]);
-        Self { value, has_defaults, whole: true, ..Self::default() }
+        Self { value, whole: true, ..Self::default() }
     }
 
     /// The structural schema; null where there is none.
@@ -67,10 +68,38 @@ impl Version {
         (conversion["strategy"] == "Webhook").then(|| &conversion["webhook"])
     }
 
-    /// Whether reading an object may add something to it.
+    /// A stored object as it is in the version `wanted`, which this one is: without what its schema does not know (any more),
+    /// with the defaults of the version that it is stored in. `None` where it is so already.
     #[must_use]
-    pub fn has_defaults(&self) -> bool {
-        self.has_defaults
+    pub fn read_as(&self, stored: &Value, wanted: &str) -> Option<Value> {
+        let version = stored["apiVersion"].as_str().unwrap_or_default();
+        let same = version == wanted;
+        let own = if same { Some(self.schema()) } else { self.family.get(version) };
+        if same && own.is_none_or(|schema| structure::fits(stored, schema)) {
+            return None;
+        }
+        let mut object = stored.clone();
+        if let Some(schema) = own {
+            structure::prune_by(&mut object, schema);
+            structure::default_by(&mut object, schema);
+        }
+        if !same {
+            object["apiVersion"] = json!(wanted);
+            structure::prune_by(&mut object, self.schema());
+        }
+        Some(object)
+    }
+
+    /// An object in the version that it is to be stored in, without what that does not know.
+    #[must_use]
+    pub fn stored_as(&self, mut object: Value, wanted: &str) -> Value {
+        if object["apiVersion"] != wanted || self.conversion().is_some() {
+            object["apiVersion"] = json!(wanted);
+            if let Some(schema) = self.family.get(wanted) {
+                structure::prune_by(&mut object, schema);
+            }
+        }
+        object
     }
 
     fn pattern(&self, text: &str) -> Option<Pattern> {
@@ -128,19 +157,27 @@ pub fn kinds(definition: &Value) -> Vec<Arc<Kind>> {
     let versions = || spec["versions"].as_array().into_iter().flatten();
     let name = |version: &Value| version["name"].as_str().unwrap_or_default().to_owned();
     let storage = versions().find(|version| version["storage"] == true).map(name).unwrap_or_default();
+    let group = spec["group"].as_str().unwrap_or_default();
+    let schema =
+        |version| (format!("{group}/{}", name(version)), version["schema"]["openAPIV3Schema"].clone());
+    let family: Arc<HashMap<String, Value>> = Arc::new(versions().map(schema).collect());
     let mut served: Vec<&Value> = versions().filter(|version| version["served"] == true).collect();
     served.sort_by_cached_key(|version| std::cmp::Reverse(priority(&name(version))));
-    served.iter().map(|version| Arc::new(kind(definition, version, &storage))).collect()
+    served.iter().map(|version| Arc::new(kind(definition, version, (&storage, &family)))).collect()
 }
 
-fn kind(definition: &Value, version: &Value, storage: &str) -> Kind {
+fn kind(
+    definition: &Value,
+    version: &Value,
+    (storage, family): (&str, &Arc<HashMap<String, Value>>),
+) -> Kind {
     let spec = &definition["spec"];
     let names = &definition["status"]["acceptedNames"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (group, name, kind) = (text(&spec["group"]), text(&version["name"]), text(&names["kind"]));
     let terminating = definition["metadata"]["deletionTimestamp"].is_string();
-    // Nothing is made any more, but finalizers can still be taken away.
-    let verbs = VERBS.iter().filter(|verb| !terminating || **verb != "create");
+    // What is said; finalizers can still be taken away.
+    let verbs = VERBS.iter().filter(|verb| !terminating || !matches!(**verb, "create" | "patch" | "update"));
     let sub = |sub: &str, group: &str, version: &str, kind: &str| Subresource {
         name: sub.to_owned(),
         group: group.to_owned(),
@@ -173,7 +210,7 @@ fn kind(definition: &Value, version: &Value, storage: &str) -> Kind {
         subresources,
         storage_version: format!("{group}/{storage}"),
         definition: format!("{}.{name}.{kind}", reversed.join(".")),
-        custom: Some(Arc::new(Version::new(row))),
+        custom: Some(Arc::new(Version { family: family.clone(), ..Version::new(row) })),
         group,
         kind,
     }

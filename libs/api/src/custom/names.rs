@@ -7,39 +7,14 @@ use serde_json::{Map, Value, json};
 /// The finalizer that keeps a definition until its objects are gone.
 pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
-/// The status that `definition` should have beside `others`; `None` where it has it. `now` is RFC 3339.
+/// The status that `definition` should have beside `others`, which may hold itself; `None` where it has it. `now` is RFC 3339.
 #[must_use]
 pub fn status(definition: &Value, others: &[&Value], now: &str) -> Option<Value> {
-    let taken = Taken::by(definition, others);
-    let requested = &definition["spec"]["names"];
-    let mut accepted = definition["status"]["acceptedNames"].clone();
-    if !accepted.is_object() {
-        accepted = json!({"plural": "", "kind": ""});
+    let (requested, current) = (&definition["spec"]["names"], &definition["status"]["acceptedNames"]);
+    if crate::strategy::same(requested, current) {
+        return None;
     }
-    let mut refused: Option<(&str, String)> = None;
-    for (key, reason) in [
-        ("plural", "PluralConflict"),
-        ("singular", "SingularConflict"),
-        ("kind", "KindConflict"),
-        ("listKind", "ListKindConflict"),
-    ] {
-        let name = requested[key].as_str().unwrap_or_default();
-        if key.to_lowercase().ends_with("kind") && taken.kinds.contains(&name)
-            || !key.to_lowercase().ends_with("kind") && taken.resources.contains(&name)
-        {
-            refused.get_or_insert((reason, format!("{name:?} is already in use")));
-        } else if !name.is_empty() {
-            accepted[key] = json!(name);
-        }
-    }
-    let short: Vec<&str> = meta::strings(&requested["shortNames"]).collect();
-    if let Some(name) = short.iter().find(|name| taken.resources.contains(*name)) {
-        refused.get_or_insert(("ShortNamesConflict", format!("{name:?} is already in use")));
-    } else {
-        set_list(&mut accepted, "shortNames", &short);
-    }
-    let categories: Vec<&str> = meta::strings(&requested["categories"]).collect();
-    set_list(&mut accepted, "categories", &categories);
+    let (accepted, refused) = accepted(requested, current, &Taken::by(definition, others));
     let mut conditions = definition["status"]["conditions"].as_array().cloned().unwrap_or_default();
     match refused {
         Some((reason, message)) => {
@@ -59,19 +34,78 @@ pub fn status(definition: &Value, others: &[&Value], now: &str) -> Option<Value>
     changed(definition, conditions, Some(accepted))
 }
 
+/// The names that are accepted of those requested, and the conflict that is told: the last one.
+fn accepted(
+    requested: &Value,
+    current: &Value,
+    taken: &Taken<'_>,
+) -> (Value, Option<(&'static str, String)>) {
+    let in_use = |name: &str| format!("{name:?} is already in use");
+    let mut accepted = current.clone();
+    if !accepted.is_object() {
+        accepted = json!({"plural": "", "kind": ""});
+    }
+    let mut refused = None;
+    for (key, reason) in [
+        ("plural", "PluralConflict"),
+        ("singular", "SingularConflict"),
+        ("shortNames", "ShortNamesConflict"),
+        ("kind", "KindConflict"),
+        ("listKind", "ListKindConflict"),
+    ] {
+        let used = if key.to_lowercase().ends_with("kind") { &taken.kinds } else { &taken.resources };
+        if key == "shortNames" {
+            let names: Vec<&str> = meta::strings(&requested[key]).collect();
+            let own: Vec<&str> = meta::strings(&current[key]).collect();
+            let foreign = names.iter().copied().filter(|name| !own.contains(name) && used.contains(name));
+            let faults: Vec<String> = foreign.map(in_use).collect();
+            match faults.as_slice() {
+                [] => set_list(&mut accepted, key, &names),
+                [one] => refused = Some((reason, one.clone())),
+                many => refused = Some((reason, format!("[{}]", many.join(", ")))),
+            }
+            continue;
+        }
+        let name = requested[key].as_str().unwrap_or_default();
+        if name != current[key].as_str().unwrap_or_default() && used.contains(&name) {
+            refused = Some((reason, in_use(name)));
+        } else if !name.is_empty() {
+            accepted[key] = json!(name);
+        }
+    }
+    let categories: Vec<&str> = meta::strings(&requested["categories"]).collect();
+    set_list(&mut accepted, "categories", &categories);
+    (accepted, refused)
+}
+
+/// What is told of a definition that is being deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was marked.
+    Marked,
+    /// Its objects are being deleted.
+    Running,
+    /// They are gone.
+    Done,
+    /// There never were any.
+    Unborn,
+}
+
 /// The status of a definition that is being deleted.
 #[must_use]
-pub fn terminating(definition: &Value, done: bool, now: &str) -> Option<Value> {
+pub fn terminating(definition: &Value, ending: Ending, now: &str) -> Option<Value> {
     let mut conditions = definition["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let (reason, message) = if done {
-        ("InstanceDeletionCompleted", "removed all instances")
-    } else {
-        (
+    let (status, reason, message) = match ending {
+        Ending::Marked => (
+            true,
             "InstanceDeletionPending",
             "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
-        )
+        ),
+        Ending::Running => (true, "InstanceDeletionInProgress", "CustomResource deletion is in progress"),
+        Ending::Done => (false, "InstanceDeletionCompleted", "removed all instances"),
+        Ending::Unborn => (false, "NeverEstablished", "resource was never established"),
     };
-    set(&mut conditions, now, "Terminating", !done, reason, message);
+    set(&mut conditions, now, "Terminating", status, reason, message);
     changed(definition, conditions, None)
 }
 
@@ -106,7 +140,7 @@ fn set(conditions: &mut Vec<Value>, now: &str, kind: &str, status: bool, reason:
     }
 }
 
-/// Names of a group that are somebody else's.
+/// Names of a group that are accepted, also those that a definition has itself.
 struct Taken<'a> {
     resources: Vec<&'a str>,
     kinds: Vec<&'a str>,
@@ -116,9 +150,7 @@ impl<'a> Taken<'a> {
     fn by(definition: &Value, others: &[&'a Value]) -> Self {
         let mut taken = Self { resources: Vec::new(), kinds: Vec::new() };
         for other in others {
-            if meta::name(other) == meta::name(definition)
-                || other["spec"]["group"] != definition["spec"]["group"]
-            {
+            if other["spec"]["group"] != definition["spec"]["group"] {
                 continue;
             }
             let names = &other["status"]["acceptedNames"];

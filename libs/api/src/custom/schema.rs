@@ -169,7 +169,7 @@ impl Judge<'_> {
     }
 
     fn number(&mut self, value: &Value, schema: &Value, path: &str) {
-        let number = value.as_f64().unwrap_or_default();
+        let (number, known) = (value.as_f64().unwrap_or_default(), self.faults.len());
         // Whole numbers are compared with whole bounds.
         #[expect(clippy::cast_possible_truncation, reason = "as Kubernetes does")]
         let bound = |key: &str| {
@@ -193,7 +193,14 @@ impl Judge<'_> {
                 self.body(path, value, &format!("should be greater than or equal to {told}"));
             }
         }
-        if let Some(factor) = schema["multipleOf"].as_f64().filter(|factor| *factor > 0.0)
+        // Whole numbers are judged by whole factors.
+        let whole = value.is_i64() || value.is_u64();
+        let factor = schema["multipleOf"].as_f64().map(|factor| if whole { factor.trunc() } else { factor });
+        if factor == Some(0.0) {
+            let text = format!("factor MultipleOf declared for {path} must be positive: 0");
+            self.invalid(path, &Value::from(0), text);
+        }
+        if let Some(factor) = factor.filter(|factor| *factor > 0.0)
             && !serde_json::Number::from_f64(number / factor).is_some_and(|times| is_whole(&times))
         {
             self.body(path, value, &format!("should be a multiple of {}", schema["multipleOf"]));
@@ -202,7 +209,7 @@ impl Judge<'_> {
             Some("int32") => Some((f64::from(i32::MIN), f64::from(i32::MAX))),
             _ => None,
         };
-        if range.is_some_and(|(low, high)| number < low || number > high) {
+        if range.is_some_and(|(low, high)| number < low || number > high) && self.faults.len() == known {
             let text = format!("Checked value must be of type integer with format int32 in {path}");
             self.invalid("", &Value::from(""), text);
         }
@@ -361,7 +368,8 @@ impl Judge<'_> {
             }
             _ => None,
         };
-        let mut seen: std::collections::HashSet<String> = std::collections::HashSet::new();
+        // Each that is there more than once is told once.
+        let mut seen: std::collections::HashMap<String, u8> = std::collections::HashMap::new();
         for (index, item) in items.iter().enumerate() {
             let Some(key) = key_of(item) else { return };
             if schema["x-kubernetes-list-type"] == "map" && !item.is_object() {
@@ -369,7 +377,9 @@ impl Judge<'_> {
                 self.invalid(&format!("{path}[{index}]"), item, text);
                 continue;
             }
-            if !seen.insert(key.to_string()) && self.faults.len() <= FAULTS_MAX {
+            let times = seen.entry(key.to_string()).or_default();
+            *times = times.saturating_add(1);
+            if *times == 2 && self.faults.len() <= FAULTS_MAX {
                 self.faults.push(FieldError::duplicate(format!("{path}[{index}]"), &key));
             }
         }

@@ -18,11 +18,6 @@ struct Found<'f> {
     wrong: Option<String>,
 }
 
-/// Removes fields that the schema does not know; tells their paths.
-pub fn prune(object: &mut Value, version: &Version, unknown: &mut Vec<String>) {
-    drop(read(object, version, unknown));
-}
-
 /// Prunes an object and makes what embedded objects say of themselves canonical.
 ///
 /// # Errors
@@ -111,18 +106,50 @@ fn prune_map(
     path.truncate(length);
 }
 
-/// Whether a default stands anywhere in a schema.
-pub(super) fn has_default(schema: &Value) -> bool {
-    let inner = |schema: &Value| schema.is_object() && has_default(schema);
-    schema.get("default").is_some_and(|default| !default.is_null())
-        || schema["properties"].as_object().is_some_and(|properties| properties.values().any(inner))
-        || inner(&schema["items"])
-        || inner(&schema["additionalProperties"])
+/// Whether neither pruning nor defaults would change a whole object.
+pub(super) fn fits(object: &Value, schema: &Value) -> bool {
+    fits_at(object, schema, true)
+}
+
+fn fits_at(value: &Value, schema: &Value, root: bool) -> bool {
+    match value {
+        Value::Array(items) => items.iter().all(|item| fits_at(item, &schema["items"], false)),
+        // What embedded objects say of themselves is only known by reading them.
+        Value::Object(_) if schema[EMBEDDED] == true && !root => false,
+        Value::Object(map) => {
+            let more = &schema["additionalProperties"];
+            let properties = schema["properties"].as_object();
+            let complete = properties.into_iter().flatten().all(|(key, property)| {
+                map.contains_key(key) || property.get("default").is_none_or(Value::is_null)
+            });
+            let known = |(key, value): (&String, &Value)| {
+                let property = properties.and_then(|properties| properties.get(key));
+                match property.or(Some(more).filter(|more| more.is_object())) {
+                    Some(inner) if value.is_null() => inner["nullable"] == true,
+                    Some(inner) => fits_at(value, inner, false),
+                    None => root && ROOT.contains(&key.as_str()) || *more == true || keeps(schema),
+                }
+            };
+            complete && map.iter().all(known)
+        }
+        _ => true,
+    }
+}
+
+/// Removes what a schema does not know from a whole object.
+pub(super) fn prune_by(object: &mut Value, schema: &Value) {
+    let mut found = Found { unknown: &mut Vec::new(), of_metadata: Vec::new(), wrong: None };
+    prune_at(object, schema, &mut String::new(), true, &mut found);
 }
 
 /// Fills in defaults; a null where none is allowed counts as absent.
 pub fn default(object: &mut Value, version: &Version) {
-    default_at(object, version.schema());
+    default_by(object, version.schema());
+}
+
+/// Fills in the defaults of a schema.
+pub(super) fn default_by(object: &mut Value, schema: &Value) {
+    default_at(object, schema);
 }
 
 fn default_at(value: &mut Value, schema: &Value) {

@@ -60,9 +60,9 @@ fn a_definition_is_served_once_its_names_are_accepted() {
         |at: usize| (status["conditions"][at]["status"].clone(), status["conditions"][at]["reason"].clone());
     assert_eq!(
         (told(0), told(1)),
-        ((json!("False"), json!("SingularConflict")), (json!("False"), json!("NotAccepted")))
+        ((json!("False"), json!("ListKindConflict")), (json!("False"), json!("NotAccepted")))
     );
-    assert_eq!(status["conditions"][0]["message"], "\"widget\" is already in use");
+    assert_eq!(status["conditions"][0]["message"], "\"WidgetList\" is already in use");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn objects_are_pruned_and_defaulted() {
     let mut object = json!({"metadata": {"name": "x", "anything": 1}, "top": 1, "spec": {"size": 2, "nope": 1, "color": null,
         "labels": {"a": "b"}, "free": {"x": {"y": 1}}, "ports": [{"n": 1, "z": 2}]}});
     let mut unknown = Vec::new();
-    prune(&mut object, &version(), &mut unknown);
+    drop(read(&mut object, &version(), &mut unknown));
     unknown.sort();
     assert_eq!(
         unknown,

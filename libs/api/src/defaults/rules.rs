@@ -23,6 +23,7 @@ pub(super) fn by_name(name: &str) -> Option<fn(&mut Value)> {
         "selector_from_template" => selector_from_template,
         "service_account" => service_account,
         "session_affinity_config" => session_affinity_config,
+        "stored_version" => stored_version,
         "string_data" => string_data,
         "target_port" => target_port,
         "volume_source" => volume_source,
@@ -265,5 +266,16 @@ fn resource_names(names: &mut Value) {
         if text(names, key).is_empty() && !kind.is_empty() {
             names[key] = json!(value);
         }
+    }
+}
+
+/// Objects are stored in the version that is marked so, until somebody says more.
+fn stored_version(definition: &mut Value) {
+    let versions = definition["spec"]["versions"].as_array();
+    let storage = versions.into_iter().flatten().find(|version| version["storage"] == true);
+    let Some(name) = storage.map(|version| version["name"].clone()) else { return };
+    let status = &definition["status"];
+    if (status.is_object() || status.is_null()) && is_empty(status, "storedVersions") {
+        definition["status"]["storedVersions"] = json!([name]);
     }
 }

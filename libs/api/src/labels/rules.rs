@@ -4,7 +4,7 @@ use super::{
     DNS_LABEL_MAX, DNS_SUBDOMAIN_MAX, framed, label_shape, max_length_text, name_shape, regex_text,
     subdomain_shape,
 };
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What an empty text is told.
 pub const EMPTY: &str = "must be non-empty";
@@ -275,13 +275,29 @@ pub fn is_path_segment_name(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// An address as Go's lenient reader takes it: numbers may begin with zeros.
+#[must_use]
+pub fn lenient_ip(text: &str) -> Option<IpAddr> {
+    if text.contains(':') {
+        return text.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    }
+    let mut parts = [0; 4];
+    let mut count = 0;
+    for part in text.split('.') {
+        let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        *parts.get_mut(count)? = digits.then(|| part.parse::<u8>().ok())??;
+        count += 1;
+    }
+    (count == 4).then(|| IpAddr::V4(Ipv4Addr::from(parts)))
+}
+
 /// An address, v4 or v6.
 #[must_use]
 pub fn is_valid_ip(text: &str) -> Vec<String> {
     check(
         text,
         usize::MAX,
-        |text| text.parse::<IpAddr>().is_ok(),
+        |text| lenient_ip(text).is_some(),
         || "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned(),
     )
 }
@@ -289,20 +305,25 @@ pub fn is_valid_ip(text: &str) -> Vec<String> {
 /// An address as it is written by everybody.
 #[must_use]
 pub fn is_canonical_ip(text: &str) -> Vec<String> {
-    let Ok(ip) = text.parse::<IpAddr>() else { return is_valid_ip(text) };
-    let mapped = match ip {
-        IpAddr::V6(six) => six.to_ipv4_mapped().map(IpAddr::V4),
-        IpAddr::V4(_) => None,
-    };
-    let mut told = Vec::new();
-    if mapped.is_some() {
-        told.push("must not be an IPv4-mapped IPv6 address".to_owned());
+    let Some(ip) = lenient_ip(text) else { return is_valid_ip(text) };
+    if text.parse::<IpAddr>().is_err() {
+        return vec!["must not have leading 0s".to_owned()];
     }
-    let shown = mapped.unwrap_or(ip).to_string();
-    if shown != text {
-        told.push(format!("must be in canonical form (\"{shown}\")"));
+    if matches!(ip, IpAddr::V6(six) if six.to_ipv4_mapped().is_some()) {
+        return vec!["must not be an IPv4-mapped IPv6 address".to_owned()];
     }
-    told
+    canonical(text, &ip.to_string())
+}
+
+fn canonical(text: &str, shown: &str) -> Vec<String> {
+    if shown == text { Vec::new() } else { vec![format!("must be in canonical form ({shown:?})")] }
+}
+
+/// A network, v4 or v6, as Go's lenient reader takes it.
+fn lenient_net(text: &str) -> Option<ipnet::IpNet> {
+    let (address, length) = text.split_once('/')?;
+    let digits = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
+    ipnet::IpNet::new(lenient_ip(address)?, digits.then(|| length.parse().ok())??).ok()
 }
 
 /// A network, v4 or v6.
@@ -311,9 +332,26 @@ pub fn is_valid_cidr(text: &str) -> Vec<String> {
     check(
         text,
         usize::MAX,
-        |text| text.parse::<ipnet::IpNet>().is_ok(),
+        |text| lenient_net(text).is_some(),
         || "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned(),
     )
+}
+
+/// A network as it is written by everybody.
+#[must_use]
+pub fn is_canonical_cidr(text: &str) -> Vec<String> {
+    let Some(net) = lenient_net(text) else { return is_valid_cidr(text) };
+    let mapped = matches!(net.addr(), IpAddr::V6(six) if six.to_ipv4_mapped().is_some());
+    let zeros = text.split_once('/').is_some_and(|(address, length)| {
+        address.parse::<IpAddr>().is_err() || length.len() > 1 && length.starts_with('0')
+    });
+    let told = match (zeros, mapped) {
+        (true, _) => "must not have leading 0s in IP or prefix length",
+        (_, true) => "must not have an IPv4-mapped IPv6 address",
+        _ if net.network() != net.addr() => "must not have bits set beyond the prefix length",
+        _ => return canonical(text, &net.to_string()),
+    };
+    vec![told.to_owned()]
 }
 
 /// The reason of a condition, or several.

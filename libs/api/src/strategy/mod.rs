@@ -49,6 +49,12 @@ pub fn of(kind: &Kind) -> Strategy {
     }
 }
 
+/// The fields that nobody comes to own by a write to `status`.
+#[must_use]
+pub fn unowned_by_status(kind: &Kind) -> &'static [&'static [&'static str]] {
+    rows::unowned_by_status(rows::of(kind).kind)
+}
+
 /// What Kubernetes' conversion to its inner form and back adds to what a client sent. It belongs to the writer.
 pub fn converted(object: &mut Value, kind: &Kind) {
     match rows::of(kind).kind {
@@ -95,9 +101,8 @@ pub fn prepare_create(object: &mut Value, kind: &Kind) -> Vec<String> {
         "ServiceAccount" => special::secret_names_only(object),
         // Changes count, the first state does not.
         "CSIDriver" => meta::remove(object, "generation"),
-        "CustomResourceDefinition" => special::stored_versions(object),
+        "CustomResourceDefinition" => special::one_more_stored_version(object),
         "APIService" => special::local_api_service(object),
-        "Endpoints" => special::pack_endpoints(object),
         "EndpointSlice" => special::old_topology(object, None),
         _ if autoscaling::is_v1(kind) => autoscaling::keep(object, None, &autoscaling::OF_STATUS),
         _ => {}
@@ -134,6 +139,17 @@ pub fn prepare_update(new: &mut Value, old: &Value, kind: &Kind, subresource: &s
     }
 }
 
+/// After the last `prepare_update`: writes into the object when it came to what has changed. `now` is RFC 3339.
+pub fn stamp(new: &mut Value, old: &Value, kind: &Kind, subresource: &str, now: &str) {
+    match (rows::of(kind).kind, subresource) {
+        ("CertificateSigningRequest", "approval" | "status") => special::condition_times(new, old, now),
+        ("PersistentVolume", "status") if new["status"]["phase"] != old["status"]["phase"] => {
+            put(&mut new["status"], "lastPhaseTransitionTime", Some(json!(now)));
+        }
+        _ => {}
+    }
+}
+
 fn prepare_main(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
     pod::drop_disabled(new, Some(old), row.kind);
     if kind.subresource("status").is_some() {
@@ -148,7 +164,6 @@ fn prepare_main(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
         "PersistentVolumeClaim" => special::claim_data_source(new, Some(old)),
         "ServiceAccount" => special::secret_names_only(new),
         "Secret" if new["type"].as_str().is_none_or(str::is_empty) => copy(new, old, "type"),
-        "Endpoints" => special::pack_endpoints(new),
         "EndpointSlice" => special::old_topology(new, Some(old)),
         "CustomResourceDefinition" => special::one_more_stored_version(new),
         _ if autoscaling::is_v1(kind) => autoscaling::keep(new, Some(old), &autoscaling::OF_STATUS),

@@ -34,6 +34,7 @@ fn spec_of(kind: &str) -> Option<&'static str> {
 /// Drops what belongs to features that are off in this version, unless the object has it already: volumes of images with
 /// their mounts, and projected bundles of certificates.
 pub(super) fn drop_disabled(object: &mut Value, old: Option<&Value>, kind: &str) {
+    drop_disabled_fields(object, old, kind);
     let Some(place) = spec_of(kind) else { return };
     let old = old.and_then(|old| old.pointer(place)).unwrap_or(&Value::Null);
     let Some(spec) = object.pointer_mut(place) else { return };
@@ -51,6 +52,25 @@ pub(super) fn drop_disabled(object: &mut Value, old: Option<&Value>, kind: &str)
     }
     if uses(spec, &is_image) && !uses(old, &is_image) {
         drop_volumes(spec, &is_image);
+    }
+}
+
+/// Drops fields of specs that belong to features that are off.
+fn drop_disabled_fields(object: &mut Value, old: Option<&Value>, kind: &str) {
+    let fields: &[&str] = match kind {
+        "Lease" => &["strategy", "preferredHolder"],
+        "PersistentVolume" | "PersistentVolumeClaim" => &["volumeAttributesClassName"],
+        _ => return,
+    };
+    let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    let had = |field: &str| old.is_some_and(|old| !old["spec"][field].is_null());
+    for field in fields.iter().filter(|field| !had(field)) {
+        put(spec, field, None);
+    }
+    // Nothing is copied from another namespace.
+    let elsewhere = spec["dataSourceRef"]["namespace"].as_str().is_some_and(|name| !name.is_empty());
+    if kind == "PersistentVolumeClaim" && elsewhere && !had("dataSource") && !had("dataSourceRef") {
+        put(spec, "dataSourceRef", None);
     }
 }
 

@@ -136,6 +136,21 @@ pub(super) fn of(kind: &Kind) -> &'static Row {
     ROWS.iter().find(|row| row.kind == kind.kind).unwrap_or(&OTHER)
 }
 
+/// The fields that nobody comes to own by a write to `status`, as paths of managedFields.
+pub(super) fn unowned_by_status(kind: &str) -> &'static [&'static [&'static str]] {
+    match kind {
+        "Deployment" => &[&["f:spec"], &["f:metadata", "f:labels"]],
+        "Pod" => &[&["f:spec"], &["f:metadata", "f:deletionTimestamp"], &["f:metadata", "f:ownerReferences"]],
+        "APIService"
+        | "CustomResourceDefinition"
+        | "FlowSchema"
+        | "PriorityLevelConfiguration"
+        | "ValidatingAdmissionPolicy"
+        | "VolumeAttachment" => &[&["f:spec"], &["f:metadata"]],
+        _ => &[&["f:spec"]],
+    }
+}
+
 /// A status that says nothing yet, with the zero values that Go writes.
 pub(super) fn empty_status(kind: &str, version: &str) -> Value {
     match (kind, version) {

@@ -2,7 +2,7 @@
 
 use super::{put, same};
 use crate::status::go_quoted;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
@@ -91,7 +91,7 @@ pub(super) fn node_config_source(node: &mut Value, old: Option<&Value>) {
     }
 }
 
-/// `lastPhaseTransitionTime` starts with the volume. Later changes are stamped by the writer, which has a clock.
+/// `lastPhaseTransitionTime` starts with the volume and follows its phase.
 pub(super) fn volume_phase_time(volume: &mut Value, old: Option<&Value>) {
     let time = match old {
         None => volume["metadata"].get("creationTimestamp").cloned(),
@@ -138,17 +138,6 @@ pub(super) fn secret_names_only(account: &mut Value) {
     }
 }
 
-pub(super) fn stored_versions(definition: &mut Value) {
-    let storage: Vec<Value> = definition["spec"]["versions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|version| version["storage"] == true)
-        .map(|version| version["name"].clone())
-        .collect();
-    put(&mut definition["status"], "storedVersions", Some(json!(storage)));
-}
-
 /// A version that becomes the stored one is noted: objects may lie in the store in any that ever was.
 pub(super) fn one_more_stored_version(definition: &mut Value) {
     let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
@@ -171,57 +160,35 @@ pub(super) fn local_api_service(service: &mut Value) {
     }
 }
 
-/// Once decided, a request stays decided: Approved and Denied conditions come from the stored object.
+/// Decisions stay as they were where a status is written: the first approval of the new status is the first of the old one.
 pub(super) fn keep_decisions(request: &mut Value, old: &Value) {
-    let decision = |condition: &&Value| matches!(condition["type"].as_str(), Some("Approved" | "Denied"));
-    let list = |object: &Value| object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let (new, old) = (list(request), list(old));
-    let mut kept: Vec<Value> = old.iter().filter(decision).cloned().collect();
-    kept.extend(new.iter().filter(|condition| !decision(condition)).cloned());
-    if !kept.is_empty() {
-        put(&mut request["status"], "conditions", Some(json!(kept)));
+    let Some(conditions) = request["status"]["conditions"].as_array_mut() else { return };
+    for kind in ["Approved", "Denied"] {
+        let before = old["status"]["conditions"].as_array().into_iter().flatten();
+        let before = before.filter(|condition| condition["type"] == kind);
+        let new = conditions.iter_mut().filter(|condition| condition["type"] == kind);
+        new.zip(before).for_each(|(new, old)| new.clone_from(old));
     }
 }
 
-/// Subsets with equal ports become one, and addresses are sorted, so that equal endpoints are equal objects.
-pub(super) fn pack_endpoints(endpoints: &mut Value) {
-    let Some(subsets) = endpoints.get_mut("subsets").and_then(Value::as_array_mut) else { return };
-    let mut packed: Vec<(Value, Map<String, Value>)> = Vec::new();
-    for subset in subsets.drain(..) {
-        let Value::Object(mut subset) = subset else { continue };
-        let mut ports = subset.remove("ports").unwrap_or_default();
-        if let Some(ports) = ports.as_array_mut() {
-            ports.sort_by_cached_key(Value::to_string);
+/// Conditions of a request for a certificate tell when they came, and when they were last touched.
+pub(super) fn condition_times(request: &mut Value, old: &Value, now: &str) {
+    let before = old["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    for condition in request["status"]["conditions"].as_array_mut().into_iter().flatten() {
+        if !condition.is_object() {
+            continue;
         }
-        match packed.iter_mut().find(|(seen, _)| *seen == ports) {
-            Some((_, into)) => merge_addresses(into, subset),
-            None => packed.push((ports, subset)),
+        if condition["lastUpdateTime"].is_null() {
+            condition["lastUpdateTime"] = json!(now);
         }
-    }
-    for (ports, mut subset) in packed {
-        for key in ["addresses", "notReadyAddresses"] {
-            if let Some(addresses) = subset.get_mut(key).and_then(Value::as_array_mut) {
-                addresses.sort_by_cached_key(|address| (meta_text(address, "ip"), address.to_string()));
-                addresses.dedup();
-            }
-        }
-        if !ports.is_null() {
-            subset.insert("ports".to_owned(), ports);
-        }
-        subsets.push(Value::Object(subset));
-    }
-}
-
-fn merge_addresses(into: &mut Map<String, Value>, from: Map<String, Value>) {
-    for (key, addresses) in from {
-        match (into.get_mut(&key).and_then(Value::as_array_mut), addresses) {
-            (Some(list), Value::Array(more)) => list.extend(more),
-            (None, addresses) => drop(into.insert(key, addresses)),
-            _ => {}
+        if condition["lastTransitionTime"].is_null() {
+            let same = before.iter().find(|old| {
+                old["type"] == condition["type"]
+                    && old["status"] == condition["status"]
+                    && !old["lastTransitionTime"].is_null()
+            });
+            condition["lastTransitionTime"] =
+                same.map_or_else(|| json!(now), |old| old["lastTransitionTime"].clone());
         }
     }
-}
-
-fn meta_text(object: &Value, key: &str) -> String {
-    object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
 }

@@ -45,6 +45,10 @@ pub(super) fn service(object: &Node<'_, '_>, out: &mut Faults) {
     }
     remote.get("namespace").must_be_given(out);
     remote.get("name").must_be_given(out);
+    let port = remote.get("port");
+    if !(1..=65_535).contains(&port.int()) {
+        port.invalid("port is not valid: must be between 1 and 65535, inclusive", out);
+    }
     if insecure.is_true() && !bundle.is_empty() {
         insecure.invalid("may not be true if caBundle is present", out);
     }

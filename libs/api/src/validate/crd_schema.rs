@@ -1,11 +1,11 @@
-//! Schemas of CustomResourceDefinitions: that they are structural, and what may stand where in them.
+//! Schemas of CustomResourceDefinitions: what may stand where in them. Whether they are structural is judged in `crd_nested`.
 
 use super::crd_defaults as defaults;
 use super::crd_lists as lists;
 use super::crd_nested as nested;
 use super::crd_rules as rules;
 use super::node::{Faults, Node};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 
@@ -16,6 +16,13 @@ pub(super) fn of_version(place: &Node<'_, '_>, with_status: bool, out: &mut Faul
         root_with_status(place, out);
     }
     root_schema(place, out);
+    match nested::unreadable(place.value) {
+        None => nested::structural(place, out),
+        Some(key) if out.len() == known => {
+            place.invalid_as(&json!(""), format!("OpenAPIV3Schema '{key}' is not supported"), out);
+        }
+        Some(_) => {}
+    }
     // Rules and defaults are read only where the schema itself is right.
     if out.len() == known {
         rules::read(place, out);
@@ -74,8 +81,8 @@ fn root_with_status(schema: &Node<'_, '_>, out: &mut Faults) {
 /// Where a part of a schema stands.
 #[derive(Clone, Copy, Default)]
 struct Standing<'a> {
-    /// Whose part it is; empty at the root.
-    what: &'a str,
+    /// Below the root.
+    inside: bool,
     /// Within the metadata of the object or of one inside.
     in_meta: bool,
     /// Why it must have no default, where it must not.
@@ -83,62 +90,66 @@ struct Standing<'a> {
 }
 
 fn root_schema(schema: &Node<'_, '_>, out: &mut Faults) {
-    let kind = schema.get("type");
     if schema.get("nullable").is_true() {
         schema.get("nullable").forbidden("nullable cannot be true at the root", out);
-    }
-    if kind.is_empty() && !schema.get("x-kubernetes-preserve-unknown-fields").is_true() {
-        kind.required("must not be empty at the root", out);
-    } else if !kind.is_empty() && kind.text() != "object" {
-        kind.invalid("must be object at the root", out);
     }
     self::schema(schema, Standing::default(), out);
 }
 
-/// A part of a structural schema.
+/// A part of a schema.
 fn schema(schema: &Node<'_, '_>, standing: Standing<'_>, out: &mut Faults) {
-    let kind = schema.get("type");
     let free = schema.get("x-kubernetes-preserve-unknown-fields");
     let embeds = schema.get("x-kubernetes-embedded-resource").is_true();
-    let typed_elsewhere = schema.get("x-kubernetes-int-or-string").is_true();
-    let root = standing.what.is_empty();
-    if !root && kind.is_empty() && !free.is_true() && !typed_elsewhere {
-        kind.required(format!("must not be empty for specified {}", standing.what), out);
-    }
-    let within = |part: &Node<'_, '_>, out: &mut Faults| {
-        standard(part, Standing::default(), out);
-        lists::types(part, out);
-    };
-    nested::parts(schema, &within, out);
+    let root = !standing.inside;
+    within(schema, out);
     standard(schema, standing, out);
     if free.is_set() && !free.is_true() {
         free.invalid("must be true or undefined", out);
     }
     let (properties, more, items) =
         (schema.get("properties"), schema.get("additionalProperties"), schema.get("items"));
-    if !properties.is_empty() && more.is_set() && *more.value != false {
+    if !root && !properties.is_empty() && more.is_set() && *more.value != false {
         more.forbidden("additionalProperties and properties are mutual exclusive", out);
     }
     if more.value.is_object() {
         let no_default = "inside additionalProperties applying to object metadata";
         let no_default = if standing.in_meta { no_default } else { standing.no_default };
-        self::schema(&more, Standing { what: "object fields", no_default, ..standing }, out);
+        self::schema(&more, Standing { inside: true, no_default, ..standing }, out);
     }
     for (name, property) in properties.entries() {
         let of_meta = (root || embeds) && matches!(name, "metadata" | "kind" | "apiVersion");
         let top = format!("in top-level {name}");
         let no_default = if root && of_meta { top.as_str() } else { standing.no_default };
         let in_meta = standing.in_meta || of_meta;
-        self::schema(&property, Standing { what: "object fields", in_meta, no_default }, out);
-    }
-    if kind.text() == "array" && !items.is_set() {
-        items.required("must be specified", out);
+        self::schema(&property, Standing { inside: true, in_meta, no_default }, out);
     }
     if items.value.is_object() {
-        self::schema(&items, Standing { what: "array items", ..standing }, out);
+        self::schema(&items, Standing { inside: true, ..standing }, out);
     }
     lists::types(schema, out);
     rules::written(schema, out);
+}
+
+/// What stands in `allOf` and its like.
+fn within(schema: &Node<'_, '_>, out: &mut Faults) {
+    let judge = |part: &Node<'_, '_>, out: &mut Faults| {
+        within(part, out);
+        let (items, properties) = (part.get("items"), part.get("properties"));
+        let inner = properties.entries().map(|(_, property)| property);
+        for part in inner.chain(items.value.is_object().then_some(items)) {
+            within(&part, out);
+            standard(&part, Standing::default(), out);
+            lists::types(&part, out);
+        }
+        standard(part, Standing::default(), out);
+        lists::types(part, out);
+    };
+    for key in ["allOf", "anyOf", "oneOf"] {
+        schema.get(key).items().for_each(|part| judge(&part, out));
+    }
+    if schema.get("not").is_set() {
+        judge(&schema.get("not"), out);
+    }
 }
 
 /// What no schema has in Kubernetes.

@@ -114,8 +114,7 @@ fn slice_address(addresses: &Node<'_, '_>, address: &Node<'_, '_>, kind: &str, o
             if out.len() > before {
                 return;
             }
-            let fits =
-                address.text().parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_ipv4() == (kind == "IPv4"));
+            let fits = labels::lenient_ip(address.text()).is_some_and(|ip| ip.is_ipv4() == (kind == "IPv4"));
             if !fits {
                 // The family is told of the list.
                 addresses.invalid_as(&json!(address.text()), format!("must be an {kind} address"), out);
@@ -145,6 +144,12 @@ fn slice_ports(ports: &Node<'_, '_>, out: &mut Faults) {
 }
 
 pub(super) fn slice_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    slice(new, out);
+    let (kind, ports) = (new.get("addressType"), new.get("ports"));
+    kind.required_one_of(&["FQDN", "IPv4", "IPv6"], out);
+    // What stays as it was is not judged again.
+    if new.get("endpoints").value != old.get("endpoints").value {
+        endpoints_of_slice(&new.get("endpoints"), kind.text(), out);
+    }
+    slice_ports(&ports, out);
     new.get("addressType").same_as(&old.get("addressType"), out);
 }

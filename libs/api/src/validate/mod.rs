@@ -167,10 +167,20 @@ pub fn update(new: &Value, old: &Value, kind: &Kind, subresource: &str) -> Vec<F
     let (_, update) = rules(kind);
     update(&Node::root(new), &Node::root(old), subresource, &mut out);
     if let Some(version) = &kind.custom {
-        let more = custom(new, Some(old), kind, version, &out);
+        let mut more = custom(new, Some(old), kind, version, &out);
+        if subresource == "status" {
+            more.iter_mut().for_each(within_status);
+        }
         out.extend(more);
     }
     out
+}
+
+/// Whoever judges a status alone names its fields from there.
+fn within_status(fault: &mut FieldError) {
+    if let Some(name) = fault.field.strip_prefix("status.") {
+        fault.detail = fault.detail.replace(&format!("{} in body", fault.field), &format!("{name} in body"));
+    }
 }
 
 /// Warnings for the writer (`Warning: 299`), e.g. for deprecated fields.

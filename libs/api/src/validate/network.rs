@@ -293,7 +293,7 @@ pub(super) fn service_cidr(object: &Node<'_, '_>, out: &mut Faults) {
     if cidrs.len() > 2 {
         return cidrs.invalid("may only hold up to 2 values", out);
     }
-    cidrs.items().for_each(|cidr| cidr.text_must(labels::is_valid_cidr, out));
+    cidrs.items().for_each(|cidr| cidr.text_must(labels::is_canonical_cidr, out));
     let six = cidrs.items().filter(|cidr| cidr.text().contains(':')).count();
     if six > 1 || cidrs.len() - six > 1 {
         let detail =

@@ -7,13 +7,14 @@ use crate::quantity::Quantity;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-const SCOPES: [&str; 6] = [
+const SCOPES: [&str; 7] = [
     "Terminating",
     "NotTerminating",
     "BestEffort",
     "NotBestEffort",
     "PriorityClass",
     "CrossNamespacePodAffinity",
+    "VolumeAttributesClass",
 ];
 /// Scopes that are there or not, and have no values.
 const BARE: [&str; 5] =
@@ -76,6 +77,7 @@ fn hard(list: &Node<'_, '_>, out: &mut Faults) {
 fn strangers(spec: &Node<'_, '_>, scope: &str) -> usize {
     let fits = |name: &str| match scope {
         "BestEffort" => name == "pods",
+        "VolumeAttributesClass" => ["persistentvolumeclaims", "requests.storage"].contains(&name),
         _ if SCOPES.contains(&scope) => name == "pods" || COMPUTE.contains(&name),
         _ => true,
     };

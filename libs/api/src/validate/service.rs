@@ -180,7 +180,7 @@ fn families(spec: &Node<'_, '_>, out: &mut Faults) {
 
 /// Addresses that never lead to another host.
 pub(super) fn not_special(ip: &Node<'_, '_>, out: &mut Faults) {
-    let Ok(address) = ip.text().parse::<IpAddr>() else {
+    let Some(address) = labels::lenient_ip(ip.text()) else {
         return ip.invalid_as(&json!(ip.text()), "must be a valid IP address", out);
     };
     if address.is_unspecified() {

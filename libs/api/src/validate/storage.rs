@@ -17,7 +17,7 @@ pub(super) fn class(object: &Node<'_, '_>, out: &mut Faults) {
     let provisioner = object.get("provisioner");
     if provisioner.must_be_given(out) {
         let text = provisioner.text().to_lowercase();
-        provisioner.text_must(|_| labels::is_qualified_name(&text), out);
+        provisioner.named("", &json!(text)).text_must(labels::is_qualified_name, out);
     }
     parameters(&object.get("parameters"), out);
     object.get("reclaimPolicy").may_be_one_of(&["Delete", "Retain"], out);
@@ -234,8 +234,8 @@ pub(super) fn capacity(object: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
+/// What is told of a capacity later is not judged.
 pub(super) fn capacity_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    capacity(new, out);
     for key in ["nodeTopology", "storageClassName"] {
         new.get(key).same_as(&old.get(key), out);
     }

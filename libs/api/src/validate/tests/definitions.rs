@@ -79,17 +79,21 @@ fn schemas_have_what_kubernetes_can_read() {
                     "allOf": [{"anyOf": [{"type": "integer"}, {"type": "string"}]}, {"pattern": "x"}]},
                 "other": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "string"}, {"type": "integer"}]},
                 "within": {"type": "object", "not": {"properties": {"metadata": {"description": "d"}}},
-                    "oneOf": [{"nullable": true, "default": 1, "id": "i", "items": {"title": "t"}}]}}}),
+                    "oneOf": [{"nullable": true, "default": 1, "items": {"title": "t"}}]}}}),
             &[
                 "spec.validation.openAPIV3Schema.properties[other].anyOf[0].type: Forbidden: must be empty to be structural",
                 "spec.validation.openAPIV3Schema.properties[other].anyOf[1].type: Forbidden: must be empty to be structural",
-                "spec.validation.openAPIV3Schema.properties[within].oneOf[0].items.title: Forbidden: must be empty to be structural",
-                "spec.validation.openAPIV3Schema.properties[within].oneOf[0].default: Forbidden: must be undefined to be structural",
-                "spec.validation.openAPIV3Schema.properties[within].oneOf[0].nullable: Forbidden: must be false to be structural",
-                "spec.validation.openAPIV3Schema.properties[within].oneOf[0].id: Forbidden: id is not supported",
                 "spec.validation.openAPIV3Schema.properties[within].not.properties[metadata].description: Forbidden: must be empty to be structural",
                 "spec.validation.openAPIV3Schema.properties[within].not.properties[metadata]: Forbidden: must not be specified in a nested context",
+                "spec.validation.openAPIV3Schema.properties[within].oneOf[0].default: Forbidden: must be undefined to be structural",
+                "spec.validation.openAPIV3Schema.properties[within].oneOf[0].items.title: Forbidden: must be empty to be structural",
+                "spec.validation.openAPIV3Schema.properties[within].oneOf[0].nullable: Forbidden: must be false to be structural",
             ],
+        ),
+        // Structure is judged only where a schema can be read.
+        (
+            json!({"type": "object", "properties": {"a": {"type": "object", "oneOf": [{"nullable": true, "id": "i"}]}}}),
+            &["spec.validation.openAPIV3Schema.properties[a].oneOf[0].id: Forbidden: id is not supported"],
         ),
         (
             json!({"type": "object", "properties": {
@@ -152,5 +156,73 @@ fn lists_in_schemas_say_what_they_hold_and_how() {
         let wanted: Vec<String> = wanted.iter().map(|told| format!("{place}{told}")).collect();
         let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
         refuses("CustomResourceDefinition", list(more), &wanted);
+    }
+}
+
+#[test]
+fn schemas_say_of_every_field_what_it_is() {
+    const AT: &str = "spec.validation.openAPIV3Schema";
+    let with = |name: &str, schema: Value| json!({"type": "object", "properties": {name: schema}});
+    let rows: &[(Value, &[&str])] = &[
+        (
+            json!({"type": "object", "additionalProperties": true}),
+            &[".additionalProperties: Forbidden: must not be used at the root"],
+        ),
+        (
+            with("e", json!({"type": "string", "x-kubernetes-embedded-resource": true})),
+            &[
+                ".properties[e].properties: Required value: must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields",
+                ".properties[e].type: Invalid value: \"string\": must be object if x-kubernetes-embedded-resource is true",
+            ],
+        ),
+        (
+            with("metadata", json!({"type": "object", "properties": {"labels": {"type": "object"}}})),
+            &[
+                ".properties[metadata]: Forbidden: must not specify anything other than name and generateName, but metadata is implicitly specified",
+            ],
+        ),
+        (
+            with(
+                "metadata",
+                json!({"type": "object", "properties": {"name": {"type": "string", "pattern": "a"}}}),
+            ),
+            &[],
+        ),
+        (
+            with("kind", json!({"type": "integer"})),
+            &[".properties[kind].type: Invalid value: \"integer\": must be string"],
+        ),
+        (
+            with("p", json!({"type": "string", "pattern": "["})),
+            &[
+                ".properties[p].pattern: Invalid value: \"[\": must be a valid regular expression, but isn't: error parsing regexp: missing closing ]: `[`",
+            ],
+        ),
+        (
+            json!({"type": "object", "oneOf": [{"properties": {"a": {"minLength": 1}}}]}),
+            &[
+                ".properties[a]: Required value: because it is defined in spec.validation.openAPIV3Schema.oneOf[0].properties[a]",
+            ],
+        ),
+        // What cannot be read is not judged.
+        (with("r", json!({"$ref": "x"})), &[".properties[r].$ref: Forbidden: $ref is not supported"]),
+        (
+            with("s", json!({"type": "object", "$schema": "x"})),
+            &[": Invalid value: \"\": OpenAPIV3Schema 'schema' is not supported"],
+        ),
+        (
+            with(
+                "i",
+                json!({"x-kubernetes-int-or-string": true, "x-kubernetes-preserve-unknown-fields": true}),
+            ),
+            &[
+                ".properties[i].x-kubernetes-preserve-unknown-fields: Invalid value: true: must be false if x-kubernetes-int-or-string is true",
+            ],
+        ),
+    ];
+    for (schema, want) in rows {
+        let want: Vec<String> = want.iter().map(|text| format!("{AT}{text}")).collect();
+        let want: Vec<&str> = want.iter().map(String::as_str).collect();
+        refuses("CustomResourceDefinition", with_schema(schema), &want);
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn all(new: &Value, old: Option<&Value>, kind: &str) -> Vec<String> {
         }
         "PodTemplate" if is_new => pod::template(&root.get("template"), &mut out),
         "Endpoints" => network::endpoints(&root, &mut out),
-        "EndpointSlice" => network::endpoint_slice(&root, &mut out),
+        "EndpointSlice" => network::endpoint_slice(&root, old.is_none(), &mut out),
         "Service" => network::service(&root, &mut out),
         "Secret" if root.get("type").text() == "kubernetes.io/tls" => {
             secret::key_pair(&root.get("data"), &mut out);
@@ -252,6 +252,12 @@ pub(super) fn finalizers(object: &Value) -> Vec<String> {
     let odd = list.items().map(|finalizer| finalizer.text()).filter(|name| {
         !name.contains('/') && !matches!(*name, "orphan" | "foregroundDeletion" | "kubernetes")
     });
-    let tail = "prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers";
-    odd.map(|name| format!("metadata.finalizers: {}: {tail}", crate::status::go_quoted(name))).collect()
+    let better = |name: &str| if name.contains('.') { " including a path (/)" } else { "" };
+    odd.map(|name| {
+        let (shown, better) = (crate::status::go_quoted(name), better(name));
+        format!(
+            "metadata.finalizers: {shown}: prefer a domain-qualified finalizer name{better} to avoid accidental conflicts with other finalizer writers"
+        )
+    })
+    .collect()
 }

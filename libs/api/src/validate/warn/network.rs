@@ -1,26 +1,12 @@
 //! Warnings of addresses, and of the kinds that are about them.
 
 use super::warn;
+use crate::labels::lenient_ip;
 use crate::status::go_quoted;
 use crate::validate::node::Node;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
-
-/// An address as Go's lenient reader takes it: numbers may begin with zeros.
-fn lenient(text: &str) -> Option<IpAddr> {
-    if text.contains(':') {
-        return text.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
-    }
-    let mut parts = [0; 4];
-    let mut count = 0;
-    for part in text.split('.') {
-        let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        *parts.get_mut(count)? = digits.then(|| part.parse::<u8>().ok())??;
-        count += 1;
-    }
-    (count == 4).then(|| IpAddr::V4(Ipv4Addr::from(parts)))
-}
 
 /// An address without IPv6 around an IPv4 one.
 fn plain(ip: IpAddr) -> IpAddr {
@@ -37,7 +23,7 @@ fn is_standard(text: &str) -> bool {
 /// Of an address in an uncommon form.
 pub fn ip(place: &Node<'_, '_>, out: &mut Vec<String>) {
     let text = place.text();
-    let Some(ip) = lenient(text) else { return };
+    let Some(ip) = lenient_ip(text) else { return };
     let shown = go_quoted(text);
     if !is_standard(text) {
         let better = plain(ip);
@@ -57,7 +43,7 @@ pub fn ip(place: &Node<'_, '_>, out: &mut Vec<String>) {
 pub fn cidr(place: &Node<'_, '_>, out: &mut Vec<String>) {
     let text = place.text();
     let Some((address, length)) = text.split_once('/') else { return };
-    let (Some(read), Ok(mut prefix)) = (lenient(address), length.parse::<u8>()) else { return };
+    let (Some(read), Ok(mut prefix)) = (lenient_ip(address), length.parse::<u8>()) else { return };
     let ip = plain(read);
     if ip.is_ipv4() && read.is_ipv6() {
         prefix = prefix.saturating_sub(96);
@@ -104,7 +90,10 @@ pub fn endpoints(root: &Node<'_, '_>, out: &mut Vec<String>) {
     }
 }
 
-pub fn endpoint_slice(root: &Node<'_, '_>, out: &mut Vec<String>) {
+pub fn endpoint_slice(root: &Node<'_, '_>, is_new: bool, out: &mut Vec<String>) {
+    if is_new && root.get("addressType").text() == "FQDN" {
+        out.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+    }
     let labels = root.get("metadata.labels");
     let by = labels.key("endpointslice.kubernetes.io/managed-by").text();
     let ours = ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"].contains(&by);
