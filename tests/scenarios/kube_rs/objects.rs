@@ -152,12 +152,22 @@ async fn scaled(api: &Api<Deployment>) -> Result<()> {
     ensure!(scale.status.as_ref().and_then(|status| status.selector.as_deref()) == Some("a=b"), "{scale:?}");
     let fewer = Patch::Merge(json!({"spec": {"replicas": 1}}));
     api.patch_scale("d", &PatchParams::default(), &fewer).await?;
-    let mut scale = api.get_scale("d").await?;
-    scale.spec.get_or_insert_default().replicas = Some(0);
-    api.replace_scale("d", &PostParams::default(), &scale).await?;
+    emptied(api).await?;
     let note = json!({"metadata": {"annotations": {"note": "1"}}, "spec": {"replicas": 5}, "status": {"collisionCount": 3}});
     let seen = api.patch_status("d", &PatchParams::default(), &Patch::Merge(note)).await?;
     ensure!(seen.status.and_then(|status| status.collision_count) == Some(3));
     ensure!(seen.spec.and_then(|spec| spec.replicas) == Some(0), "the spec was written through the status");
     Ok(())
+}
+
+/// Scales to nothing by reading and replacing; again when the controller wrote its status in between.
+async fn emptied(api: &Api<Deployment>) -> Result<()> {
+    loop {
+        let mut scale = api.get_scale("d").await?;
+        scale.spec.get_or_insert_default().replicas = Some(0);
+        match api.replace_scale("d", &PostParams::default(), &scale).await {
+            Err(kube::Error::Api(status)) if status.is_conflict() => {}
+            other => return other.map(drop).context("replacing the scale"),
+        }
+    }
 }

@@ -64,6 +64,8 @@ def deployments(api_client):
     scale = apps.read_namespaced_deployment_scale("d", NAMESPACE)
     assert scale.status.selector == "a=b", scale
     scale.spec.replicas = 2
+    # The controller may have written its status since.
+    scale.metadata.resource_version = None
     apps.replace_namespaced_deployment_scale("d", NAMESPACE, scale)
     apps.patch_namespaced_deployment_scale("d", NAMESPACE, [{"op": "replace", "path": "/spec/replicas", "value": 1}])
     patch = {"spec": {"template": {"spec": {"containers": [{"name": "e", "image": "j"}]}}}}
