@@ -149,20 +149,43 @@ fn applied(
     writer: &Writer<'_>,
     force: bool,
 ) -> Result<Value, Status> {
-    let mut object = apply::apply(old, config, kind, writer, force).map_err(refused)?;
-    apply::refresh(&mut object, sent, writer.manager);
-    let unfit = |text: String| {
-        let fault =
-            decode::unstructured_fault(config, kind).filter(|_| kind.custom.is_none()).unwrap_or(text);
+    let decoded = |config: &Value| {
+        let mut object = apply::apply(old, config, kind, writer, force).map_err(refused)?;
+        apply::refresh(&mut object, sent, writer.manager);
+        Ok::<_, Status>(decode::canonical(object, kind).map(|decoded| decoded.object))
+    };
+    let text = match decoded(config)? {
+        Ok(object) => return Ok(object),
+        Err(text) => text,
+    };
+    let decoded = match numbers_converted(config, kind, text) {
+        Ok(config) => decoded(&config)?,
+        Err(text) => Err(text),
+    };
+    let unfit = |fault: String| {
         let (of, version) = (apply::shown(config, kind), apply::versioned(kind));
         format!(
             "failed to convert new object ({of}) to proper version: unable to convert unstructured object to {version}, Kind={}: {fault}",
             kind.kind
         )
     };
-    decode::canonical(object, kind)
-        .map(|decoded| decoded.object)
-        .map_err(|text| Status::new(500, "", unfit(text)))
+    decoded.map_err(|text| Status::new(500, "", unfit(text)))
+}
+
+/// What was taken apart and could not be read as it is, with its numbers converted as Go does.
+///
+/// # Errors
+/// That is not what is wrong: what is.
+fn numbers_converted(object: &Value, kind: &Kind, text: String) -> Result<Value, String> {
+    if kind.custom.is_some() {
+        return Err(text);
+    }
+    if let Some(fault) = decode::unstructured_fault(object, kind) {
+        return Err(fault);
+    }
+    let mut converted = object.clone();
+    decode::convert_numbers(&mut converted, kind);
+    Ok(converted)
 }
 
 pub(super) fn refused(error: ApplyError) -> Status {
@@ -236,11 +259,11 @@ pub(super) fn patched(
     if built_in && object["kind"].as_str().is_none_or(str::is_empty) {
         object["kind"] = kind.kind.as_str().into();
     }
-    let mut decoded = decode::canonical(object.clone(), kind).map_err(|text| {
-        let taken_apart = content_type == STRATEGIC && built_in;
-        let text = decode::unstructured_fault(&object, kind).filter(|_| taken_apart).unwrap_or(text);
-        unfit(shown(&object), text)
-    })?;
+    let decoded = decode::canonical(object.clone(), kind).or_else(|text| match content_type {
+        STRATEGIC => decode::canonical(numbers_converted(&object, kind, text)?, kind),
+        _ => Err(text),
+    });
+    let mut decoded = decoded.map_err(|text| unfit(shown(&object), text))?;
     if let Some(text) = strategy::inconvertible(&decoded.object, kind) {
         let strategic = content_type == STRATEGIC;
         return Err(if strategic { Status::new(500, "", text) } else { unfit(shown(&object), text) });

@@ -400,3 +400,36 @@ async fn metrics_tell_of_admission_the_store_and_watches_under_kubernetes_names(
     }
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn whole_numbers_beyond_their_range_wrap_in_apply_and_strategic_patches() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let of = |port: u32| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "c"}, "spec": {"ports": [{"port": port}]}})
+            .to_string()
+    };
+    let path = "/api/v1/namespaces/default/services/c";
+    let applied = format!("{path}?fieldManager=m");
+    let strategic = r#"{"spec":{"sessionAffinity":"ClientIP","sessionAffinityConfig":{"clientIP":{"timeoutSeconds":3000000000}}}}"#;
+    let rows: &[Row<'_>] = &[
+        (
+            "PATCH",
+            &applied,
+            APPLY,
+            &of(3_000_000_000),
+            422,
+            "Invalid value: -1294967296: must be between 1 and 65535, inclusive]",
+        ),
+        ("PATCH", &applied, APPLY, &of(80), 201, ""),
+        (
+            "PATCH",
+            path,
+            STRATEGIC,
+            strategic,
+            422,
+            "timeoutSeconds: Invalid value: -1294967296: must be greater than 0 and less than 86400",
+        ),
+    ];
+    answers(&fixture, rows).await;
+    fixture.stop().await;
+}

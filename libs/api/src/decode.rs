@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
 pub use canonical::found;
-pub use unstructured::fault as unstructured_fault;
+pub use unstructured::{convert_numbers, fault as unstructured_fault};
 
 pub(crate) use findings::tell;
 

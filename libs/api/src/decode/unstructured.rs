@@ -1,5 +1,5 @@
 //! What Kubernetes says of a value of a wrong type where it reads values that are taken apart already, as after a
-//! strategic merge: by Go's kinds and without the field's name.
+//! strategic merge: by Go's kinds and without the field's name. Numbers are converted there as Go does.
 
 use super::canonical;
 use crate::kinds::Kind;
@@ -107,6 +107,53 @@ fn simple(of: &Type, value: &Value, text: &str) -> Option<String> {
     }
 }
 
+/// Brings every number to the whole number that Go's conversion makes of it: what is too large loses its upper bits, and a
+/// fraction of nothing goes.
+pub fn convert_numbers(object: &mut Value, kind: &Kind) {
+    if let Some(at) = schema::of(kind) {
+        convert(&Type::Message(at), object);
+    }
+}
+
+fn convert(of: &Type, value: &mut Value) {
+    match (of, value) {
+        (Type::Message(at) | Type::Or(_, at), Value::Object(map)) => convert_fields(*at, map),
+        (Type::List(item), Value::Array(items)) => items.iter_mut().for_each(|value| convert(item, value)),
+        (Type::Map(item), Value::Object(map)) => map.values_mut().for_each(|value| convert(item, value)),
+        (Type::Int32 | Type::Int64, value @ Value::Number(_)) => {
+            if let Some(whole) = whole(value) {
+                *value = if *of == Type::Int32 { low_bits(whole).into() } else { whole.into() };
+            }
+        }
+        _ => {}
+    }
+}
+
+fn convert_fields(at: usize, map: &mut Map<String, Value>) {
+    for field in &schema::message(at).fields {
+        match (&field.of, map.get_mut(&field.name)) {
+            (Type::Message(inner), _) if field.inline => convert_fields(*inner, map),
+            (of, Some(value)) => convert(of, value),
+            (_, None) => {}
+        }
+    }
+}
+
+/// A float beyond 64 bits becomes the smallest number, as on the machines that Kubernetes runs on.
+fn whole(value: &Value) -> Option<i64> {
+    const EDGE: f64 = 9_223_372_036_854_775_808.0;
+    value.as_i64().or_else(|| {
+        let float = value.as_f64().filter(|float| float.fract() == 0.0)?;
+        #[expect(clippy::cast_possible_truncation, reason = "in range")]
+        Some(if (-EDGE..EDGE).contains(&float) { float as i64 } else { i64::MIN })
+    })
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "as Go converts")]
+fn low_bits(whole: i64) -> i32 {
+    whole as i32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,5 +185,28 @@ mod tests {
             assert_eq!(fault(&object, maps).as_deref(), Some(want), "{object}");
         }
         assert_eq!(fault(&json!({"data": {"x": "1"}, "metadata": {"name": null}}), maps), None);
+    }
+
+    #[test]
+    fn numbers_are_converted_as_go_does() {
+        let kind = kinds::by_resource("apps", "v1", "deployments").expect("deployments");
+        let rows = [
+            (json!(3_000_000_000_u32), json!(-1_294_967_296)),
+            (json!(2.0), json!(2)),
+            (json!(1e30), json!(0)),
+            (json!(-7), json!(-7)),
+            (json!(1.5), json!(1.5)),
+            (json!("3"), json!("3")),
+        ];
+        for (sent, want) in rows {
+            let mut object = json!({"spec": {"replicas": sent, "template": {"spec": {"containers": [
+                {"name": "a", "ports": [{"containerPort": sent}]}]}}}});
+            convert_numbers(&mut object, kind);
+            assert_eq!(object["spec"]["replicas"], want);
+            assert_eq!(
+                object["spec"]["template"]["spec"]["containers"][0]["ports"][0]["containerPort"],
+                want
+            );
+        }
     }
 }
