@@ -66,6 +66,7 @@ impl Changes {
                 self.below(element(key), visit(shape.at(key), Some(was), None));
             }
         }
+        self.ordered();
     }
 
     fn lists(&mut self, item: &Shape, old: Keyed<'_>, new: Keyed<'_>) {
@@ -77,6 +78,13 @@ impl Changes {
         for (key, now) in &is {
             let before = was.get(key).map_or(&[][..], Vec::as_slice);
             self.below((*key).to_owned(), Changes::items(item, before, now));
+        }
+        self.ordered();
+    }
+
+    fn ordered(&mut self) {
+        for set in [&mut self.added, &mut self.modified, &mut self.removed] {
+            set.ordered();
         }
     }
 

@@ -2,15 +2,94 @@
 
 use crate::shape::{Items, Shape};
 use serde_json::{Map, Value};
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashSet};
 
 /// A set of paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FieldSet {
     /// Whether the path that leads here is in the set.
     member: bool,
-    children: BTreeMap<String, FieldSet>,
+    children: Children,
+}
+
+/// What is below, by path element and in its order. Most sets have few children and are made in order, for which a vector is
+/// the smallest and fastest; whatever may be large is merged and sorted at once, never one by one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Children(Vec<(String, FieldSet)>);
+
+impl Children {
+    /// Where an element is, or belongs.
+    fn find(&self, element: &str) -> Result<usize, usize> {
+        match self.0.last() {
+            Some((last, _)) if last.as_str() >= element => {
+                self.0.binary_search_by(|(key, _)| key.as_str().cmp(element))
+            }
+            _ => Err(self.0.len()),
+        }
+    }
+
+    fn get(&self, element: &str) -> Option<&FieldSet> {
+        self.find(element).ok().map(|at| &self.0[at].1)
+    }
+
+    fn get_mut(&mut self, element: &str) -> Option<&mut FieldSet> {
+        self.find(element).ok().map(|at| &mut self.0[at].1)
+    }
+
+    /// What is below an element, empty when it was not there.
+    fn or_default(&mut self, element: String) -> &mut FieldSet {
+        let at = match self.find(&element) {
+            Ok(at) => at,
+            Err(at) => {
+                self.0.insert(at, (element, FieldSet::default()));
+                at
+            }
+        };
+        &mut self.0[at].1
+    }
+
+    fn remove(&mut self, element: &str) {
+        if let Ok(at) = self.find(element) {
+            self.0.remove(at);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&String, &FieldSet)> {
+        self.0.iter().map(|(element, child)| (element, child))
+    }
+
+    /// Keeps order: elements stay what they are.
+    fn map(&self, change: impl FnMut((&String, &FieldSet)) -> Option<(String, FieldSet)>) -> Self {
+        Self(self.iter().filter_map(change).collect())
+    }
+
+    /// Keeps what `keep` says of those that `other` has as well, and all others.
+    fn retain_common(&mut self, other: &Self, mut keep: impl FnMut(&mut FieldSet, &FieldSet) -> bool) {
+        let mut theirs = other.iter().peekable();
+        self.0.retain_mut(|(element, ours)| {
+            while theirs.next_if(|(their, _)| *their < &*element).is_some() {}
+            theirs.next_if(|(their, _)| *their == &*element).is_none_or(|(_, theirs)| keep(ours, theirs))
+        });
+    }
+
+    /// Both in one.
+    fn merge(&mut self, other: Self) {
+        let mut ours = std::mem::take(&mut self.0).into_iter().peekable();
+        for (element, theirs) in other.0 {
+            self.0.extend(std::iter::from_fn(|| ours.next_if(|(our, _)| *our < element)));
+            match ours.next_if(|(our, _)| *our == element) {
+                Some((_, mut both)) => {
+                    both.add_all(theirs);
+                    self.0.push((element, both));
+                }
+                None => self.0.push((element, theirs)),
+            }
+        }
+        self.0.extend(ours);
+    }
 }
 
 impl FieldSet {
@@ -22,7 +101,7 @@ impl FieldSet {
     }
     /// The set of the path that leads here.
     pub fn leaf() -> Self {
-        Self { member: true, children: BTreeMap::new() }
+        Self { member: true, children: Children::default() }
     }
     /// The fields that an object names.
     pub fn of(shape: &Shape, value: &Value) -> Self {
@@ -36,43 +115,35 @@ impl FieldSet {
             Container::Leaf => self.member = true,
             Container::Map(map) => {
                 for (key, value) in map.into_iter().flatten() {
-                    let child = self.children.entry(format!("f:{key}")).or_default();
+                    let child = self.children.or_default(["f:", key].concat());
                     child.collect(shape.at(key), value);
                     let is_empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
                     child.member |= is_empty || shape.field(key).is_none();
                 }
             }
             Container::List(items, item, list) => {
-                let mut twice = HashSet::new();
-                for value in list.into_iter().flatten() {
-                    let element = element(items, item, value);
-                    match self.children.entry(element) {
-                        Entry::Vacant(place) => {
-                            let child = place.insert(Self::leaf());
-                            child.collect(item, value);
-                            child.member = true;
-                        }
-                        Entry::Occupied(place) => drop(twice.insert(place.key().clone())),
+                let named = |value| (element(items, item, value), value);
+                let mut items: Vec<(String, &Value)> = list.into_iter().flatten().map(named).collect();
+                items.sort_by(|(one, _), (other, _)| one.cmp(other));
+                for same in items.chunk_by(|(one, _), (other, _)| one == other) {
+                    let mut child = Self::leaf();
+                    // Which of several is meant below such a key is not known: they are owned as one.
+                    if let [(_, value)] = same {
+                        child.collect(item, value);
+                        child.member = true;
                     }
-                }
-                // Which of them is meant below such a key is not known: they are owned as one.
-                for element in twice {
-                    self.children.insert(element, Self::leaf());
+                    self.children.0.push((same[0].0.clone(), child));
                 }
             }
         }
-        self.children.retain(|_, child| !child.is_empty());
+        self.children.0.retain(|(_, child)| !child.is_empty());
     }
 
     /// Adds a path.
     pub fn insert<'a>(&mut self, elements: impl Iterator<Item = &'a str>) {
         let mut at = self;
         for element in elements {
-            if !at.children.contains_key(element) {
-                at.children.insert(element.to_owned(), Self::default());
-            }
-            let Some(next) = at.children.get_mut(element) else { return };
-            at = next;
+            at = at.children.or_default(element.to_owned());
         }
         at.member = true;
     }
@@ -90,57 +161,47 @@ impl FieldSet {
         self.member |= other.member;
         if self.children.is_empty() {
             self.children = other.children;
-            return;
-        }
-        for (element, theirs) in other.children {
-            match self.children.entry(element) {
-                Entry::Vacant(place) => drop(place.insert(theirs)),
-                Entry::Occupied(mut ours) => ours.get_mut().add_all(theirs),
-            }
+        } else if !other.children.is_empty() {
+            self.children.merge(other.children);
         }
     }
     /// Adds the path that leads here.
     pub fn add_self(&mut self) {
         self.member = true;
     }
-    /// Adds what is below an element that is not here yet.
+    /// Adds what is below an element that is not here yet; [`Self::ordered`] once all are.
     pub fn put(&mut self, element: String, below: Self) {
         if !below.is_empty() {
-            self.children.insert(element, below);
+            self.children.0.push((element, below));
         }
+    }
+    /// Orders what was put.
+    pub fn ordered(&mut self) {
+        self.children.0.sort_by(|(one, _), (other, _)| one.cmp(other));
     }
     /// Takes out exactly the paths of `other`, not what is below them.
     pub fn subtract(&mut self, other: &Self) {
         self.member &= !other.member;
-        for (element, theirs) in &other.children {
-            if let Some(ours) = self.children.get_mut(element) {
-                ours.subtract(theirs);
-                if ours.is_empty() {
-                    self.children.remove(element);
-                }
-            }
-        }
+        self.children.retain_common(&other.children, |ours, theirs| {
+            ours.subtract(theirs);
+            !ours.is_empty()
+        });
     }
     /// Takes out the paths of `other` and everything below them.
     pub fn remove_below(&mut self, other: &Self) {
-        for (element, theirs) in &other.children {
-            let Some(ours) = self.children.get_mut(element) else { continue };
-            if theirs.member {
-                self.children.remove(element);
-                continue;
+        self.children.retain_common(&other.children, |ours, theirs| {
+            if !theirs.member {
+                ours.remove_below(theirs);
             }
-            ours.remove_below(theirs);
-            if ours.is_empty() {
-                self.children.remove(element);
-            }
-        }
+            !theirs.member && !ours.is_empty()
+        });
     }
     /// Takes out one element's own path, and some elements below it with all that is below those.
     pub fn strip(&mut self, element: &str, below: &[&str]) {
         let Some(child) = self.children.get_mut(element) else { return };
         child.member = false;
         for gone in below {
-            child.children.remove(*gone);
+            child.children.remove(gone);
         }
         if child.is_empty() {
             self.children.remove(element);
@@ -151,14 +212,11 @@ impl FieldSet {
             let common = ours.intersect(other.children.get(element)?);
             (!common.is_empty()).then(|| (element.clone(), common))
         };
-        Self {
-            member: self.member && other.member,
-            children: self.children.iter().filter_map(both).collect(),
-        }
+        Self { member: self.member && other.member, children: self.children.map(both) }
     }
     /// With every declared field on the way to a path, which removing whole objects needs.
     pub fn with_named_fields(&self, shape: &Shape) -> Self {
-        let children = self.children.iter().map(|(element, child)| {
+        let children = self.children.map(|(element, child)| {
             let key = element.strip_prefix("f:");
             let below = match (key, shape) {
                 (Some(key), _) => shape.at(key),
@@ -167,9 +225,9 @@ impl FieldSet {
             };
             let mut child = child.with_named_fields(below);
             child.member |= key.is_some_and(|key| shape.field(key).is_some());
-            (element.clone(), child)
+            Some((element.clone(), child))
         });
-        Self { member: self.member, children: children.collect() }
+        Self { member: self.member, children }
     }
 
     /// Every path as people read it: `.spec.containers[name="a"].image`.
@@ -196,19 +254,17 @@ impl FieldSet {
             } else {
                 let mut child = Self::decode(below)?;
                 child.member |= child.children.is_empty();
-                set.children.insert(element.clone(), child);
+                set.children.0.push((element.clone(), child));
             }
         }
         Some(set)
     }
     /// Writes `fieldsV1`.
     pub fn encode(self) -> Value {
-        let mut fields = Map::new();
-        if self.member && !self.children.is_empty() {
-            fields.insert(".".to_owned(), Value::Object(Map::new()));
-        }
-        fields.extend(self.children.into_iter().map(|(element, child)| (element, child.encode())));
-        Value::Object(fields)
+        let itself = self.member && !self.children.is_empty();
+        let itself = itself.then(|| (".".to_owned(), Value::Object(Map::new())));
+        let below = self.children.0.into_iter().map(|(element, child)| (element, child.encode()));
+        Value::Object(itself.into_iter().chain(below).collect())
     }
 }
 
@@ -280,5 +336,52 @@ fn readable(element: &str) -> String {
         Some(("v:", value)) => format!("[={value}]"),
         Some((_, index)) => format!("[{index}]"),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const PATHS: [&[&str]; 7] =
+        [&["b"], &["b", "x"], &["b", "x", "1"], &["a"], &["c", "y"], &["b", "w"], &["d"]];
+    type Paths = BTreeSet<&'static [&'static str]>;
+
+    /// Every set of these paths, in both forms.
+    fn all() -> Vec<(Paths, FieldSet)> {
+        let chosen = |bits: usize| (0..PATHS.len()).filter(move |at| bits >> at & 1 == 1).map(|at| PATHS[at]);
+        let made = |paths: &Paths| {
+            let mut set = FieldSet::default();
+            paths.iter().rev().for_each(|path| set.insert(path.iter().copied()));
+            set
+        };
+        (0..1 << PATHS.len())
+            .map(|bits| chosen(bits).collect())
+            .map(|paths: Paths| (made(&paths), paths))
+            .map(|(set, paths)| (paths, set))
+            .collect()
+    }
+
+    #[test]
+    fn sets_of_fields_are_sets_of_paths() {
+        let all = all();
+        let of = |wanted: Paths| &all.iter().find(|(paths, _)| *paths == wanted).expect("one of all").1;
+        for (ours, set) in &all {
+            for (theirs, other) in &all {
+                let mut sum = set.clone();
+                sum.add_all(other.clone());
+                assert_eq!(&sum, of(ours | theirs));
+                let mut less = set.clone();
+                less.subtract(other);
+                assert_eq!(&less, of(ours - theirs));
+                let below =
+                    |path: &&'static [&'static str]| theirs.iter().any(|their| path.starts_with(their));
+                let mut cut = set.clone();
+                cut.remove_below(other);
+                assert_eq!(&cut, of(ours.iter().copied().filter(|path| !below(path)).collect()));
+                assert_eq!(&set.intersect(other), of(ours & theirs));
+            }
+        }
     }
 }
