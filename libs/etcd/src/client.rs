@@ -1,10 +1,11 @@
-//! The client of an etcd v3 cluster: one HTTP/2 connection to one member at a time, another member when that one fails.
+//! The client of an etcd v3 cluster: one HTTP/2 connection to one member at a time, the leader where it can be had.
 //!
 //! Reads move on to the next member at once. A write is sent again only where the failure proves that it was not done.
 
 use crate::channel;
 use crate::error::KvError;
 use crate::kv::Kv;
+use crate::members::{Answer, Members};
 use crate::proto::kv_client::KvClient;
 use crate::proto::lease_client::LeaseClient;
 use crate::proto::watch_client::WatchClient;
@@ -19,9 +20,8 @@ use coracle_daemon::tls::Identity;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -36,6 +36,8 @@ const READ_MAX: Duration = Duration::from_secs(8);
 /// How long a call looks for a member that answers.
 const SEARCH_MAX: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(25);
+/// How long a member may owe an answer before the others are asked whether it still leads.
+const DOUBT_AFTER: Duration = Duration::from_millis(400);
 /// A silent peer is dead after interval + timeout.
 const PING_EVERY: Duration = Duration::from_secs(5);
 const PING_MAX: Duration = Duration::from_secs(2);
@@ -54,12 +56,7 @@ pub struct ClientTls {
 /// A connection to a cluster; clones share it.
 #[derive(Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    members: Vec<Channel>,
-    current: AtomicUsize,
+    members: Arc<Members>,
 }
 
 impl Client {
@@ -94,42 +91,61 @@ impl Client {
                 .initial_connection_window_size(16 << 20);
             members.push(endpoint.connect_with_connector_lazy(connector));
         }
-        Ok(Self { shared: Arc::new(Shared { members, current: AtomicUsize::new(0) }) })
-    }
-
-    fn member(&self, at: usize) -> Channel {
-        self.shared.members[at % self.shared.members.len()].clone()
+        Ok(Self { members: Arc::new(Members::new(members)) })
     }
 
     /// Calls one member after another until one answers, or the failure forbids trying again.
     async fn call<T, F>(&self, writes: bool, call: impl Fn(Channel) -> F) -> Result<T, KvError>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
+        T: Answer,
     {
         let began = tokio::time::Instant::now();
         let limit = if writes { WRITE_MAX } else { READ_MAX };
         let mut tried = 0;
         loop {
-            let at = self.shared.current.load(Ordering::Relaxed);
-            let error = match tokio::time::timeout(limit, call(self.member(at))).await {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) => KvError::from_status(&status, writes),
-                Err(_) if writes => KvError::Unknown("no answer in time".to_owned()),
-                Err(_) => KvError::Unavailable("no answer in time".to_owned()),
+            let (at, member) = self.members.current();
+            let lost =
+                |text: String| if writes { KvError::Unknown(text) } else { KvError::Unavailable(text) };
+            let answer = tokio::select! {
+                biased;
+                answer = call(member) => answer.map_err(|status| KvError::from_status(&status, writes)),
+                why = self.given_up(at, limit) => Err(lost(why)),
+            };
+            let error = match answer {
+                Ok(response) => {
+                    let answer = response.into_inner();
+                    if let Some(header) = answer.header() {
+                        self.members.heard(header.raft_term);
+                    }
+                    return Ok(answer);
+                }
+                Err(error) => error,
             };
             if matches!(error, KvError::Unavailable(_) | KvError::Unknown(_)) {
-                // Whoever saw the same failure first has moved on already.
-                let _ =
-                    self.shared.current.compare_exchange(at, at + 1, Ordering::Relaxed, Ordering::Relaxed);
+                self.members.leave(at);
             }
             if !matches!(error, KvError::Unavailable(_)) || began.elapsed() > SEARCH_MAX {
                 return Err(error);
             }
             tried += 1;
-            if tried % self.shared.members.len() == 0 {
+            if tried % self.members.count() == 0 {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+
+    /// Ends when a member that owes an answer has had its time, or does not lead any more; tells which.
+    async fn given_up(&self, at: usize, limit: Duration) -> String {
+        let began = tokio::time::Instant::now();
+        while began.elapsed() < limit {
+            tokio::time::sleep(DOUBT_AFTER).await;
+            self.members.doubt().await;
+            if self.members.current().0 != at {
+                return "another member leads now".to_owned();
+            }
+        }
+        "no answer in time".to_owned()
     }
 
     fn kv(channel: Channel) -> KvClient<Channel> {
@@ -206,6 +222,7 @@ impl Kv for Client {
             progress_notify: true,
             ..WatchCreateRequest::default()
         };
+        let led = self.members.led();
         let (requests, answers) = self.open_watch(&create).await?;
         let (batches, out) = mpsc::channel(BATCHES_WAITING);
         let (progress, asked) = mpsc::channel(1);
@@ -213,7 +230,7 @@ impl Kv for Client {
             clippy::disallowed_methods,
             reason = "a protocol library owns this task: it ends with the stream or its reader"
         )]
-        tokio::spawn(carry(requests, answers, batches, asked));
+        tokio::spawn(carry(requests, answers, batches, asked, led));
         Ok(WatchStream::new(out, progress))
     }
 }
@@ -254,12 +271,13 @@ impl Client {
     }
 }
 
-/// Carries answers to the reader until either side ends.
+/// Carries answers to the reader until either side ends, or another member leads: events are had there first.
 async fn carry(
     requests: mpsc::Sender<WatchRequest>,
     mut answers: WatchAnswers,
     batches: mpsc::Sender<Result<WatchBatch, KvError>>,
     mut asked: mpsc::Receiver<()>,
+    mut led: watch::Receiver<usize>,
 ) {
     let mut fragments = Vec::new();
     loop {
@@ -271,6 +289,9 @@ async fn carry(
                 continue;
             }
             () = batches.closed() => return,
+            Ok(()) = led.changed() => {
+                Some(Err(Status::unavailable("another member leads now")))
+            }
         };
         let told = match answer {
             None => Err(KvError::Unavailable("the store ended the watch".to_owned())),

@@ -9,6 +9,7 @@ mod error;
 pub mod gathered;
 pub mod hpack;
 pub mod kv;
+mod members;
 pub mod memory;
 pub mod proto;
 mod watch;

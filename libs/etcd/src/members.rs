@@ -1,0 +1,136 @@
+//! The members of a cluster, and which of them calls go to: the leader, as every write and every fresh read ends there.
+//!
+//! In: the term of every answer. Out: a member. A new term means that another may lead, and all members are asked which.
+
+use crate::proto::maintenance_client::MaintenanceClient;
+use crate::proto::{
+    CompactionResponse, LeaseGrantResponse, LeaseKeepAliveResponse, RangeResponse, ResponseHeader,
+    StatusRequest, StatusResponse, TxnResponse, WatchResponse,
+};
+use futures::future::join_all;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+/// How long members may take to tell who leads.
+const STATUS_MAX: Duration = Duration::from_millis(500);
+/// Before a leader is known.
+const NOBODY: usize = usize::MAX;
+
+/// What a call brings.
+pub(crate) trait Answer {
+    /// As of when it is; streams tell it later.
+    fn header(&self) -> Option<&ResponseHeader>;
+}
+
+macro_rules! answers {
+    ($($kind:ty),*) => { $(impl Answer for $kind {
+        fn header(&self) -> Option<&ResponseHeader> {
+            self.header.as_ref()
+        }
+    })* };
+}
+answers!(RangeResponse, TxnResponse, CompactionResponse, LeaseGrantResponse);
+
+macro_rules! streams {
+    ($($kind:ty),*) => { $(impl Answer for Streaming<$kind> {
+        fn header(&self) -> Option<&ResponseHeader> {
+            None
+        }
+    })* };
+}
+streams!(LeaseKeepAliveResponse, WatchResponse);
+
+/// See the module.
+pub(crate) struct Members {
+    channels: Vec<Channel>,
+    current: AtomicUsize,
+    /// The latest term in which the leader was asked for and known.
+    term: AtomicU64,
+    /// Who was found to lead.
+    leader: watch::Sender<usize>,
+    seeking: Arc<Mutex<()>>,
+}
+
+impl Members {
+    /// `channels` are not empty.
+    pub(crate) fn new(channels: Vec<Channel>) -> Self {
+        Self {
+            channels,
+            current: AtomicUsize::new(0),
+            term: AtomicU64::new(0),
+            leader: watch::Sender::new(NOBODY),
+            seeking: Arc::default(),
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// The member that calls go to.
+    pub(crate) fn current(&self) -> (usize, Channel) {
+        let at = self.current.load(Ordering::Relaxed) % self.channels.len();
+        (at, self.channels[at].clone())
+    }
+
+    /// Goes on with the next member; whoever saw the same failure first has done so already.
+    pub(crate) fn leave(&self, at: usize) {
+        let next = (at + 1) % self.channels.len();
+        let _ = self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Tells of every change of the leader.
+    pub(crate) fn led(&self) -> watch::Receiver<usize> {
+        self.leader.subscribe()
+    }
+
+    /// Looks for the leader where the term is a new one. The caller goes on meanwhile.
+    pub(crate) fn heard(self: &Arc<Self>, term: u64) {
+        if term <= self.term.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(turn) = self.seeking.clone().try_lock_owned() else { return };
+        let members = self.clone();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a protocol library owns this task: it ends when all members answered or had their time"
+        )]
+        tokio::spawn(async move { members.seek(turn).await });
+    }
+
+    /// Has the member that is called doubted: maybe another leads. One question serves all who doubt at the time.
+    pub(crate) async fn doubt(&self) {
+        if let Ok(turn) = self.seeking.clone().try_lock_owned() {
+            self.seek(turn).await;
+        }
+    }
+
+    /// Asks every member who leads, and goes on with that one if it answers.
+    async fn seek(&self, _turn: OwnedMutexGuard<()>) {
+        let asked = self.channels.iter().map(|channel| {
+            let mut client = MaintenanceClient::new(channel.clone());
+            async move {
+                let status = tokio::time::timeout(STATUS_MAX, client.status(StatusRequest {})).await;
+                Some(status.ok()?.ok()?.into_inner())
+            }
+        });
+        let told = join_all(asked).await;
+        let Some(latest) = told.iter().flatten().max_by_key(|status| status.raft_term) else { return };
+        if latest.leader == 0 {
+            return;
+        }
+        self.term.fetch_max(latest.raft_term, Ordering::Relaxed);
+        let leads = |status: &StatusResponse| {
+            status.header.as_ref().is_some_and(|header| header.member_id == latest.leader)
+        };
+        // One that is not among the endpoints, or silent, is of no use.
+        if let Some(at) = told.iter().position(|status| status.as_ref().is_some_and(leads)) {
+            self.current.store(at, Ordering::Relaxed);
+            self.leader.send_if_modified(|leader| std::mem::replace(leader, at) != at);
+        }
+    }
+}
