@@ -51,11 +51,37 @@ pub fn writes_survive_kills(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+fn leading_store(cluster: &Cluster) -> Result<String> {
+    let all = cluster.processes()?;
+    let leader = all.iter().find(|process| process.component == "store" && process.role == "leader");
+    Ok(leader.context("no store leads")?.id.clone())
+}
+
+/// The store that leads stands still: reads, writes and watches go on with the next leader, and it follows when it goes on.
+pub fn still_leader(cluster: &Cluster) -> Result<()> {
+    cluster.tells("create configmap sloop --from-literal=n=0")?;
+    let mut watch = cluster.follow("get configmap sloop --watch -o jsonpath={.data.n}{\"\\n\"}")?;
+    watch.line(Deadline::seconds(20), |line| line == "0")?;
+    let leader = leading_store(cluster)?;
+    let paused = cluster.pause(&leader)?;
+    cluster.until("that writes are possible without the leader", Deadline::seconds(20), |cluster| {
+        let patch = "patch configmap sloop -p '{\"data\":{\"n\":\"1\"}}' --request-timeout=5s";
+        Ok(cluster.kubectl(patch)?.success)
+    })?;
+    cluster.expect("get configmap sloop -o jsonpath={.data.n}", "1")?;
+    watch.line(Deadline::seconds(20), |line| line == "1")?;
+    drop(paused);
+    cluster.until("that the former leader follows", Deadline::seconds(30), |cluster| {
+        let process = cluster.process(&leader)?;
+        Ok(process.role == "follower" && process.health == "ok")
+    })?;
+    cluster.expect("delete configmap sloop", "deleted")
+}
+
 /// Kills one process of each kind, the store's leader among them; the cluster works again after each.
 fn kill_each(cluster: &Cluster) -> Result<()> {
     let all = cluster.processes()?;
-    let leader = all.iter().find(|process| process.component == "store" && process.role == "leader");
-    let mut victims = vec![leader.context("no store leads")?.id.clone()];
+    let mut victims = vec![leading_store(cluster)?];
     for component in ["apiserver", "scheduler", "controllers", "store"] {
         let victim = all.iter().find(|process| process.component == component).context(component)?;
         victims.push(victim.id.clone());

@@ -80,6 +80,7 @@ fn faults() -> Group {
         steps: &[
             ("etcdctl_finds_a_store_that_it_knows", store::etcdctl),
             ("no_acknowledged_write_is_lost_when_processes_are_killed", faults::writes_survive_kills),
+            ("a_leading_store_that_stands_still_is_left_for_the_next", faults::still_leader),
             ("a_follower_of_a_watch_misses_nothing_when_its_apiserver_dies", faults::watch_survives),
             ("another_scheduler_and_controller_manager_take_over", faults::leaders_are_replaced),
             ("a_cluster_resumes_with_its_data", faults::resume),

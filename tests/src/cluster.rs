@@ -53,6 +53,17 @@ pub struct Process {
     pub restarts: u64,
 }
 
+/// A process that stands still as long as this lives.
+pub struct Paused(Pid);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        if let Err(error) = kill(self.0, Signal::SIGCONT) {
+            eprintln!("cannot have process {} go on: {error}", self.0);
+        }
+    }
+}
+
 /// A cluster that is up, or was.
 pub struct Cluster {
     name: String,
@@ -305,6 +316,17 @@ impl Cluster {
             let now = cluster.process(id)?;
             Ok(now.restarts > before.restarts && now.health == "ok")
         })
+    }
+
+    /// Has a process stand still until the answer is dropped.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pause(&self, id: &str) -> Result<Paused> {
+        let pid = self.process(id)?.pid.with_context(|| format!("{id} does not run"))?;
+        let pid = Pid::from_raw(pid);
+        kill(pid, Signal::SIGSTOP).with_context(|| format!("cannot pause {id}"))?;
+        Ok(Paused(pid))
     }
 
     /// How long every log is now, for [`Cluster::told_since`].

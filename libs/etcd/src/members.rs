@@ -7,7 +7,8 @@ use crate::proto::{
     CompactionResponse, LeaseGrantResponse, LeaseKeepAliveResponse, RangeResponse, ResponseHeader,
     StatusRequest, StatusResponse, TxnResponse, WatchResponse,
 };
-use futures::future::join_all;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 /// How long members may take to tell who leads.
-const STATUS_MAX: Duration = Duration::from_millis(500);
+const STATUS_MAX: Duration = Duration::from_millis(250);
 /// Before a leader is known.
 const NOBODY: usize = usize::MAX;
 
@@ -111,26 +112,43 @@ impl Members {
 
     /// Asks every member who leads, and goes on with that one if it answers.
     async fn seek(&self, _turn: OwnedMutexGuard<()>) {
-        let asked = self.channels.iter().map(|channel| {
+        let asked = self.channels.iter().enumerate().map(|(at, channel)| {
             let mut client = MaintenanceClient::new(channel.clone());
             async move {
                 let status = tokio::time::timeout(STATUS_MAX, client.status(StatusRequest {})).await;
-                Some(status.ok()?.ok()?.into_inner())
+                (at, status.ok().and_then(Result::ok).map(tonic::Response::into_inner))
             }
         });
-        let told = join_all(asked).await;
-        let Some(latest) = told.iter().flatten().max_by_key(|status| status.raft_term) else { return };
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let (known, mut told) = (self.term.load(Ordering::Relaxed), Vec::new());
+        while let Some((at, status)) = asked.next().await {
+            let Some(status) = status else { continue };
+            // A leader of a later term than the last one known need not wait for those that are silent.
+            let settles = leads(&status, status.leader) && status.raft_term > known;
+            told.push((at, status));
+            if settles {
+                break;
+            }
+        }
+        self.follow(&told);
+    }
+
+    /// Goes on with whoever leads in the latest term that any member tells of.
+    fn follow(&self, told: &[(usize, StatusResponse)]) {
+        let Some((_, latest)) = told.iter().max_by_key(|(_, status)| status.raft_term) else { return };
         if latest.leader == 0 {
             return;
         }
         self.term.fetch_max(latest.raft_term, Ordering::Relaxed);
-        let leads = |status: &StatusResponse| {
-            status.header.as_ref().is_some_and(|header| header.member_id == latest.leader)
-        };
         // One that is not among the endpoints, or silent, is of no use.
-        if let Some(at) = told.iter().position(|status| status.as_ref().is_some_and(leads)) {
-            self.current.store(at, Ordering::Relaxed);
-            self.leader.send_if_modified(|leader| std::mem::replace(leader, at) != at);
+        if let Some((at, _)) = told.iter().find(|(_, status)| leads(status, latest.leader)) {
+            self.current.store(*at, Ordering::Relaxed);
+            self.leader.send_if_modified(|leader| std::mem::replace(leader, *at) != *at);
         }
     }
+}
+
+/// Whether it is `leader` that tells this.
+fn leads(status: &StatusResponse, leader: u64) -> bool {
+    leader != 0 && status.header.as_ref().is_some_and(|header| header.member_id == leader)
 }
