@@ -158,16 +158,16 @@ async fn service_range(server: &Server, args: &Args) -> Result<(), Status> {
     let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
         "metadata": {"name": NAME}, "spec": {"cidrs": [args.service_cluster_ip_range.to_string()]}});
     ensure(server, GROUP, PLURAL, "", range).await?;
-    server.store.fresh().await?;
-    let now = clock::rfc3339_seconds(clock::now());
-    let ready = move |range: &Value| {
-        let told = range["status"]["conditions"].as_array().is_some_and(|told| !told.is_empty());
-        let mut ready = range.clone();
-        ready["status"] = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "",
-            "message": "Kubernetes default Service CIDR is ready", "lastTransitionTime": now}]});
-        (!told).then_some(ready)
-    };
-    server.objects.modify(&GroupResource::new(GROUP, PLURAL), "", NAME, &ready).await.map(drop)
+    let of = GroupResource::new(GROUP, PLURAL);
+    let range = server.objects.get_fresh(&of, "", NAME).await?.unwrap_or_default();
+    if range["status"]["conditions"].as_array().is_some_and(|told| !told.is_empty()) {
+        return Ok(());
+    }
+    let condition = json!({"type": "Ready", "status": "True", "message": "Kubernetes default Service CIDR is ready",
+        "lastTransitionTime": clock::rfc3339_seconds(clock::now())});
+    let ready = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": NAME},
+        "status": {"conditions": [condition]}});
+    server.objects.apply(&of, "status", ready, "kubernetes-service-cidr-controller").await.map(drop)
 }
 
 /// Renews this server's key, and keeps the endpoints of the `kubernetes` Service equal to the keys that live; on the same

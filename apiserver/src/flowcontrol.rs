@@ -124,7 +124,7 @@ mod tests {
             let own = wanted.iter().filter(|(of, _)| *of == plural);
             own.map(|(_, object)| meta::name(object).to_owned()).collect()
         };
-        assert_eq!(names("flowschemas").len(), 11);
+        assert_eq!(names("flowschemas").len(), 13);
         let levels = names("prioritylevelconfigurations");
         for (_, schema) in wanted.iter().filter(|(of, _)| *of == "flowschemas") {
             let level = schema["spec"]["priorityLevelConfiguration"]["name"].as_str().expect("level");

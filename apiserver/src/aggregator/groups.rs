@@ -56,8 +56,11 @@ fn ordered(rows: BTreeMap<(String, String), Row>) -> Vec<Group> {
     groups.sort_by_key(|(_, rows)| Reverse(rows.iter().map(|(_, row)| row.group_priority).max()));
     let group = |(name, mut rows): (String, Vec<(String, Row)>)| {
         rows.sort_by_cached_key(|(version, row)| Reverse((row.version_priority, priority(version))));
+        let priority = rows.iter().map(|(_, row)| row.group_priority).max().unwrap_or_default();
+        let highest = rows.iter().filter(|(_, row)| row.group_priority == priority);
+        let service = highest.map(|(version, _)| format!("{version}.{name}")).min().unwrap_or_default();
         let version = |(name, row): (String, Row)| Version { name, remote: row.remote };
-        Group { name, versions: rows.into_iter().map(version).collect() }
+        Group { name, versions: rows.into_iter().map(version).collect(), priority, service }
     };
     groups.into_iter().map(group).collect()
 }
@@ -120,5 +123,19 @@ mod tests {
         for (served, services, want) in rows {
             assert_eq!(shown(served, services), *want);
         }
+    }
+
+    #[test]
+    fn the_old_list_has_groups_of_one_priority_in_the_order_of_their_services() {
+        let served =
+            [("a.io", "v1beta1"), ("b.io", "v1"), ("batch", "v1"), ("c.io", "v1"), ("c.io", "v1alpha1")];
+        let groups = groups(&served, &[], |_| discovery::Remote::default());
+        let names = |list: &Value| -> Vec<String> {
+            let listed = list["groups"].as_array().into_iter().flatten();
+            listed.filter_map(|group| group["name"].as_str().map(str::to_owned)).collect()
+        };
+        assert_eq!(names(&discovery::group_list(&groups)), ["batch", "b.io", "c.io", "a.io"]);
+        let aggregated: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
+        assert_eq!(aggregated, ["batch", "a.io", "b.io", "c.io"]);
     }
 }

@@ -70,6 +70,7 @@ fn faults(kind: &str, spec: &Value, namespace: &str) -> Vec<FieldError> {
             "at least one of user or group must be specified",
         ));
     }
+    faults.extend(selector_faults(&spec["resourceAttributes"]));
     if kind == "LocalSubjectAccessReview" {
         let (resource, other) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
         if resource.is_object() && resource["namespace"].as_str().unwrap_or_default() != namespace {
@@ -84,7 +85,6 @@ fn faults(kind: &str, spec: &Value, namespace: &str) -> Vec<FieldError> {
             faults.push(FieldError::invalid("spec.nonResourceAttributes", other, why));
         }
     }
-    faults.extend(selector_faults(&spec["resourceAttributes"]));
     faults
 }
 

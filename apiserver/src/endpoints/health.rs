@@ -53,7 +53,7 @@ enum After {
 }
 
 /// What runs from the start on, under kube-apiserver's names and in its order.
-const HOOKS: [(&str, After); 23] = [
+const HOOKS: [(&str, After); 27] = [
     ("start-apiserver-admission-initializer", After::Loading),
     ("generic-apiserver-start-informers", After::Loading),
     ("priority-and-fairness-config-consumer", After::Loading),
@@ -64,12 +64,16 @@ const HOOKS: [(&str, After); 23] = [
     ("crd-informer-synced", After::Loading),
     ("start-system-namespaces-controller", After::Bootstrap),
     ("start-cluster-authentication-info-controller", After::Bootstrap),
+    ("start-kube-apiserver-identity-lease-controller", After::Bootstrap),
+    ("start-kube-apiserver-identity-lease-garbage-collector", After::Bootstrap),
+    ("start-legacy-token-tracking-controller", After::Bootstrap),
     // Addresses are allocated with the Services that hold them, so that there is nothing to repair.
     ("start-service-ip-repair-controllers", After::Loading),
     ("rbac/bootstrap-roles", After::Bootstrap),
     ("scheduling/bootstrap-system-priority-classes", After::Bootstrap),
     ("priority-and-fairness-config-producer", After::Bootstrap),
     ("bootstrap-controller", After::Bootstrap),
+    ("start-kubernetes-service-cidr-controller", After::Bootstrap),
     ("start-kube-aggregator-informers", After::Loading),
     ("apiservice-status-local-available-controller", After::Loading),
     ("apiservice-status-remote-available-controller", After::Loading),

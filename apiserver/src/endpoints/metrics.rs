@@ -280,6 +280,14 @@ impl Metrics {
         LongRunning(gauge)
     }
 
+    /// Forgets what was counted of requests that have ended.
+    pub fn reset(&self) {
+        self.requests.clear();
+        self.times.clear();
+        self.sizes.clear();
+        self.promised.clear();
+    }
+
     /// All as text.
     #[must_use]
     pub fn text(&self, server: &Server) -> String {

@@ -8,7 +8,7 @@ mod schema;
 use crate::Server;
 use crate::http::negotiate;
 use crate::http::request_info::Pairs;
-use crate::http::respond::{failure, no_such_path, plain};
+use crate::http::respond::{failure, no_such_path, packed, plain};
 use crate::request::RequestInfo;
 use crate::storage::encode::{self, Format};
 use axum::body::Body;
@@ -83,8 +83,12 @@ pub async fn answer(
     match path {
         "" | "/index.html" => shown(&json!({"paths": paths(server)})),
         "/version" => shown(&version()),
-        "/metrics" => plain(200, METRICS, server.metrics.text(server)),
-        "/metrics/slis" => plain(200, METRICS, server.metrics.objectives(server)),
+        "/metrics" if info.verb == "delete" => {
+            server.metrics.reset();
+            plain(200, "text/plain; charset=utf-8", "metrics reset\n")
+        }
+        "/metrics" => packed(headers, plain(200, METRICS, ""), server.metrics.text(server).into()),
+        "/metrics/slis" => packed(headers, plain(200, METRICS, ""), server.metrics.objectives(server).into()),
         "/.well-known/openid-configuration" => {
             let told = server.authentication.openid_configuration(&server.external);
             kept(plain(200, "application/json", told.to_string()))

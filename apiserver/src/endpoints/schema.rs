@@ -3,8 +3,9 @@
 use crate::Server;
 use crate::http::negotiate::{self, Asked};
 use crate::http::request_info::Pairs;
-use crate::http::respond::{failure, plain};
+use crate::http::respond::{failure, packed, plain};
 use crate::storage::encode::{self, Format, Media};
+use crate::storage::order::Ordered;
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_api::{discovery, openapi};
@@ -67,7 +68,8 @@ pub fn answer(
             } else {
                 (&version_2.json, "application/json")
             };
-            return Some(tagged_bytes(headers, document.bytes.clone(), &document.hash, told));
+            let response = tagged_bytes(headers, Bytes::new(), &document.hash, told);
+            return Some(varied(headers, response, document.bytes.clone()));
         }
         ["openapi", "v3"] => {
             let mut index = openapi::v3_index(customs.documents());
@@ -89,6 +91,14 @@ pub fn answer(
         _ => return None,
     };
     Some(negotiated(accept, query, &document))
+}
+
+/// The one document that is packed for whoever takes it so, and differs by that too.
+fn varied(request: &HeaderMap, mut response: Response<Body>, bytes: Bytes) -> Response<Body> {
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+    let is_known = response.status() == StatusCode::NOT_MODIFIED;
+    packed(request, response, if is_known { Bytes::new() } else { bytes })
 }
 
 /// What a document that is not one of several forms is refused to: nothing is said.
@@ -164,7 +174,7 @@ fn addressed(path: &str, query: &Pairs, headers: &HeaderMap, document: &openapi:
 
 /// The document, or 304 when the client has it.
 fn tagged(headers: &HeaderMap, document: &Value, content_type: &str) -> Response<Body> {
-    let body = Bytes::from(document.to_string());
+    let body = Bytes::from(serde_json::to_vec(&Ordered::new(document)).unwrap_or_default());
     let hash = hex::encode_upper(Sha512::digest(&body));
     tagged_bytes(headers, body, &hash, content_type)
 }

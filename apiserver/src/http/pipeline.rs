@@ -11,7 +11,7 @@ use crate::audit::{self, Record, Sender};
 use crate::authentication::Peer;
 use crate::endpoints::{self, metrics};
 use crate::flowcontrol::{self, Told};
-use crate::registry::{Call, ReplyBody};
+use crate::registry::{Call, ReplyBody, is_routed};
 use crate::request::{RequestInfo, UserInfo};
 use crate::storage::encode::Format;
 use axum::body::Body;
@@ -268,12 +268,18 @@ async fn routed(
         return Ok(respond::page_not_found());
     }
     if request.method() == Method::HEAD && !custom && info.subresource != "proxy" {
-        return Ok(respond::plain(405, "application/json", Bytes::new()));
+        return if is_routed(kind, &info) {
+            Ok(respond::plain(405, "application/json", Bytes::new()))
+        } else {
+            Err(Status::no_such_resource())
+        };
     }
     if streams(&info) {
         let offered = info.kind.as_ref().and_then(|kind| kind.subresource(&info.subresource));
         let offered = &offered.ok_or_else(Status::no_such_resource)?.verbs;
-        if !info.verb.is_empty() && !offered.contains(&info.verb) {
+        // Proxies take one method more than there are verbs.
+        let asks = request.method() == Method::OPTIONS && info.subresource == "proxy";
+        if !asks && !offered.contains(&info.verb) {
             return Err(Status::no_such_method());
         }
         return server.streaming.proxy(&info, request).boxed().await;
@@ -324,7 +330,10 @@ async fn resource(
     let lists = watches || info.verb == "list";
     let only_answer = kind.as_ref().is_some_and(|kind| kind.only_answers(&info.subresource));
     let asked = negotiate::Asked { lists, watches, kind: kind.as_deref(), only_answer };
-    let chosen = negotiate::chosen(accept, &query, &user_agent, asked)?;
+    // The handler of custom kinds warns before it looks for a form; others are refused by their route.
+    let custom = kind.as_ref().is_some_and(|kind| kind.custom.is_some());
+    let chosen = negotiate::chosen(accept, &query, &user_agent, asked)
+        .map_err(|status| if custom { status.warned(deprecated.clone()) } else { status })?;
     let content_type =
         text(&parts.headers, CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_owned();
     let limit = time_of(server, &info, &query)?;

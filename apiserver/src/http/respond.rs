@@ -96,23 +96,38 @@ pub fn reply(request: &HeaderMap, reply: Reply) -> Response<Body> {
     response
 }
 
-fn compressed(request: &HeaderMap, mut response: Response<Body>, bytes: Bytes) -> Response<Body> {
+fn compressed(request: &HeaderMap, response: Response<Body>, bytes: Bytes) -> Response<Body> {
+    if bytes.len() <= GZIP_MIN {
+        return response.map(|_| Body::from(bytes));
+    }
+    let mut response = packed(request, response, bytes);
+    if response.headers().contains_key(CONTENT_ENCODING) {
+        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    response
+}
+
+/// An answer with this body, packed for a client that takes it so.
+#[must_use]
+pub fn packed(request: &HeaderMap, mut response: Response<Body>, bytes: Bytes) -> Response<Body> {
     let accepted = request.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let wanted = bytes.len() > GZIP_MIN && accepted.split(',').any(|one| one.trim().starts_with("gzip"));
-    if wanted {
+    if !bytes.is_empty() && accepted.split(',').any(takes_gzip) {
         // The fastest level, as in Kubernetes: the wire is near.
         let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
         if encoder.write_all(&bytes).is_ok()
             && let Ok(packed) = encoder.finish()
         {
             response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-            *response.body_mut() = Body::from(packed);
-            return response;
+            return response.map(|_| Body::from(packed));
         }
     }
-    *response.body_mut() = Body::from(bytes);
-    response
+    response.map(|_| Body::from(bytes))
+}
+
+/// Whether an encoding that is accepted is gzip, and not refused by its weight.
+fn takes_gzip(accepted: &str) -> bool {
+    let (name, quality) = accepted.split_once(';').unwrap_or((accepted, ""));
+    name.trim() == "gzip" && quality.trim() != "q=0"
 }
 
 /// `Warning: 299` headers: each text once; when they are too long together, each is cut, and what still is too much is left

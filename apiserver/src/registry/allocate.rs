@@ -80,12 +80,13 @@ impl Allocator {
     /// Fills in what a Service lacks, and tells which keys its write takes and frees.
     ///
     /// # Errors
-    /// 422 for addresses out of range, 500 when nothing is free.
+    /// 422 for addresses out of range or of others, 500 when nothing is free.
     pub async fn claim(
         &self,
         kind: &Kind,
         object: &mut Value,
         old: Option<&Value>,
+        dry_run: bool,
     ) -> Result<Claims, Status> {
         if kind.kind != "Service" || !kind.group.is_empty() {
             return Ok(Claims::default());
@@ -97,8 +98,12 @@ impl Allocator {
         if !faults.is_empty() {
             return Err(Status::invalid(&kind.group_kind(), meta::name(object), &faults));
         }
+        if old.is_some() {
+            asked_twice(&object["spec"])?;
+        }
         let asked = object.clone();
         let (ips, ports) = self.taken();
+        self.of_others(kind, object, old, dry_run).await?;
         self.fill(object, &ips, &ports)?;
         Ok(Claims { beside: beside(object, old), asked })
     }
@@ -125,6 +130,32 @@ impl Allocator {
         object["spec"] = claims.asked["spec"].clone();
         self.fill(object, &ips, &ports)?;
         Ok(Claims { beside: beside(object, None), asked: claims.asked })
+    }
+
+    /// What is asked for by name is refused before it is seen whether the Service is there already. A dry run asks for no address.
+    async fn of_others(
+        &self,
+        kind: &Kind,
+        object: &Value,
+        old: Option<&Value>,
+        dry_run: bool,
+    ) -> Result<(), Status> {
+        let (ips, ports) = self.taken();
+        let held = old.map(keys).unwrap_or_default();
+        for key in keys(object).difference(&held) {
+            let known = match key.strip_prefix(IPS) {
+                Some(ip) => !dry_run && ip.parse().is_ok_and(|ip: Ipv4Addr| ips.contains(&ip)),
+                None => key
+                    .strip_prefix(PORTS)
+                    .and_then(|port| port.parse().ok())
+                    .is_some_and(|port: u16| ports.contains(&port)),
+            };
+            // What is known may be gone by now.
+            if known && self.exists(&Bytes::from(key.clone())).await? {
+                return Err(already(kind, object, key.as_bytes()));
+            }
+        }
+        Ok(())
     }
 
     /// The keys that go with a deleted object.
@@ -298,6 +329,21 @@ fn already(kind: &Kind, asked: &Value, key: &[u8]) -> Status {
         }
     };
     Status::invalid(&kind.group_kind(), meta::name(asked), &[fault])
+}
+
+/// A changed Service that asks twice for one port of one protocol is refused where ports are given out.
+fn asked_twice(spec: &Value) -> Result<(), Status> {
+    let mut given = BTreeSet::new();
+    let ports = spec["ports"].as_array().into_iter().flatten();
+    for port in ports.filter(|_| spec["type"] == "NodePort" || spec["type"] == "LoadBalancer") {
+        let (protocol, number) = (port["protocol"].as_str().unwrap_or("TCP"), port["nodePort"].as_i64());
+        if let Some(number) = number.filter(|number| *number != 0)
+            && !given.insert((protocol, number))
+        {
+            return Err(Status::new(500, "", format!("duplicate nodePort: {{{protocol} {number}}}")));
+        }
+    }
+    Ok(())
 }
 
 fn node_ports(service: &Value) -> impl Iterator<Item = u16> {

@@ -29,6 +29,10 @@ impl Registry {
     ) -> Result<Reply, Status> {
         place(&mut binding, of, &call.info.namespace)?;
         let by_url = !call.info.subresource.is_empty();
+        if !by_url {
+            // An object of its own has no uid before it is made.
+            meta::remove(&mut binding, "uid");
+        }
         if by_url && meta::name(&binding) != call.info.name {
             return Err(Status::bad_request("name in URL does not match name in Binding object"));
         }

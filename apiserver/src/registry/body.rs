@@ -96,6 +96,14 @@ fn from_protobuf(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
     Ok(Decoded { object, findings: Vec::new() })
 }
 
+/// What YAML finds all at once is warned of one by one.
+fn warnings(finding: &str) -> Vec<String> {
+    match finding.strip_prefix("yaml: unmarshal errors:\n") {
+        Some(lines) => lines.lines().map(|line| line.trim().to_owned()).collect(),
+        None => vec![finding.to_owned()],
+    }
+}
+
 /// Refuses or passes on findings; `prefix` goes before the text of a refusal.
 ///
 /// # Errors
@@ -110,7 +118,9 @@ pub fn judged(
         FieldValidation::Strict if !findings.is_empty() => {
             Err(Status::bad_request(format!("{}strict decoding error: {}", prefix(), findings.join(", "))))
         }
-        FieldValidation::Warn => Ok(Read { object, warnings: findings }),
+        FieldValidation::Warn => {
+            Ok(Read { object, warnings: findings.iter().flat_map(|finding| warnings(finding)).collect() })
+        }
         _ => Ok(Read { object, warnings: Vec::new() }),
     }
 }

@@ -198,7 +198,9 @@ impl Registry {
     }
 
     /// An object of `kind` as it is stored.
-    pub(super) async fn to_store(&self, kind: &Kind, object: Value) -> Result<Value, Status> {
+    pub(super) async fn to_store(&self, kind: &Kind, mut object: Value) -> Result<Value, Status> {
+        // Nothing is kept of where somebody thinks that an object is; a dry run shows it.
+        meta::remove(&mut object, "selfLink");
         if !asks(kind) {
             return Ok(convert::from(kind, object));
         }

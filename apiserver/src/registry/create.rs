@@ -48,8 +48,9 @@ impl Registry {
         let options = WriteOptions::read(call, "CreateOptions", false)?;
         let read = body::read(&call.content_type, &call.body, &kind, options.validation)?;
         let at = At::new(call, self.resource(&kind)?, options)?;
-        let mut warnings = read.warnings;
-        let outcome = match self.create_object(&at, read.object, false, &mut warnings).await {
+        let (mut object, mut warnings) = (read.object, read.warnings);
+        meta::remove(&mut object, "selfLink");
+        let outcome = match self.create_object(&at, object, false, &mut warnings).await {
             Ok(outcome) => outcome,
             Err(status) => return Err(status.warned(warnings)),
         };
@@ -108,6 +109,7 @@ impl Registry {
         warnings: &mut Vec<String>,
     ) -> Result<Outcome, Status> {
         let kind = &at.kind;
+        let shares_labels = strategy::shares_labels(&object, kind);
         defaults::apply(&mut object, kind);
         strategy::converted(&mut object, kind);
         meta::set(&mut object, "uid", random::uuid());
@@ -119,8 +121,11 @@ impl Registry {
         decode::settle(&mut object, kind);
         warnings.extend(self.mutate(at, CREATE, None, &mut object).await?);
         warnings.extend(strategy::prepare_create(&mut object, kind));
+        if shares_labels {
+            strategy::share_labels(&mut object);
+        }
         strategy::prepare_create_by(&mut object, kind, || at.user.fields());
-        let claims = self.claim(kind, &mut object, None).await?;
+        let claims = self.claim(at, &mut object, None).await?;
         let faults = validate::create(&object, kind);
         let name = meta::name(&object).to_owned();
         if !faults.is_empty() {
@@ -176,7 +181,7 @@ const TRIES_TO_ALLOCATE: usize = 16;
 
 /// Notes who owns the fields of a new object. What the server itself fills in (status) has no owner.
 fn own_fields(object: &mut Value, at: &At) {
-    let fields = object.as_object_mut().filter(|_| at.kind.subresource("status").is_some());
+    let fields = object.as_object_mut().filter(|_| !strategy::unowned(&at.kind, "").is_empty());
     let status = fields.and_then(|fields| fields.remove("status"));
     let now = clock::rfc3339_seconds(clock::now());
     let writer = Writer { manager: &at.options.manager, subresource: "", now: &now };

@@ -33,8 +33,13 @@ const ANSWERED_WITH_OBJECT: &[&str] = &[
     "storageclasses",
     "csidrivers",
     "csinodes",
-    "csistoragecapacities",
     "volumeattachments",
+    "volumeattributesclasses",
+    "deviceclasses",
+    "resourceclaims",
+    "resourceclaimtemplates",
+    "resourceslices",
+    "namespaces",
 ];
 
 /// PriorityClasses that the cluster itself needs.
@@ -272,7 +277,7 @@ impl Registry {
         options: &DeleteOptions,
         warnings: &mut Vec<String>,
     ) -> Result<(Outcome, bool), Status> {
-        let tail = keys::tail(&at.namespace, &at.info.name);
+        let tail = super::tail(&at.namespace, &at.info.name)?;
         let mut current = self.store.get(&at.resource, &tail).await?.ok_or_else(|| at.not_found())?;
         for _ in 0..TRIES {
             let old = current.value().clone();

@@ -8,8 +8,8 @@ use crate::reader::Objects;
 use crate::request::{RequestInfo, UserInfo};
 use crate::storage::{Store, keys};
 use coracle_api::kinds::Kind;
-use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
+use coracle_api::{decode, meta};
 use serde_json::Value;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -153,6 +153,8 @@ impl Objects for Direct {
         let mut at = at(&registry, of, "create", namespace, meta::name(&object))?;
         at.options.manager = manager.to_owned();
         let mut warnings = Vec::new();
+        // As if it had been sent: with every field that Go writes, set or not.
+        let object = decode::canonical(object, &at.kind).map_err(Status::internal)?.object;
         let outcome = registry.create_object(&at, object, false, &mut warnings).await?;
         Ok(outcome.object(&at.kind).as_ref().clone())
     }

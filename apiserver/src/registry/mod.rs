@@ -34,13 +34,13 @@ use crate::authorization::Authorization;
 use crate::request::{RequestInfo, UserInfo};
 use crate::storage::encode::{self, Format};
 use crate::storage::entry::Entry;
-use crate::storage::{Resource, Store};
+use crate::storage::{Resource, Store, keys};
 use allocate::{Allocator, Claims};
 use bytes::Bytes;
 use coracle_api::kinds::Kind;
-use coracle_api::status::Status;
+use coracle_api::status::{Status, go_quoted};
 use coracle_api::strategy::{self, Strategy};
-use coracle_api::{meta, validate};
+use coracle_api::{labels, meta, validate};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use options::WriteOptions;
@@ -105,6 +105,43 @@ fn home<'a>(kind: &Kind, info: &'a RequestInfo) -> &'a str {
     if kind.namespaced { &info.namespace } else { "" }
 }
 
+/// Where an object that a URL names is kept.
+///
+/// # Errors
+/// Nothing can be kept under such a name.
+fn tail(namespace: &str, name: &str) -> Result<String, Status> {
+    let faults = labels::is_path_segment_name(name);
+    if faults.is_empty() {
+        return Ok(keys::tail(namespace, name));
+    }
+    let name = go_quoted(name);
+    Err(Status::bad_request(format!("Name parameter invalid: {name}: {}", faults.join(";"))))
+}
+
+/// Whether anything at all can be asked at a URL of a kind: of a place that nothing is at, there is no telling what it
+/// allows. Custom kinds have one handler for all of theirs.
+pub fn is_routed(kind: &Kind, info: &RequestInfo) -> bool {
+    // A resource has one place in URLs, and what is no proxy has nothing behind it.
+    let elsewhere = !kind.namespaced && !info.namespace.is_empty() && kind.kind != "Namespace";
+    let of_all = kind.namespaced && info.namespace.is_empty();
+    // What lists may take a name from its field selector.
+    let lists = matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
+    let named = !lists && !info.name.is_empty();
+    if elsewhere || !info.rest.is_empty() || (of_all && named) {
+        return false;
+    }
+    if kind.custom.is_some() || info.verb == "watch" {
+        return true;
+    }
+    let offers = |verbs: &[&str]| verbs.iter().any(|verb| kind.offers(verb));
+    match (info.subresource.as_str(), named) {
+        ("", true) => offers(&["get", "update", "patch", "delete"]),
+        ("", false) if of_all => offers(&["list"]),
+        ("", false) => offers(&["list", "create", "deletecollection"]),
+        (subresource, _) => kind.subresource(subresource).is_some(),
+    }
+}
+
 /// The kind that a call is of.
 ///
 /// # Errors
@@ -112,13 +149,10 @@ fn home<'a>(kind: &Kind, info: &'a RequestInfo) -> &'a str {
 fn offered(call: &Call) -> Result<&Kind, Status> {
     let kind = call.kind()?;
     let (verb, subresource) = (call.info.verb.as_str(), call.info.subresource.as_str());
-    // A resource has one place in URLs, and what is no proxy has nothing behind it.
-    let elsewhere = !kind.namespaced && !call.info.namespace.is_empty() && kind.kind != "Namespace";
-    let nowhere = kind.namespaced && call.info.namespace.is_empty() && !call.info.name.is_empty();
-    let named = matches!(verb, "get" | "update" | "patch" | "delete");
-    if elsewhere || (nowhere && named) || !call.info.rest.is_empty() {
+    if !is_routed(kind, &call.info) {
         return Err(Status::no_such_resource());
     }
+    let named = matches!(verb, "get" | "update" | "patch" | "delete");
     if !subresource.is_empty() {
         let Some(offered) = kind.subresource(subresource) else { return Err(no_subresource(call, kind)) };
         if !offered.verbs.iter().any(|offered| offered == verb) {
@@ -128,7 +162,7 @@ fn offered(call: &Call) -> Result<&Kind, Status> {
     let misplaced = match verb {
         "create" => {
             (subresource.is_empty() && !call.info.name.is_empty() && kind.custom.is_none())
-                || (kind.namespaced && call.info.namespace.is_empty() && kind.kind != "Binding")
+                || (kind.namespaced && call.info.namespace.is_empty())
         }
         // Nothing deletes from all namespaces at once.
         "deletecollection" => kind.namespaced && call.info.namespace.is_empty(),
@@ -161,11 +195,9 @@ fn not_offered(call: &Call, kind: &Kind) -> Status {
             message: "create not allowed while custom resource definition is terminating".to_owned(),
             ..unsupported()
         },
-        "patch" if kind.custom.is_some() && call.info.name.is_empty() => {
-            patch::check_media(kind, &call.content_type)
-                .err()
-                .unwrap_or_else(|| Status::bad_request("name must be provided"))
-        }
+        "patch" if kind.custom.is_some() && call.info.name.is_empty() => patch::check_media(kind, call)
+            .err()
+            .unwrap_or_else(|| Status::bad_request("name must be provided")),
         "update" if kind.custom.is_some() && call.info.name.is_empty() => {
             Status::bad_request("name must be provided")
         }
@@ -276,12 +308,13 @@ impl Registry {
     }
 
     /// Claims what is to be allotted to an object, if it can be.
-    async fn claim(&self, kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<Claims, Status> {
+    async fn claim(&self, at: &At, object: &mut Value, old: Option<&Value>) -> Result<Claims, Status> {
+        let kind = &at.kind;
         let faults = validate::before_allotment(object, kind);
         if !faults.is_empty() {
             return Err(Status::invalid(&kind.group_kind(), meta::name(object), &faults));
         }
-        self.allocator.claim(kind, object, old).await
+        self.allocator.claim(kind, object, old, at.options.dry_run).await
     }
 
     /// Asks validating admission; returns warnings.

@@ -22,7 +22,7 @@ pub(super) const APPLY: &str = "application/apply-patch+yaml";
 impl Registry {
     pub(super) async fn patch(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?.clone();
-        check_media(&kind, &call.content_type)?;
+        check_media(&kind, call)?;
         crate::audit::sent(&call.body);
         let applies = call.content_type == APPLY;
         let options = WriteOptions::read(call, "PatchOptions", applies)?;
@@ -63,9 +63,10 @@ impl Registry {
         apply::declared(config, kind).map_err(refused)?;
         let sent = config.clone();
         // What is there already has its name, unless that is taken away.
-        let says_none =
-            |meta: &Value| meta.get("name").is_some_and(|name| name.as_str().is_none_or(str::is_empty));
-        let takes_name = says_none(&config["metadata"]);
+        let says_none = |meta: &Value, key: &str| {
+            meta.get(key).is_some_and(|name| name.as_str().is_none_or(str::is_empty))
+        };
+        let takes_name = says_none(&config["metadata"], "name");
         let named = !meta::name(config).is_empty();
         if !named {
             meta::set(config, "name", at.info.name.as_str());
@@ -73,8 +74,17 @@ impl Registry {
         fits_url(config, at)?;
         let now = clock::rfc3339_seconds(clock::now());
         let writer = Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
+        // Who takes the namespace away changes the object, though it gets it back.
+        let takes_namespace = kind.namespaced && says_none(&sent["metadata"], "namespace");
+        let mut changing = config.clone();
+        if takes_namespace {
+            changing["metadata"]["namespace"] = Value::Null;
+        }
         let make = |old: &Value| {
-            let object = applied(Some(old), (config, &sent), kind, &writer, at.options.force)?;
+            let mut object = applied(Some(old), (&changing, &sent), kind, &writer, at.options.force)?;
+            if takes_namespace {
+                meta::set(&mut object, "namespace", at.namespace.as_str());
+            }
             if takes_name {
                 return Err(nameless(at));
             }
@@ -124,8 +134,9 @@ pub(super) fn configuration(body: &[u8], validation: FieldValidation) -> Result<
 /// Built-in kinds refuse other patches by their route, custom ones by their handler.
 ///
 /// # Errors
-/// 415.
-pub(super) fn check_media(kind: &Kind, content_type: &str) -> Result<(), Status> {
+/// 415, or 406 of a route where nothing is sent.
+pub(super) fn check_media(kind: &Kind, call: &Call) -> Result<(), Status> {
+    let content_type = call.content_type.as_str();
     let custom = kind.custom.is_some();
     let accepted: &[&str] = if custom { &[JSON, MERGE, APPLY] } else { &[JSON, MERGE, STRATEGIC, APPLY] };
     if accepted.contains(&content_type) {
@@ -136,7 +147,11 @@ pub(super) fn check_media(kind: &Kind, content_type: &str) -> Result<(), Status>
     if custom || routed {
         return Err(Status::unsupported_media_type(accepted));
     }
-    let mut status = Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type");
+    let mut status = if call.body.is_empty() {
+        Status::new(406, "NotAcceptable", "406: Not Acceptable\n\nAvailable representations: ")
+    } else {
+        Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+    };
     status.details = serde_json::json!({});
     Err(status)
 }

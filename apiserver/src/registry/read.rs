@@ -4,7 +4,7 @@ use super::select::Selection;
 use super::{Call, Registry, Reply};
 use crate::storage::encode::{self, ListMeta};
 use crate::storage::entry::Entry;
-use crate::storage::{Resource, keys, unreachable};
+use crate::storage::{Resource, unreachable};
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
@@ -195,7 +195,7 @@ impl Registry {
     pub(super) async fn find(&self, call: &Call) -> Result<Arc<Entry>, Status> {
         let kind = call.kind()?;
         let resource = self.resource(kind)?;
-        let tail = keys::tail(super::home(kind, &call.info), &call.info.name);
+        let tail = super::tail(super::home(kind, &call.info), &call.info.name)?;
         let version = call.query("resourceVersion");
         let wanted = revision(version).map_err(|_| Status::new(500, "", no_revision(version)))?;
         let found = match wanted {

@@ -122,12 +122,13 @@ impl Registry {
             return self.apply_scale(call, &at, &scale_kind).await;
         }
         if patches {
-            patch::check_media(&kind, &call.content_type)?;
+            patch::check_media(&kind, call)?;
         }
         let sent = if patches {
             None
         } else {
-            let mut read = body::read(&call.content_type, &call.body, &scale_kind, validation)?;
+            let mut read = body::read(&call.content_type, &call.body, &scale_kind, validation)
+                .map_err(|status| if kind.custom.is_some() { unread(status) } else { status })?;
             fits_url(&mut read.object, &at).map_err(|status| status.warned(read.warnings.clone()))?;
             Some(read)
         };
@@ -169,6 +170,12 @@ impl Registry {
         let (code, outcome, warnings) = applied.map_err(|status| as_scale(status, kind).warned(told))?;
         Ok(Reply::value(code, call.format, &of(&outcome.object(kind), kind))?.warned(warnings))
     }
+}
+
+/// The handler of custom kinds cannot even say what it did not understand.
+fn unread(status: Status) -> Status {
+    const TEXT: &str = r#"no kind is registered for the type v1.Scale in scheme "pkg/runtime/scheme.go:110""#;
+    if status.code == 400 { Status::bad_request(TEXT) } else { status }
 }
 
 /// Conflicts name the version that was applied.

@@ -5,7 +5,6 @@
 use super::options::WriteOptions;
 use super::{At, Call, Outcome, Registry, Reply, TRIES, body, convert, scale};
 use crate::storage::entry::Entry;
-use crate::storage::keys;
 use crate::storage::write::Written;
 use coracle_api::apply::{self, Writer};
 use coracle_api::kinds::Kind;
@@ -79,7 +78,7 @@ impl Registry {
 
     /// Changes the object that `at` names, again from fresh state while others get in the way.
     pub(super) async fn change(&self, at: &At, make: &Make<'_>) -> Result<(Outcome, Vec<String>), Status> {
-        let tail = keys::tail(&at.namespace, &at.info.name);
+        let tail = super::tail(&at.namespace, &at.info.name)?;
         // What the cache holds is most often current; whatever it is refused for is asked again of the store.
         let (mut current, mut fresh) = match at.resource.cache.get(&tail) {
             Some(entry) if entry.fault().is_none() => (entry, false),
@@ -130,7 +129,7 @@ impl Registry {
         // the status of a custom object owns metadata that it names there, though it is not written.
         let named =
             (at.info.subresource == "status" && kind.custom.is_some()).then(|| object["metadata"].clone());
-        if !at.info.subresource.is_empty() {
+        if strategy::is_prepared_first(&at.info.subresource) {
             strategy::prepare_update(&mut object, old, kind, &at.info.subresource);
         }
         let now = clock::rfc3339_seconds(clock::now());
@@ -146,7 +145,7 @@ impl Registry {
         strategy::prepare_update(&mut object, old, kind, &at.info.subresource);
         strategy::stamp(&mut object, old, kind, &at.info.subresource, &now);
         let claims = if at.info.subresource.is_empty() {
-            self.claim(kind, &mut object, Some(old)).await?
+            self.claim(at, &mut object, Some(old)).await?
         } else {
             super::allocate::Claims::default()
         };

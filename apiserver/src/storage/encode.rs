@@ -2,6 +2,7 @@
 
 use super::cache::{Change, Event};
 use super::entry::Entry;
+use super::order::Ordered;
 use super::yaml;
 use crate::registry::convert;
 use bytes::Bytes;
@@ -142,12 +143,12 @@ pub fn value(format: Format, object: &Value) -> Result<Vec<u8>, Status> {
             let mut out = Vec::new();
             let indent = serde_json::ser::PrettyFormatter::with_indent(b"  ");
             let mut to = serde_json::Serializer::with_formatter(&mut out, indent);
-            serde::Serialize::serialize(object, &mut to).map_err(Status::internal)?;
+            serde::Serialize::serialize(&Ordered::new(object), &mut to).map_err(Status::internal)?;
             out.push(b'\n');
             Ok(out)
         }
         Media::Json => {
-            let mut out = serde_json::to_vec(object).map_err(Status::internal)?;
+            let mut out = serde_json::to_vec(&Ordered::new(object)).map_err(Status::internal)?;
             out.push(b'\n');
             Ok(out)
         }
@@ -193,6 +194,12 @@ fn told_of(format: Format, kind: &Kind, stored: &Arc<Value>) -> Arc<Value> {
 /// It has no such form.
 pub fn object(format: Format, kind: &Kind, object: &Value) -> Result<Vec<u8>, Status> {
     match format.shape {
+        // Objects of custom kinds are maps to Go, which it writes by name.
+        Shape::Whole if kind.custom.is_some() && format.media == Media::Json && !format.pretty => {
+            let mut out = serde_json::to_vec(object).map_err(Status::internal)?;
+            out.push(b'\n');
+            Ok(out)
+        }
         Shape::Whole => value(format, object),
         Shape::Partial => value(format, &partial(format.meta, object)),
         Shape::Table(include) => {
@@ -314,8 +321,7 @@ fn tabled<'a>(
             row
         })
         .collect();
-    // Kinds without a printer of their own leave the rows unset where there are none.
-    let rows = Some(rows).filter(|rows| !rows.is_empty() || kind.kind != "CustomResourceDefinition");
+    let rows = Some(rows).filter(|rows| !rows.is_empty() || !table::is_plain(kind));
     let columns = if with_columns { table::columns(kind) } else { Value::Null };
     json!({"kind": "Table", "apiVersion": version.api_version(), "metadata": metadata, "columnDefinitions": columns, "rows": rows})
 }
@@ -376,8 +382,9 @@ pub fn told(format: Format, word: &str, object: &Value) -> Result<Bytes, Status>
         let object = protobuf::encode(object).map_err(Status::internal)?;
         return Ok(protobuf::watch_frame(word, &object).into());
     }
-    let mut out = serde_json::to_vec(&json!({"type": word, "object": object})).map_err(Status::internal)?;
-    out.push(b'\n');
+    let mut out = format!("{{\"type\":\"{word}\",\"object\":").into_bytes();
+    serde_json::to_writer(&mut out, &Ordered::new(object)).map_err(Status::internal)?;
+    out.extend_from_slice(b"}\n");
     Ok(out.into())
 }
 

@@ -14,6 +14,7 @@ pub mod entry;
 mod feed;
 mod foreign;
 pub mod keys;
+pub mod order;
 pub mod root;
 mod rounds;
 pub mod write;

@@ -172,6 +172,8 @@ async fn empty_lists_are_null_where_go_leaves_them_unset() {
         ("/api/v1/namespaces/default/pods", PARTIAL, "items", Value::Null),
         ("/api/v1/namespaces/default/pods", TABLE, "rows", json!([])),
         ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", TABLE, "rows", Value::Null),
+        ("/apis/rbac.authorization.k8s.io/v1/clusterroles?labelSelector=none", TABLE, "rows", Value::Null),
+        ("/api/v1/limitranges", TABLE, "rows", Value::Null),
     ];
     for (path, accept, list, want) in rows {
         let answer = fixture.accepted(path, accept).await;
@@ -231,7 +233,7 @@ async fn flow_schemas_are_there_and_tell_of_their_priority_level() {
         loop {
             let table = fixture.accepted(path, TABLE).await;
             let rows = table["rows"].as_array().cloned().unwrap_or_default();
-            if rows.len() == 11 && rows.iter().all(|row| row["cells"][5] == "False") {
+            if rows.len() == 13 && rows.iter().all(|row| row["cells"][5] == "False") {
                 return rows[0]["cells"][0].clone();
             }
             tokio::task::yield_now().await;

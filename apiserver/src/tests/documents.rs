@@ -3,7 +3,9 @@
 use super::Fixture;
 use axum::body::Body;
 use coracle_etcd::memory::MemoryKv;
-use http::header::{CACHE_CONTROL, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION};
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY,
+};
 use http::{Request, Response};
 use serde_json::Value;
 
@@ -32,5 +34,24 @@ async fn a_document_is_kept_by_its_hash_and_found_again_when_it_has_another() {
     assert_eq!(known.status().as_u16(), 304);
     let other = get(&fixture, &format!("{path}?hash=0"), "").await;
     assert_eq!((other.status().as_u16(), header(&other, LOCATION)), (301, url));
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn the_one_document_is_packed_for_whoever_takes_it_so() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    for (path, accepted, packed, vary) in [
+        ("/openapi/v2", "gzip", "gzip", vec!["Accept-Encoding", "Accept"]),
+        ("/openapi/v2", "br, gzip;q=0.5", "gzip", vec!["Accept-Encoding", "Accept"]),
+        ("/openapi/v2", "gzip;q=0", "", vec!["Accept-Encoding", "Accept"]),
+        ("/openapi/v3/apis/apps/v1", "gzip", "", vec!["Accept"]),
+        ("/metrics", "gzip", "gzip", vec![]),
+        ("/metrics", "identity", "", vec![]),
+    ] {
+        let request = Request::get(path).header(ACCEPT_ENCODING, accepted).body(Body::empty());
+        let response = fixture.server.answer(Some(fixture.admin.clone()), request.expect("a request")).await;
+        assert_eq!(header(&response, CONTENT_ENCODING), packed, "{path} {accepted}");
+        assert_eq!(response.headers().get_all(VARY).iter().collect::<Vec<_>>(), vary, "{path} {accepted}");
+    }
     fixture.stop().await;
 }

@@ -1,6 +1,6 @@
 //! Who owns the fields of what the server itself makes.
 
-use super::Fixture;
+use super::{Fixture, MAPS};
 use coracle_etcd::memory::MemoryKv;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -45,5 +45,47 @@ async fn who_writes_an_empty_list_owns_it_though_it_is_stored_as_none() {
     // Written again it is what it was.
     let (code, same) = fixture.call("PUT", &format!("{roles}/r"), role).await;
     assert_eq!((code, same), (200, made));
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_taken_away_and_comes_back_is_a_change_all_the_same() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let (map, dry) = (format!("{MAPS}/m"), format!("{MAPS}/m?dryRun=All&fieldManager=other"));
+    fixture.call("POST", MAPS, super::map("m", "1")).await;
+    for (namespace, wrote) in [(json!("default"), false), (json!(""), true), (Value::Null, true)] {
+        let mut config = super::map("m", "1");
+        config["apiVersion"] = json!("v1");
+        config["kind"] = json!("ConfigMap");
+        config["metadata"]["namespace"] = namespace.clone();
+        let (code, told) = fixture.typed("PATCH", &dry, "application/apply-patch+yaml", config).await;
+        assert_eq!((code, &told["metadata"]["namespace"]), (200, &json!("default")), "{told}");
+        let owner = &told["metadata"]["managedFields"][0];
+        assert_eq!(
+            (owner["operation"].as_str(), owner["time"].is_string()),
+            (Some("Apply"), wrote),
+            "{told}"
+        );
+    }
+    // A dry run shows what storing drops.
+    let link = || json!({"metadata": {"selfLink": "/x"}});
+    for (path, want) in [(&dry, json!("/x")), (&map, Value::Null)] {
+        let (_, told) = fixture.typed("PATCH", path, "application/merge-patch+json", link()).await;
+        assert_eq!(told["metadata"]["selfLink"], want, "{path}");
+    }
+    let (_, range) =
+        fixture.call("GET", "/apis/networking.k8s.io/v1/servicecidrs/kubernetes", Value::Null).await;
+    let owners = range["metadata"]["managedFields"].as_array().expect("owners");
+    let owners: Vec<Value> = owners
+        .iter()
+        .map(|owner| json!([owner["manager"], owner["operation"], owner["subresource"]]))
+        .collect();
+    assert_eq!(
+        owners,
+        [
+            json!(["kubernetes-service-cidr-controller", "Apply", "status"]),
+            json!(["kube-apiserver", "Update", null])
+        ]
+    );
     fixture.stop().await;
 }

@@ -105,6 +105,9 @@ async fn documents_are_only_what_somebody_accepts() {
     let all = read(&fixture, "/metrics", "*/*").await.1;
     assert!(all.contains("apiserver_request_sli_duration_seconds_count{verb=\"GET\""), "{all}");
     assert!(all.contains("# TYPE apiserver_request_total counter\n"), "{all}");
+    fixture.call("DELETE", "/metrics", Value::Null).await;
+    let none = read(&fixture, "/metrics", "*/*").await.1;
+    assert!(!none.contains("apiserver_request_sli_duration_seconds_count{verb=\"GET\""), "{none}");
     let objectives = read(&fixture, "/metrics/slis", "*/*").await.1;
     assert!(objectives.contains("kubernetes_healthcheck{name=\"etcd\""), "{objectives}");
     fixture.stop().await;

@@ -108,3 +108,38 @@ async fn a_watch_ends_at_its_time_however_much_is_written() {
     tokio::time::timeout(std::time::Duration::from_secs(10), ends).await.expect("the watch ends");
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn ports_and_addresses_of_others_are_refused_before_a_name_that_is_taken() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let path = "/api/v1/namespaces/default/services";
+    let service = |name: &str, address: &str, port: u16| {
+        json!({"metadata": {"name": name}, "spec": {"type": "NodePort", "clusterIP": address,
+            "ports": [{"port": 80, "nodePort": port}]}})
+    };
+    let first = || service("first", "10.96.7.1", 30201);
+    assert_eq!(fixture.call("POST", path, first()).await.0, 201);
+    fixture.server.store.fresh().await.expect("fresh");
+    let (dry, field) = (&format!("{path}?dryRun=All"), "field");
+    for (path, sent, code, wrong) in [
+        (path, first(), 422, "spec.clusterIPs"),
+        (path, service("first", "10.96.7.2", 30201), 422, "spec.ports[0].nodePort"),
+        (dry, first(), 422, "spec.ports[0].nodePort"),
+        // A dry run takes no address.
+        (dry, service("first", "10.96.7.1", 30202), 409, ""),
+        (path, service("first", "10.96.7.2", 30202), 409, ""),
+        (path, service("second", "10.96.7.2", 30202), 201, ""),
+    ] {
+        let (got, told) = fixture.call("POST", path, sent).await;
+        assert_eq!(got, code, "{told}");
+        assert_eq!(told["details"]["causes"][0][field].as_str().unwrap_or_default(), wrong, "{told}");
+    }
+    let mut twice = first();
+    twice["spec"]["ports"] =
+        json!([{"name": "a", "port": 80, "nodePort": 30201}, {"name": "b", "port": 81, "nodePort": 30201}]);
+    let (code, told) = fixture.call("PUT", &format!("{path}/first"), twice).await;
+    assert_eq!((code, &told["message"]), (500, &json!("duplicate nodePort: {TCP 30201}")));
+    // What a Service holds itself it may go on asking for.
+    assert_eq!(fixture.call("PUT", &format!("{path}/first?dryRun=All"), first()).await.0, 200);
+    fixture.stop().await;
+}

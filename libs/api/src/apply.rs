@@ -284,17 +284,11 @@ fn prune(shape: &Shape, merged: Value, last: &FieldSet, owners: &Owners) -> Valu
 
 /// Fields that a write through this path never changes, so that nobody owns them by it.
 fn untouchable(kind: &Kind, subresource: &str) -> FieldSet {
-    match subresource {
-        "" if kind.subresource("status").is_some() => FieldSet::path(&["f:status"]),
-        "status" => {
-            let mut fields = FieldSet::default();
-            for path in crate::strategy::unowned_by_status(kind) {
-                fields.add_all(FieldSet::path(path));
-            }
-            fields
-        }
-        _ => FieldSet::default(),
+    let mut fields = FieldSet::default();
+    for path in crate::strategy::unowned(kind, subresource) {
+        fields.add_all(FieldSet::path(path));
     }
+    fields
 }
 
 /// Fields that are never tracked.

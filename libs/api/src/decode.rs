@@ -67,8 +67,11 @@ pub fn json(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
 /// # Errors
 /// The message of the 400 that Kubernetes would send.
 pub fn yaml(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
-    // JSON is YAML, and says more about duplicates.
+    // JSON is YAML, and sooner read; but YAML has its own word for duplicates.
+    let mut repeated_keys = Vec::new();
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
+        && json::parse(body, &mut repeated_keys).is_ok()
+        && repeated_keys.is_empty()
         && let Ok(decoded) = json(body, kind)
     {
         return Ok(decoded);
@@ -327,6 +330,9 @@ fn custom_typed(
     })
 }
 
+/// Versions that nobody serves any more, but in which a Scale is still known for what it is.
+const OLDER_SCALES: [&str; 3] = ["extensions/v1beta1", "apps/v1beta1", "apps/v1beta2"];
+
 fn other_kind(
     version: &str,
     name: &str,
@@ -335,7 +341,8 @@ fn other_kind(
     refused: &dyn Fn(String) -> DecodeError,
 ) -> DecodeError {
     let known = kinds::by_gvk(version, name).is_some();
-    if known && name == kind.kind {
+    let is_older_scale = name == "Scale" && OLDER_SCALES.contains(&version);
+    if (known || is_older_scale) && name == kind.kind {
         return DecodeError::BadRequest(format!(
             "the API version in the data ({version}) does not match the expected API version ({})",
             kind.api_version()

@@ -5,15 +5,20 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 /// A group with its versions, the preferred one first.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Group {
     /// Never the core group's.
     pub name: String,
     /// In order of preference.
     pub versions: Vec<Version>,
+    /// The higher, the earlier it is listed.
+    pub priority: i64,
+    /// The first by name of the APIServices that give it this priority.
+    pub service: String,
 }
 
 /// A version of a group.
@@ -60,7 +65,7 @@ pub fn api_versions(server: &str) -> Value {
 }
 
 fn api_group(group: &Group) -> Value {
-    let Group { name, versions } = group;
+    let Group { name, versions, .. } = group;
     let told: Vec<Value> = versions
         .iter()
         .map(|version| json!({"groupVersion": format!("{name}/{}", version.name), "version": version.name}))
@@ -72,7 +77,10 @@ fn api_group(group: &Group) -> Value {
 /// `APIGroupList` for `/apis`.
 #[must_use]
 pub fn group_list(groups: &[Group]) -> Value {
-    let groups: Vec<Value> = groups.iter().map(api_group).collect();
+    // Unlike the aggregated form, this one has groups of one priority in the order of their APIServices.
+    let mut groups: Vec<&Group> = groups.iter().collect();
+    groups.sort_by_key(|group| (Reverse(group.priority), &group.service));
+    let groups: Vec<Value> = groups.into_iter().map(api_group).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -213,7 +221,7 @@ fn aggregated_version(group: &str, version: &Version, custom: &[Arc<Kind>]) -> V
 }
 
 fn aggregated_group(group: &Group, custom: &[Arc<Kind>]) -> Value {
-    let Group { name, versions } = group;
+    let Group { name, versions, .. } = group;
     let versions: Vec<Value> =
         versions.iter().map(|version| aggregated_version(name, version, custom)).collect();
     let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
@@ -231,7 +239,7 @@ pub fn aggregated(version: &str, groups: &[Group], custom: &[Arc<Kind>]) -> Valu
 #[must_use]
 pub fn aggregated_core(version: &str) -> Value {
     let core = Version { name: "v1".to_owned(), remote: None };
-    aggregated(version, &[Group { name: String::new(), versions: vec![core] }], &[])
+    aggregated(version, &[Group { versions: vec![core], ..Group::default() }], &[])
 }
 
 #[cfg(test)]
@@ -254,6 +262,7 @@ mod tests {
         let group_of = |remote| Group {
             name: "apps".to_owned(),
             versions: vec![Version { name: "v1".to_owned(), remote }],
+            ..Group::default()
         };
         let apps = aggregated("v2", &[group_of(None)], &[]);
         assert_eq!(apps["items"][0]["versions"][0]["resources"].as_array().map(Vec::len), Some(5));

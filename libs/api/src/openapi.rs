@@ -20,6 +20,9 @@ use sha2::{Digest, Sha512};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock, OnceLock};
 
+/// Groups that the part of a server that has custom kinds knows nothing of.
+const ELSEWHERE: [&str; 4] =
+    ["admission.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "imagepolicy.k8s.io"];
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
@@ -163,6 +166,11 @@ fn document_v3(info: &Value, paths: &[Path], custom: &[Arc<Kind>]) -> Value {
     }
     for operation in paths.iter().flat_map(|path| &path.operations) {
         operation.definitions().for_each(|name| definitions::collect(name, &mut schemas));
+    }
+    let groups = schemas.get_mut(DELETE_OPTIONS).filter(|_| !custom.is_empty());
+    let groups = groups.and_then(|options| options["x-kubernetes-group-version-kind"].as_array_mut());
+    if let Some(groups) = groups {
+        groups.retain(|of| !ELSEWHERE.iter().any(|group| of["group"] == *group));
     }
     let told: Map<String, Value> = paths.iter().map(|path| (path.path.clone(), path.v3())).collect();
     let components = if schemas.is_empty() { json!({}) } else { json!({"schemas": schemas}) };

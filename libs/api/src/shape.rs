@@ -136,9 +136,13 @@ fn custom_root(custom: &Value) -> Shape {
         Some(Shape::Inline(found)) => found.fields.clone(),
         _ => HashMap::new(),
     };
-    let metadata = TABLE.names.get("meta.v1.ObjectMeta").map_or(Shape::Any, |at| Shape::Named(*at));
-    fields.insert("metadata".to_owned(), plain(metadata));
+    fields.insert("metadata".to_owned(), plain(object_meta()));
     Shape::Inline(Arc::new(Struct { atomic: false, fields }))
+}
+
+/// The shape of standard metadata.
+pub(crate) fn object_meta() -> Shape {
+    TABLE.names.get("meta.v1.ObjectMeta").map_or(Shape::Any, |at| Shape::Named(*at))
 }
 
 fn plain(shape: Shape) -> Field {
@@ -165,15 +169,21 @@ fn from_json_schema(schema: &Value) -> Shape {
         "array" => Shape::List(items_of(schema), Box::new(from_json_schema(&schema["items"]))),
         "object" => {
             let atomic = extension("map-type") == "atomic";
-            if let Some(properties) = schema["properties"].as_object() {
-                let fields = properties.iter().map(|(name, schema)| {
+            let embeds = schema["x-kubernetes-embedded-resource"] == true;
+            let properties = schema["properties"].as_object();
+            if embeds || properties.is_some() {
+                let fields = properties.into_iter().flatten().map(|(name, schema)| {
                     let mut shape = from_json_schema(schema);
                     if let (Shape::Scalar(zero), Some(default)) = (&mut shape, schema.get("default")) {
                         zero.clone_from(default);
                     }
                     (name.clone(), plain(shape))
                 });
-                return Shape::Inline(Arc::new(Struct { atomic, fields: fields.collect() }));
+                let mut fields: HashMap<String, Field> = fields.collect();
+                if embeds {
+                    fields.insert("metadata".to_owned(), plain(object_meta()));
+                }
+                return Shape::Inline(Arc::new(Struct { atomic, fields }));
             }
             let item = schema["additionalProperties"].as_object();
             Shape::Map(

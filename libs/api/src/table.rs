@@ -1,7 +1,7 @@
 //! `meta.k8s.io/v1` Tables: the columns that kubectl prints, computed as Kubernetes' printers do.
 //!
 //! Columns are data (`data/columns.txt`): a kind's line `GROUP/KIND`, then `NAME|TYPE|FORMAT|PRIORITY|RULE[|DESCRIPTION]`
-//! for each column. A description `=TYPE.FIELD` is that of the field. A rule is a JSON pointer with the text of an absent value (`/spec/x?<none>`), or one of `age:`, `text:`,
+//! for each column; a cell without a name has no column. A description `=TYPE.FIELD` is that of the field. A rule is a JSON pointer with the text of an absent value (`/spec/x?<none>`), or one of `age:`, `text:`,
 //! `len:`, `ratio:`, `join:LIST:KEY`, `labels:`, `selector:`, or `fn:NAME`, a function where a rule cannot say it.
 
 mod age;
@@ -128,9 +128,15 @@ pub fn columns(kind: &Kind) -> Value {
         return std::iter::once(name()).chain(printed).collect();
     }
     match table(kind) {
-        Some(table) => table.iter().map(definition).collect(),
+        Some(table) => table.iter().filter(|column| !column.name.is_empty()).map(definition).collect(),
         None => json!([name(), of_object("Created At", "date", "", "creationTimestamp")]),
     }
+}
+
+/// Whether a kind is shown without a printer of its own, which leaves the rows unset where there are none.
+#[must_use]
+pub fn is_plain(kind: &Kind) -> bool {
+    kind.custom.is_none() && table(kind).is_none()
 }
 
 /// The cells of one object; `now` gives ages.

@@ -7,6 +7,7 @@ use crate::schema::{self, Special, Type};
 use crate::shape::{self, Items, Shape};
 use crate::status::{go_printed, go_quoted};
 use serde_json::{Map, Value};
+use std::sync::LazyLock;
 
 /// Faults that are told at most.
 const FAULTS_MAX: usize = 50;
@@ -73,9 +74,13 @@ impl<'a> Of<'a> {
                 _ => Of::Schema(schema).field(key),
             },
             Self::Schema(schema) => {
+                let embeds = schema["x-kubernetes-embedded-resource"] == true;
+                if embeds && key == "metadata" {
+                    static META: LazyLock<Shape> = LazyLock::new(shape::object_meta);
+                    return Some(Of::Built(&META, metadata()));
+                }
                 let open = schema["x-kubernetes-preserve-unknown-fields"] == true
-                    || (schema["x-kubernetes-embedded-resource"] == true
-                        && ["apiVersion", "kind", "metadata"].contains(&key));
+                    || (embeds && ["apiVersion", "kind"].contains(&key));
                 schema["properties"].get(key).map(Of::Schema).or(open.then_some(Of::Built(&Shape::Any, None)))
             }
         }
@@ -83,8 +88,7 @@ impl<'a> Of<'a> {
 }
 
 fn metadata() -> Option<&'static Type> {
-    static META: std::sync::LazyLock<Option<Type>> =
-        std::sync::LazyLock::new(|| schema::object_meta().map(Type::Message));
+    static META: LazyLock<Option<Type>> = LazyLock::new(|| schema::object_meta().map(Type::Message));
     META.as_ref()
 }
 
@@ -106,7 +110,10 @@ fn built<'a>(shape: &'a Shape, of: Option<&'a Type>) -> Wanted<'a> {
         Shape::List(items, inner) => Wanted::List(items.clone(), Of::Built(inner, item)),
         Shape::Map(_, inner) => Wanted::Map(Of::Built(inner, item)),
         Shape::Scalar(zero) => match (of, zero) {
-            (Some(Type::Special(Special::Quantity | Special::IntOrString)), _) => Wanted::Scalar,
+            (Some(Type::Special(Special::IntOrString)), _) => Wanted::Any,
+            (Some(Type::Special(Special::Quantity | Special::Time | Special::MicroTime)), _) => {
+                Wanted::Scalar
+            }
             (Some(Type::Int32 | Type::Int64 | Type::Float), _) | (None, Value::Number(_)) => Wanted::Number,
             (Some(Type::Bool), _) | (None, Value::Bool(_)) => Wanted::Flag,
             (Some(_), _) => Wanted::Text,
@@ -124,10 +131,13 @@ fn from_schema(schema: &Value) -> Wanted<'_> {
         "integer" | "number" => Wanted::Number,
         "boolean" => Wanted::Flag,
         "array" => Wanted::List(shape::items_of(schema), Of::Schema(&schema["items"])),
-        "object" if schema["properties"].is_object() => Wanted::Struct,
+        "object" if schema["properties"].is_object() || schema["x-kubernetes-embedded-resource"] == true => {
+            Wanted::Struct
+        }
         "object" if schema["additionalProperties"].is_object() => {
             Wanted::Map(Of::Schema(&schema["additionalProperties"]))
         }
+        "object" => Wanted::Map(Of::Built(&Shape::Any, None)),
         _ => Wanted::Any,
     }
 }
@@ -179,8 +189,13 @@ fn list(items: &Items, of: Of<'_>, values: &[Value], path: &str, out: &mut Vec<S
     for (index, value) in values.iter().enumerate() {
         let place = match items {
             Items::Atomic => format!("[{index}]"),
-            Items::Set if value.is_object() || value.is_array() => format!("[{index}]"),
-            Items::Set => format!("[={}]", go_literal(value)),
+            Items::Set => match value {
+                Value::Null | Value::Object(_) | Value::Array(_) => {
+                    out.push(format!("{path}: element {index}: {}", no_item(value)));
+                    continue;
+                }
+                _ => format!("[={}]", go_literal(value)),
+            },
             Items::Keyed(keys) => match value.as_object() {
                 Some(map) => match keyed(keys, of, map) {
                     Ok(place) => place,
@@ -208,6 +223,15 @@ fn list(items: &Items, of: Of<'_>, values: &[Value], path: &str, out: &mut Vec<S
             seen.push(place.clone());
         }
         walk(of, value, &format!("{path}{place}"), out);
+    }
+}
+
+/// Why a value cannot be an item of a set.
+fn no_item(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "associative list without keys has an element that's an explicit null",
+        Value::Array(_) => "not supported: associative list with lists as elements",
+        _ => "associative list without keys has an element that's a map type",
     }
 }
 
@@ -289,6 +313,22 @@ mod tests {
                 ".metadata.finalizers: expected list, got &{map[a:1]}",
             ),
             (json!({"foo": 1}), ".foo: field not declared in schema"),
+            (
+                json!({"metadata": {"finalizers": [null]}}),
+                ".metadata.finalizers: element 0: associative list without keys has an element that's an explicit null",
+            ),
+            (
+                json!({"metadata": {"finalizers": ["a", {}]}}),
+                ".metadata.finalizers: element 1: associative list without keys has an element that's a map type",
+            ),
+            (
+                json!({"metadata": {"finalizers": [[]]}}),
+                ".metadata.finalizers: element 0: not supported: associative list with lists as elements",
+            ),
+            (
+                json!({"metadata": {"deletionTimestamp": []}}),
+                ".metadata.deletionTimestamp: expected any scalar, got &{[]}",
+            ),
         ];
         for (config, want) in rows {
             assert_eq!(told("", "configmaps", &config), [want], "{config}");

@@ -81,6 +81,13 @@ fn own(object: &Value, path: &str, faults: &mut Vec<FieldError>) {
             told("kind", kind, format!("may have mixed case, but should otherwise match: {complaints}"));
         }
     }
+    for key in ["generateName", "name", "namespace"] {
+        let value = &object["metadata"][key];
+        let judge = if key == "namespace" { labels::is_dns1123_label } else { labels::is_path_segment_name };
+        for complaint in value.as_str().filter(|text| !text.is_empty()).map(judge).unwrap_or_default() {
+            told(&format!("metadata.{key}"), value, complaint);
+        }
+    }
     for (key, value) in object["metadata"]["labels"].as_object().into_iter().flatten() {
         for complaint in labels::is_qualified_name(key) {
             told("metadata.labels", &key.as_str().into(), complaint);

@@ -28,6 +28,33 @@ static COMPILED: LazyLock<HashMap<&str, Pattern>> = LazyLock::new(|| {
     compiled.collect()
 });
 
+/// Formats that are names only: everything has them, or they are judged in `fits`.
+const NAMED: [&str; 17] = [
+    "bsonobjectid",
+    "uri",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "cidr",
+    "mac",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "creditcard",
+    "byte",
+    "password",
+    "date",
+    "duration",
+    "date-time",
+];
+
+/// Whether a format of definitions means anything; `-` in names does not count.
+pub(super) fn is_known(format: &str) -> bool {
+    let plain = |name: &str| name.replace('-', "");
+    COMPILED.contains_key(format) || NAMED.iter().any(|name| plain(name) == plain(format))
+}
+
 /// Whether a text has a format; unknown formats are not checked.
 pub(super) fn fits(text: &str, format: &str) -> bool {
     use base64::Engine;

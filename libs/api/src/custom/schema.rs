@@ -132,8 +132,22 @@ impl Judge<'_> {
         }
         let Some(wanted) = schema["type"].as_str().filter(|wanted| !wanted.is_empty()) else { return true };
         let fits = wanted == found || (wanted == "number" && found == "integer");
-        if !fits {
-            self.of_type(path, wanted, &found.into());
+        // Who names a format is told what has it, and texts and lists are judged by it alone.
+        let format = schema["format"].as_str().filter(|format| formats::is_known(format));
+        match (format, value) {
+            _ if fits => {}
+            (Some(_), Value::String(_) | Value::Array(_)) if !matches!(wanted, "number" | "integer") => {
+                return true;
+            }
+            (Some(format), Value::Number(_) | Value::Bool(_) | Value::Object(_)) => {
+                let found = match value {
+                    Value::Number(number) if number.is_f64() => "float64",
+                    Value::Number(_) => "int64",
+                    _ => "",
+                };
+                self.of_type(path, format, &found.into());
+            }
+            _ => self.of_type(path, wanted, &found.into()),
         }
         fits
     }
@@ -177,6 +191,18 @@ impl Judge<'_> {
             let whole = bound.trunc();
             Some(if value.is_i64() { (whole, (whole as i64).into()) } else { (bound, schema[key].clone()) })
         };
+        // Whole numbers are judged by whole factors.
+        let whole = value.is_i64() || value.is_u64();
+        let factor = schema["multipleOf"].as_f64().map(|factor| if whole { factor.trunc() } else { factor });
+        if factor == Some(0.0) {
+            let text = format!("factor MultipleOf declared for {path} must be positive: 0");
+            self.invalid(path, &Value::from(0), text);
+        }
+        if let Some(factor) = factor.filter(|factor| *factor > 0.0)
+            && !serde_json::Number::from_f64(number / factor).is_some_and(|times| is_whole(&times))
+        {
+            self.body(path, value, &format!("should be a multiple of {}", schema["multipleOf"]));
+        }
         if let Some((max, told)) = bound("maximum") {
             let exclusive = schema["exclusiveMaximum"] == true;
             if exclusive && number >= max {
@@ -192,18 +218,6 @@ impl Judge<'_> {
             } else if number < min {
                 self.body(path, value, &format!("should be greater than or equal to {told}"));
             }
-        }
-        // Whole numbers are judged by whole factors.
-        let whole = value.is_i64() || value.is_u64();
-        let factor = schema["multipleOf"].as_f64().map(|factor| if whole { factor.trunc() } else { factor });
-        if factor == Some(0.0) {
-            let text = format!("factor MultipleOf declared for {path} must be positive: 0");
-            self.invalid(path, &Value::from(0), text);
-        }
-        if let Some(factor) = factor.filter(|factor| *factor > 0.0)
-            && !serde_json::Number::from_f64(number / factor).is_some_and(|times| is_whole(&times))
-        {
-            self.body(path, value, &format!("should be a multiple of {}", schema["multipleOf"]));
         }
         let range = match schema["format"].as_str() {
             Some("int32") => Some((f64::from(i32::MIN), f64::from(i32::MAX))),

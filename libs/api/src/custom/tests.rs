@@ -142,6 +142,13 @@ fn faults_have_kubernetes_words() {
                 skipped,
             ],
         ),
+        (
+            json!({"size": 1, "when": true}),
+            vec![
+                "spec.when: Invalid value: \"\": spec.when in body must be of type date-time: \"\"",
+                skipped,
+            ],
+        ),
         (json!({"size": 4, "color": "red"}), vec!["spec: Invalid value: \"object\": big ones are blue"]),
         (json!({"size": 4, "color": "blue", "when": "2021-01-01T00:00:00Z", "port": "x"}), vec![]),
         (

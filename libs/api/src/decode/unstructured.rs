@@ -64,11 +64,14 @@ fn of_type(of: &Type, value: &Value, text: &str) -> Option<String> {
         (Type::Special(special), value) => {
             canonical::of_special(*special, value.clone()).err().map(|(value, text)| {
                 text.unwrap_or_else(|| {
-                    format!(
-                        "json: cannot unmarshal {} into Go value of type {}",
-                        canonical::found(&value),
-                        go_value(*special)
-                    )
+                    let (found, into) = (canonical::found(&value), go_value(*special));
+                    // Go shows a number that it read as one.
+                    let shown = if into == "int32" && value.is_number() {
+                        format!(" {value}")
+                    } else {
+                        String::new()
+                    };
+                    format!("json: cannot unmarshal {found}{shown} into Go value of type {into}")
                 })
             })
         }

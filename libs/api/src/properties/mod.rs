@@ -71,7 +71,9 @@ fn protobuf_carries_every_kind_there_and_back() {
 #[test]
 fn every_object_has_a_cell_for_each_column() {
     for kind in kinds::builtin() {
-        let columns = table::columns(kind).as_array().map(Vec::len);
+        // An IPAddress tells its age beyond its columns.
+        let beyond = usize::from(kind.kind == "IPAddress");
+        let columns = table::columns(kind).as_array().map(|columns| columns.len() + beyond);
         let bare = json!({"metadata": {"name": "n"}});
         let objects = schema::of(kind).into_iter().flat_map(|_| (0..SEEDS).map(|seed| object(kind, seed)));
         for object in objects.chain([bare]) {

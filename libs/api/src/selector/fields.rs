@@ -3,6 +3,7 @@
 //! Which those are, and where their values stand, is data: `data/field-selectors.json`. There a field has places, the
 //! first non-empty of which counts, and perhaps `=TEXT`, the text of an absent value.
 
+use crate::kinds;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -61,12 +62,15 @@ impl FieldSelector {
     /// Kubernetes' text: `invalid selector: …` or `field label not supported: x`.
     pub fn parse(text: &str, api_version: &str, kind: &str) -> Result<Self, String> {
         let fields = KINDS.get(&format!("{api_version}/{kind}"));
+        // Kinds with fields of their own say themselves whether they have a namespace; others take it either way.
+        let namespaced =
+            fields.is_none() || kinds::by_gvk(api_version, kind).is_none_or(|kind| kind.namespaced);
         Self::build(text, |field| {
             let field = if kind == "Pod" && field == "spec.host" { "spec.nodeName" } else { field };
             if let Some(places) = fields.and_then(|fields| fields.get(field)) {
                 return Ok((field.to_owned(), places.clone()));
             }
-            metadata(field, true).ok_or_else(|| unsupported(field, kind, fields.is_some()))
+            metadata(field, namespaced).ok_or_else(|| unsupported(field, kind, fields.is_some()))
         })
     }
 
@@ -245,6 +249,8 @@ mod tests {
                 "\"data.a\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
             ),
             ("spec.nope=x", "v1", "Pod", "field label not supported: spec.nope"),
+            ("metadata.namespace=x", "v1", "Node", "field label not supported: metadata.namespace"),
+            ("metadata.namespace=x", "v1", "Namespace", "field label not supported: metadata.namespace"),
             ("bad", "v1", "ConfigMap", "invalid selector: 'bad'; can't understand 'bad'"),
             ("x=1", "batch/v1", "Job", "field label \"x\" not supported for Job"),
             ("metadata.name=a\\x", "v1", "Pod", "invalid field selector: invalid escape sequence: \\x"),

@@ -8,7 +8,11 @@ use std::fmt;
 /// What a requirement asks of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
-    /// Its value is one of several (`=` is `In` with one value).
+    /// Its value is this one; `In` with one value says the same, and is shown otherwise.
+    Equals,
+    /// It is absent or has another value than this one.
+    NotEquals,
+    /// Its value is one of several.
     In,
     /// It is absent or has another value.
     NotIn,
@@ -75,8 +79,8 @@ impl Requirement {
         let label = labels.get(&self.key).and_then(Value::as_str);
         let listed = |label: &str| self.values.iter().any(|value| value == label);
         match self.operator {
-            Operator::In => label.is_some_and(listed),
-            Operator::NotIn => !label.is_some_and(listed),
+            Operator::Equals | Operator::In => label.is_some_and(listed),
+            Operator::NotEquals | Operator::NotIn => !label.is_some_and(listed),
             Operator::Exists => label.is_some(),
             Operator::DoesNotExist => label.is_none(),
             Operator::Gt => self.compare(label).is_some_and(|(label, bound)| label > bound),
@@ -93,8 +97,8 @@ impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let values = self.values.join(",");
         match self.operator {
-            Operator::In if self.values.len() == 1 => write!(f, "{}={values}", self.key),
-            Operator::NotIn if self.values.len() == 1 => write!(f, "{}!={values}", self.key),
+            Operator::Equals => write!(f, "{}={values}", self.key),
+            Operator::NotEquals => write!(f, "{}!={values}", self.key),
             Operator::In => write!(f, "{} in ({values})", self.key),
             Operator::NotIn => write!(f, "{} notin ({values})", self.key),
             Operator::Exists => f.write_str(&self.key),
@@ -135,7 +139,7 @@ impl LabelSelector {
         let mut requirements = Vec::new();
         for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
             let value = value.as_str().unwrap_or_default().to_owned();
-            requirements.push(Requirement::new(key, Operator::In, vec![value])?);
+            requirements.push(Requirement::new(key, Operator::Equals, vec![value])?);
         }
         for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
             let operator = match expression["operator"].as_str().unwrap_or_default() {
@@ -162,7 +166,7 @@ impl LabelSelector {
     pub fn from_map(labels: &Value) -> Self {
         let requirements = labels.as_object().into_iter().flatten().map(|(key, value)| Requirement {
             key: key.clone(),
-            operator: Operator::In,
+            operator: Operator::Equals,
             values: vec![value.as_str().unwrap_or_default().to_owned()],
         });
         Self { requirements: requirements.collect(), nothing: false }
@@ -263,6 +267,8 @@ mod tests {
             "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty"
         );
         assert_eq!(expression("In", json!(["y", "x"])).unwrap().to_string(), "a in (x,y)");
+        assert_eq!(expression("In", json!(["y"])).unwrap().to_string(), "a in (y)");
+        assert_eq!(select(json!({"matchLabels": {"a": "y"}})).unwrap().to_string(), "a=y");
     }
 
     #[test]

@@ -102,14 +102,16 @@ fn requirement(tokens: &mut Tokens<'_>) -> Result<Requirement, String> {
         return Requirement::new(key, Operator::Exists, Vec::new());
     }
     let operator = match tokens.take().1 {
-        "in" | "=" | "==" => Operator::In,
-        "notin" | "!=" => Operator::NotIn,
+        "=" | "==" => Operator::Equals,
+        "!=" => Operator::NotEquals,
+        "in" => Operator::In,
+        "notin" => Operator::NotIn,
         ">" => Operator::Gt,
         "<" => Operator::Lt,
         other => return Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")),
     };
-    let written = tokens.all[tokens.next - 1].1;
-    let values = if matches!(written, "in" | "notin") { set(tokens)? } else { vec![exact(tokens)?] };
+    let several = matches!(operator, Operator::In | Operator::NotIn);
+    let values = if several { set(tokens)? } else { vec![exact(tokens)?] };
     Requirement::new(key, operator, values)
 }
 

@@ -49,10 +49,38 @@ pub fn of(kind: &Kind) -> Strategy {
     }
 }
 
-/// The fields that nobody comes to own by a write to `status`.
+/// The fields that nobody comes to own by a write through `subresource` (`""` for the main resource).
 #[must_use]
-pub fn unowned_by_status(kind: &Kind) -> &'static [&'static [&'static str]] {
-    rows::unowned_by_status(rows::of(kind).kind)
+pub fn unowned(kind: &Kind, subresource: &str) -> &'static [&'static [&'static str]] {
+    match subresource {
+        "" if kind.subresource("status").is_some() => rows::unowned(rows::of(kind).kind),
+        "status" => rows::unowned_by_status(rows::of(kind).kind),
+        // Whoever names something else here comes to own it, though it is not written.
+        "ephemeralcontainers" | "resize" => rows::unowned(rows::of(kind).kind),
+        _ => &[],
+    }
+}
+
+/// Whether nobody comes to own what a write through `subresource` does not change.
+#[must_use]
+pub fn is_prepared_first(subresource: &str) -> bool {
+    !matches!(subresource, "" | "ephemeralcontainers" | "resize")
+}
+
+/// Whether an object has the labels of its pods because it was sent without any. Of a Job they stay one thing: what the
+/// server adds for its pods, it gets too.
+#[must_use]
+pub fn shares_labels(sent: &Value, kind: &Kind) -> bool {
+    let count = |pointer: &str| sent.pointer(pointer).and_then(Value::as_object).map_or(0, Map::len);
+    let is_job = rows::of(kind).kind == "Job";
+    is_job && count("/metadata/labels") == 0 && count("/spec/template/metadata/labels") > 0
+}
+
+/// Gives a Job the labels of its pods.
+pub fn share_labels(object: &mut Value) {
+    if let Some(labels) = object.pointer("/spec/template/metadata/labels").cloned() {
+        object["metadata"]["labels"] = labels;
+    }
 }
 
 /// What Kubernetes' conversion to its inner form and back adds to what a client sent. It belongs to the writer.
@@ -77,7 +105,7 @@ pub fn inconvertible(object: &Value, kind: &Kind) -> Option<String> {
 pub fn prepare_create(object: &mut Value, kind: &Kind) -> Vec<String> {
     let row = rows::of(kind);
     pod::drop_disabled(object, None, row.kind);
-    for key in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
         meta::remove(object, key);
     }
     if kind.subresource("status").is_some() && row.kind != "Node" {
@@ -139,13 +167,14 @@ pub fn prepare_update(new: &mut Value, old: &Value, kind: &Kind, subresource: &s
     }
 }
 
-/// After the last `prepare_update`: writes into the object when it came to what has changed. `now` is RFC 3339.
+/// After the last `prepare_update`: writes into the object when it came to what has changed, and drops what was never to
+/// be kept. `now` is RFC 3339.
 pub fn stamp(new: &mut Value, old: &Value, kind: &Kind, subresource: &str, now: &str) {
     match (rows::of(kind).kind, subresource) {
         ("CertificateSigningRequest", "approval" | "status") => special::condition_times(new, old, now),
-        ("PersistentVolume", "status") if new["status"]["phase"] != old["status"]["phase"] => {
-            put(&mut new["status"], "lastPhaseTransitionTime", Some(json!(now)));
-        }
+        ("PersistentVolume", "status") => special::volume_phase_began(new, old, now),
+        // What is dropped has counted as changed.
+        ("EndpointSlice", "") => special::old_topology(new, Some(old)),
         _ => {}
     }
 }
@@ -164,7 +193,6 @@ fn prepare_main(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
         "PersistentVolumeClaim" => special::claim_data_source(new, Some(old)),
         "ServiceAccount" => special::secret_names_only(new),
         "Secret" if new["type"].as_str().is_none_or(str::is_empty) => copy(new, old, "type"),
-        "EndpointSlice" => special::old_topology(new, Some(old)),
         "CustomResourceDefinition" => special::one_more_stored_version(new),
         _ if autoscaling::is_v1(kind) => autoscaling::keep(new, Some(old), &autoscaling::OF_STATUS),
         _ => {}
@@ -251,7 +279,6 @@ fn keep_identity(new: &mut Value, old: &Value) {
     if meta::uid(new).is_empty() {
         put(&mut new["metadata"], "uid", stored.get("uid").cloned());
     }
-    meta::remove(new, "selfLink");
 }
 
 fn bump_generation(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {

@@ -12,15 +12,12 @@ fn empty(value: &Value) -> bool {
 }
 
 fn needs_cluster_ip(spec: &Value) -> bool {
-    matches!(text(spec, "type"), "ClusterIP" | "NodePort" | "LoadBalancer")
+    text(spec, "type") != "ExternalName"
 }
 
 fn needs_node_port(spec: &Value) -> bool {
-    match text(spec, "type") {
-        "NodePort" => true,
-        "LoadBalancer" => spec["allocateLoadBalancerNodePorts"] != false,
-        _ => false,
-    }
+    // Who wants none given keeps those that are there.
+    matches!(text(spec, "type"), "NodePort" | "LoadBalancer")
 }
 
 fn needs_health_port(spec: &Value) -> bool {

@@ -95,12 +95,25 @@ pub(super) fn node_config_source(node: &mut Value, old: Option<&Value>) {
 pub(super) fn volume_phase_time(volume: &mut Value, old: Option<&Value>) {
     let time = match old {
         None => volume["metadata"].get("creationTimestamp").cloned(),
-        Some(old) if volume["status"]["phase"] == old["status"]["phase"] => {
+        Some(old)
+            if volume["status"]["phase"] == old["status"]["phase"]
+                && volume["status"]["lastPhaseTransitionTime"].is_null() =>
+        {
             old["status"].get("lastPhaseTransitionTime").cloned()
         }
         Some(_) => return,
     };
     put(&mut volume["status"], "lastPhaseTransitionTime", time.filter(|time| !time.is_null()));
+}
+
+/// The time of a new phase is now, unless the writer tells another one.
+pub(super) fn volume_phase_began(volume: &mut Value, old: &Value, now: &str) {
+    const TIME: &str = "lastPhaseTransitionTime";
+    let (status, before) = (&volume["status"], &old["status"]);
+    let told = !status[TIME].is_null() && status[TIME] != before[TIME];
+    if status["phase"] != before["phase"] && !told {
+        put(&mut volume["status"], TIME, Some(json!(now)));
+    }
 }
 
 /// `dataSource` and its successor `dataSourceRef` mirror each other where one of them is given.

@@ -31,7 +31,7 @@ fn kind(name: &str, subresources: &[&str]) -> Kind {
 #[test]
 fn status_is_the_servers_on_create_and_kept_on_update() {
     let deployment = kind("Deployment", &["status"]);
-    let mut new = json!({"metadata": {"name": "d", "selfLink": "/x"}, "spec": {"replicas": 1}, "status": {"replicas": 9}});
+    let mut new = json!({"metadata": {"name": "d"}, "spec": {"replicas": 1}, "status": {"replicas": 9}});
     prepare_create(&mut new, &deployment);
     assert_eq!(
         new,
@@ -212,4 +212,58 @@ fn claims_of_a_set_are_claims_whatever_they_say() {
     super::special::claim_templates(&mut set);
     let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim"});
     assert_eq!(set["spec"]["volumeClaimTemplates"], json!([claim, claim]));
+}
+
+#[test]
+fn a_phase_begins_now_unless_the_writer_knows_better() {
+    let volume = kind("PersistentVolume", &["status"]);
+    let status = |phase: &str, time: Value| json!({"metadata": {}, "status": {"phase": phase, "lastPhaseTransitionTime": time}});
+    for (phase, sent, want) in [
+        ("Bound", json!("old"), "now"),
+        ("Bound", Value::Null, "now"),
+        ("Bound", json!("told"), "told"),
+        ("Available", Value::Null, "old"),
+        ("Available", json!("told"), "told"),
+    ] {
+        let (old, mut new) = (status("Available", json!("old")), status(phase, sent));
+        prepare_update(&mut new, &old, &volume, "status");
+        stamp(&mut new, &old, &volume, "status", "now");
+        assert_eq!(new["status"]["lastPhaseTransitionTime"], want, "{phase}");
+    }
+}
+
+#[test]
+fn what_a_slice_loses_counts_as_a_change() {
+    let old = json!({"metadata": {"generation": 1}, "endpoints": [{"addresses": ["10.0.0.1"]}]});
+    let mut new =
+        json!({"metadata": {}, "endpoints": [{"addresses": ["10.0.0.1"], "deprecatedTopology": {"a": "b"}}]});
+    for _ in 0..2 {
+        prepare_update(&mut new, &old, &kind("EndpointSlice", &[]), "");
+    }
+    stamp(&mut new, &old, &kind("EndpointSlice", &[]), "", "now");
+    assert_eq!(new, json!({"metadata": {"generation": 2}, "endpoints": [{"addresses": ["10.0.0.1"]}]}));
+}
+
+#[test]
+fn a_job_without_labels_shares_those_of_its_pods() {
+    let job = kind("Job", &["status"]);
+    let of = |own: Value, pods: Value| json!({"metadata": {"labels": own}, "spec": {"template": {"metadata": {"labels": pods}}}});
+    let pods = json!({"a": "b"});
+    assert!(shares_labels(&of(Value::Null, pods.clone()), &job));
+    assert!(!shares_labels(&of(pods.clone(), pods.clone()), &job));
+    assert!(!shares_labels(&of(Value::Null, Value::Null), &job));
+    assert!(!shares_labels(&of(Value::Null, pods.clone()), &kind("Deployment", &[])));
+    let mut object = of(pods, json!({"a": "b", "job-name": "j"}));
+    share_labels(&mut object);
+    assert_eq!(object["metadata"]["labels"], json!({"a": "b", "job-name": "j"}));
+}
+
+#[test]
+fn what_nobody_comes_to_own_depends_on_the_path() {
+    let owned = |kind_name: &str, path: &str| unowned(&kind(kind_name, &["status", "resize"]), path);
+    assert_eq!(owned("Pod", ""), [["f:status"].as_slice()]);
+    assert_eq!(owned("Pod", "resize"), [["f:status"].as_slice()]);
+    assert_eq!(owned("Pod", "status").len(), 3);
+    assert!(owned("ServiceCIDR", "").is_empty() && owned("ServiceCIDR", "status").is_empty());
+    assert!(is_prepared_first("status") && !is_prepared_first("resize"));
 }

@@ -2,6 +2,7 @@
 
 use super::node::{Faults, Node, unique};
 use super::{meta, pod, shapes};
+use crate::status::FieldError;
 use crate::{decode, labels};
 use serde_json::Value;
 
@@ -40,6 +41,12 @@ pub(super) fn node(object: &Node<'_, '_>, out: &mut Faults) {
     let cidrs = object.get("spec.podCIDRs");
     for cidr in cidrs.items() {
         cidr.text_must(labels::is_valid_cidr, out);
+    }
+    let bad = cidrs.items().enumerate().find(|(_, cidr)| !labels::is_valid_cidr(cidr.text()).is_empty());
+    if let Some((index, cidr)) = bad.filter(|_| cidrs.len() > 1) {
+        let why = format!("invalid CIDR[{index}]: <nil> (invalid CIDR address: {})", cidr.text());
+        let why = format!("invalid PodCIDRs. failed to check with dual stack with error:{why}");
+        out.push(FieldError::internal(cidrs.path(), why));
     }
     let six = cidrs.items().filter(|cidr| cidr.text().contains(':')).count();
     if cidrs.len() > 2 || six > 1 || cidrs.len() - six > 1 {

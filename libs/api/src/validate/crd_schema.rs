@@ -15,18 +15,26 @@ pub(super) fn of_version(place: &Node<'_, '_>, with_status: bool, out: &mut Faul
     if with_status {
         root_with_status(place, out);
     }
-    root_schema(place, out);
-    match nested::unreadable(place.value) {
-        None => nested::structural(place, out),
+    if place.get("nullable").is_true() {
+        place.get("nullable").forbidden("nullable cannot be true at the root", out);
+    }
+    let unreadable = nested::unreadable(place.value);
+    if unreadable.is_none() {
+        let before = out.len();
+        nested::structural(place, out);
+        // Defaults are read only in what is structural.
+        if out.len() == before {
+            defaults::read(place, out);
+        }
+    }
+    schema(place, Standing::default(), out);
+    match unreadable {
         Some(key) if out.len() == known => {
             place.invalid_as(&json!(""), format!("OpenAPIV3Schema '{key}' is not supported"), out);
         }
-        Some(_) => {}
-    }
-    // Rules and defaults are read only where the schema itself is right.
-    if out.len() == known {
-        rules::read(place, out);
-        defaults::read(place, out);
+        // Rules are read only where the schema itself is right.
+        None if out.len() == known => rules::read(place, out),
+        _ => {}
     }
 }
 
@@ -87,13 +95,6 @@ struct Standing<'a> {
     in_meta: bool,
     /// Why it must have no default, where it must not.
     no_default: &'a str,
-}
-
-fn root_schema(schema: &Node<'_, '_>, out: &mut Faults) {
-    if schema.get("nullable").is_true() {
-        schema.get("nullable").forbidden("nullable cannot be true at the root", out);
-    }
-    self::schema(schema, Standing::default(), out);
 }
 
 /// A part of a schema.

@@ -135,7 +135,7 @@ fn attachment_itself(object: &Node<'_, '_>, out: &mut Faults) {
 }
 
 pub(super) fn attachment_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    attachment_itself(new, out);
+    super::twice(|out| attachment_itself(new, out), out);
     new.get("spec").same_as(&old.get("spec"), out);
 }
 
@@ -216,7 +216,7 @@ pub(super) fn node_drivers(object: &Node<'_, '_>, out: &mut Faults) {
 }
 
 pub(super) fn node_drivers_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
-    node_drivers(new, out);
+    super::twice(|out| node_drivers(new, out), out);
     let drivers = new.get("spec.drivers");
     for before in old.get("spec.drivers").items() {
         let now = drivers.items().find(|driver| driver.get("name").value == before.get("name").value);
@@ -236,6 +236,7 @@ pub(super) fn capacity(object: &Node<'_, '_>, out: &mut Faults) {
 
 /// What is told of a capacity later is not judged.
 pub(super) fn capacity_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out: &mut Faults) {
+    capacity(new, out);
     for key in ["nodeTopology", "storageClassName"] {
         new.get(key).same_as(&old.get(key), out);
     }

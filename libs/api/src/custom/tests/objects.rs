@@ -73,7 +73,7 @@ fn values_are_judged_by_every_keyword() {
 #[test]
 fn values_are_judged_by_what_their_schema_is_made_of() {
     let map = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": {"type": "object"}});
-    let rows: [(Value, Value, &[&str]); 5] = [
+    let rows: [(Value, Value, &[&str]); 6] = [
         (
             json!({"type": "string", "allOf": [{"minLength": 2}, {"pattern": "^x"}]}),
             json!("y"),
@@ -107,6 +107,15 @@ fn values_are_judged_by_what_their_schema_is_made_of() {
             &[
                 r#"v.apiVersion: Invalid value: "v1/x/y": unexpected GroupVersion string: v1/x/y"#,
                 r#"v.kind: Invalid value: "": must not be empty"#,
+            ],
+        ),
+        (
+            json!({"type": "object", "x-kubernetes-embedded-resource": true}),
+            json!({"apiVersion": "v1", "kind": "A", "metadata": {"name": "a/b", "generateName": "%", "namespace": "N"}}),
+            &[
+                r#"v.metadata.generateName: Invalid value: "%": may not contain '%'"#,
+                r#"v.metadata.name: Invalid value: "a/b": may not contain '/'"#,
+                r#"v.metadata.namespace: Invalid value: "N": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"#,
             ],
         ),
     ];

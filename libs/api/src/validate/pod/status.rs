@@ -117,6 +117,11 @@ fn ips(list: &Node<'_, '_>, shape: &'static str, out: &mut Faults) {
         let shown = format!("[{}]", shown.collect::<Vec<_>>().join(","));
         list.invalid_shown(shown, "may specify no more than one IP for each IP family", out);
     };
+    if let Some(bad) = all.iter().position(|ip| !labels::is_valid_ip(ip).is_empty()).filter(|_| all.len() > 1)
+    {
+        let why = format!("failed to check for dual stack with error:invalid IP[{bad}]: {}", all[bad]);
+        out.push(FieldError::internal(list.path(), why));
+    }
     if all.len() > 1 && (all.len() > 2 || !addresses_by_family(&all)) {
         told(out);
     }

@@ -90,6 +90,23 @@ fn schemas_have_what_kubernetes_can_read() {
                 "spec.validation.openAPIV3Schema.properties[within].oneOf[0].nullable: Forbidden: must be false to be structural",
             ],
         ),
+        // Structure and defaults are judged before the rest.
+        (
+            json!({"type": "objectx", "properties": {"a": {"type": "string", "anyOf": [{"type": "x"}]}}}),
+            &[
+                "spec.validation.openAPIV3Schema.properties[a].anyOf[0].type: Forbidden: must be empty to be structural",
+                r#"spec.validation.openAPIV3Schema.type: Invalid value: "objectx": must be object at the root"#,
+                r#"spec.validation.openAPIV3Schema.type: Unsupported value: "objectx": supported values: "array", "boolean", "integer", "number", "object", "string""#,
+                r#"spec.validation.openAPIV3Schema.properties[a].anyOf[0].type: Unsupported value: "x": supported values: "array", "boolean", "integer", "number", "object", "string""#,
+            ],
+        ),
+        (
+            json!({"type": "object", "properties": {"a": {"type": "string", "default": 5, "format": "date"}, "b": {"type": "x"}}}),
+            &[
+                r#"spec.validation.openAPIV3Schema.properties[a].default: Invalid value: "int64":  in body must be of type date: "int64""#,
+                r#"spec.validation.openAPIV3Schema.properties[b].type: Unsupported value: "x": supported values: "array", "boolean", "integer", "number", "object", "string""#,
+            ],
+        ),
         // Structure is judged only where a schema can be read.
         (
             json!({"type": "object", "properties": {"a": {"type": "object", "oneOf": [{"nullable": true, "id": "i"}]}}}),
