@@ -8,7 +8,7 @@ use super::segment::{file_name, framed_len, put};
 use super::state::LogState;
 use super::tail::{Slot, Spot, Tail};
 use super::{Entry, Options, WalError};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -41,7 +41,6 @@ pub enum Durability {
 
 struct Request {
     records: Vec<Record>,
-    durability: Durability,
     done: Option<Done>,
 }
 
@@ -52,6 +51,8 @@ pub struct Wal {
     thread: Option<JoinHandle<()>>,
     /// Wakes whoever drives the log in the thread's stead.
     woken: Option<Arc<Notify>>,
+    /// Records that need no sync of their own go with the next request, and wake nobody before.
+    later: Mutex<Vec<Record>>,
     tail: Arc<RwLock<Tail>>,
     reader: Reader,
 }
@@ -69,7 +70,8 @@ impl Wal {
             .name("wal".to_owned())
             .spawn(move || writer.run(&inbox))
             .map_err(|source| WalError::Folder { what: "start a thread for", source })?;
-        Ok(Self { requests: Some(requests), thread: Some(thread), woken: None, tail, reader })
+        let (requests, thread, later) = (Some(requests), Some(thread), Mutex::default());
+        Ok(Self { requests, thread, woken: None, later, tail, reader })
     }
 
     /// Like [`Wal::open`], but without threads: a simulation says when a batch is written, by [`Driver::write_batch`].
@@ -86,7 +88,8 @@ impl Wal {
         let (requests, inbox) = channel();
         let woken = Arc::new(Notify::new());
         let driver = Driver { writer, inbox, woken: woken.clone(), failed: None };
-        Ok((Self { requests: Some(requests), thread: None, woken: Some(woken), tail, reader }, driver))
+        let (requests, woken, later) = (Some(requests), Some(woken), Mutex::default());
+        Ok((Self { requests, thread: None, woken, later, tail, reader }, driver))
     }
 
     /// Makes the changes in memory and queues them for the disk. `done` is called from the log's thread, in the order of
@@ -112,7 +115,29 @@ impl Wal {
     }
 
     fn queue(&self, records: Vec<Record>, durability: Durability, done: Option<Done>) {
-        let request = Request { records, durability, done };
+        let mut later = self.later.lock();
+        match durability {
+            Durability::Later => {
+                for record in records {
+                    // Of what is known to be committed, only the newest matters.
+                    if let (Record::Committed(_), Some(Record::Committed(_))) = (&record, later.last()) {
+                        later.pop();
+                    }
+                    later.push(record);
+                }
+                if let Some(done) = done {
+                    done(Ok(()));
+                }
+            }
+            Durability::Now => {
+                let mut all = std::mem::take(&mut *later);
+                all.extend(records);
+                self.send(Request { records: all, done });
+            }
+        }
+    }
+
+    fn send(&self, request: Request) {
         let unsent = match &self.requests {
             Some(requests) => requests.send(request).err().map(|unsent| unsent.0),
             None => Some(request),
@@ -216,6 +241,10 @@ impl Driver {
 
 impl Drop for Wal {
     fn drop(&mut self) {
+        let later = std::mem::take(&mut *self.later.lock());
+        if self.thread.is_some() && !later.is_empty() {
+            self.send(Request { records: later, done: None });
+        }
         self.requests = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -232,8 +261,6 @@ struct Writer {
     sealed: VecDeque<Sealed>,
     current: Current,
     head: Head,
-    /// Records that need no sync of their own.
-    later: Vec<Record>,
     /// Set when segments may have become removable.
     purged: Option<EntryId>,
     spare: Spare,
@@ -272,7 +299,6 @@ impl Writer {
             sealed,
             current,
             head,
-            later: Vec::new(),
             purged: None,
             spare: Spare::None,
             threads,
@@ -283,14 +309,10 @@ impl Writer {
 
     /// Writes one batch, unless writing failed before, and calls back.
     fn take(&mut self, first: Request, inbox: &Receiver<Request>, failed: &mut Option<io::Error>) {
-        let (records, dones, sync) = self.gather(first, inbox);
+        let (records, dones) = self.gather(first, inbox);
         let written = match failed {
             Some(error) => Err(again(error)),
-            None if !sync => {
-                self.later.extend(records);
-                Ok(())
-            }
-            None => self.commit(records),
+            None => self.commit(&records),
         };
         if let Err(error) = written
             && failed.is_none()
@@ -312,12 +334,6 @@ impl Writer {
         while let Ok(first) = inbox.recv() {
             self.take(first, inbox, &mut failed);
         }
-        if failed.is_none()
-            && !self.later.is_empty()
-            && let Err(error) = self.commit(Vec::new())
-        {
-            tracing::error!(%error, "the last records of the write-ahead log were not written");
-        }
         if let Spare::InTheMaking(spare) = self.spare {
             // Only a file that would be made again is at stake.
             let _ = spare.join();
@@ -325,27 +341,20 @@ impl Writer {
     }
 
     /// Takes everything that waits, up to the size of a batch.
-    fn gather(&self, first: Request, inbox: &Receiver<Request>) -> (Vec<Record>, Vec<Done>, bool) {
-        let (mut records, mut dones, mut sync, mut bytes) = (Vec::new(), Vec::new(), false, 0);
+    fn gather(&self, first: Request, inbox: &Receiver<Request>) -> (Vec<Record>, Vec<Done>) {
+        let (mut records, mut dones, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut next = Some(first);
         while let Some(request) = next {
             bytes += request.records.iter().map(framed_len).sum::<usize>();
             records.extend(request.records);
             dones.extend(request.done);
-            sync |= request.durability == Durability::Now;
             next = if bytes < self.options.batch_bytes { inbox.try_recv().ok() } else { None };
         }
-        (records, dones, sync)
+        (records, dones)
     }
 
     /// Writes one batch with one sync.
-    fn commit(&mut self, records: Vec<Record>) -> io::Result<()> {
-        let mut batch = std::mem::take(&mut self.later);
-        // Of what is known to be committed, only the newest matters.
-        if batch.len() > 1 && batch.iter().all(|record| matches!(record, Record::Committed(_))) {
-            batch.drain(..batch.len() - 1);
-        }
-        batch.extend(records);
+    fn commit(&mut self, batch: &[Record]) -> io::Result<()> {
         let length: usize = batch.iter().map(framed_len).sum();
         if self.current.at + length as u64 > self.current.size {
             self.next_segment(length as u64)?;
@@ -353,7 +362,7 @@ impl Writer {
         let start = u32::try_from(self.current.at).map_err(io::Error::other)?;
         let mut bytes = Vec::with_capacity(length);
         let mut stable = Vec::with_capacity(batch.len());
-        for record in &batch {
+        for record in batch {
             let spot = Spot { segment: self.current.number, at: self.current.at + bytes.len() as u64 };
             put(&mut bytes, record, self.current.number, start);
             self.head.note(record);
