@@ -12,6 +12,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Bytes of entries that are sent to a follower at once, unless one entry has more.
 const READ_BYTES: usize = 1 << 20;
@@ -22,13 +23,22 @@ const WRITE_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub struct Log {
     wal: Arc<Wal>,
+    /// Index of the last entry.
+    last: Arc<watch::Sender<u64>>,
 }
 
 impl Log {
     /// A log that was just opened.
     #[must_use]
     pub fn new(wal: Wal) -> Self {
-        Self { wal: Arc::new(wal) }
+        let last = wal.head().last.map_or(0, |last| last.index);
+        Self { wal: Arc::new(wal), last: Arc::new(watch::Sender::new(last)) }
+    }
+
+    /// Index of the last entry, as it changes.
+    #[must_use]
+    pub fn last(&self) -> watch::Receiver<u64> {
+        self.last.subscribe()
     }
 
     /// Whether the member has ever voted or taken an entry.
@@ -41,6 +51,10 @@ impl Log {
     #[must_use]
     pub fn index_before_last(&self, bytes: usize) -> Option<u64> {
         self.wal.index_before_last(bytes)
+    }
+
+    fn tell_last(&self) {
+        self.last.send_replace(self.wal.head().last.map_or(0, |last| last.index));
     }
 
     async fn read(&self, start: u64, end: u64, limit: usize) -> io::Result<Vec<RaftEntryOf>> {
@@ -132,12 +146,17 @@ impl RaftLogStorage<Types> for Log {
             }
         }
         // Requests complete in order, so the last one speaks for all.
-        self.wal.write(records, Durability::Now, Some(Box::new(move |result| callback.io_completed(result))))
+        let done = Box::new(move |result| callback.io_completed(result));
+        self.wal.write(records, Durability::Now, Some(done))?;
+        self.tell_last();
+        Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         // Stable together with the entries that take the place of these: until then the old ones do no harm.
-        self.wal.write(vec![Record::TruncateAfter(last.as_ref().map(entry_id))], Durability::Later, None)
+        self.wal.write(vec![Record::TruncateAfter(last.as_ref().map(entry_id))], Durability::Later, None)?;
+        self.tell_last();
+        Ok(())
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {

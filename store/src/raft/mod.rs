@@ -20,6 +20,7 @@ mod members;
 mod metrics;
 mod node;
 mod open;
+mod pace;
 mod peers;
 mod pulse;
 mod reads;

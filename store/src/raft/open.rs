@@ -8,6 +8,7 @@ use super::identity::{Identity, join, member_id, new_cluster};
 use super::log::Log;
 use super::metrics::Metrics;
 use super::node::{Node, RaftHandle};
+use super::pace::Pace;
 use super::peers::Peers;
 use super::pulse::{Pulse, Timing};
 use super::reads::Rounds;
@@ -80,7 +81,8 @@ pub(super) async fn open_within(
         None => introduce(&config, cluster, tls.as_ref()).await?,
     };
     let pulse = Arc::new(Pulse::new(Timing::of(&config)));
-    let peers = Peers::new(identity.cluster, identity.member, tls, pulse.clone(), dial);
+    let peers =
+        Peers::new(identity.cluster, identity.member, tls, pulse.clone(), Pace::new(log.last()), dial);
     let growth = Arc::new(Growth::new(LOG_BYTES as u64));
     let applier = Applier::new(shared.clone(), position, snapshots.clone(), growth.clone(), image);
     let applied = applier.applied();

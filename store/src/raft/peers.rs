@@ -1,5 +1,6 @@
 //! Calls to other members: two connections to each, one for what must not wait and one for bulk, both kept open.
 
+use super::pace::Pace;
 use super::pulse::Pulse;
 use super::serve::REMOVED;
 use super::simulated::Dial;
@@ -12,10 +13,11 @@ use bytes::Bytes;
 use coracle_etcd::channel::UrlError;
 use futures::{Stream, StreamExt};
 use openraft::OptionalSend;
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderError,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use parking_lot::Mutex;
@@ -86,6 +88,7 @@ struct Shared {
     me: u64,
     tls: Option<Arc<ClientConfig>>,
     pulse: Arc<Pulse>,
+    pace: Pace,
     dial: Option<Dial>,
     /// By member and whether it is for bulk, each with its URL.
     clients: Mutex<HashMap<(u64, bool), (String, Client)>>,
@@ -119,6 +122,7 @@ impl Peers {
         me: u64,
         tls: Option<Arc<ClientConfig>>,
         pulse: Arc<Pulse>,
+        pace: Pace,
         dial: Option<Dial>,
     ) -> Self {
         Self {
@@ -127,6 +131,7 @@ impl Peers {
                 me,
                 tls,
                 pulse,
+                pace,
                 dial,
                 clients: Mutex::default(),
                 removed: watch::Sender::new(false),
@@ -138,6 +143,12 @@ impl Peers {
     pub async fn removed(&self) {
         // The sender is in `self`.
         let _ = self.shared.removed.subscribe().wait_for(|removed| *removed).await;
+    }
+
+    /// When members are told more.
+    #[must_use]
+    pub fn pace(&self) -> &Pace {
+        &self.shared.pace
     }
 
     /// A client of member `id`.
@@ -344,6 +355,21 @@ impl RaftNetworkV2<Types> for To {
         let reply = exchanged
             .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))));
         reply.and_then(|reply| wire::take_appended(&reply)).map_err(|status| self.unreachable(&status))
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        let requests = self.peers.pace().paced(self.id, input);
+        stream_append_sequential(self, requests, option)
     }
 
     async fn vote(

@@ -225,6 +225,7 @@ impl Peer for Served {
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
         self.check(&request)?;
+        let from = id_in(request.metadata(), FROM);
         let ops = request
             .into_inner()
             .commands
@@ -233,7 +234,11 @@ impl Peer for Served {
         let ops = ops
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let proposed = self.node.propose_here(ops).await.into_iter().map(|done| {
+        let done = self.node.propose_here(ops).await;
+        if let Some(from) = from {
+            self.node.peers.pace().hurry(from);
+        }
+        let proposed = done.into_iter().map(|done| {
             let (index, term) = done.as_ref().map_or((0, 0), |done| (done.index, done.term));
             Proposed { reply: encode_reply(&done.map(|done| done.outcome)), index, term }
         });

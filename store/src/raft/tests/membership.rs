@@ -80,7 +80,8 @@ fn members_of_another_cluster_are_refused() {
     let cluster = Cluster::new(1, 10_000);
     cluster.member(0).put("k", "v").expect("commits");
     let timing = Timing { heartbeat: Duration::from_millis(50), lease: Duration::from_millis(150) };
-    let peers = crate::raft::peers::Peers::new(1, 2, None, Arc::new(Pulse::new(timing)), None);
+    let pace = crate::raft::pace::Pace::new(tokio::sync::watch::channel(0).1);
+    let peers = crate::raft::peers::Peers::new(1, 2, None, Arc::new(Pulse::new(timing)), pace, None);
     let peer = crate::raft::types::Peer {
         peer_urls: vec![url(cluster.ports[0])],
         ..crate::raft::types::Peer::default()
