@@ -94,8 +94,16 @@ impl Client {
         Ok(Self { members: Arc::new(Members::new(members)) })
     }
 
-    /// Calls one member after another until one answers, or the failure forbids trying again.
     async fn call<T, F>(&self, writes: bool, call: impl Fn(Channel) -> F) -> Result<T, KvError>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+        T: Answer,
+    {
+        self.answered(writes, call).await.map(|(answer, _)| answer)
+    }
+
+    /// Calls one member after another until one answers, or the failure forbids trying again. Tells which one answered.
+    async fn answered<T, F>(&self, writes: bool, call: impl Fn(Channel) -> F) -> Result<(T, usize), KvError>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
         T: Answer,
@@ -118,7 +126,7 @@ impl Client {
                     if let Some(header) = answer.header() {
                         self.members.heard(header.raft_term);
                     }
-                    return Ok(answer);
+                    return Ok((answer, at));
                 }
                 Err(error) => error,
             };
@@ -223,14 +231,14 @@ impl Kv for Client {
             ..WatchCreateRequest::default()
         };
         let led = self.members.led();
-        let (requests, answers) = self.open_watch(&create).await?;
+        let (requests, (answers, at)) = self.open_watch(&create).await?;
         let (batches, out) = mpsc::channel(BATCHES_WAITING);
         let (progress, asked) = mpsc::channel(1);
         #[expect(
             clippy::disallowed_methods,
             reason = "a protocol library owns this task: it ends with the stream or its reader"
         )]
-        tokio::spawn(carry(requests, answers, batches, asked, led));
+        tokio::spawn(carry(requests, answers, batches, asked, (led, at)));
         Ok(WatchStream::new(out, progress))
     }
 }
@@ -241,14 +249,14 @@ impl Client {
     async fn open_watch(
         &self,
         create: &WatchCreateRequest,
-    ) -> Result<(mpsc::Sender<WatchRequest>, WatchAnswers), KvError> {
+    ) -> Result<(mpsc::Sender<WatchRequest>, (WatchAnswers, usize)), KvError> {
         let (requests, stream) = mpsc::channel(4);
         let first = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create.clone())) };
         // The channel is new and holds four.
         let _ = requests.try_send(first);
         let stream = std::sync::Mutex::new(Some(stream));
         let answers = self
-            .call(false, |channel| {
+            .answered(false, |channel| {
                 let taken = stream.lock().map(|mut stream| stream.take()).unwrap_or_default();
                 async move {
                     let Some(stream) = taken else { return Err(Status::aborted("try again")) };
@@ -277,7 +285,7 @@ async fn carry(
     mut answers: WatchAnswers,
     batches: mpsc::Sender<Result<WatchBatch, KvError>>,
     mut asked: mpsc::Receiver<()>,
-    mut led: watch::Receiver<usize>,
+    (mut led, at): (watch::Receiver<usize>, usize),
 ) {
     let mut fragments = Vec::new();
     loop {
@@ -290,6 +298,9 @@ async fn carry(
             }
             () = batches.closed() => return,
             Ok(()) = led.changed() => {
+                if *led.borrow_and_update() == at {
+                    continue;
+                }
                 Some(Err(Status::unavailable("another member leads now")))
             }
         };
