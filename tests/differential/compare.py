@@ -29,14 +29,15 @@ ABSENT = "(absent)"
 
 # A value as Go or JSON shows it begins so.
 SHOWN = re.compile(r'(?<=value: )(?:"null"|null\b|<nil>|0x0\b|[\w.*&\[\]/]*[\[{(])')
-# A whole object as a text within one.
+# A whole object as a text within one, and one that lacks something.
 OBJECT = re.compile(r'(?<=value: )"\{(?:[^"\\]|\\.)*"')
+LACKING = re.compile(r"(?<=is missing in )'\{[\s\S]*\}'")
 CLOSING = {"{": "}", "[": "]", "(": ")"}
 
 
 def shown(text):
     """A refusal's text without the structures that it shows, whose form changes from release to release."""
-    text = OBJECT.sub('"<object>"', text)
+    text = LACKING.sub("'<object>'", OBJECT.sub('"<object>"', text))
     out, at = "", 0
     while match := SHOWN.search(text, at):
         out += text[at : match.start()] + "<value>"

@@ -142,16 +142,12 @@ impl Allocator {
     ) -> Result<(), Status> {
         let (ips, ports) = self.taken();
         let held = old.map(keys).unwrap_or_default();
-        for key in keys(object).difference(&held) {
-            let known = match key.strip_prefix(IPS) {
-                Some(ip) => !dry_run && ip.parse().is_ok_and(|ip: Ipv4Addr| ips.contains(&ip)),
-                None => key
-                    .strip_prefix(PORTS)
-                    .and_then(|port| port.parse().ok())
-                    .is_some_and(|port: u16| ports.contains(&port)),
-            };
+        let known = |ip: &str| !dry_run && ip.parse().is_ok_and(|ip: Ipv4Addr| ips.contains(&ip));
+        let asked = addresses_of(&object["spec"]).filter(|ip| known(ip)).map(|ip| format!("{IPS}{ip}"));
+        let taken = node_ports(object).filter(|port| ports.contains(port));
+        for key in asked.chain(taken.map(|port| format!("{PORTS}{port}"))) {
             // What is known may be gone by now.
-            if known && self.exists(&Bytes::from(key.clone())).await? {
+            if !held.contains(&key) && self.exists(&Bytes::from(key.clone())).await? {
                 return Err(already(kind, object, key.as_bytes()));
             }
         }
@@ -320,7 +316,12 @@ fn already(kind: &Kind, asked: &Value, key: &[u8]) -> Status {
         None => {
             let port: u64 = text.strip_prefix(PORTS).and_then(|port| port.parse().ok()).unwrap_or(0);
             let ports = asked["spec"]["ports"].as_array();
-            let index = ports.into_iter().flatten().position(|own| own["nodePort"] == port).unwrap_or(0);
+            let Some(index) = ports.into_iter().flatten().position(|own| own["nodePort"] == port) else {
+                let why = "provided port is already allocated";
+                return Status::internal(format!(
+                    "failed to allocate requested HealthCheck NodePort {port}: {why}"
+                ));
+            };
             FieldError::invalid(
                 format!("spec.ports[{index}].nodePort"),
                 &json!(port),
@@ -358,14 +359,19 @@ fn node_ports(service: &Value) -> impl Iterator<Item = u16> {
         .into_iter()
 }
 
+/// The addresses that a Service has in its two fields.
+fn addresses_of(spec: &Value) -> impl Iterator<Item = &str> {
+    let ips = meta::strings(&spec["clusterIPs"]).chain(spec["clusterIP"].as_str());
+    ips.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok())
+}
+
 /// The keys of everything that a Service holds.
 fn keys(service: &Value) -> BTreeSet<String> {
     let spec = &service["spec"];
     if spec["type"] == "ExternalName" {
         return BTreeSet::new();
     }
-    let ips = meta::strings(&spec["clusterIPs"]).chain(spec["clusterIP"].as_str());
-    let ips = ips.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()).map(|ip| format!("{IPS}{ip}"));
+    let ips = addresses_of(spec).map(|ip| format!("{IPS}{ip}"));
     ips.chain(node_ports(service).map(|port| format!("{PORTS}{port}"))).collect()
 }
 

@@ -5,6 +5,7 @@ use crate::audit;
 use crate::storage::encode::Media;
 use coracle_api::decode::{self, DecodeError, Decoded};
 use coracle_api::kinds::{self, Kind};
+use coracle_api::meta;
 use coracle_api::protobuf;
 use coracle_api::status::Status;
 use coracle_api::strategy;
@@ -94,6 +95,19 @@ fn from_protobuf(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
         return Err(DecodeError::BadRequest(text));
     }
     Ok(Decoded { object, findings: Vec::new() })
+}
+
+/// Takes out the owners that an object names twice, and warns of them. Kubernetes looks for them before admission changes an
+/// object that was sent whole, and once more after it.
+pub fn dedup_owners(object: &mut Value, admitted: bool) -> Option<String> {
+    let again = meta::dedup_owners(object);
+    let when = if admitted { " after mutating admission happens" } else { "" };
+    (!again.is_empty()).then(|| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            again.join(", ")
+        )
+    })
 }
 
 /// What YAML finds all at once is warned of one by one.

@@ -50,6 +50,7 @@ impl Registry {
         let at = At::new(call, self.resource(&kind)?, options)?;
         let (mut object, mut warnings) = (read.object, read.warnings);
         meta::remove(&mut object, "selfLink");
+        warnings.extend(body::dedup_owners(&mut object, false));
         let outcome = match self.create_object(&at, object, false, &mut warnings).await {
             Ok(outcome) => outcome,
             Err(status) => return Err(status.warned(warnings)),

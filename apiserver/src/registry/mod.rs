@@ -300,11 +300,12 @@ impl Registry {
         old: Option<&Value>,
         object: &mut Value,
     ) -> Result<Vec<String>, Status> {
-        if at.own {
-            Ok(Vec::new())
-        } else {
-            self.admission.mutate(&at.attributes(operation, old), object).await
+        let mut warnings = Vec::new();
+        if !at.own {
+            warnings = self.admission.mutate(&at.attributes(operation, old), object).await?;
         }
+        warnings.extend(body::dedup_owners(object, true));
+        Ok(warnings)
     }
 
     /// Claims what is to be allotted to an object, if it can be.

@@ -333,6 +333,15 @@ fn types_stay(object: &Value, kind: &Kind, old: &Value) -> Result<(), Wrong> {
     let text = |key: &str| object[key].as_str().unwrap_or_default();
     let (name, version) = (text("kind"), text("apiVersion"));
     let refused = |status: Status| Err(Wrong::Refused(Box::new(status)));
+    for key in ["apiVersion", "kind"] {
+        let value = &object[key];
+        if !value.is_string() && !value.is_null() {
+            let found = decode::found(value);
+            return Err(Wrong::Unfit(format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go struct field .{key} of type string"
+            )));
+        }
+    }
     if kind.custom.is_some() {
         if name.is_empty() {
             return Err(Wrong::Unfit(format!("Object 'Kind' is missing in '{object}'")));
@@ -353,17 +362,11 @@ fn types_stay(object: &Value, kind: &Kind, old: &Value) -> Result<(), Wrong> {
         }
         return Ok(());
     }
-    for key in ["apiVersion", "kind"] {
-        let value = &object[key];
-        if !value.is_string() && !value.is_null() {
-            let found = decode::found(value);
-            return Err(Wrong::Unfit(format!(
-                "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go struct field .{key} of type string"
-            )));
-        }
-    }
     if version.is_empty() {
         return Err(Wrong::Untyped);
+    }
+    if version.ends_with('/') {
+        return Err(Wrong::Unfit(format!("Object 'apiVersion' is missing in '{object}'")));
     }
     // What does not say its kind is of the one that was there.
     let name = if name.is_empty() { kind.kind.as_str() } else { name };

@@ -33,9 +33,10 @@ impl Registry {
     pub(super) async fn update(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?.clone();
         let options = WriteOptions::read(call, "UpdateOptions", false)?;
-        let read = body::read(&call.content_type, &call.body, &kind, options.validation)?;
+        let mut read = body::read(&call.content_type, &call.body, &kind, options.validation)?;
         let at = At::new(call, self.resource(&kind)?, options)?;
         let mut object = read.object;
+        read.warnings.extend(body::dedup_owners(&mut object, false));
         fits_url(&mut object, &at)?;
         let make =
             |_: &Value| Ok(Made { object: object.clone(), warnings: read.warnings.clone(), owned: false });

@@ -184,8 +184,12 @@ pub fn entry(format: Format, kind: &Kind, entry: &Entry) -> Result<Bytes, Status
 
 /// What is told of a stored object: Tables and metadata of built-in kinds are made before the object is in any version.
 fn told_of(format: Format, kind: &Kind, stored: &Arc<Value>) -> Arc<Value> {
-    let whole = matches!(format.shape, Shape::Whole | Shape::Table(Include::Object));
-    if whole || kind.custom.is_some() { convert::to(kind, stored) } else { convert::bare(kind, stored) }
+    match format.shape {
+        _ if kind.custom.is_some() => convert::to(kind, stored),
+        Shape::Whole => convert::to(kind, stored),
+        Shape::Table(Include::Object) => stored.clone(),
+        _ => convert::bare(kind, stored),
+    }
 }
 
 /// An object in the version of `kind` as `format` wants it.
@@ -311,6 +315,9 @@ fn tabled<'a>(
         .map(|object| {
             let shown = match include {
                 Include::Metadata => partial(version, object),
+                Include::Object if kind.custom.is_none() && object["apiVersion"] != kind.api_version() => {
+                    convert::to(kind, &Arc::new(object.clone())).as_ref().clone()
+                }
                 Include::Object => object.clone(),
                 Include::None => Value::Null,
             };

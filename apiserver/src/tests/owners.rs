@@ -89,3 +89,49 @@ async fn what_is_taken_away_and_comes_back_is_a_change_all_the_same() {
     );
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn owners_that_are_named_twice_are_kept_once_and_warned_of() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u", "controller": true});
+    let owned = |twice: bool| {
+        let mut map = super::map("m", "1");
+        map["metadata"]["ownerReferences"] = json!(vec![owner.clone(); if twice { 2 } else { 1 }]);
+        map
+    };
+    let path = format!("{MAPS}/m");
+    for (method, path, kind, admitted) in [
+        ("POST", MAPS, "application/json", false),
+        ("PUT", &path, "application/json", false),
+        ("PATCH", &path, "application/merge-patch+json", true),
+    ] {
+        for twice in [true, false] {
+            let path = format!("{path}?dryRun={}", if method == "POST" && !twice { "All" } else { "" });
+            let path = path.trim_end_matches("?dryRun=");
+            let response = fixture.send(method, path, kind, owned(twice)).await;
+            let told =
+                response.headers().get("warning").map_or("", |told| told.to_str().expect("text")).to_owned();
+            assert_eq!(told.contains("duplicate UID(s) observed: u"), twice, "{method} {told}");
+            assert_eq!(told.contains("after mutating admission"), twice && admitted, "{method} {told}");
+        }
+        let (_, kept) = fixture.call("GET", &format!("{MAPS}/m"), Value::Null).await;
+        assert_eq!(kept["metadata"]["ownerReferences"].as_array().map(Vec::len), Some(1), "{method} {kept}");
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn the_status_of_a_range_is_anybodys() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let ranges = "/apis/networking.k8s.io/v1/servicecidrs";
+    let range = json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.9.0.0/24"]},
+        "status": {"conditions": [{"type": "Ready", "status": "False", "reason": "R", "message": "m",
+            "lastTransitionTime": "2020-01-02T03:04:05Z"}]}});
+    let (code, made) = fixture.call("POST", ranges, range).await;
+    assert_eq!((code, &made["status"]["conditions"][0]["reason"]), (201, &json!("R")), "{made}");
+    let patch = json!({"status": {"conditions": null}});
+    let kind = "application/merge-patch+json";
+    let (_, changed) = fixture.typed("PATCH", &format!("{ranges}/more"), kind, patch).await;
+    assert!(changed["status"]["conditions"].is_null(), "{changed}");
+    fixture.stop().await;
+}

@@ -268,8 +268,13 @@ async fn a_table_of_an_old_version_shows_what_only_the_new_one_can_say() {
     let path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
     assert_eq!(fixture.call("POST", path, scaler).await.0, 201);
     let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
-    let told = fixture.accepted(&path.replace("v2", "v1"), table).await;
-    assert_eq!(told["rows"][0]["cells"][2], "cpu: <unknown>/50%, memory: <unknown>/50%", "{told}");
+    for include in ["Metadata", "Object"] {
+        let path = format!("{}?includeObject={include}", path.replace("v2", "v1"));
+        let told = fixture.accepted(&path, table).await;
+        assert_eq!(told["rows"][0]["cells"][2], "cpu: <unknown>/50%, memory: <unknown>/50%", "{told}");
+        let of = if include == "Object" { "autoscaling/v1" } else { "meta.k8s.io/v1" };
+        assert_eq!(told["rows"][0]["object"]["apiVersion"], of, "{told}");
+    }
     fixture.stop().await;
 }
 

@@ -134,6 +134,20 @@ async fn ports_and_addresses_of_others_are_refused_before_a_name_that_is_taken()
         assert_eq!(got, code, "{told}");
         assert_eq!(told["details"]["causes"][0][field].as_str().unwrap_or_default(), wrong, "{told}");
     }
+    // Its own port is looked at before that of its health checks.
+    let mut checked = service("checked", "10.96.7.4", 30203);
+    checked["spec"]["type"] = json!("LoadBalancer");
+    checked["spec"]["externalTrafficPolicy"] = json!("Local");
+    checked["spec"]["healthCheckNodePort"] = json!(30200);
+    assert_eq!(fixture.call("POST", path, checked.clone()).await.0, 201);
+    fixture.server.store.fresh().await.expect("fresh");
+    checked["spec"]["clusterIP"] = json!("10.96.7.5");
+    let (_, told) = fixture.call("POST", path, checked.clone()).await;
+    assert_eq!(told["details"]["causes"][0][field], "spec.ports[0].nodePort", "{told}");
+    checked["spec"]["ports"][0]["nodePort"] = json!(30204);
+    let (code, told) = fixture.call("POST", path, checked).await;
+    assert_eq!(code, 500, "{told}");
+    assert!(told["message"].as_str().expect("text").contains("HealthCheck NodePort 30200"), "{told}");
     let mut twice = first();
     twice["spec"]["ports"] =
         json!([{"name": "a", "port": 80, "nodePort": 30201}, {"name": "b", "port": 81, "nodePort": 30201}]);

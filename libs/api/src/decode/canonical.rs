@@ -47,6 +47,9 @@ fn go_type(of: &Type, text: &str) -> String {
         Type::Message(at) | Type::Or(_, at) => schema::message(*at).go.clone(),
         Type::List(item) => format!("[]{}", go_type(item, text)),
         Type::Map(item) if matches!(**item, Type::Special(Special::Quantity)) => "v1.ResourceList".to_owned(),
+        Type::Map(item) if matches!(**item, Type::Special(Special::Strings)) => {
+            "map[string]v1.ExtraValue".to_owned()
+        }
         Type::Map(item) => format!("map[string]{}", go_type(item, text)),
     }
 }
@@ -299,7 +302,11 @@ fn typed(
             None => Err(mismatch(&Value::Number(number), of, owner, path)),
         },
         (Type::Float, value @ Value::Number(_)) => Ok(plain(value)),
-        (Type::Or(instead, at), value) => one_or_other(*instead, *at, value, owner, path),
+        (Type::Or(instead, at), value) => {
+            let depth = path.len();
+            let read = one_or_other(*instead, *at, value, owner, path);
+            read.map_err(|text| up_to(&path[..depth], &text))
+        }
         (Type::Message(at), value @ Value::Object(_)) => message(*at, value, path, findings),
         (Type::List(item), Value::Array(items)) => {
             let mut out = Vec::with_capacity(items.len());
@@ -331,7 +338,7 @@ fn typed(
         }
         (Type::Special(special), value) => of_special(*special, value).map_err(|(value, text)| match text {
             Some(text) => text,
-            None => mismatch(&value, of, owner, path),
+            None => misfit(*special, &value, of, owner, path),
         }),
         (_, value) => Err(mismatch(&value, of, owner, path)),
     }
@@ -341,6 +348,27 @@ fn typed(
 fn bytes(items: &[Value]) -> Option<Vec<u8>> {
     let byte = |item: &Value| if item.is_null() { Some(0) } else { item.as_u64() };
     items.iter().map(|item| byte(item).and_then(|number| u8::try_from(number).ok())).collect()
+}
+
+/// `mismatch` of a value with a form of its own; of a list it is told which item does not fit.
+fn misfit(special: Special, value: &Value, of: &Type, owner: Owner<'_>, path: &Path) -> String {
+    match value.as_array().and_then(|items| items.iter().find(|item| !item.is_string())) {
+        Some(item) if special == Special::Strings => mismatch(item, &Type::String, owner, path),
+        _ => mismatch(value, of, owner, path),
+    }
+}
+
+/// A text that names a field below `path`, with `path` alone.
+fn up_to(path: &[String], text: &str) -> String {
+    let fields: Vec<&str> =
+        path.iter().map(String::as_str).filter(|part| !part.starts_with(['[', '{'])).collect();
+    let named = format!(".{}.", fields.join("."));
+    match (text.find(&named), text.rfind(" of type ")) {
+        (Some(at), Some(end)) if at + named.len() <= end => {
+            format!("{}{}", &text[..at + named.len() - 1], &text[end..])
+        }
+        _ => text.to_owned(),
+    }
 }
 
 /// A message, or what may stand instead of it. Go reads it apart, and does not tell of unknown fields there.

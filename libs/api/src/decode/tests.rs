@@ -129,6 +129,22 @@ fn a_wrong_type_is_told_at_the_struct_that_embeds_the_field_and_with_the_name_of
             r#"{"spec":{"matchResources":{"resourceRules":[{"apiGroups":[5]}]}}}"#,
             "number into Go struct field NamedRuleWithOperations.spec.matchResources.resourceRules.apiGroups of type string",
         ),
+        // What Go reads apart is told where it stands, no deeper.
+        (
+            of("apiextensions.k8s.io", "v1", "customresourcedefinitions"),
+            r#"{"spec":{"versions":[{"schema":{"openAPIV3Schema":{"properties":{"a":{"items":{"properties":{"b":{"type":[]}}}}}}}}]}}"#,
+            "array into Go struct field JSONSchemaProps.spec.versions.schema.openAPIV3Schema.properties.items of type string",
+        ),
+        (
+            of("certificates.k8s.io", "v1", "certificatesigningrequests"),
+            r#"{"spec":{"extra":{"a":["b",{}]}}}"#,
+            "object into Go struct field CertificateSigningRequestSpec.spec.extra of type string",
+        ),
+        (
+            of("certificates.k8s.io", "v1", "certificatesigningrequests"),
+            r#"{"spec":{"extra":5}}"#,
+            "number into Go struct field CertificateSigningRequestSpec.spec.extra of type map[string]v1.ExtraValue",
+        ),
     ] {
         let DecodeError::BadRequest(got) = json(body.as_bytes(), kind).expect_err(wanted);
         assert!(got.ends_with(wanted), "{got}");

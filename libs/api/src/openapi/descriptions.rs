@@ -118,7 +118,13 @@ fn describe_list(of: &str, schema: &mut Value) {
     let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
     let told = properties.get("metadata").and_then(text);
     describe_every_object(properties);
-    add(&mut properties["metadata"], told.as_deref().unwrap_or("Standard list metadata."));
+    match properties.get_mut("metadata").and_then(Value::as_object_mut) {
+        // Neither the requests nor their lists say what it is.
+        Some(metadata) if of == "io.k8s.api.certificates.v1.CertificateSigningRequest" => {
+            metadata.remove("description");
+        }
+        _ => add(&mut properties["metadata"], told.as_deref().unwrap_or("Standard list metadata.")),
+    }
     add_unless_told(properties.get_mut("items"), &format!("List of {kind} objects."));
 }
 
@@ -198,6 +204,7 @@ mod tests {
             lacking,
             [
                 "io.k8s.api.certificates.v1.CertificateSigningRequest.metadata",
+                "io.k8s.api.certificates.v1.CertificateSigningRequestList.metadata",
                 "io.k8s.api.networking.v1.IngressRule.http"
             ]
         );

@@ -108,7 +108,7 @@ pub fn prepare_create(object: &mut Value, kind: &Kind) -> Vec<String> {
     for key in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
         meta::remove(object, key);
     }
-    if kind.subresource("status").is_some() && row.kind != "Node" {
+    if kind.subresource("status").is_some() && !rows::has_free_status(row.kind) && row.kind != "Node" {
         clear_status(object, row, kind);
     }
     if row.generation != Generation::None {
@@ -181,7 +181,7 @@ pub fn stamp(new: &mut Value, old: &Value, kind: &Kind, subresource: &str, now: 
 
 fn prepare_main(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
     pod::drop_disabled(new, Some(old), row.kind);
-    if kind.subresource("status").is_some() {
+    if kind.subresource("status").is_some() && !rows::has_free_status(row.kind) {
         copy(new, old, "status");
     }
     match row.kind {

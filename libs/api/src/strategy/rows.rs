@@ -136,18 +136,20 @@ pub(super) fn of(kind: &Kind) -> &'static Row {
     ROWS.iter().find(|row| row.kind == kind.kind).unwrap_or(&OTHER)
 }
 
+/// Whether writes to the main resource change the status, too.
+pub(super) fn has_free_status(kind: &str) -> bool {
+    kind == "ServiceCIDR"
+}
+
 /// The fields that nobody comes to own by a write to the main resource, as paths of managedFields.
 pub(super) fn unowned(kind: &str) -> &'static [&'static [&'static str]] {
-    match kind {
-        // Upstream names a version that is none.
-        "ServiceCIDR" => &[],
-        _ => &[&["f:status"]],
-    }
+    if has_free_status(kind) { &[] } else { &[&["f:status"]] }
 }
 
 /// The fields that nobody comes to own by a write to `status`, as paths of managedFields.
 pub(super) fn unowned_by_status(kind: &str) -> &'static [&'static [&'static str]] {
     match kind {
+        // Upstream names a version that is none.
         "ServiceCIDR" => &[],
         "Deployment" => &[&["f:spec"], &["f:metadata", "f:labels"]],
         "Pod" => &[&["f:spec"], &["f:metadata", "f:deletionTimestamp"], &["f:metadata", "f:ownerReferences"]],

@@ -138,7 +138,12 @@ fn slice_ports(ports: &Node<'_, '_>, out: &mut Faults) {
             name.duplicate_as(&json!(name.text()), out);
         }
         seen.push(name.text());
-        port.get("protocol").required_one_of(&PROTOCOLS, out);
+        let protocol = port.get("protocol");
+        // An empty one is given, and is none.
+        match protocol.value.as_str() {
+            Some("") => protocol.must_be_one_of(&PROTOCOLS, out),
+            _ => protocol.required_one_of(&PROTOCOLS, out),
+        }
         application(&port.get("appProtocol"), out);
     }
 }

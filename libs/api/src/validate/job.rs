@@ -21,7 +21,7 @@ pub(super) fn create(job: &Node<'_, '_>, out: &mut Faults) {
 }
 
 fn whole(job: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
-    generated_selector(job, out);
+    generated_selector(job, stored, out);
     let body = job.get("spec");
     with_selector(&body, stored, out);
     let completions = body.get("completions");
@@ -36,7 +36,8 @@ fn whole(job: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
 }
 
 /// Unless managed by hand, selector and labels are exactly what the server made of the uid.
-fn generated_selector(job: &Node<'_, '_>, out: &mut Faults) {
+/// `stored` is the spec that is to change: a Job of old has the old labels only.
+fn generated_selector(job: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
     if job.get("spec.manualSelector").is_true() || !job.get("spec.selector").is_set() {
         return;
     }
@@ -53,10 +54,13 @@ fn generated_selector(job: &Node<'_, '_>, out: &mut Faults) {
         ("batch.kubernetes.io/controller-uid", uid.text()),
         ("batch.kubernetes.io/job-name", name.text()),
     ];
+    let labels = &stored["template"]["metadata"]["labels"];
+    let has_new = stored.is_null() || generated[2..].iter().all(|(key, _)| labels[*key].is_string());
+    let generated = &generated[..if has_new { 4 } else { 2 }];
     for (key, value) in generated {
         has_label(&wanted, key, value, out);
     }
-    let generated = generated.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+    let generated = generated.iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
     let selector = job.get("spec.selector");
     if selectors::is_readable(&selector) && !selectors::matches(&selector, &job.named("", &generated)) {
         selector.invalid("`selector` not auto-generated", out);
@@ -117,6 +121,8 @@ fn spec(spec: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
     mode.if_set_one_of(&["NonIndexed", "Indexed"], out);
     match mode.text() {
         "Indexed" => indexed(spec, out),
+        // One that is given, and is none, is neither.
+        "" if mode.value.is_string() => {}
         "" | "NonIndexed" => {
             for key in ["backoffLimitPerIndex", "maxFailedIndexes"] {
                 if spec.get(key).is_set() {

