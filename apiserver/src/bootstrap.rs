@@ -135,8 +135,8 @@ async fn kubernetes_service(server: &Server, args: &Args) -> Result<(), Status> 
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({"apiVersion": "v1", "kind": "Service",
         "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": labels},
-        "spec": {"type": "ClusterIP", "clusterIP": first, "clusterIPs": [first], "sessionAffinity": "None",
-            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster",
+        "spec": {"type": "ClusterIP", "clusterIP": first, "sessionAffinity": "None",
+            "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster",
             "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": args.secure_port}]}});
     let (service, range) =
         tokio::join!(ensure(server, "", "services", NAMESPACE, service), service_range(server, args));

@@ -43,6 +43,11 @@ ORDERS = {
     "causes": ("field", "reason", "message"),
     "managedFields": ("manager", "operation", "subresource", "apiVersion"),
 }
+# Where texts tell a resourceVersion that the server chose.
+VERSION = re.compile(
+    r'(resourceVersion\\*"?: ?\\*"|too old resource version: \d+ \(|too old resource version: |'
+    r"resource version: \d+, current: |ResourceVersion in record \()\d+"
+)
 GROUPS = ["/api/v1", "/apis/apps/v1", "/apis/batch/v1"]
 
 
@@ -84,14 +89,14 @@ class Play:
         for change in self.lists[each] if isinstance(each, str) else each:
             whole = change if isinstance(change, (str, list)) else {**body, **change}
             method, _, path = step["do"].partition(" ")
-            yield [method, path, whole or None, step.get("headers"), step.get("keep", {})]
+            yield [method, path, None if whole == {} else whole, step.get("headers"), step.get("keep", {})]
 
     def ask(self, asked):
         method, path, body, headers, keep = asked
         if method == "SLEEP":
             time.sleep(path)
             return
-        path = self.url(self.filled(path))
+        path = self.url(self.filled(path)).replace(" ", "%20")
         step = self.request(method, path, body, self.filled(headers or {}))
         if method == "WAIT":
             self.wait(step, self.filled(body))
@@ -173,7 +178,7 @@ class Play:
             seen = Step("GET", f"{DEFINITIONS}/{name}")
             for _ in range(40):
                 definition = self.server.send(seen).body
-                conditions = (definition.get("status") or {}).get("conditions") or []
+                conditions = at(definition, "status.conditions") or []
                 states = {c["type"]: c["status"] for c in conditions}
                 if states.get("Established") == "True" or states.get("NamesAccepted") == "False":
                     break
@@ -245,8 +250,8 @@ def settled(value, key=""):
             return f"<{key}>"
         if key == "cells":
             value = re.sub(r":3\d{4}/", ":<port>/", re.sub(r"^\d+[smh]\d*s?$", "<age>", value))
-        value = re.sub(r"127\.0\.0\.1:\d+", "<server>", value)
-        return re.sub(r'(resourceVersion\\*": ?\\*")\d+|(too old resource version: )\d+ \(\d+', r"\1\2<rv>", value)
+        value = re.sub(r"(127\.0\.0\.1|192\.0\.2\.\d+):\d+", "<server>", value)
+        return VERSION.sub(r"\1<rv>", value)
     if key == "healthCheckNodePort" and isinstance(value, int) and value > 30110:
         return "<port>"
     return value

@@ -243,6 +243,7 @@ impl Admission {
         let mut warnings = plugin!("PodSecurity", pod_security::validate(context, attributes, object));
         plugin!("Priority", priority::validate(context, attributes, object));
         plugin!("PersistentVolumeClaimResize", storage::resize(context, attributes, object));
+        plugin!("RuntimeClass", runtime_class::validate(context, attributes, object).await);
         plugin!("CertificateApproval", certificates::validate(context, attributes, object).await);
         if attributes.request.group == "rbac.authorization.k8s.io" && object.is_object() {
             let authorization = &context.authorization;

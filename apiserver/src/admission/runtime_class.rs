@@ -3,31 +3,47 @@
 use super::{Attributes, Context};
 use coracle_api::status::Status;
 use serde_json::{Value, json};
+use std::sync::Arc;
+
+fn has_overhead(spec: &Value) -> bool {
+    spec["overhead"].as_object().is_some_and(|overhead| !overhead.is_empty())
+}
+
+async fn class_of(
+    context: &Context,
+    attributes: &Attributes<'_>,
+    pod: &Value,
+) -> Result<Option<Arc<Value>>, Status> {
+    let Some(name) = pod["spec"]["runtimeClassName"].as_str() else { return Ok(None) };
+    match context.find("node.k8s.io", "runtimeclasses", "", name).await? {
+        None => Err(attributes.forbidden(pod, &format!("pod rejected: RuntimeClass {name:?} not found"))),
+        found => Ok(found),
+    }
+}
+
+/// A new pod has no overhead but that of its class.
+pub async fn validate(context: &Context, attributes: &Attributes<'_>, pod: &Value) -> Result<(), Status> {
+    if !attributes.creates("pods") || !has_overhead(&pod["spec"]) {
+        return Ok(());
+    }
+    let class = class_of(context, attributes, pod).await?;
+    if class.is_some_and(|class| !class["overhead"]["podFixed"].is_null()) {
+        return Ok(());
+    }
+    let cause = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+    Err(attributes.forbidden(pod, cause))
+}
 
 /// Merges the class of a new pod into it.
 pub async fn mutate(context: &Context, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
     if !attributes.creates("pods") {
         return Ok(());
     }
+    let Some(class) = class_of(context, attributes, pod).await? else { return Ok(()) };
     let spec = &pod["spec"];
-    let has_overhead = spec["overhead"].as_object().is_some_and(|overhead| !overhead.is_empty());
-    let Some(name) = spec["runtimeClassName"].as_str() else {
-        if has_overhead {
-            let cause = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
-            return Err(attributes.forbidden(pod, cause));
-        }
-        return Ok(());
-    };
-    let Some(class) = context.find("node.k8s.io", "runtimeclasses", "", name).await? else {
-        return Err(attributes.forbidden(pod, &format!("pod rejected: RuntimeClass {name:?} not found")));
-    };
     let overhead = &class["overhead"]["podFixed"];
-    if has_overhead && spec["overhead"] != *overhead {
-        let cause = if overhead.is_null() {
-            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
-        } else {
-            "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"
-        };
+    if !overhead.is_null() && has_overhead(spec) && spec["overhead"] != *overhead {
+        let cause = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
         return Err(attributes.forbidden(pod, cause));
     }
     let mut selector = spec["nodeSelector"].as_object().cloned().unwrap_or_default();

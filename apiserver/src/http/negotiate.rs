@@ -199,7 +199,8 @@ pub fn chosen(accept: &str, query: &Pairs, user_agent: &str, asked: Asked<'_>) -
             }
             form @ ("PartialObjectMetadata" | "PartialObjectMetadataList") => {
                 late = asked.misfit(form);
-                Shape::Partial
+                let lists = asked.watches && form == "PartialObjectMetadataList";
+                if lists { Shape::Partials } else { Shape::Partial }
             }
             _ => continue,
         };

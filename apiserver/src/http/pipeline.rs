@@ -327,7 +327,7 @@ async fn resource(
         return Err(Status::no_such_method());
     }
     let accept = text(&parts.headers, ACCEPT);
-    let lists = watches || info.verb == "list";
+    let lists = watches || matches!(info.verb.as_str(), "list" | "deletecollection");
     let only_answer = kind.as_ref().is_some_and(|kind| kind.only_answers(&info.subresource));
     let asked = negotiate::Asked { lists, watches, kind: kind.as_deref(), only_answer };
     // The handler of custom kinds warns before it looks for a form; others are refused by their route.

@@ -115,6 +115,7 @@ impl Registry {
         strategy::converted(&mut object, kind);
         meta::set(&mut object, "uid", random::uuid());
         meta::set(&mut object, "creationTimestamp", clock::rfc3339_seconds(clock::now()));
+        strategy::wipe(&mut object);
         // What admission adds has no owner.
         if !owned {
             own_fields(&mut object, at);

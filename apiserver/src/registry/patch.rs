@@ -3,9 +3,9 @@
 use super::body::{Read, judged};
 use super::options::{FieldValidation, WriteOptions};
 use super::update::{Made, fits_url, nameless};
-use super::{At, Call, Outcome, Registry, Reply, shown};
+use super::{At, Call, Outcome, Registry, Reply, scale, shown};
 use coracle_api::apply::{self, ApplyError, Writer};
-use coracle_api::decode;
+use coracle_api::decode::{self, Decoded};
 use coracle_api::kinds::{self, Kind};
 use coracle_api::meta;
 use coracle_api::patch::{self, PatchError, Patched};
@@ -82,6 +82,9 @@ impl Registry {
         }
         let make = |old: &Value| {
             let mut object = applied(Some(old), (&changing, &sent), kind, &writer, at.options.force)?;
+            if at.info.subresource == "scale" {
+                scale::or_none(&mut object, kind);
+            }
             if takes_namespace {
                 meta::set(&mut object, "namespace", at.namespace.as_str());
             }
@@ -101,12 +104,12 @@ impl Registry {
         if !named {
             return Err(nameless(at));
         }
-        if !meta::uid(config).is_empty() {
-            return Err(Status::conflict(
-                &kind.group_resource(),
-                &at.info.name,
-                "uid mismatch: the provided object specified uid, and no existing object was found",
-            ));
+        let uid = meta::uid(config);
+        if !uid.is_empty() {
+            let cause = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            );
+            return Err(Status::conflict(&kind.group_resource(), &at.info.name, &cause));
         }
         self.may_create(at).await?;
         let mut object = applied(None, (config, &sent), kind, &writer, at.options.force)?;
@@ -274,10 +277,10 @@ pub(super) fn patched(
     if built_in && object["kind"].as_str().is_none_or(str::is_empty) {
         object["kind"] = kind.kind.as_str().into();
     }
-    let decoded = decode::canonical(object.clone(), kind).or_else(|text| match content_type {
-        STRATEGIC => decode::canonical(numbers_converted(&object, kind, text)?, kind),
-        _ => Err(text),
-    });
+    let decoded = match content_type {
+        STRATEGIC => merged(&object, kind),
+        _ => decode::canonical_of_text(object.clone(), kind),
+    };
     let mut decoded = decoded.map_err(|text| unfit(shown(&object), text))?;
     if let Some(text) = strategy::inconvertible(&decoded.object, kind) {
         let strategic = content_type == STRATEGIC;
@@ -289,6 +292,14 @@ pub(super) fn patched(
         return Err(unfit(shown(&object), text));
     }
     judged(decoded, validation, String::new)
+}
+
+/// What was merged field by field is never a text again: what is found in it has an order of its own.
+fn merged(object: &Value, kind: &Kind) -> Result<Decoded, String> {
+    let mut decoded = decode::canonical(object.clone(), kind)
+        .or_else(|text| decode::canonical(numbers_converted(object, kind, text)?, kind))?;
+    decoded.findings.sort_unstable();
+    Ok(decoded)
 }
 
 /// Why a patched object is not of its kind any more.

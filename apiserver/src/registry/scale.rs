@@ -71,6 +71,14 @@ fn of(object: &Value, kind: &Kind) -> Value {
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }
 
+/// A built-in object whose replicas nobody applies any more through this subresource has none.
+pub(super) fn or_none(object: &mut Value, kind: &Kind) {
+    let path = Paths::of(kind).replicas;
+    if kind.custom.is_none() && object.pointer(&path).is_none() {
+        put(object, &path, 0);
+    }
+}
+
 /// Takes the replicas of an object away that has none, and tells where they stood.
 pub(super) fn hide_none(object: &mut Value, kind: &Kind) -> Option<String> {
     let path = Paths::of(kind).replicas;

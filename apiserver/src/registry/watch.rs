@@ -156,7 +156,8 @@ impl Registry {
             sent,
         };
         let stream = futures::stream::unfold(watch, |mut watch| async move {
-            let chunk = watch.next().await?;
+            // What cannot be told as is asked ends the stream.
+            let chunk = watch.next().await.filter(|_| watch.format.shape != Shape::Partials)?;
             Some((chunk, watch))
         });
         let content_type = call.format.content_type(true);

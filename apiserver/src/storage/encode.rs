@@ -44,6 +44,8 @@ pub enum Shape {
     Table(Include),
     /// `PartialObjectMetadata(List)`.
     Partial,
+    /// The same as lists, which nothing that a watch sends is one of.
+    Partials,
 }
 
 /// What the client accepts.
@@ -205,7 +207,7 @@ pub fn object(format: Format, kind: &Kind, object: &Value) -> Result<Vec<u8>, St
             Ok(out)
         }
         Shape::Whole => value(format, object),
-        Shape::Partial => value(format, &partial(format.meta, object)),
+        Shape::Partial | Shape::Partials => value(format, &partial(format.meta, object)),
         Shape::Table(include) => {
             // What is not kept has none.
             let metadata = match meta::field(object, "resourceVersion") {
@@ -246,7 +248,7 @@ pub fn values<'a>(
             let items: Vec<Value> = objects.into_iter().map(|object| item(kind, object)).collect();
             json!({"kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": metadata, "items": items})
         }
-        Shape::Partial => {
+        Shape::Partial | Shape::Partials => {
             // Kubernetes leaves the list unset where nothing is in it.
             let items: Option<Vec<Value>> =
                 Some(objects.into_iter().map(|object| partial(format.meta, object)).collect());
@@ -353,7 +355,7 @@ pub fn frame(format: Format, kind: &Kind, change: Change, of: &Entry, first: boo
     let object = told_of(format, kind, of.value());
     let object = match format.shape {
         Shape::Whole => object.as_ref().clone(),
-        Shape::Partial => partial(format.meta, &object),
+        Shape::Partial | Shape::Partials => partial(format.meta, &object),
         Shape::Table(include) => {
             let metadata = json!({"resourceVersion": of.revision.to_string()});
             tabled(kind, &metadata, [object.as_ref()], (format.meta, include), first)
@@ -406,7 +408,7 @@ pub fn bookmark(format: Format, kind: &Kind, revision: u64, initial_events_end: 
     }
     match format.shape {
         Shape::Whole => json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata}),
-        Shape::Partial => {
+        Shape::Partial | Shape::Partials => {
             json!({"kind": "PartialObjectMetadata", "apiVersion": format.meta.api_version(), "metadata": metadata})
         }
         Shape::Table(_) => {

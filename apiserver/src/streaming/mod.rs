@@ -103,7 +103,7 @@ impl Streaming {
             return Ok(response);
         };
         let path = format!("/containerLogs/{}/{}/{container}", info.namespace, info.name);
-        let destination = self.kubelet(node).await?;
+        let destination = self.kubelet_of_pod(node).await?;
         let answer =
             self.relay.send(&destination, request, &options::path_and_query(&path, &options.query)).await;
         let response = answer
@@ -125,7 +125,7 @@ impl Streaming {
         let Some(node) = target::node(&pod) else {
             return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
         };
-        let destination = self.kubelet(node).await?;
+        let destination = self.kubelet_of_pod(node).await?;
         let answer = self.relay.send(&destination, request, &options::path_and_query(&path, &query)).await;
         answer.map_err(|error| Status::new(500, "", format!("error dialing backend: {error}")))
     }
@@ -137,6 +137,14 @@ impl Streaming {
         let destination = Destination { port: port.unwrap_or(destination.port), ..destination };
         let path = proxy::path(info, request.uri().query());
         self.relay.send(&destination, request, &path).await.map_err(proxy::unreachable)
+    }
+
+    /// The same for who asks about a pod, and is told of no other kind.
+    async fn kubelet_of_pod(&self, node: &str) -> Result<Destination, Status> {
+        self.kubelet(node).await.map_err(|status| match status.code {
+            404 => Status::not_found(&GroupResource::new("", "pods"), node),
+            _ => status,
+        })
     }
 
     /// Where the kubelet of `node` listens.

@@ -1,7 +1,7 @@
 //! Query options of log, exec, attach and port-forward: checked, and told in the kubelet's words. Pure.
 
 use coracle_api::status::{FieldError, GroupResource, Status};
-use serde_json::{Value, json};
+use serde_json::json;
 use url::form_urlencoded;
 
 /// Decoded names and values, in order.
@@ -82,28 +82,20 @@ pub fn log(pod: &str, query: &str) -> Result<Log, Status> {
         }
         if since_seconds {
             faults.push(FieldError::forbidden(
-                "",
+                "[]",
                 "at most one of `sinceTime` or `sinceSeconds` may be specified",
             ));
         }
         told.push(("sinceTime".to_owned(), since.to_owned()));
     }
-    stream(&asked, &mut told, &mut faults);
+    // A feature that is off in this version.
+    if !first(&asked, "stream").is_empty() {
+        faults.push(FieldError::forbidden("stream", "may not be specified"));
+    }
     if faults.is_empty() {
         return Ok(Log { container: first(&asked, "container").to_owned(), query: told });
     }
     Err(Status::invalid(&GroupResource::new("", "PodLogOptions"), pod, &faults))
-}
-
-fn stream(asked: &Pairs, told: &mut Pairs, faults: &mut Vec<FieldError>) {
-    match first(asked, "stream") {
-        "" => {}
-        "All" | "Stdout" | "Stderr" => told.push(("stream".to_owned(), first(asked, "stream").to_owned())),
-        other => {
-            let other = Value::String(other.to_owned());
-            faults.push(FieldError::not_supported("stream", &other, &["All", "Stderr", "Stdout"]));
-        }
-    }
 }
 
 /// exec's and attach's streams and command, as the kubelet names them.
@@ -149,9 +141,13 @@ mod tests {
                 ),
             ),
             (
+                "stream=Stdout",
+                Err(r#"PodLogOptions "p" is invalid: stream: Forbidden: may not be specified"#),
+            ),
+            (
                 "sinceSeconds=1&sinceTime=2024-01-01T00:00:00Z",
                 Err(
-                    r#"PodLogOptions "p" is invalid: <nil>: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"#,
+                    r#"PodLogOptions "p" is invalid: []: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"#,
                 ),
             ),
             ("tailLines=x", Err(r#"strconv.ParseInt: parsing "x": invalid syntax"#)),

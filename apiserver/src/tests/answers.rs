@@ -77,6 +77,43 @@ async fn refusals_have_kubernetes_words() {
     fixture.stop().await;
 }
 
+#[tokio::test]
+async fn what_is_not_there_and_what_is_no_text_is_told_as_upstream_does() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "c"}});
+    assert_eq!(fixture.call("POST", MAP.trim_end_matches("/c"), map).await.0, 201);
+    let rows: &[Row<'_>] = &[
+        ("PATCH", MAP, JSON, "", 406, "Available representations: "),
+        ("PATCH", MAP, MERGE, "text", 400, "invalid character 'e' in literal true (expecting 'r')"),
+        (
+            "GET",
+            "/api/v1/namespaces/default/configmaps/..%2f",
+            "",
+            "",
+            400,
+            "Name parameter invalid: \"..\": may not be '..'",
+        ),
+        (
+            "GET",
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews/x",
+            "",
+            "",
+            404,
+            "the server could not find the requested resource",
+        ),
+        (
+            "PATCH",
+            "/api/v1/namespaces/default/configmaps/none?fieldManager=m",
+            APPLY,
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"none","uid":"7"}}"#,
+            409,
+            "the provided object specified uid 7, and no existing object was found",
+        ),
+    ];
+    answers(&fixture, rows).await;
+    fixture.stop().await;
+}
+
 /// Method, path, content type and body of a request; its code and the end of the message.
 type Row<'a> = (&'a str, &'a str, &'a str, &'a str, u16, &'a str);
 

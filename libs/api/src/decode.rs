@@ -3,6 +3,8 @@
 mod canonical;
 mod findings;
 mod json;
+mod retired;
+mod syntax;
 mod time;
 mod unstructured;
 mod yaml;
@@ -148,6 +150,19 @@ pub fn canonical(object: Value, kind: &Kind) -> Result<Decoded, String> {
     shaped(object, Vec::new(), kind)
 }
 
+/// The same of an object that Go would write and read again: what is found is told in the order of the fields of that text.
+///
+/// # Errors
+/// See [`canonical`].
+pub fn canonical_of_text(object: Value, kind: &Kind) -> Result<Decoded, String> {
+    let text = object.to_string();
+    let mut decoded = canonical(object, kind)?;
+    if kind.custom.is_none() {
+        decoded.findings = json::in_order(text.as_bytes(), decoded.findings);
+    }
+    Ok(decoded)
+}
+
 /// Makes of an object what storing it makes of it: lists without items are none.
 pub fn settle(object: &mut Value, kind: &Kind) {
     fn has_empty_list(value: &Value) -> bool {
@@ -284,6 +299,9 @@ fn typed(mut object: Value, findings: Vec<String>, body: &[u8], kind: &Kind) -> 
     if version.is_empty() {
         version = kind.api_version();
     }
+    if version.matches('/').count() > 1 {
+        return Err(unrecognized(body, kind, &format!("unexpected GroupVersion string: {version}")));
+    }
     let short = version.rsplit('/').next().unwrap_or_default().to_owned();
     let refused = |why: String| {
         DecodeError::BadRequest(format!(
@@ -342,7 +360,7 @@ fn other_kind(
 ) -> DecodeError {
     let known = kinds::by_gvk(version, name).is_some();
     let is_older_scale = name == "Scale" && OLDER_SCALES.contains(&version);
-    if (known || is_older_scale) && name == kind.kind {
+    if name == kind.kind && (known || is_older_scale || retired::is_known(version, name)) {
         return DecodeError::BadRequest(format!(
             "the API version in the data ({version}) does not match the expected API version ({})",
             kind.api_version()

@@ -76,7 +76,9 @@ impl Documents {
                 || {
                     let paths: Vec<Path> = kinds.iter().flat_map(|kind| paths::of_kind(kind)).collect();
                     let info = json!({"title": "Kubernetes CRD Swagger", "version": "v0.1.0"});
-                    Arc::new(Document::of(document_v3(&info, &paths, &kinds).to_string()))
+                    let mut document = document_v3(&info, &paths, &kinds);
+                    leave_other_schemes_out(&mut document);
+                    Arc::new(Document::of(document.to_string()))
                 },
                 |(_, document)| document.clone(),
             );
@@ -104,6 +106,16 @@ impl Documents {
                 protobuf: Document::of(wire::document(&document)),
             }
         })
+    }
+}
+
+/// Who serves custom kinds does not know of the groups that other servers' types are of.
+fn leave_other_schemes_out(document: &mut Value) {
+    const OTHERS: [&str; 4] =
+        ["admission.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "imagepolicy.k8s.io"];
+    let place = format!("/components/schemas/{DELETE_OPTIONS}/x-kubernetes-group-version-kind");
+    if let Some(kinds) = document.pointer_mut(&place).and_then(Value::as_array_mut) {
+        kinds.retain(|kind| !kind["group"].as_str().is_some_and(|group| OTHERS.contains(&group)));
     }
 }
 
@@ -286,6 +298,18 @@ mod tests {
         let patch = &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
         assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
         assert!(patch["parameters"].to_string().contains("fieldValidation"));
+    }
+
+    #[test]
+    fn documents_of_custom_kinds_name_no_groups_of_other_servers_types() {
+        let kinds = |groups: &[&str]| -> Value {
+            let kinds: Vec<Value> = groups.iter().map(|group| json!({"group": group})).collect();
+            json!({"components": {"schemas": {DELETE_OPTIONS: {"x-kubernetes-group-version-kind": kinds}}}})
+        };
+        let mut document = kinds(&["", "admission.k8s.io", "apiextensions.k8s.io", "apps"]);
+        leave_other_schemes_out(&mut document);
+        assert_eq!(document, kinds(&["", "apps"]));
+        leave_other_schemes_out(&mut json!({}));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! JSON with Go's words for what is wrong with it, and with duplicate fields told.
 
 use super::findings::{is_full, tell};
+use super::syntax;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::collections::HashSet;
@@ -51,31 +52,11 @@ fn read(text: &[u8], state: &mut State<'_>) -> Result<Value, serde_json::Error> 
 }
 
 fn words(text: &[u8], fault: &serde_json::Error) -> String {
-    if fault.is_eof() {
-        return "unexpected end of JSON input".to_owned();
-    }
-    let line = text.split(|byte| *byte == b'\n').nth(fault.line().saturating_sub(1)).unwrap_or_default();
-    if fault.to_string().starts_with("recursion limit exceeded") {
+    let told = fault.to_string();
+    if told.starts_with("recursion limit exceeded") {
         return "exceeded max depth".to_owned();
     }
-    let Some(byte) = line.get(fault.column().saturating_sub(1)) else { return fault.to_string() };
-    let told = fault.to_string();
-    let c = char::from(*byte);
-    let key = told.starts_with("key must be a string") || (told.starts_with("trailing comma") && c == '}');
-    let place = if key {
-        "looking for beginning of object key string"
-    } else if told.starts_with("expected `,` or `}`") {
-        "after object key:value pair"
-    } else if told.starts_with("expected `,` or `]`") {
-        "after array element"
-    } else if told.starts_with("expected `:`") {
-        "after object key"
-    } else if told.starts_with("trailing characters") {
-        "after top-level value"
-    } else {
-        "looking for beginning of value"
-    };
-    format!("invalid character '{c}' {place}")
+    syntax::fault(text).unwrap_or(told)
 }
 
 const UNKNOWN: &str = "unknown field ";

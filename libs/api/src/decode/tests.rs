@@ -57,6 +57,25 @@ fn what_a_patch_makes_of_an_object_may_be_none() {
 }
 
 #[test]
+fn versions_that_are_not_served_any_more_are_known() {
+    let deployments = kinds::by_resource("apps", "v1", "deployments").expect("deployments");
+    for (version, want) in [
+        (
+            "extensions/v1beta1",
+            "the API version in the data (extensions/v1beta1) does not match the expected API version (apps/v1)",
+        ),
+        (
+            "apps/v1beta9",
+            r#"Deployment in version "v1beta9" cannot be handled as a Deployment: no kind "Deployment" is registered for version "apps/v1beta9" in scheme "pkg/api/legacyscheme/scheme.go:30""#,
+        ),
+    ] {
+        let body = json!({"apiVersion": version, "kind": "Deployment"}).to_string();
+        let fault = super::json(body.as_bytes(), deployments).expect_err(version);
+        assert_eq!(fault, DecodeError::BadRequest(want.to_owned()));
+    }
+}
+
+#[test]
 fn refusals_are_told_in_kubernetes_words() {
     let maps = kinds::by_resource("", "v1", "configmaps").expect("configmaps");
     let rows = [
@@ -75,6 +94,10 @@ fn refusals_are_told_in_kubernetes_words() {
         (
             br#"{"kind":"ConfigMap","apiVersion":"v2"}"#,
             r#"ConfigMap in version "v2" cannot be handled as a ConfigMap: no kind "ConfigMap" is registered for version "v2" in scheme "pkg/api/legacyscheme/scheme.go:30""#,
+        ),
+        (
+            br#"{"kind":"ConfigMap","apiVersion":"a/b/c"}"#,
+            r#"the object provided is unrecognized (must be of type ConfigMap): unexpected GroupVersion string: a/b/c ({"kind":"ConfigMap","apiVersio ...)"#,
         ),
         (
             br#"{"kind":true}"#,

@@ -118,8 +118,9 @@ impl Beyond {
 fn words(fault: &Error) -> String {
     let line = |mark: Option<libyaml_safer::Mark>| mark.map(|mark| mark.line).filter(|line| *line != 0);
     let counted = u64::from(fault.kind() == ErrorKind::Scanner);
-    match line(fault.context_mark()).or_else(|| line(fault.problem_mark())) {
-        Some(line) => format!("line {}: {}", line + counted, fault.problem()),
+    let problem = line(fault.problem_mark()).map(|line| line + counted);
+    match problem.or_else(|| line(fault.context_mark())) {
+        Some(line) => format!("line {line}: {}", fault.problem()),
         None => fault.problem().to_owned(),
     }
 }
@@ -170,7 +171,7 @@ impl Reader<'_, '_> {
                     beyond.cut(&mut value);
                 }
                 let plain = style == ScalarStyle::Plain;
-                (anchor, scalar(tag.as_deref(), value, plain))
+                (anchor, scalar(tag.as_deref(), value, plain)?)
             }
             EventData::SequenceStart { anchor, .. } => (anchor, self.sequence(depth)?),
             EventData::MappingStart { anchor, .. } => (anchor, self.mapping(depth)?),
@@ -216,7 +217,7 @@ impl Reader<'_, '_> {
             }
             let line = event.start_mark.line + 1;
             let merges = matches!(&event.data, EventData::Scalar { value, style: ScalarStyle::Plain, .. } if value == "<<");
-            let key = key(self.node(event, depth + 1)?, line)?;
+            let key = key(self.node(event, depth + 1)?)?;
             let event = self.next()?;
             let value = self.node(event, depth + 1)?;
             if merges {
@@ -232,12 +233,28 @@ impl Reader<'_, '_> {
 }
 
 /// Keys of JSON are text.
-fn key(value: Value, line: u64) -> Result<String, String> {
+fn key(value: Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text),
         Value::Bool(_) | Value::Number(_) => Ok(value.to_string()),
         Value::Null => Ok("null".to_owned()),
-        _ => Err(format!("line {line}: invalid map key: {value}")),
+        _ => Err(format!("invalid map key: {}", go_syntax(&value))),
+    }
+}
+
+/// A value as Go would be told of it in a program.
+fn go_syntax(value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            format!("[]interface {{}}{{{}}}", items.iter().map(go_syntax).collect::<Vec<_>>().join(", "))
+        }
+        Value::Object(map) => {
+            let fields: Vec<String> =
+                map.iter().map(|(key, value)| format!("{key:?}:{}", go_syntax(value))).collect();
+            format!("map[interface {{}}]interface {{}}{{{}}}", fields.join(", "))
+        }
+        Value::Null => "interface {}(nil)".to_owned(),
+        other => other.to_string(),
     }
 }
 
@@ -265,8 +282,8 @@ fn size(value: &Value) -> usize {
     }
 }
 
-fn scalar(tag: Option<&str>, text: String, plain: bool) -> Value {
-    match tag {
+fn scalar(tag: Option<&str>, text: String, plain: bool) -> Result<Value, String> {
+    Ok(match tag {
         None if plain => resolved(text),
         Some(
             "tag:yaml.org,2002:bool"
@@ -276,11 +293,12 @@ fn scalar(tag: Option<&str>, text: String, plain: bool) -> Value {
         ) => resolved(text),
         Some("tag:yaml.org,2002:binary") => {
             let packed: String = text.split_whitespace().collect();
-            let bytes = BASE64_STANDARD.decode(packed).unwrap_or_default();
+            let bytes = BASE64_STANDARD.decode(packed);
+            let bytes = bytes.map_err(|_| "!!binary value contains invalid base64 data")?;
             Value::String(String::from_utf8_lossy(&bytes).into_owned())
         }
         _ => Value::String(text),
-    }
+    })
 }
 
 /// A plain scalar's value.
@@ -395,7 +413,13 @@ mod tests {
     fn faults_are_told_in_go_yamls_words() {
         let rows = [
             ("a: b\nmetadata:\n  name: y2\n bad\n", "yaml: line 3: did not find expected key"),
+            ("a: b\nc:\n  d:\n  - e: f\n    g: h\n   i: j\n", "yaml: line 5: did not find expected key"),
             ("a: [1, 2\n", "yaml: line 1: did not find expected ',' or ']'"),
+            (
+                "? [a, {b: ~}]\n: c\n",
+                "yaml: invalid map key: []interface {}{\"a\", map[interface {}]interface {}{\"b\":interface {}(nil)}}",
+            ),
+            ("a: !!binary x\n", "yaml: !!binary value contains invalid base64 data"),
             ("a: b: c\n", "yaml: mapping values are not allowed in this context"),
             ("a: *none\n", "yaml: unknown anchor 'none' referenced"),
         ];

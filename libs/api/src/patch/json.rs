@@ -114,14 +114,14 @@ fn step(object: &mut Value, operation: &Value, spent: &mut Spent) -> Result<(), 
             add(object, &path, value, spent)
         }
         "copy" => {
-            let value = place(find(object, &from()?).ok_or(Misfit)?.clone(), spent)?;
+            let value = place(copied(object, &from()?)?, spent)?;
             add(object, &path, value, spent)
         }
-        // A missing field equals a null, and a missing `value` is one.
+        // A missing field equals a null, and a missing `value` is one. Numbers are as they are written.
         "test" => {
             let wanted = &operation["value"];
             match find(object, &path) {
-                Some(found) if equal(found, wanted) => Ok(()),
+                Some(found) if found == wanted => Ok(()),
                 None if wanted.is_null() => Ok(()),
                 _ => Err(Misfit),
             }
@@ -220,16 +220,13 @@ fn remove(object: &mut Value, path: &[String], spent: &mut Spent) -> Result<Valu
     }
 }
 
-/// Equal as JSON: `1` and `1.0` are the same number.
-fn equal(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| equal(a, b)))
-        }
-        _ => a == b,
+/// What is copied: a field that is not there is null, an item must be there.
+fn copied(object: &mut Value, from: &[String]) -> Result<Value, Misfit> {
+    if let Some(found) = find(object, from) {
+        return Ok(found.clone());
     }
+    let (_, parent) = from.split_last().ok_or(Misfit)?;
+    find(object, parent).filter(|parent| parent.is_object()).map(|_| Value::Null).ok_or(Misfit)
 }
 
 #[cfg(test)]
@@ -293,10 +290,11 @@ mod tests {
             (json!([{"op": "move", "from": "/a/b", "path": "/l/1"}]), "/l", json!([1, 1, 2])),
             (json!([{"op": "copy", "from": "/l", "path": "/a/b"}]), "/a/b", json!([1, 2])),
             (
-                json!([{"op": "test", "path": "/a/b", "value": 1.0}, {"op": "test", "path": "/no"}]),
+                json!([{"op": "test", "path": "/a/b", "value": 1}, {"op": "test", "path": "/no"}]),
                 "/a/b",
                 json!(1),
             ),
+            (json!([{"op": "copy", "from": "/a/no", "path": "/a/c"}]), "/a/c", Value::Null),
             (
                 json!([{"op": "add", "path": "/a/c"}, {"op": "replace", "path": "/a/b"}, {"op": "replace", "path": "/a/d", "value": 1}]),
                 "/a",
@@ -317,6 +315,9 @@ mod tests {
             json!({"op": "add", "path": "/no/deep", "value": 1}),
             json!({"op": "add", "path": "/l/9", "value": 1}),
             json!({"op": "test", "path": "/a/b", "value": 2}),
+            json!({"op": "test", "path": "/a/b", "value": 1.0}),
+            json!({"op": "copy", "from": "/l/9", "path": "/a/b"}),
+            json!({"op": "copy", "from": "/no/deep", "path": "/a/b"}),
             json!({"op": "what", "path": "/a"}),
             json!({"op": "add", "path": "", "value": {}}),
             json!({"op": "remove", "path": "no"}),

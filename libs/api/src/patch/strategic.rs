@@ -105,12 +105,15 @@ fn merge_maps(shape: &Shape, mut target: Object, mut patch: Object) -> Result<Ob
             let original = target.get(of).map(list).transpose()?.map_or(&[][..], Vec::as_slice);
             let (original, order) = (places(original, merge_key), places(order, merge_key));
             if let Some(Value::Array(items)) = given.get(of) {
+                let texts = list(&value)?.iter().find(|item| !merge_key.is_empty() && !item.is_object());
+                texts.map_or(Ok(()), |item| Err(bad_type("map[string]interface {}", item)))?;
                 in_order(items, list(&value)?, merge_key)?;
             }
             orders.insert(of.to_owned(), (original, order, value));
         } else if let Some(of) = about(&key, DELETE, "primitive list")? {
             match (target.get_mut(of), &value) {
                 (Some(Value::Array(items)), Value::Array(gone)) => {
+                    of_one_type(items, gone)?;
                     let gone: HashSet<String> = gone.iter().map(name).collect();
                     items.retain(|item| !gone.contains(&name(item)));
                 }
@@ -168,6 +171,8 @@ fn merge_field(shape: &Shape, key: &str, current: Value, value: Value) -> Result
         (Value::Array(current), Value::Array(patch)) if has(field, "merge") => {
             merge_lists(shape, key, current, patch).map(Some)
         }
+        // A list that replaces another is taken as it is.
+        (Value::Array(_), patch @ Value::Array(_)) => Ok(Some(patch)),
         (_, value) => Ok(fresh(value)),
     }
 }
@@ -218,11 +223,7 @@ fn merge_lists(
         arrange(&mut items, &order, &original, merge_key);
         return Ok(Value::Array(items));
     }
-    let all = || current.iter().chain(&patch);
-    if all().any(Value::is_object) && !all().all(Value::is_object) {
-        let shown = go_printed(&json!([current, patch]));
-        return Err(failed(format!("list element types are not identical: {shown}")));
-    }
+    of_one_type(&current, &patch)?;
     patch.iter().try_for_each(|item| directed(item, merge_key))?;
     if patch.iter().any(|item| item[PATCH] == "replace") {
         let kept: Vec<Value> = patch.into_iter().filter(|item| item.get(PATCH).is_none()).collect();
@@ -232,6 +233,17 @@ fn merge_lists(
     let mut items = merge_keyed(item, merge_key, current, patch)?;
     arrange(&mut items, &order, &original, merge_key);
     Ok(Value::Array(items))
+}
+
+/// The items of what is merged are of one type.
+fn of_one_type(current: &[Value], patch: &[Value]) -> Result<(), PatchError> {
+    let mut all = current.iter().chain(patch).map(std::mem::discriminant);
+    let first = all.next();
+    if all.all(|other| Some(other) == first) {
+        return Ok(());
+    }
+    let shown = go_printed(&json!([current, patch]));
+    Err(failed(format!("list element types are not identical: {shown}")))
 }
 
 /// What an item of a list says that is to become of it, if anything.

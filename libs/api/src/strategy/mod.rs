@@ -5,6 +5,7 @@
 //! allocates addresses and ports after it. Rows are in `rows`, single kinds' own rules in the files beside it.
 
 mod app_armor;
+mod disabled;
 mod job;
 mod pod;
 mod rows;
@@ -100,14 +101,19 @@ pub fn inconvertible(object: &Value, kind: &Kind) -> Option<String> {
     (rows::of(kind).kind == "DaemonSet").then(|| special::wrong_template_generation(object)).flatten()
 }
 
+/// Takes from what is sent to be made the metadata that only the server writes.
+pub fn wipe(object: &mut Value) {
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        meta::remove(object, key);
+    }
+}
+
 /// Before validation of a create: clears status, sets generation 1, and the kind's own rules. Server-allocated
 /// values (uid, clusterIP, node ports, tokens) are not set here. Out: what there is to warn of.
 pub fn prepare_create(object: &mut Value, kind: &Kind) -> Vec<String> {
     let row = rows::of(kind);
-    pod::drop_disabled(object, None, row.kind);
-    for key in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
-        meta::remove(object, key);
-    }
+    disabled::drop_disabled(object, None, row.kind);
+    wipe(object);
     if kind.subresource("status").is_some() && !rows::has_free_status(row.kind) && row.kind != "Node" {
         clear_status(object, row, kind);
     }
@@ -171,6 +177,8 @@ pub fn prepare_update(new: &mut Value, old: &Value, kind: &Kind, subresource: &s
 /// be kept. `now` is RFC 3339.
 pub fn stamp(new: &mut Value, old: &Value, kind: &Kind, subresource: &str, now: &str) {
     match (rows::of(kind).kind, subresource) {
+        // Who sends what belongs to features that are off comes to own it.
+        ("Pod", "status") => disabled::drop_status(new, old),
         ("CertificateSigningRequest", "approval" | "status") => special::condition_times(new, old, now),
         ("PersistentVolume", "status") => special::volume_phase_began(new, old, now),
         // What is dropped has counted as changed.
@@ -180,7 +188,7 @@ pub fn stamp(new: &mut Value, old: &Value, kind: &Kind, subresource: &str, now: 
 }
 
 fn prepare_main(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
-    pod::drop_disabled(new, Some(old), row.kind);
+    disabled::drop_disabled(new, Some(old), row.kind);
     if kind.subresource("status").is_some() && !rows::has_free_status(row.kind) {
         copy(new, old, "status");
     }

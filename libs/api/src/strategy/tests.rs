@@ -183,11 +183,12 @@ fn what_belongs_to_features_that_are_off_is_dropped_unless_it_is_there_already()
     let spec = || {
         json!({"volumes": [{"name": "i", "image": {"reference": "r"}},
                 {"name": "p", "projected": {"sources": [{"clusterTrustBundle": {"name": "n", "path": "x"}}]}}],
-            "containers": [{"name": "c", "volumeMounts": [{"name": "i"}, {"name": "p"}]},
-                {"name": "d", "volumeMounts": [{"name": "i"}]}]})
+            "resources": {"limits": {"cpu": "1"}}, "resourceClaims": [{"name": "r", "resourceClaimName": "x"}],
+            "containers": [{"name": "c", "volumeMounts": [{"name": "i"}, {"name": "p"}], "lifecycle": {"stopSignal": "SIGINT"}},
+                {"name": "d", "volumeMounts": [{"name": "i"}], "resources": {"claims": [{"name": "r"}]}}]})
     };
     let dropped = json!({"volumes": [{"name": "p", "projected": {"sources": [{}]}}],
-        "containers": [{"name": "c", "volumeMounts": [{"name": "p"}]}, {"name": "d"}]});
+        "containers": [{"name": "c", "volumeMounts": [{"name": "p"}]}, {"name": "d", "resources": {}}]});
     for (kind, place) in [
         ("Pod", "/spec"),
         ("PodTemplate", "/template/spec"),
@@ -198,11 +199,31 @@ fn what_belongs_to_features_that_are_off_is_dropped_unless_it_is_there_already()
             place.rsplit('/').filter(|step| !step.is_empty()).fold(spec, |inner, step| json!({step: inner}))
         };
         let mut new = object(spec());
-        super::pod::drop_disabled(&mut new, None, kind);
+        super::disabled::drop_disabled(&mut new, None, kind);
         assert_eq!(new.pointer(place), Some(&dropped), "{kind}");
         let mut new = object(spec());
-        super::pod::drop_disabled(&mut new, Some(&object(spec())), kind);
+        super::disabled::drop_disabled(&mut new, Some(&object(spec())), kind);
         assert_eq!(new.pointer(place), Some(&spec()), "{kind} that has it");
+    }
+}
+
+#[test]
+fn a_pods_status_has_nothing_of_features_that_are_off_unless_it_had_it_before() {
+    let pods = crate::kinds::by_gvk("v1", "Pod").expect("pods");
+    let status = json!({"observedGeneration": 2, "qosClass": "BestEffort",
+        "conditions": [{"type": "A", "observedGeneration": 2}], "resourceClaimStatuses": [{"name": "r"}],
+        "containerStatuses": [{"name": "c", "allocatedResourcesStatus": [{"name": "claim:r"}]}]});
+    let dropped = json!({"qosClass": "BestEffort", "conditions": [{"type": "A"}], "containerStatuses": [{"name": "c"}]});
+    for (had, want) in [(false, &dropped), (true, &status)] {
+        let spec = if had { json!({"resourceClaims": [{"name": "r"}]}) } else { json!({}) };
+        let old =
+            json!({"metadata": {}, "spec": spec, "status": if had { status.clone() } else { json!({}) }});
+        let mut new = json!({"metadata": {}, "spec": spec, "status": status});
+        prepare_update(&mut new, &old, pods, "status");
+        stamp(&mut new, &old, pods, "status", "");
+        let mut want = want.clone();
+        want["containerStatuses"] = dropped["containerStatuses"].clone();
+        assert_eq!(new["status"], want);
     }
 }
 

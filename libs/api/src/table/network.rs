@@ -95,7 +95,7 @@ fn endpoints(row: &Row<'_>) -> String {
 
 fn slice_ports(row: &Row<'_>) -> String {
     let ports = row.list("/ports").iter().map(|port| match (&port["port"], &port["name"]) {
-        (Value::Null, Value::String(name)) if !name.is_empty() => name.clone(),
+        (Value::Null, Value::String(name)) => name.clone(),
         (Value::Null, _) => "*".to_owned(),
         (number, _) => number.to_string(),
     });

@@ -37,6 +37,7 @@ pub(super) const CELLS: &[(&str, Cell)] = &[
     }),
     ("claim_capacity", |row| match row.text("/spec/volumeName") {
         "" => "".into(),
+        _ if row.text("/status/capacity/storage").is_empty() => "0".into(),
         _ => row.text("/status/capacity/storage").into(),
     }),
     ("volume_claim", |row| match row.text("/spec/claimRef/name") {

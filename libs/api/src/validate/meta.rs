@@ -159,6 +159,11 @@ fn owners(owners: &Node<'_, '_>, out: &mut Faults) {
     for owner in owners.items() {
         // Faults name the list, not the item.
         let told = owners.named("", owner.value);
+        let version = told.get("apiVersion");
+        // What cannot be taken apart has none.
+        if version.text().matches('/').count() > 1 {
+            version.invalid_as(&json!(version.text()), "version must not be empty", out);
+        }
         for (key, text) in [("apiVersion", "version"), ("kind", "kind"), ("name", "name"), ("uid", "uid")] {
             let field = told.get(key);
             if field.is_empty() {

@@ -16,6 +16,12 @@ fn patched(spec: &Value, patch: &Value) -> Result<Value, PatchError> {
 fn merges_by_schema() {
     let containers = json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}]});
     let rows = [
+        // A list that replaces another has no directives.
+        (
+            json!({"tolerations": [{"key": "k"}, {"key": "l"}]}),
+            json!({"tolerations": [{"key": "n"}, {"key": "k", "$patch": "delete"}]}),
+            json!({"tolerations": [{"key": "n"}, {"key": "k", "$patch": "delete"}]}),
+        ),
         (
             containers.clone(),
             json!({"containers": [{"name": "b", "image": "3"}]}),
@@ -135,6 +141,10 @@ fn directives_of_the_wrong_type_are_told_as_upstream_tells_them() {
             failed("map: map[x:a] does not contain declared merge key: name"),
         ),
         (json!({"$setElementOrder/containers": ["a"]}), failed("value for key 0 is not a map")),
+        (
+            json!({"$setElementOrder/containers": ["a"], "containers": [{"name": "a"}]}),
+            failed("expected a map[string]interface {}, but received a string"),
+        ),
         (json!({"containers": ["x"]}), failed("list element types are not identical: [[map[name:a]] [x]]")),
     ];
     for (patch, want) in rows {

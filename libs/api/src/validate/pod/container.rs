@@ -112,7 +112,8 @@ fn ephemeral(container: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
     let service = ["ports", "resources", "resizePolicy", "restartPolicy"];
     for key in service.iter().chain(&probe::PROBES).chain(&["lifecycle"]) {
         let field = container.get(key);
-        if !field.is_empty() {
+        let empty = if key == &"resources" { field.is_empty() } else { !field.is_set() };
+        if !empty {
             field.forbidden(NOT_EPHEMERAL, out);
         }
     }
@@ -297,7 +298,7 @@ fn resize_policy(policies: &Node<'_, '_>, pod_restarts: &str, out: &mut Faults) 
     for policy in policies.items() {
         let (resource, restart) = (policy.get("resourceName"), policy.get("restartPolicy"));
         if seen.contains(&resource.text()) {
-            policy.duplicate_as(&json!(resource.text()), out);
+            policy.duplicate_shown(resource.text().to_owned(), out);
         }
         seen.push(resource.text());
         let named = policies.named("", resource.value);

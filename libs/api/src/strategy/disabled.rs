@@ -1,0 +1,159 @@
+//! What belongs to features that are off in this version, and is dropped unless the object has it already.
+
+use super::put;
+use serde_json::{Value, json};
+
+/// Where an object of a kind has a PodSpec.
+fn spec_of(kind: &str) -> Option<&'static str> {
+    match kind {
+        "Pod" => Some("/spec"),
+        "PodTemplate" => Some("/template/spec"),
+        "Deployment" | "ReplicaSet" | "ReplicationController" | "StatefulSet" | "DaemonSet" | "Job" => {
+            Some("/spec/template/spec")
+        }
+        "CronJob" => Some("/spec/jobTemplate/spec/template/spec"),
+        _ => None,
+    }
+}
+
+/// A feature of a PodSpec.
+struct Feature {
+    uses: fn(&Value) -> bool,
+    drop: fn(&mut Value),
+}
+
+/// Projected bundles of certificates, volumes of images with their mounts, resources of whole pods, claims of devices, and
+/// signals that stop containers.
+const FEATURES: [Feature; 5] = [
+    Feature { uses: |spec| any_volume(spec, is_bundle), drop: drop_bundles },
+    Feature { uses: |spec| any_volume(spec, is_image), drop: drop_images },
+    Feature { uses: |spec| !spec["resources"].is_null(), drop: |spec| put(spec, "resources", None) },
+    Feature { uses: has_claims, drop: drop_claims },
+    Feature {
+        uses: |spec| containers(spec).any(|one| !one["lifecycle"]["stopSignal"].is_null()),
+        drop: drop_signals,
+    },
+];
+
+pub(super) fn drop_disabled(object: &mut Value, old: Option<&Value>, kind: &str) {
+    drop_fields(object, old, kind);
+    let Some(place) = spec_of(kind) else { return };
+    let old = old.and_then(|old| old.pointer(place)).unwrap_or(&Value::Null);
+    let Some(spec) = object.pointer_mut(place).filter(|spec| spec.is_object()) else { return };
+    for feature in FEATURES.iter().filter(|feature| !(feature.uses)(old)) {
+        (feature.drop)(spec);
+    }
+}
+
+/// Drops from a pod's status what belongs to features that are off.
+pub(super) fn drop_status(new: &mut Value, old: &Value) {
+    let status = &mut new["status"];
+    if !has_claims(&old["spec"]) {
+        put(status, "resourceClaimStatuses", None);
+    }
+    for list in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
+        each(status, list, &|one| put(one, "allocatedResourcesStatus", None));
+    }
+    let counts = |from: &Value| from["observedGeneration"].as_i64().is_some_and(|number| number != 0);
+    let conditions = old["status"]["conditions"].as_array();
+    if !counts(&old["status"]) && !conditions.is_some_and(|all| all.iter().any(counts)) {
+        put(status, "observedGeneration", None);
+        each(status, "conditions", &|one| put(one, "observedGeneration", None));
+    }
+}
+
+/// Drops fields of specs that belong to features that are off.
+fn drop_fields(object: &mut Value, old: Option<&Value>, kind: &str) {
+    let fields: &[&str] = match kind {
+        "Lease" => &["strategy", "preferredHolder"],
+        "PersistentVolume" | "PersistentVolumeClaim" => &["volumeAttributesClassName"],
+        _ => return,
+    };
+    let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    let had = |field: &str| old.is_some_and(|old| !old["spec"][field].is_null());
+    for field in fields.iter().filter(|field| !had(field)) {
+        put(spec, field, None);
+    }
+    // Nothing is copied from another namespace.
+    let elsewhere = spec["dataSourceRef"]["namespace"].as_str().is_some_and(|name| !name.is_empty());
+    if kind == "PersistentVolumeClaim" && elsewhere && !had("dataSource") && !had("dataSourceRef") {
+        put(spec, "dataSourceRef", None);
+    }
+}
+
+const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+
+fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
+    CONTAINERS.iter().filter_map(|list| spec[*list].as_array()).flatten()
+}
+
+fn each(holder: &mut Value, list: &str, change: &dyn Fn(&mut Value)) {
+    let items = holder.get_mut(list).and_then(Value::as_array_mut);
+    items.into_iter().flatten().filter(|item| item.is_object()).for_each(change);
+}
+
+fn each_container(spec: &mut Value, change: &dyn Fn(&mut Value)) {
+    CONTAINERS.iter().for_each(|list| each(spec, list, change));
+}
+
+fn any_volume(spec: &Value, is: fn(&Value) -> bool) -> bool {
+    spec["volumes"].as_array().is_some_and(|volumes| volumes.iter().any(is))
+}
+
+fn is_image(volume: &Value) -> bool {
+    !volume["image"].is_null()
+}
+
+fn is_bundle(volume: &Value) -> bool {
+    let sources = volume["projected"]["sources"].as_array().into_iter().flatten();
+    sources.into_iter().any(|one| !one["clusterTrustBundle"].is_null())
+}
+
+fn drop_bundles(spec: &mut Value) {
+    each(spec, "volumes", &|volume| {
+        let sources = volume.pointer_mut("/projected/sources").and_then(Value::as_array_mut);
+        sources.into_iter().flatten().for_each(|source| put(source, "clusterTrustBundle", None));
+    });
+}
+
+fn drop_images(spec: &mut Value) {
+    if !any_volume(spec, is_image) {
+        return;
+    }
+    let volumes = spec["volumes"].take();
+    let (gone, kept): (Vec<&Value>, Vec<&Value>) =
+        volumes.as_array().into_iter().flatten().partition(|volume| is_image(volume));
+    let gone: Vec<&str> = gone.iter().filter_map(|volume| volume["name"].as_str()).collect();
+    put(spec, "volumes", (!kept.is_empty()).then(|| json!(kept)));
+    each_container(spec, &|container| {
+        let Some(mounts) = container.get_mut("volumeMounts").and_then(Value::as_array_mut) else { return };
+        mounts.retain(|mount| !mount["name"].as_str().is_some_and(|name| gone.contains(&name)));
+        if mounts.is_empty() {
+            put(container, "volumeMounts", None);
+        }
+    });
+}
+
+/// Containers have claims of their pod only.
+fn has_claims(spec: &Value) -> bool {
+    spec["resourceClaims"].as_array().is_some_and(|claims| !claims.is_empty())
+}
+
+fn drop_claims(spec: &mut Value) {
+    put(spec, "resourceClaims", None);
+    each_container(spec, &|container| {
+        if let Some(resources) = container.get_mut("resources") {
+            put(resources, "claims", None);
+        }
+    });
+}
+
+/// What says nothing else of a container's life goes with the signal.
+fn drop_signals(spec: &mut Value) {
+    each_container(spec, &|container| {
+        let Some(lifecycle) = container.get_mut("lifecycle").and_then(Value::as_object_mut) else { return };
+        if lifecycle.remove("stopSignal").is_some() && lifecycle.is_empty() {
+            put(container, "lifecycle", None);
+        }
+    });
+}
