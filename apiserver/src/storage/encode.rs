@@ -282,7 +282,7 @@ fn plain_list(kind: &Kind, entries: &[Arc<Entry>], about: &ListMeta) -> Vec<u8> 
         .as_bytes(),
     );
     // Writing JSON to memory does not fail.
-    let _ = serde_json::to_writer(&mut out, &about.value());
+    let _ = serde_json::to_writer(&mut out, &Ordered::metadata(&about.value()));
     out.extend_from_slice(b",\"items\":[");
     for (index, entry) in entries.iter().enumerate() {
         if index > 0 {

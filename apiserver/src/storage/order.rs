@@ -99,6 +99,12 @@ impl<'a> Ordered<'a> {
         Self { value, within: "" }
     }
 
+    /// The metadata of a list.
+    #[must_use]
+    pub const fn metadata(value: &'a Value) -> Self {
+        Self { value, within: "metadata" }
+    }
+
     fn order(&self) -> &'static [&'static str] {
         if self.within.is_empty() {
             return OBJECT;

@@ -288,3 +288,15 @@ fn what_nobody_comes_to_own_depends_on_the_path() {
     assert!(owned("ServiceCIDR", "").is_empty() && owned("ServiceCIDR", "status").is_empty());
     assert!(is_prepared_first("status") && !is_prepared_first("resize"));
 }
+
+#[test]
+fn a_job_keeps_the_selector_of_another_for_validation_to_refuse() {
+    for (given, want) in
+        [(Value::Null, "own"), (json!({"batch.kubernetes.io/controller-uid": "other"}), "other")]
+    {
+        let mut job =
+            json!({"metadata": {"name": "j", "uid": "own"}, "spec": {"selector": {"matchLabels": given}}});
+        prepare_create(&mut job, &kind("Job", &["status"]));
+        assert_eq!(job["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"], want);
+    }
+}

@@ -229,9 +229,8 @@ pub(super) fn node_drivers_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &st
 pub(super) fn capacity(object: &Node<'_, '_>, out: &mut Faults) {
     selectors::labels(&object.get("nodeTopology"), out);
     object.get("storageClassName").text_must(labels::is_dns1123_subdomain, out);
-    for key in ["capacity", "maximumVolumeSize"] {
-        object.get(key).amount_not_negative(out);
-    }
+    // Nobody judges the largest size of a volume.
+    object.get("capacity").amount_not_negative(out);
 }
 
 /// What is told of a capacity later is not judged.

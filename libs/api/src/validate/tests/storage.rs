@@ -174,3 +174,17 @@ fn the_kinds_of_csi_name_the_field_at_fault() {
         ],
     );
 }
+
+#[test]
+fn a_capacity_is_judged_again_when_it_changes_and_its_largest_volume_never() {
+    let capacity = |class: &str, size: &str, largest: &str| json!({"storageClassName": class, "capacity": size, "maximumVolumeSize": largest});
+    let negative = r#"capacity: Invalid value: "-1": must be greater than or equal to 0"#;
+    refuses("CSIStorageCapacity", capacity("fast", "1Gi", "-1"), &[]);
+    refuses("CSIStorageCapacity", capacity("fast", "-1", "1Gi"), &[negative]);
+    refuses_change(
+        "CSIStorageCapacity",
+        capacity("fast", "1Gi", "1Gi"),
+        capacity("fast", "-1", "1Gi"),
+        &[negative],
+    );
+}
