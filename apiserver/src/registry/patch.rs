@@ -76,12 +76,14 @@ impl Registry {
         let writer = Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
         // Who takes the namespace away changes the object, though it gets it back.
         let takes_namespace = kind.namespaced && says_none(&sent["metadata"], "namespace");
-        let mut changing = config.clone();
-        if takes_namespace {
-            changing["metadata"]["namespace"] = Value::Null;
-        }
+        let placeless = takes_namespace.then(|| {
+            let mut config = config.clone();
+            config["metadata"]["namespace"] = Value::Null;
+            config
+        });
+        let changing = placeless.as_ref().unwrap_or(config);
         let make = |old: &Value| {
-            let mut object = applied(Some(old), (&changing, &sent), kind, &writer, at.options.force)?;
+            let mut object = applied(Some(old), (changing, &sent), kind, &writer, at.options.force)?;
             if at.info.subresource == "scale" {
                 scale::or_none(&mut object, kind);
             }

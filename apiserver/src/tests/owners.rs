@@ -5,6 +5,12 @@ use coracle_etcd::memory::MemoryKv;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// Manager, operation and subresource of each owner.
+fn owners(object: &Value) -> Vec<Value> {
+    let owners = object["metadata"]["managedFields"].as_array().expect("owners");
+    owners.iter().map(|owner| json!([owner["manager"], owner["operation"], owner["subresource"]])).collect()
+}
+
 #[tokio::test]
 async fn flow_schemas_are_made_by_one_part_and_told_of_their_level_by_another() {
     let fixture = Fixture::over(&MemoryKv::default()).await;
@@ -19,13 +25,8 @@ async fn flow_schemas_are_made_by_one_part_and_told_of_their_level_by_another() 
         }
     };
     let schema = tokio::time::timeout(Duration::from_secs(20), told).await.expect("told");
-    let owners = schema["metadata"]["managedFields"].as_array().expect("owners");
-    let owners: Vec<Value> = owners
-        .iter()
-        .map(|owner| json!([owner["manager"], owner["operation"], owner["subresource"]]))
-        .collect();
     assert_eq!(
-        owners,
+        owners(&schema),
         [
             json!(["api-priority-and-fairness-config-consumer-v1", "Apply", "status"]),
             json!(["api-priority-and-fairness-config-producer-v1", "Update", null]),
@@ -75,13 +76,8 @@ async fn what_is_taken_away_and_comes_back_is_a_change_all_the_same() {
     }
     let (_, range) =
         fixture.call("GET", "/apis/networking.k8s.io/v1/servicecidrs/kubernetes", Value::Null).await;
-    let owners = range["metadata"]["managedFields"].as_array().expect("owners");
-    let owners: Vec<Value> = owners
-        .iter()
-        .map(|owner| json!([owner["manager"], owner["operation"], owner["subresource"]]))
-        .collect();
     assert_eq!(
-        owners,
+        owners(&range),
         [
             json!(["kubernetes-service-cidr-controller", "Apply", "status"]),
             json!(["kube-apiserver", "Update", null])

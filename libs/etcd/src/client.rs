@@ -94,6 +94,7 @@ impl Client {
         Ok(Self { members: Arc::new(Members::new(members)) })
     }
 
+    /// Like [`Self::answered`], for whom it does not matter which member it was.
     async fn call<T, F>(&self, writes: bool, call: impl Fn(Channel) -> F) -> Result<T, KvError>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,

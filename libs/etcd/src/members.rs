@@ -105,8 +105,10 @@ impl Members {
 
     /// Has the member that is called doubted: maybe another leads. One question serves all who doubt at the time.
     pub(crate) async fn doubt(&self) {
-        if let Ok(turn) = self.seeking.clone().try_lock_owned() {
-            self.seek(turn).await;
+        match self.seeking.clone().try_lock_owned() {
+            Ok(turn) => self.seek(turn).await,
+            // Before the answer is there, nothing is known of the leader.
+            Err(_) => drop(self.seeking.lock().await),
         }
     }
 

@@ -357,9 +357,11 @@ mod tests {
             set
         };
         (0..1 << PATHS.len())
-            .map(|bits| chosen(bits).collect())
-            .map(|paths: Paths| (made(&paths), paths))
-            .map(|(set, paths)| (paths, set))
+            .map(|bits| {
+                let paths = chosen(bits).collect();
+                let set = made(&paths);
+                (paths, set)
+            })
             .collect()
     }
 
