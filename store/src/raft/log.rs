@@ -25,6 +25,8 @@ pub struct Log {
     wal: Arc<Wal>,
     /// Index of the last entry.
     last: Arc<watch::Sender<u64>>,
+    /// Whose log it is, once that is known.
+    member: Option<u64>,
 }
 
 impl Log {
@@ -32,7 +34,13 @@ impl Log {
     #[must_use]
     pub fn new(wal: Wal) -> Self {
         let last = wal.head().last.map_or(0, |last| last.index);
-        Self { wal: Arc::new(wal), last: Arc::new(watch::Sender::new(last)) }
+        Self { wal: Arc::new(wal), last: Arc::new(watch::Sender::new(last)), member: None }
+    }
+
+    /// The log of `member`.
+    #[must_use]
+    pub fn of(self, member: u64) -> Self {
+        Self { member: Some(member), ..self }
     }
 
     /// Index of the last entry, as it changes.
@@ -135,10 +143,11 @@ impl RaftLogStorage<Types> for Log {
         I: IntoIterator<Item = RaftEntryOf> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let (mut records, mut bytes) = (Vec::new(), 0);
+        let (mut records, mut bytes, mut leader) = (Vec::new(), 0, self.member);
         for entry in entries {
             let entry = wal_entry(&entry)?;
             bytes += entry.payload.len();
+            leader = Some(entry.id.leader);
             records.push(Record::Entry(entry));
             if bytes >= WRITE_BYTES {
                 self.wal.write(std::mem::take(&mut records), Durability::Now, None)?;
@@ -147,7 +156,9 @@ impl RaftLogStorage<Types> for Log {
         }
         // Requests complete in order, so the last one speaks for all.
         let done = Box::new(move |result| callback.io_completed(result));
-        self.wal.write(records, Durability::Now, Some(done))?;
+        // A follower has one request of its leader's at a time; a leader has more to do than to wait for its disk.
+        let durability = if leader == self.member { Durability::Now } else { Durability::Here };
+        self.wal.write(records, durability, Some(done))?;
         self.tell_last();
         Ok(())
     }

@@ -80,6 +80,7 @@ pub(super) async fn open_within(
         None if !log.is_pristine() => return Err(StartError::Anonymous { path: config.data }),
         None => introduce(&config, cluster, tls.as_ref()).await?,
     };
+    let log = log.of(identity.member);
     let pulse = Arc::new(Pulse::new(Timing::of(&config)));
     let peers =
         Peers::new(identity.cluster, identity.member, tls, pulse.clone(), Pace::new(log.last()), dial);

@@ -59,6 +59,7 @@
 mod disk;
 mod inspect;
 mod open;
+mod queue;
 mod reader;
 mod record;
 mod segment;
@@ -70,9 +71,10 @@ mod writer;
 
 pub use disk::{Disk, DiskFile, Folder};
 pub use inspect::{Damage, Inspection, inspect};
+pub use queue::{Done, Driver};
 pub use record::{Entry, EntryId, Head, Record, Vote};
 pub use state::LogState;
-pub use writer::{Done, Driver, Durability, Observer, Wal};
+pub use writer::{Durability, Observer, Wal};
 
 use std::io;
 

@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
+mod here;
 mod stable;
 
 #[derive(Clone, Default)]
@@ -17,6 +19,7 @@ struct MemoryDisk {
     /// Syncs that still succeed; `None` when all do.
     syncs_left: Arc<Mutex<Option<u32>>>,
     writes: Arc<Mutex<u32>>,
+    sync_takes: Arc<Mutex<Duration>>,
 }
 
 /// What a reader sees, and what a power cut leaves.
@@ -86,6 +89,8 @@ impl DiskFile for MemoryFile {
         Ok(())
     }
     fn sync(&mut self) -> io::Result<()> {
+        let takes = *self.disk.sync_takes.lock();
+        std::thread::park_timeout(takes);
         if let Some(left) = self.disk.syncs_left.lock().as_mut() {
             *left = left.checked_sub(1).ok_or_else(|| io::Error::other("broken disk"))?;
         }

@@ -1,7 +1,8 @@
-//! The thread that owns the files: group commit, the change of segments, and the removal of old ones.
+//! The handle to the log, and the writer that owns the files: group commit, the change of segments, the removal of old ones.
 
 use super::disk::Disk;
 use super::open::{Current, Opened, Sealed, begin, open};
+use super::queue::{Done, Driver, Queue, Request};
 use super::reader::Reader;
 use super::record::{EntryId, Head, Record};
 use super::segment::{file_name, framed_len, put};
@@ -12,15 +13,11 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Called once, when the request's records are on stable storage or never will be.
-pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
-
-/// Is told, from the log's thread, how the disk does.
+/// Is told, by whoever writes, how the disk does.
 pub trait Observer: Send + 'static {
     /// A sync begins.
     fn syncs(&self) {}
@@ -35,21 +32,17 @@ pub trait Observer: Send + 'static {
 pub enum Durability {
     /// With the next sync, which this request causes.
     Now,
+    /// The same, and the caller, who has nothing better to do, does it as long as syncs are quick.
+    Here,
     /// With the next sync that another request causes.
     Later,
 }
 
-struct Request {
-    records: Vec<Record>,
-    done: Option<Done>,
-}
-
 /// A handle to the log. Dropping it writes what waits and closes the files.
-#[derive(Debug)]
 pub struct Wal {
-    requests: Option<Sender<Request>>,
+    queue: Arc<Queue>,
     thread: Option<JoinHandle<()>>,
-    /// Wakes whoever drives the log in the thread's stead.
+    /// Wakes the simulation that writes in the thread's stead.
     woken: Option<Arc<Notify>>,
     /// Records that need no sync of their own go with the next request, and wake nobody before.
     later: Mutex<Vec<Record>>,
@@ -64,14 +57,14 @@ impl Wal {
     /// The disk fails, or acknowledged records are damaged.
     pub fn open(disk: Arc<dyn Disk>, options: Options, observer: impl Observer) -> Result<Self, WalError> {
         let (writer, reader) = Writer::open(disk, options, observer, true)?;
-        let (requests, inbox) = channel();
         let tail = writer.tail.clone();
+        let queue = Arc::new(Queue::new(writer));
+        let own = queue.clone();
         let thread = std::thread::Builder::new()
             .name("wal".to_owned())
-            .spawn(move || writer.run(&inbox))
+            .spawn(move || own.run())
             .map_err(|source| WalError::Folder { what: "start a thread for", source })?;
-        let (requests, thread, later) = (Some(requests), Some(thread), Mutex::default());
-        Ok(Self { requests, thread, woken: None, later, tail, reader })
+        Ok(Self { queue, thread: Some(thread), woken: None, later: Mutex::default(), tail, reader })
     }
 
     /// Like [`Wal::open`], but without threads: a simulation says when a batch is written, by [`Driver::write_batch`].
@@ -85,15 +78,13 @@ impl Wal {
     ) -> Result<(Self, Driver), WalError> {
         let (writer, reader) = Writer::open(disk, options, observer, false)?;
         let tail = writer.tail.clone();
-        let (requests, inbox) = channel();
-        let woken = Arc::new(Notify::new());
-        let driver = Driver { writer, inbox, woken: woken.clone(), failed: None };
-        let (requests, woken, later) = (Some(requests), Some(woken), Mutex::default());
-        Ok((Self { requests, thread: None, woken, later, tail, reader }, driver))
+        let (queue, woken) = (Arc::new(Queue::new(writer)), Arc::new(Notify::new()));
+        let driver = Driver { queue: queue.clone(), woken: woken.clone() };
+        Ok((Self { queue, thread: None, woken: Some(woken), later: Mutex::default(), tail, reader }, driver))
     }
 
-    /// Makes the changes in memory and queues them for the disk. `done` is called from the log's thread, in the order of
-    /// requests; for records written [`Durability::Later`] it may be called at once.
+    /// Makes the changes in memory and queues them for the disk. `done` is called in the order of requests, by
+    /// whoever writes; for records written [`Durability::Later`] it may be called at once.
     ///
     /// # Errors
     /// A record does not fit what is there; none is taken then.
@@ -110,11 +101,18 @@ impl Wal {
             tail.apply(record.clone()).map_err(unfit)?;
         }
         // Within the lock: the disk must see changes in the order that memory does.
-        self.queue(records, durability, done);
+        self.enqueue(records, durability, done);
+        drop(tail);
+        match (&self.woken, durability) {
+            (_, Durability::Later) => {}
+            (Some(woken), _) => woken.notify_one(),
+            (None, Durability::Now) => self.queue.wake(),
+            (None, Durability::Here) => self.queue.take_here(),
+        }
         Ok(())
     }
 
-    fn queue(&self, records: Vec<Record>, durability: Durability, done: Option<Done>) {
+    fn enqueue(&self, records: Vec<Record>, durability: Durability, done: Option<Done>) {
         let mut later = self.later.lock();
         match durability {
             Durability::Later => {
@@ -129,24 +127,11 @@ impl Wal {
                     done(Ok(()));
                 }
             }
-            Durability::Now => {
+            Durability::Now | Durability::Here => {
                 let mut all = std::mem::take(&mut *later);
                 all.extend(records);
-                self.send(Request { records: all, done });
+                self.queue.push(Request { records: all, done });
             }
-        }
-    }
-
-    fn send(&self, request: Request) {
-        let unsent = match &self.requests {
-            Some(requests) => requests.send(request).err().map(|unsent| unsent.0),
-            None => Some(request),
-        };
-        if let Some(done) = unsent.and_then(|request| request.done) {
-            done(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the write-ahead log is closed")));
-        }
-        if let Some(woken) = &self.woken {
-            woken.notify_one();
         }
     }
 
@@ -217,44 +202,23 @@ fn within(log: &LogState<Slot>, start: u64, end: u64, limit: usize) -> impl Iter
     })
 }
 
-/// The log's thread, in the hands of a simulation. Dropped, it writes no more: the process was killed.
-pub struct Driver {
-    writer: Writer,
-    inbox: Receiver<Request>,
-    woken: Arc<Notify>,
-    failed: Option<io::Error>,
-}
-
-impl Driver {
-    /// Waits until there is something to write.
-    pub async fn woken(&mut self) {
-        self.woken.notified().await;
-    }
-
-    /// Writes one batch of what waits. Returns whether anything waited.
-    pub fn write_batch(&mut self) -> bool {
-        let Ok(first) = self.inbox.try_recv() else { return false };
-        self.writer.take(first, &self.inbox, &mut self.failed);
-        true
-    }
-}
-
 impl Drop for Wal {
     fn drop(&mut self) {
         let later = std::mem::take(&mut *self.later.lock());
         if self.thread.is_some() && !later.is_empty() {
-            self.send(Request { records: later, done: None });
+            self.queue.push(Request { records: later, done: None });
         }
-        self.requests = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread of the write-ahead log panicked");
+        self.queue.close();
+        if let Some(thread) = self.thread.take() {
+            if thread.join().is_err() {
+                tracing::error!("the thread of the write-ahead log panicked");
+            }
+            self.queue.finish();
         }
     }
 }
 
-struct Writer {
+pub(super) struct Writer {
     disk: Arc<dyn Disk>,
     options: Options,
     observer: Box<dyn Observer>,
@@ -307,54 +271,26 @@ impl Writer {
         Ok((writer, reader))
     }
 
-    /// Writes one batch, unless writing failed before, and calls back.
-    fn take(&mut self, first: Request, inbox: &Receiver<Request>, failed: &mut Option<io::Error>) {
-        let (records, dones) = self.gather(first, inbox);
-        let written = match failed {
-            Some(error) => Err(again(error)),
-            None => self.commit(&records),
-        };
-        if let Err(error) = written
-            && failed.is_none()
-        {
-            // The kernel may have dropped what it could not write: trying again would lie.
-            tracing::error!(%error, "the write-ahead log failed; nothing is written any more");
-            *failed = Some(error);
-        }
-        for done in dones {
-            done(failed.as_ref().map_or(Ok(()), |error| Err(again(error))));
-        }
-        if failed.is_none() {
-            self.tidy();
-        }
-    }
-
-    fn run(mut self, inbox: &Receiver<Request>) {
-        let mut failed: Option<io::Error> = None;
-        while let Ok(first) = inbox.recv() {
-            self.take(first, inbox, &mut failed);
-        }
-        if let Spare::InTheMaking(spare) = self.spare {
+    /// Ends what was begun.
+    pub(super) fn finish(&mut self) {
+        if let Spare::InTheMaking(spare) = std::mem::replace(&mut self.spare, Spare::None) {
             // Only a file that would be made again is at stake.
             let _ = spare.join();
         }
     }
 
-    /// Takes everything that waits, up to the size of a batch.
-    fn gather(&self, first: Request, inbox: &Receiver<Request>) -> (Vec<Record>, Vec<Done>) {
-        let (mut records, mut dones, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let mut next = Some(first);
-        while let Some(request) = next {
-            bytes += request.records.iter().map(framed_len).sum::<usize>();
-            records.extend(request.records);
-            dones.extend(request.done);
-            next = if bytes < self.options.batch_bytes { inbox.try_recv().ok() } else { None };
-        }
-        (records, dones)
+    /// Most bytes of a batch, as far as whole requests allow.
+    pub(super) fn batch_bytes(&self) -> usize {
+        self.options.batch_bytes
     }
 
-    /// Writes one batch with one sync.
-    fn commit(&mut self, batch: &[Record]) -> io::Result<()> {
+    /// Whether the next batch surely needs no new segment, which takes time.
+    pub(super) fn has_room(&self) -> bool {
+        self.current.at + self.options.batch_bytes as u64 <= self.current.size
+    }
+
+    /// Writes one batch with one sync, and tells how long that took.
+    pub(super) fn commit(&mut self, batch: &[Record]) -> io::Result<Duration> {
         let length: usize = batch.iter().map(framed_len).sum();
         if self.current.at + length as u64 > self.current.size {
             self.next_segment(length as u64)?;
@@ -379,14 +315,15 @@ impl Writer {
         let began = Instant::now();
         self.observer.syncs();
         self.current.file.sync()?;
-        self.observer.synced(began.elapsed());
+        let took = began.elapsed();
+        self.observer.synced(took);
         self.current.at += bytes.len() as u64;
         let mut tail = self.tail.write();
         for (id, spot) in stable {
             tail.settle(id, spot);
         }
         tail.trim(self.options.resident_bytes);
-        Ok(())
+        Ok(took)
     }
 
     /// Seals the current segment and begins the next, with room for `needed` bytes.
@@ -413,7 +350,7 @@ impl Writer {
     }
 
     /// Work between batches: removes old segments, and prepares the next one while this one still has room.
-    fn tidy(&mut self) {
+    pub(super) fn tidy(&mut self) {
         if let Some(purged) = self.purged.take() {
             while let Some(oldest) = self.sealed.front().filter(|sealed| sealed.greatest <= purged.index) {
                 if let Err(error) = self.disk.remove(&file_name(oldest.number)) {
@@ -469,9 +406,4 @@ impl Writer {
             Err(_) => Spare::Failed(Instant::now(), self.current.at),
         }
     }
-}
-
-/// The same failure, once more.
-fn again(error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), error.to_string())
 }
