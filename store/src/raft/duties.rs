@@ -29,7 +29,7 @@ const ALARM_PAUSE: Duration = Duration::from_millis(500);
 /// How long a member that was removed goes on.
 const LEAVE_AFTER: Duration = Duration::from_secs(1);
 /// How long a leader that stops tries to hand leadership over.
-const HAND_OVER_MAX: Duration = Duration::from_millis(500);
+pub(super) const HAND_OVER_MAX: Duration = Duration::from_millis(500);
 /// How long to wait before telling name and URLs is tried again.
 const PUBLISH_PAUSE: Duration = Duration::from_secs(1);
 

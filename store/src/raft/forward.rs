@@ -1,8 +1,8 @@
 //! Changes that a follower hands to the leader: those that wait go together, and a few batches may be under way at once.
 
 use super::node::{Node, REQUEST_MAX};
-use super::peers::{lost_call, never_sent, within};
-use super::wire::{ProposeReply, ProposeRequest};
+use super::peers::lost_call;
+use super::proposals::{Came, Proposals, Unanswered};
 use crate::command::decode_reply;
 use crate::consensus::Committed;
 use crate::error::StoreError;
@@ -69,7 +69,7 @@ impl Forward {
 /// Sends batch after batch until nobody can hand over changes any more.
 pub async fn run(node: &Arc<Node>, mut queue: Queue) {
     let under_way = Arc::new(Semaphore::new(UNDER_WAY));
-    let mut waiting = Vec::new();
+    let (mut waiting, mut way) = (Vec::new(), None);
     while queue.recv_many(&mut waiting, BATCH).await > 0 {
         while !waiting.is_empty() {
             let Ok(permit) = under_way.clone().acquire_owned().await else { return };
@@ -81,9 +81,10 @@ pub async fn run(node: &Arc<Node>, mut queue: Queue) {
             }
             let rest = waiting.split_off(batch_len(&waiting));
             let batch = std::mem::replace(&mut waiting, rest);
+            let (answers, came) = send(node, &mut way, batch);
             let this = node.clone();
             node.tasks().run("forward changes", async move {
-                let (answers, came) = send(&this, batch).await;
+                let came = answers_of(in_time(came).await, answers.len());
                 drop(permit);
                 answer(&this, answers, came).await;
             });
@@ -103,20 +104,40 @@ fn batch_len(waiting: &[Waiting]) -> usize {
     waiting.iter().take_while(fits).count().max(1)
 }
 
-/// Has the leader replicate a batch; what came of it is for those who wait.
-async fn send(node: &Node, batch: Vec<Waiting>) -> (Vec<oneshot::Sender<Answer>>, Vec<Answer>) {
+/// Has the leader replicate a batch; tells who waits, and where what came of it will be.
+fn send(
+    node: &Node,
+    way: &mut Option<Proposals>,
+    batch: Vec<Waiting>,
+) -> (Vec<oneshot::Sender<Answer>>, oneshot::Receiver<Came>) {
     let leader = batch.first().map_or(0, |first| first.leader);
-    let (commands, answers): (Vec<_>, Vec<_>) =
-        batch.into_iter().map(|change| (change.command, change.answer)).unzip();
-    let count = answers.len();
-    let came = match node.client_of(leader) {
-        Some(Ok(mut client)) => {
-            answers_of(within(REQUEST_MAX, client.propose(ProposeRequest { commands })).await, count)
-        }
-        // It is no member any more, or has no usable address.
-        Some(Err(_)) | None => (0..count).map(|_| Err(ForwardError::NotDone)).collect(),
-    };
+    let (commands, answers) = batch.into_iter().map(|change| (change.command, change.answer)).unzip();
+    if way.as_ref().is_none_or(|way| way.leader != leader || !way.is_open()) {
+        *way = match node.client_of(leader) {
+            Some(Ok(client)) => Some(Proposals::open(leader, client, node.tasks())),
+            // It is no member any more, or has no usable address.
+            Some(Err(_)) | None => None,
+        };
+    }
+    let came = way.as_mut().map_or_else(not_taken, |way| way.ask(commands));
     (answers, came)
+}
+
+fn not_taken() -> oneshot::Receiver<Came> {
+    let (none, wait) = oneshot::channel();
+    // The receiver is here.
+    let _ = none.send(Err(Unanswered::NotTaken));
+    wait
+}
+
+/// What comes within the time that a request has.
+async fn in_time(came: oneshot::Receiver<Came>) -> Came {
+    let late = || Status::deadline_exceeded(format!("no answer within {REQUEST_MAX:?}"));
+    let stopped = || Status::unavailable("this member stops");
+    match tokio::time::timeout(REQUEST_MAX, came).await {
+        Ok(came) => came.unwrap_or_else(|_| Err(Unanswered::Lost(stopped()))),
+        Err(_) => Err(Unanswered::Lost(late())),
+    }
 }
 
 /// Answers once this member has applied what the leader did: all together, so that each is woken once.
@@ -137,11 +158,11 @@ async fn answer(node: &Node, answers: Vec<oneshot::Sender<Answer>>, came: Vec<An
 }
 
 /// The answer to each of `count` changes.
-fn answers_of(reply: Result<ProposeReply, Status>, count: usize) -> Vec<Answer> {
+fn answers_of(reply: Came, count: usize) -> Vec<Answer> {
     let all = |error: &dyn Fn() -> ForwardError| (0..count).map(|_| Err(error())).collect();
     match reply {
-        Err(status) if never_sent(&status) => all(&|| ForwardError::NotDone),
-        Err(status) => all(&|| ForwardError::Answer(lost_call(&status))),
+        Err(Unanswered::NotTaken) => all(&|| ForwardError::NotDone),
+        Err(Unanswered::Lost(status)) => all(&|| ForwardError::Answer(lost_call(&status))),
         Ok(reply) if reply.replies.len() != count => all(&|| {
             ForwardError::Answer(StoreError::Internal("the leader did not answer all changes".to_owned()))
         }),
@@ -160,6 +181,7 @@ fn answers_of(reply: Result<ProposeReply, Status>, count: usize) -> Vec<Answer> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::ProposeReply;
     use super::*;
 
     fn change(leader: u64, bytes: usize) -> Waiting {
@@ -184,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_lost_answer_leaves_open_whether_it_was_done() {
-        let lost = answers_of(Err(Status::unavailable("broken pipe")), 2);
+        let lost = answers_of(Err(Unanswered::Lost(Status::unavailable("broken pipe"))), 2);
         assert!(
             lost.iter().all(
                 |answer| matches!(answer, Err(ForwardError::Answer(error)) if error.may_have_happened())
@@ -200,7 +222,7 @@ mod tests {
             reply: crate::command::encode_reply(&Err(StoreError::NotLeader)),
             ..Default::default()
         };
-        let refused = answers_of(Ok(ProposeReply { replies: vec![refused] }), 1);
+        let refused = answers_of(Ok(ProposeReply { replies: vec![refused], batch: 1 }), 1);
         assert!(matches!(refused[0], Err(ForwardError::NotDone)));
     }
 }

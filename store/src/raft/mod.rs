@@ -22,6 +22,7 @@ mod node;
 mod open;
 mod pace;
 mod peers;
+mod proposals;
 mod pulse;
 mod reads;
 mod serve;

@@ -4,6 +4,7 @@ use super::MESSAGE_MAX;
 use super::apply::{FULL_PAUSE, SnapshotData, blocking};
 use super::node::Node;
 use super::peers::{CLUSTER, FROM, TO};
+use super::proposals;
 use super::snapshot::{Part, is_full};
 use super::types::Vote;
 use super::wire::peer_server::{Peer, PeerServer};
@@ -116,6 +117,25 @@ async fn append(node: &Node, from: Option<u64>, request: AppendRequest) -> Resul
     Ok(wire::put_appended(&appended))
 }
 
+/// Replicates a batch that member `from` hands over.
+async fn propose(node: Arc<Node>, from: Option<u64>, batch: ProposeRequest) -> Result<ProposeReply, Status> {
+    if from.is_some_and(|from| node.was_removed(from)) {
+        return Err(Status::permission_denied(REMOVED));
+    }
+    let ops = batch.commands.into_iter().map(|command| Command::decode(command).map(|one| one.op));
+    let ops =
+        ops.collect::<Result<Vec<_>, _>>().map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let done = node.propose_here(ops).await;
+    if let Some(from) = from {
+        node.peers.pace().hurry(from);
+    }
+    let proposed = done.into_iter().map(|done| {
+        let (index, term) = done.as_ref().map_or((0, 0), |done| (done.index, done.term));
+        Proposed { reply: encode_reply(&done.map(|done| done.outcome)), index, term }
+    });
+    Ok(ProposeReply { replies: proposed.collect(), batch: batch.batch })
+}
+
 /// Tells when a leader's stream of beats has ended, however that came about.
 struct Followed {
     node: Arc<Node>,
@@ -223,26 +243,17 @@ impl Peer for Served {
         Ok(Response::new(TransferReply { refusal }))
     }
 
-    async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
+    type ProposeStream = proposals::Answers;
+
+    async fn propose(
+        &self,
+        request: Request<Streaming<ProposeRequest>>,
+    ) -> Result<Response<proposals::Answers>, Status> {
         self.check(&request)?;
         let from = id_in(request.metadata(), FROM);
-        let ops = request
-            .into_inner()
-            .commands
-            .into_iter()
-            .map(|command| Command::decode(command).map(|one| one.op));
-        let ops = ops
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let done = self.node.propose_here(ops).await;
-        if let Some(from) = from {
-            self.node.peers.pace().hurry(from);
-        }
-        let proposed = done.into_iter().map(|done| {
-            let (index, term) = done.as_ref().map_or((0, 0), |done| (done.index, done.term));
-            Proposed { reply: encode_reply(&done.map(|done| done.outcome)), index, term }
-        });
-        Ok(Response::new(ProposeReply { replies: proposed.collect() }))
+        let node = self.node.clone();
+        let propose = move |batch| propose(node.clone(), from, batch);
+        Ok(Response::new(proposals::answers(&self.node, request.into_inner(), propose)))
     }
 
     async fn read_index(
