@@ -1,5 +1,6 @@
 //! The thread that writes the image: collects changes, writes them together, and holds nobody up. It sleeps while they are
-//! collected: whoever applies does not pay for waking it each time.
+//! collected: whoever applies does not pay for waking it each time. While the machine is busy it comes last, as only the next
+//! start needs the image.
 
 use super::{Image, ImageError};
 use crate::machine::{Change, View};
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 const COLLECT: Duration = Duration::from_secs(2);
 /// How long the thread may take to write what waits when the member stops.
 const END_MAX: Duration = Duration::from_secs(2);
+/// How much the thread lets others go first, as `nice` counts.
+const NICE: i32 = 15;
 /// Changes that are written at once, even sooner.
 const CHANGES_MAX: usize = 50_000;
 /// Changes that may wait while others are written. All state at once costs less than more of them.
@@ -92,6 +95,8 @@ impl ImageWriter {
         let (alive, ended) = sync_channel(0);
         let own = inbox.clone();
         std::thread::Builder::new().name("image".to_owned()).spawn(move || {
+            // Some systems forbid it, and nothing depends on it.
+            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
             run(image, &own);
             drop(alive);
         })?;
