@@ -4,6 +4,7 @@
 A conversation is a document of conversations/*.yaml: `about`, words to fill in (`let`), bodies to build on (`bases`), lists
 of variations (`lists`) and `steps`. A file's head may hold words, bodies and lists for all of its conversations. A step is
 [METHOD, path, body, headers], or {do: METHOD path, body, each, headers, keep} for variations of a body and words to keep.
+{for: LIST, steps} plays steps once for each item of a list, which is words to fill in; {p: PLURAL} also tells {gv} and {kind}.
 
 Methods beside HTTP's: MERGE, JSON, STRATEGIC and APPLY patch, TABLE reads a Table, [SLEEP, seconds] and [WAIT, path, text]
 wait. A path that begins with no slash is a plural as discovery has it (`pods/p/status`). A body {+: BASE, dotted.path: value}
@@ -70,7 +71,7 @@ class Play:
         account = {"metadata": {"name": "default"}}
         self.server.send(Step("POST", f"/api/v1/namespaces/{self.words['ns']}/serviceaccounts", account))
         try:
-            for step in self.steps:
+            for step in self.unrolled(self.steps):
                 for asked in self.requests(step):
                     yield from self.ask(asked)
         finally:
@@ -78,6 +79,19 @@ class Play:
                 self.server.send(Step("DELETE", f"{path}?gracePeriodSeconds=0"))
             self.server.send(Step("DELETE", f"/api/v1/namespaces/{self.words['ns']}"))
             self.server.send(Step("PUT", f"/api/v1/namespaces/{self.words['ns']}/finalize", self.started))
+
+    def unrolled(self, steps):
+        for step in steps:
+            if not isinstance(step, dict) or "for" not in step:
+                yield step
+                continue
+            words = step["for"]
+            for said in self.lists[words] if isinstance(words, str) else words:
+                self.words.update(said)
+                if "p" in said:
+                    prefix, _, _, kind = self.places[said["p"]]
+                    self.words.update(gv=re.sub("^/apis?/", "", prefix), kind=kind)
+                yield from self.unrolled(step["steps"])
 
     def requests(self, step):
         """A step: the list of four, or {do, body, each, headers, keep} with as many variations of the body."""
@@ -145,6 +159,9 @@ class Play:
         if isinstance(value, list):
             return [self.filled(part) for part in value]
         if isinstance(value, str):
+            whole = self.words.get(value[1:-1]) if re.fullmatch(r"{\w+}", value) else None
+            if isinstance(whole, (dict, list)):
+                return self.filled(whole)
             # A word may hold other words.
             for _ in range(3):
                 for word, text in self.words.items():
@@ -156,7 +173,7 @@ class Play:
         if path.startswith("/"):
             return path
         plural, rest = re.match(r"([\w.-]+)(.*)", path).groups()
-        prefix, namespaced, plural = self.places[plural]
+        prefix, namespaced, plural, _ = self.places[plural]
         within = f"/namespaces/{self.words['ns']}" if namespaced else ""
         return f"{prefix}{within}/{plural}{rest}"
 
@@ -274,13 +291,13 @@ def seen(answer, exact):
 
 
 def places(server):
-    """By plural, where the kinds that are built in live: (prefix, namespaced, plural); also by plural.group."""
+    """By plural, where the kinds that are built in live: (prefix, namespaced, plural, kind); also by plural.group."""
     found = {}
     groups = [group["preferredVersion"]["groupVersion"] for group in server.get("/apis").body["groups"]]
     for prefix in GROUPS + [f"/apis/{version}" for version in groups]:
         group = prefix.split("/")[2] if prefix.startswith("/apis/") else "core"
         for resource in server.get(prefix).body.get("resources", []):
-            place = prefix, resource["namespaced"], resource["name"]
+            place = prefix, resource["namespaced"], resource["name"], resource["kind"]
             found.setdefault(resource["name"], place)
             found[f"{resource['name']}.{group}"] = place
     return found

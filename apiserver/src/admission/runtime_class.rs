@@ -15,6 +15,9 @@ async fn class_of(
     pod: &Value,
 ) -> Result<Option<Arc<Value>>, Status> {
     let Some(name) = pod["spec"]["runtimeClassName"].as_str() else { return Ok(None) };
+    if name.is_empty() {
+        return Err(Status::new(500, "", "resource name may not be empty"));
+    }
     match context.find("node.k8s.io", "runtimeclasses", "", name).await? {
         None => Err(attributes.forbidden(pod, &format!("pod rejected: RuntimeClass {name:?} not found"))),
         found => Ok(found),

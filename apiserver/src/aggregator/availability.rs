@@ -88,7 +88,7 @@ fn unreachable(remote: &Remote, service: Option<&Value>, slices: &[Arc<Value>]) 
         slices.iter().filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == *name);
     let mut found = own.clone();
     if found.next().is_none() {
-        let message = format!("cannot find endpointslices for service/{name} in {namespace:?}");
+        let message = format!("cannot find endpoints for service/{name} in {namespace:?}");
         return Some(Condition::unavailable("EndpointsNotFound", message));
     }
     let has = |slice: &Arc<Value>| {
@@ -313,7 +313,7 @@ mod tests {
             (
                 Some(service("ClusterIP", 443)),
                 vec![slice("other", "https", true)],
-                Some(("EndpointsNotFound", "cannot find endpointslices for service/s in \"ns\"")),
+                Some(("EndpointsNotFound", "cannot find endpoints for service/s in \"ns\"")),
             ),
             (
                 Some(service("ClusterIP", 443)),

@@ -1,4 +1,5 @@
-//! `/healthz`, `/livez`, `/readyz`, with `?verbose` and single checks. They answer anybody, also while the store is away.
+//! `/healthz`, `/livez`, `/readyz`, with `?verbose` and single checks. The three answer anybody, also while the store is away;
+//! single checks those who may ask for them.
 
 use crate::Server;
 use crate::http::request_info::Pairs;
@@ -121,6 +122,12 @@ pub fn results(server: &Server) -> Vec<(String, &'static str, bool)> {
         checks(server, path).into_iter().map(move |(name, well)| (name.into_owned(), path, well))
     };
     ["healthz", "livez", "readyz"].into_iter().flat_map(of).collect()
+}
+
+/// Whether a path answers whoever asks.
+#[must_use]
+pub fn is_open(path: &str) -> bool {
+    matches!(path, "/healthz" | "/livez" | "/readyz")
 }
 
 /// The answer, for paths of health.

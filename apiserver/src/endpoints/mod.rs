@@ -71,6 +71,9 @@ pub async fn answer(
     query: &Pairs,
     headers: &HeaderMap,
 ) -> Response<Body> {
+    if let Some(response) = health::answer(server, &info.path, query) {
+        return response;
+    }
     let path = match info.path.as_str() {
         path if path.starts_with("/openapi/") => path,
         path => path.trim_end_matches('/'),

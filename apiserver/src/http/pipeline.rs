@@ -106,7 +106,9 @@ async fn handle(
     (id, refusals): (&str, Format),
 ) -> Result<Response<Body>, Status> {
     time_of(server, &info, &query)?;
-    if let Some(response) = endpoints::health::answer(server, &info.path, &query) {
+    if endpoints::health::is_open(&info.path)
+        && let Some(response) = endpoints::health::answer(server, &info.path, &query)
+    {
         return Ok(response);
     }
     if tokio::time::timeout(LOAD_MAX, server.store.loaded()).await.is_err() {
@@ -351,12 +353,16 @@ async fn resource(
             respond::reply(&parts.headers, reply)
         }
         // Where there is no route, nobody warns.
-        (Ok(Err(status)), _) if status.code == 415 || status.details == json!({}) => failed(format, &status),
+        (Ok(Err(status)), _) if is_unrouted(&status) => failed(format, &status),
         (Ok(Err(status)), _) => failed(format, &status.warned(deprecated)),
         (Err(_), _) => {
             failed(format, &Status::timeout("request did not complete within the allotted timeout"))
         }
     })
+}
+
+fn is_unrouted(status: &Status) -> bool {
+    status.code == 415 || (matches!(status.code, 404..=406) && status.details == json!({}))
 }
 
 fn failed(format: Format, status: &Status) -> Response<Body> {

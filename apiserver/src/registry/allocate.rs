@@ -93,7 +93,7 @@ impl Allocator {
         }
         let mut faults = super::families::settle(object, old);
         if faults.is_empty() {
-            faults = self.check(object, old.is_none());
+            faults = self.check(object, old.is_none(), dry_run);
         }
         if !faults.is_empty() {
             return Err(Status::invalid(&kind.group_kind(), meta::name(object), &faults));
@@ -182,7 +182,7 @@ impl Allocator {
     }
 
     /// Asked-for addresses must be of the ranges, and a new Service may ask for a port once only.
-    fn check(&self, object: &Value, is_new: bool) -> Vec<FieldError> {
+    fn check(&self, object: &Value, is_new: bool, dry_run: bool) -> Vec<FieldError> {
         let (mut faults, mut given) = (Vec::new(), Vec::new());
         let ip = object["spec"]["clusterIP"].as_str().unwrap_or_default();
         if let Ok(address) = ip.parse::<Ipv4Addr>()
@@ -203,6 +203,8 @@ impl Allocator {
                 let (field, why) =
                     (format!("spec.ports[{index}].nodePort"), "provided port is already allocated");
                 faults.push(FieldError::invalid(field, &json!(number), why));
+            } else if dry_run {
+                // A dry run does not look for ports.
             } else if !u16::try_from(number).is_ok_and(|number| self.ports.contains(&number)) {
                 let text = format!(
                     "provided port is not in the valid range. The range of valid ports is {}-{}",

@@ -28,6 +28,9 @@ impl Registry {
         options: WriteOptions,
     ) -> Result<Reply, Status> {
         place(&mut binding, of, &call.info.namespace)?;
+        let pods = kinds::by_resource("", "v1", "pods").ok_or_else(|| Status::internal("no pods"))?.clone();
+        let mut at = At::new(call, self.resource(&pods)?, options)?;
+        let mut warnings = self.mutate(&at, "CREATE", None, &mut binding).await?;
         let by_url = !call.info.subresource.is_empty();
         if !by_url {
             // An object of its own has no uid before it is made.
@@ -45,17 +48,18 @@ impl Registry {
         if node.is_empty() {
             faults.push(FieldError::required("target.name", ""));
         }
-        let name = meta::name(&binding);
+        let name = meta::name(&binding).to_owned();
         if !faults.is_empty() {
             let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
             let told =
                 if let [one] = told.as_slice() { one.clone() } else { format!("[{}]", told.join(", ")) };
             return Err(Status::new(500, "", told));
         }
-        let pods = kinds::by_resource("", "v1", "pods").ok_or_else(|| Status::internal("no pods"))?.clone();
-        let mut at = At::new(call, self.resource(&pods)?, options)?;
+        warnings.extend(self.admit(&at, "CREATE", None, &binding).await?);
+        // The pod itself changes past admission.
+        at.own = true;
         (at.kind, at.namespace) = (pods, call.info.namespace.clone());
-        (at.info.resource, at.info.name) = ("pods".to_owned(), name.to_owned());
+        (at.info.resource, at.info.name) = ("pods".to_owned(), name);
         at.info.subresource = "binding".to_owned();
         let make = |old: &Value| {
             // Nobody owns what a binding sets.
@@ -64,7 +68,7 @@ impl Registry {
         self.change(&at, &make).await?;
         let done =
             json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-        Reply::value(201, call.format, &done)
+        Ok(Reply::value(201, call.format, &done)?.warned(warnings))
     }
 }
 

@@ -135,6 +135,7 @@ impl Registry {
         }
         warnings.extend(validate::warnings(&object, None, kind));
         warnings.extend(self.admit(at, CREATE, None, &object).await?);
+        strategy::read_back(&mut object, kind);
         if at.options.dry_run {
             return self.dry_create(at, object).await;
         }

@@ -218,6 +218,10 @@ impl Registry {
             return Err(Status::forbidden(&kind.group_resource(), &at.info.name, cause));
         }
         let mut told = warnings(&kind, &options);
+        if kind.custom.as_ref().is_some_and(|version| version.conversion().is_some()) {
+            // What cannot be shown does not go.
+            self.shown_one(&kind, self.find(call).await?).await?;
+        }
         let (outcome, gone) = match self.delete_object(&at, &options, &mut told).await {
             Ok(done) => done,
             Err(status) => return Err(status.warned(told)),
@@ -241,6 +245,8 @@ impl Registry {
         let (entries, mut about) = self.asked_for(call).await?;
         let options = DeleteOptions::read(call)?;
         let resource = self.resource(&kind)?;
+        // What cannot be shown does not go.
+        let shown = self.shown(&kind, entries.clone()).await?;
         let deletions = entries.iter().map(|entry| {
             let (namespace, name) = keys::split(&entry.tail);
             let write = options.as_write();
@@ -263,11 +269,11 @@ impl Registry {
             .boxed()
         });
         let deletions: Vec<_> = deletions.collect();
-        futures::stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        about.says_end = kind.custom.is_some() && call.format.shape == Shape::Whole;
-        let entries = self.shown(&kind, entries).await?;
         let told = warnings(&kind, &options);
-        Ok(Reply::bytes(200, call.format, encode::list(call.format, &kind, &entries, &about)?).warned(told))
+        let done = futures::stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<()>().await;
+        done.map_err(|status| status.warned(told.clone()))?;
+        about.says_end = kind.custom.is_some() && call.format.shape == Shape::Whole;
+        Ok(Reply::bytes(200, call.format, encode::list(call.format, &kind, &shown, &about)?).warned(told))
     }
 
     /// Deletes, or begins to; tells whether the object is gone.
@@ -337,8 +343,10 @@ fn check(at: &At, options: &DeleteOptions, object: &Value) -> Result<(), Status>
         if let Some(wanted) = wanted
             && wanted != stored
         {
-            // These have always been deleted in a way of their own.
-            if is_definition(at) || (at.kind.kind == "Namespace" && at.kind.custom.is_none()) {
+            // These have always been deleted in a way of their own, one by one.
+            if (is_definition(at) && at.info.verb == "delete")
+                || (at.kind.kind == "Namespace" && at.kind.custom.is_none())
+            {
                 let cause = format!(
                     "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {stored}"
                 );

@@ -50,11 +50,15 @@ impl Registry {
         options: WriteOptions,
     ) -> Result<Reply, Status> {
         place(&mut eviction, of, &call.info.namespace)?;
+        let mut at = At::new(call, self.resource(call.kind()?)?, options)?;
+        let mut warnings = self.mutate(&at, "CREATE", None, &mut eviction).await?;
         if meta::name(&eviction) != call.info.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
+        warnings.extend(self.admit(&at, "CREATE", None, &eviction).await?);
+        // The pod itself goes past admission.
+        at.own = true;
         let pod = self.find(call).await?;
-        let mut at = At::new(call, self.resource(call.kind()?)?, options)?;
         at.info.subresource = String::new();
         at.info.verb = "delete".to_owned();
         let mut options = DeleteOptions::of(&eviction["deleteOptions"], &[])?;
@@ -72,7 +76,7 @@ impl Registry {
         self.delete_object(&at, &options, &mut Vec::new()).await?;
         let done =
             json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-        Reply::value(201, call.format, &done)
+        Ok(Reply::value(201, call.format, &done)?.warned(warnings))
     }
 
     /// Tells in the pod's status what it goes for. Nobody owns that.

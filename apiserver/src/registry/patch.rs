@@ -76,21 +76,17 @@ impl Registry {
         let writer = Writer { manager: &at.options.manager, subresource: &at.info.subresource, now: &now };
         // Who takes the namespace away changes the object, though it gets it back.
         let takes_namespace = kind.namespaced && says_none(&sent["metadata"], "namespace");
-        let placeless = takes_namespace.then(|| {
-            let mut config = config.clone();
-            config["metadata"]["namespace"] = Value::Null;
-            config
-        });
-        let changing = placeless.as_ref().unwrap_or(config);
+        let changing = as_said(config, &sent, (named, takes_namespace));
         let make = |old: &Value| {
-            let mut object = applied(Some(old), (changing, &sent), kind, &writer, at.options.force)?;
+            let mut object = applied(Some(old), (&changing, &sent), kind, &writer, at.options.force)?;
             if at.info.subresource == "scale" {
                 scale::or_none(&mut object, kind);
             }
             if takes_namespace {
                 meta::set(&mut object, "namespace", at.namespace.as_str());
             }
-            if takes_name {
+            // With the last that anybody has applied of its metadata, an object loses all of it.
+            if takes_name || meta::name(&object).is_empty() {
                 return Err(nameless(at));
             }
             Ok(Made { object, warnings: warnings.clone(), owned: true })
@@ -122,17 +118,33 @@ impl Registry {
     }
 }
 
+/// A configuration that fits its URL, with no more of name and namespace than its writer says of them.
+fn as_said(config: &Value, sent: &Value, (named, takes_namespace): (bool, bool)) -> Value {
+    let mut said = config.clone();
+    if takes_namespace {
+        said["metadata"]["namespace"] = Value::Null;
+    } else if !named && let Some(fields) = said.as_object_mut() {
+        match sent.get("metadata") {
+            Some(metadata) => drop(fields.insert("metadata".to_owned(), metadata.clone())),
+            None => drop(fields.remove("metadata")),
+        }
+    }
+    said
+}
+
 /// What is applied, as it was sent.
 ///
 /// # Errors
 /// 400.
 pub(super) fn configuration(body: &[u8], validation: FieldValidation) -> Result<Read, Status> {
-    let decoded =
+    let mut decoded =
         decode::document(body).map_err(|text| Status::bad_request(format!("error decoding YAML: {text}")))?;
     if validation == FieldValidation::Strict && !decoded.findings.is_empty() {
         let text = decoded.findings.join(", ");
         return Err(Status::bad_request(format!("error strict decoding YAML: {text}")));
     }
+    // Of more than one line, which no header can have.
+    decoded.findings.clear();
     judged(decoded, validation, String::new)
 }
 
@@ -272,10 +284,6 @@ pub(super) fn patched(
         Wrong::Refused(status) => *status,
         Wrong::Untyped => untyped(&object, old, validation, unfit, shown),
     })?;
-    // A list of no owners asks to forget them all, which is lost where empty lists are.
-    if object["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty) {
-        object["metadata"]["managedFields"] = serde_json::json!([{}]);
-    }
     if built_in && object["kind"].as_str().is_none_or(str::is_empty) {
         object["kind"] = kind.kind.as_str().into();
     }

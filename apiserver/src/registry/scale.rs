@@ -3,13 +3,15 @@
 use super::options::WriteOptions;
 use super::update::{Made, fits_url};
 use super::{At, Call, Registry, Reply, body, convert, patch};
-use crate::storage::encode;
+use crate::storage::encode::{self, Shape};
 use coracle_api::apply;
 use coracle_api::kinds::Kind;
 use coracle_api::meta;
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::{FieldError, GroupResource, Status};
+use coracle_api::table;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Where a kind keeps what a Scale tells.
 struct Paths {
@@ -114,6 +116,11 @@ impl Registry {
             return Err(Status::internal(format!("the spec replicas field {path} does not exist")));
         }
         let scale = of(&object, kind);
+        let scale_kind = if kind.custom.is_some() && matches!(call.format.shape, Shape::Table(..)) {
+            Arc::new(Kind { custom: Some(Arc::new(table::scale_of_custom())), ..scale_kind.as_ref().clone() })
+        } else {
+            scale_kind
+        };
         Ok(Reply::bytes(200, call.format, encode::object(call.format, &scale_kind, &scale)?))
     }
 
@@ -163,6 +170,12 @@ impl Registry {
         let body::Read { object: mut scale, warnings } =
             patch::configuration(&call.body, at.options.validation)?;
         patch::is_of(&scale, scale_kind)?;
+        if kind.custom.is_some() {
+            self.find(call).await?;
+            // Upstream takes the Scale for a custom object here.
+            let fault = "failed to create manager for existing fields: failed to convert live object (/; autoscaling/v1, Kind=Scale) to proper version: request to convert CR to an invalid group/version: autoscaling/v1";
+            return Err(Status::new(500, "", fault));
+        }
         apply::declared(&scale, scale_kind).map_err(patch::refused)?;
         if meta::name(&scale).is_empty() {
             meta::set(&mut scale, "name", at.info.name.as_str());

@@ -71,7 +71,7 @@ impl Registry {
 
     fn creates_on_update(&self, at: &At, status: &Status, object: &Value) -> bool {
         is_absent(at, status)
-            && at.info.subresource.is_empty()
+            && matches!(at.info.subresource.as_str(), "" | "status")
             && at.strategy().allow_create_on_update
             && meta::field(object, "resourceVersion").is_empty()
             && meta::uid(object).is_empty()
@@ -123,7 +123,7 @@ impl Registry {
         warnings: &mut Vec<String>,
     ) -> Result<Changed, Status> {
         let kind = &at.kind;
-        self.check_version(at, &mut object, old, owned)?;
+        self.check_version(at, &mut object, old)?;
         defaults::apply(&mut object, kind);
         strategy::converted(&mut object, kind);
         // What a subresource does not write has no new owner, nor has what the strategy or admission changes. Whoever writes
@@ -187,12 +187,12 @@ impl Registry {
     }
 
     /// Optimistic concurrency: the resourceVersion and uid that the writer has seen must be the stored ones.
-    fn check_version(&self, at: &At, object: &mut Value, old: &Value, owned: bool) -> Result<(), Status> {
+    fn check_version(&self, at: &At, object: &mut Value, old: &Value) -> Result<(), Status> {
         let of = at.kind.group_resource();
         let stored = meta::field(old, "resourceVersion");
         let uid = meta::uid(object);
         // Of a patch, validation tells it.
-        let by_patch = at.info.verb == "patch" && !owned;
+        let by_patch = at.info.verb == "patch" && at.info.subresource != "scale";
         if !by_patch && !uid.is_empty() && uid != meta::uid(old) {
             return Err(other_uid(at, uid, old));
         }
@@ -219,8 +219,16 @@ impl Registry {
 /// Notes who owns what is written. `named`: metadata as the writer names it, where it is not written so.
 fn own(at: &At, object: &mut Value, old: &Value, named: Option<Value>, now: &str) {
     let kept = named.map(|named| std::mem::replace(&mut object["metadata"], named));
-    // A Scale tells nobody of no replicas, nor when it was written.
     let scales = at.info.subresource == "scale";
+    if scales && at.kind.custom.is_some() {
+        // Nobody is known to own what the Scale of a custom object changes.
+        let owners = old["metadata"]["managedFields"].clone();
+        if !owners.is_null() {
+            meta::set(object, "managedFields", owners);
+        }
+        return;
+    }
+    // A Scale tells nobody of no replicas, nor when it was written.
     let hidden = if scales { scale::hide_none(object, &at.kind) } else { None };
     let now = if scales { "" } else { now };
     let writer = Writer { manager: &at.options.manager, subresource: &at.info.subresource, now };

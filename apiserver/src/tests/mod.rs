@@ -7,6 +7,7 @@ mod bad_requests;
 mod conversion;
 mod customs;
 mod documents;
+mod doors;
 mod drain;
 mod encryption;
 mod fairness;

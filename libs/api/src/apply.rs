@@ -13,7 +13,7 @@ mod typed;
 
 pub use last_applied::refresh;
 
-use crate::kinds::Kind;
+use crate::kinds::{self, Kind};
 use crate::meta;
 use crate::shape::{self, Shape};
 use crate::status::Status;
@@ -61,13 +61,17 @@ pub fn update(new: &mut Value, old: Option<&Value>, kind: &Kind, writer: &Writer
         return;
     }
     // A subresource resets nothing, and what is new has nobody to forget.
-    if old.is_some() && writer.subresource.is_empty() && owners::is_reset(&given) {
+    if old.is_some() && writer.subresource.is_empty() && owners::is_reset(&given, kind.custom.is_some()) {
         return;
     }
     let before = old.map_or(&Value::Null, |old| &old["metadata"]["managedFields"]);
     if old.is_some_and(|old| same_fields(new, old)) {
-        let kept = if Owners::decode(&given).is_some() { given } else { before.clone() };
-        set_entries(new, kept);
+        let given = Owners::decode(&given).filter(|_| writer.subresource.is_empty());
+        let kept = given.map(|mut owners| {
+            owners.forget_versions(|version| is_version(version, kind));
+            owners.encode()
+        });
+        set_entries(new, kept.unwrap_or_else(|| before.clone()));
         return;
     }
     // Taken from the request when it holds usable entries (people may edit them), else from the stored object.
@@ -76,9 +80,20 @@ pub fn update(new: &mut Value, old: Option<&Value>, kind: &Kind, writer: &Writer
     else {
         return;
     };
+    owners.forget_versions(|version| is_version(version, kind));
     if take(&mut owners, (old, new), kind, writer) {
         owners.cap_updates();
         set_entries(new, owners.encode());
+    }
+}
+
+/// Whether objects of a kind are known in a version.
+fn is_version(version: &str, kind: &Kind) -> bool {
+    match &kind.custom {
+        Some(custom) => custom.is_in(version),
+        None => {
+            kinds::by_gvk(version, &kind.kind).is_some() || crate::decode::is_retired(version, &kind.kind)
+        }
     }
 }
 

@@ -348,8 +348,29 @@ fn custom_typed(
     })
 }
 
+/// Whether a version that nobody serves any more knows a kind.
+pub(crate) fn is_retired(version: &str, kind: &str) -> bool {
+    retired::is_known(version, kind)
+}
+
 /// Versions that nobody serves any more, but in which a Scale is still known for what it is.
 const OLDER_SCALES: [&str; 3] = ["extensions/v1beta1", "apps/v1beta1", "apps/v1beta2"];
+
+/// Whether a kind belongs to all groups, or to none.
+fn is_of_no_group(version: &str, name: &str) -> bool {
+    const OF_ALL: [&str; 7] = [
+        "CreateOptions",
+        "DeleteOptions",
+        "GetOptions",
+        "ListOptions",
+        "PatchOptions",
+        "UpdateOptions",
+        "WatchEvent",
+    ];
+    const OF_NONE: [&str; 5] = ["APIGroup", "APIGroupList", "APIResourceList", "APIVersions", "Status"];
+    let is_served = || kinds::builtin().iter().any(|kind| kind.api_version() == version);
+    (version == "v1" && OF_NONE.contains(&name)) || (OF_ALL.contains(&name) && is_served())
+}
 
 fn other_kind(
     version: &str,
@@ -358,7 +379,7 @@ fn other_kind(
     kind: &Kind,
     refused: &dyn Fn(String) -> DecodeError,
 ) -> DecodeError {
-    let known = kinds::by_gvk(version, name).is_some();
+    let known = kinds::by_gvk(version, name).is_some() || is_of_no_group(version, name);
     let is_older_scale = name == "Scale" && OLDER_SCALES.contains(&version);
     if name == kind.kind && (known || is_older_scale || retired::is_known(version, name)) {
         return DecodeError::BadRequest(format!(

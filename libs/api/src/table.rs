@@ -14,6 +14,7 @@ mod workload;
 
 pub use age::{human_duration, since};
 
+use crate::custom::Version;
 use crate::kinds::Kind;
 use crate::openapi;
 use jiff::Timestamp;
@@ -158,13 +159,24 @@ pub fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
 fn printer_columns(custom: &Value) -> Vec<Value> {
     match custom["additionalPrinterColumns"].as_array() {
         Some(columns) if !columns.is_empty() => columns.clone(),
-        _ => {
-            let told = openapi::description("apimachinery.pkg.apis.meta.v1.ObjectMeta.creationTimestamp");
-            vec![
-                json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": told}),
-            ]
-        }
+        _ => vec![age()],
     }
+}
+
+fn age() -> Value {
+    let told = openapi::description("apimachinery.pkg.apis.meta.v1.ObjectMeta.creationTimestamp");
+    json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": told})
+}
+
+/// What the Scale of a custom object declares.
+#[must_use]
+pub fn scale_of_custom() -> Version {
+    let number = |name: &str, told: &str, path: &str| json!({"name": name, "type": "integer", "description": told, "jsonPath": path});
+    Version::new(json!({"additionalPrinterColumns": [
+        number("Desired", "Number of desired replicas", ".spec.replicas"),
+        number("Available", "Number of actual replicas", ".status.replicas"),
+        age(),
+    ]}))
 }
 
 /// The `conditions` of a row: finished pods say so.

@@ -27,6 +27,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Whether it is what older ones were folded into.
+    fn is_ancient(&self) -> bool {
+        self.operation == Operation::Update && self.manager == ANCIENT && self.subresource.is_empty()
+    }
+
     /// As conflicts name it.
     fn shown(&self) -> String {
         let mut text = format!("{:?}", self.manager);
@@ -72,11 +77,11 @@ impl Entry {
     }
 }
 
-/// Whether `managedFields` asks to forget all owners.
-pub(super) fn is_reset(entries: &Value) -> bool {
+/// Whether `managedFields` asks to forget all owners. An empty list of a custom object is read as none at all.
+pub(super) fn is_reset(entries: &Value, custom: bool) -> bool {
     let is_empty = |value: &Value| value.is_null() || value.as_str() == Some("");
     match entries.as_array().map(Vec::as_slice) {
-        Some([]) => true,
+        Some([]) => !custom,
         Some([entry]) => entry.as_object().is_some_and(|entry| entry.values().all(is_empty)),
         _ => false,
     }
@@ -164,7 +169,8 @@ impl Owners {
         }
         self.entries.retain(|entry| !entry.fields.is_empty());
     }
-    /// Folds the oldest update entries of each version into one, so that their number stays bounded.
+    /// Folds the oldest update entries of each version into one, so that their number stays bounded. What was folded before
+    /// is lost where it is not the oldest of all, as upstream: it is then folded into itself and taken away.
     pub fn cap_updates(&mut self) {
         let is_update = |entry: &Entry| entry.operation == Operation::Update;
         let mut count = self.entries.iter().filter(|entry| is_update(entry)).count();
@@ -173,20 +179,37 @@ impl Owners {
         }
         self.entries
             .sort_by(|a, b| (a.operation, &a.time, &a.manager).cmp(&(b.operation, &b.time, &b.manager)));
-        let mut kept: Vec<Entry> = Vec::new();
-        for entry in std::mem::take(&mut self.entries) {
-            let older = kept.iter_mut().find(|kept| is_update(kept) && kept.api_version == entry.api_version);
-            match older {
-                Some(bucket) if is_update(&entry) && count > UPDATES_MAX => {
-                    bucket.fields.add_all(entry.fields);
-                    ANCIENT.clone_into(&mut bucket.manager);
-                    bucket.subresource.clear();
-                    bucket.time = entry.time;
-                    count -= 1;
-                }
-                _ => kept.push(entry),
+        let mut entries: Vec<Option<Entry>> =
+            std::mem::take(&mut self.entries).into_iter().map(Some).collect();
+        let mut firsts: Vec<(String, usize)> = Vec::new();
+        for at in 0..entries.len() {
+            let Some(entry) = entries[at].clone().filter(|entry| is_update(entry) && count > UPDATES_MAX)
+            else {
+                continue;
+            };
+            let known = firsts.iter().find(|(version, _)| *version == entry.api_version);
+            let Some(first) = known.map(|(_, first)| *first) else {
+                firsts.push((entry.api_version, at));
+                continue;
+            };
+            let is_bucket = |own: &Option<Entry>| {
+                own.as_ref().is_some_and(|own| own.is_ancient() && own.api_version == entry.api_version)
+            };
+            let bucket = entries.iter().position(is_bucket).unwrap_or(first);
+            if let Some(bucket) = &mut entries[bucket] {
+                ANCIENT.clone_into(&mut bucket.manager);
+                bucket.subresource.clear();
+                bucket.time.clone_from(&entry.time);
+                bucket.fields.add_all(entry.fields);
             }
+            entries[at] = None;
+            count -= 1;
         }
-        self.entries = kept;
+        self.entries = entries.into_iter().flatten().collect();
+    }
+
+    /// Takes out those who wrote in versions that are not known.
+    pub fn forget_versions(&mut self, known: impl Fn(&str) -> bool) {
+        self.entries.retain(|entry| known(&entry.api_version));
     }
 }

@@ -251,7 +251,7 @@ impl FieldSet {
         for (element, below) in fields.as_object()? {
             if element == "." {
                 set.member = true;
-            } else {
+            } else if ["f:", "k:", "v:", "i:"].iter().any(|kind| element.starts_with(kind)) {
                 let mut child = Self::decode(below)?;
                 child.member |= child.children.is_empty();
                 set.children.0.push((element.clone(), child));

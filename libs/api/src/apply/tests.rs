@@ -349,3 +349,40 @@ fn nobody_owns_an_object_with_items_that_cannot_be_told_apart() {
     let secrets = &owners(&object)[0].1["f:spec"]["f:imagePullSecrets"];
     assert!(secrets.get("k:{\"name\":\"\"}").is_some(), "{secrets}");
 }
+
+#[test]
+fn owners_of_versions_and_fields_that_nobody_knows_are_forgotten() {
+    let owned_by = |entries: Value| {
+        let mut object = map(json!({"a": "1"}));
+        object["metadata"]["managedFields"] = entries;
+        object
+    };
+    let entry = |version: &str, fields: Value| json!([{"manager": "x", "operation": "Apply", "apiVersion": version, "fieldsType": "FieldsV1", "fieldsV1": fields}]);
+    let old = map(json!({"a": "1"}));
+    for (version, fields, kept) in [
+        ("v1", json!({"f:data": {"f:a": {}}}), 1),
+        ("v9", json!({"f:data": {"f:a": {}}}), 0),
+        ("v1", json!({"x:data": {}}), 0),
+    ] {
+        let mut new = owned_by(entry(version, fields.clone()));
+        update(&mut new, Some(&old), &config_map(), &writer("w", "t"));
+        assert_eq!(owners(&new).len(), kept, "{version} {fields}");
+    }
+}
+
+#[test]
+fn what_was_folded_is_lost_where_it_is_not_the_oldest() {
+    let mut object = map(json!({"0": "1"}));
+    update(&mut object, None, &config_map(), &writer("z", "t"));
+    for manager in "abcdefghijkl".chars().map(String::from) {
+        let mut next = object.clone();
+        next["data"][&manager] = json!("1");
+        update(&mut next, Some(&object), &config_map(), &writer(&manager, "t"));
+        object = next;
+    }
+    assert_eq!((owners(&object)[0].0.as_str(), owners(&object).len()), ("ancient-changes", 10));
+    let mut next = object.clone();
+    next["data"]["a"] = json!("2");
+    update(&mut next, Some(&object), &config_map(), &writer("a", "t"));
+    assert_eq!((owners(&next)[0].0.as_str(), owners(&next).len()), ("a", 10));
+}

@@ -27,6 +27,27 @@ pub(super) fn read(object: &mut Value, path: &str, unknown: &mut Vec<String>) ->
     Ok(())
 }
 
+/// What objects in a default do not say of themselves; `root` where it is of a whole object.
+pub(super) fn missing(value: &Value, schema: &Value, root: bool, path: &str, faults: &mut Vec<FieldError>) {
+    match value {
+        Value::Object(map) => {
+            if root || schema[EMBEDDED] == true {
+                let given = |key: &&str| value[*key].as_str().is_some_and(|text| !text.is_empty());
+                let told = |key| FieldError::required(field(path, key), "must not be empty");
+                faults.extend(["apiVersion", "kind"].into_iter().filter(|key| !given(key)).map(told));
+            }
+            for (key, child) in map {
+                let schema = schema["properties"].get(key).unwrap_or(&schema["additionalProperties"]);
+                missing(child, schema, false, &field(path, key), faults);
+            }
+        }
+        Value::Array(items) => items.iter().enumerate().for_each(|(index, item)| {
+            missing(item, &schema["items"], false, &format!("{path}[{index}]"), faults);
+        }),
+        _ => {}
+    }
+}
+
 /// Faults of what embedded objects say of themselves. What an update leaves as it was is not judged again.
 pub(super) fn validate(
     value: &Value,

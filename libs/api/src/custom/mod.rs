@@ -68,6 +68,12 @@ impl Version {
         (conversion["strategy"] == "Webhook").then(|| &conversion["webhook"])
     }
 
+    /// Whether its definition has a version of that apiVersion.
+    #[must_use]
+    pub fn is_in(&self, version: &str) -> bool {
+        self.family.is_empty() || self.family.contains_key(version)
+    }
+
     /// A stored object as it is in the version `wanted`, which this one is: without what its schema does not know (any more),
     /// with the defaults of the version that it is stored in. `None` where it is so already.
     #[must_use]
@@ -273,12 +279,13 @@ pub(crate) fn validate(
 }
 
 /// Faults of a schema's default, with the paths of its fields.
-pub(crate) fn validate_default(default: &Value, schema: &Value) -> Vec<FieldError> {
+pub(crate) fn validate_default(default: &Value, schema: &Value, root: bool) -> Vec<FieldError> {
     let version = Version { value: json!({"schema": {"openAPIV3Schema": schema}}), ..Version::default() };
     let mut faults = Vec::new();
     if structure::has_unknown(default, schema) {
         faults.push(FieldError::invalid("", default, "must not have unknown fields"));
     }
+    embedded::missing(default, schema, root, "", &mut faults);
     let own = schema::validate(default, None, &version);
     let blocking = schema::blocks(&own);
     faults.extend(own);

@@ -51,11 +51,17 @@ pub(crate) fn compile(rule: &Value, place: &Arc<Decl>) -> Rule {
     };
     let program = Checked::compile(text("rule"), &environment)
         .map_err(|why| format!("compilation failed: {why}"))
-        .and_then(|program| typed(program, &Type::Bool, "cel expression must evaluate to a bool"));
+        .and_then(|program| typed(program, &Type::Bool, "cel expression must evaluate to a bool"))
+        .and_then(|program| {
+            program.instantiated().map_err(|why| format!("{}{why}", expression::UNINSTANTIATED))
+        });
     let message = Some(text("messageExpression")).filter(|text| !text.is_empty()).map(|text| {
         Checked::compile(text, &environment)
             .map_err(|why| format!("messageExpression compilation failed: {why}"))
             .and_then(|program| typed(program, &Type::String, "messageExpression must evaluate to a string"))
+            .and_then(|program| {
+                program.instantiated().map_err(|why| format!("messageExpression instantiation failed: {why}"))
+            })
     });
     let names_old =
         |program: &Result<Checked, String>| program.as_ref().is_ok_and(|own| own.names("oldSelf"));

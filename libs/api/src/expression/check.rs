@@ -3,6 +3,7 @@
 //! In: a syntax tree and the variables' types. Out: a checked tree, or all complaints.
 
 use super::library::{self, Row};
+use super::literals;
 use super::parse::{ACCUMULATOR, complaint};
 use super::tree::{Entry, Fold, Kind, Literal, Node};
 use super::types::{Bindings, NAMED, Type, all_assignable, assignable, most_general};
@@ -33,11 +34,13 @@ pub fn check(
         next: 0,
         scope: Vec::new(),
         complaints: Vec::new(),
-        formats: 0,
     };
     let mut node = checker.node(root);
     checker.finish(&mut node);
-    checker.literals(&node);
+    // What is written out is looked at once all else is right.
+    if checker.complaints.is_empty() {
+        checker.complaints = literals::judged(&node);
+    }
     if checker.complaints.is_empty() {
         return Ok(node);
     }
@@ -58,8 +61,6 @@ struct Checker<'v> {
     /// Variables of comprehensions, innermost last: their place is that on the stack.
     scope: Vec<(String, Type)>,
     complaints: Vec<(u64, String)>,
-    /// Calls of `format` around: what they write may be of many types.
-    formats: usize,
 }
 
 fn undeclared(name: &str) -> String {
@@ -103,7 +104,7 @@ impl Checker<'_> {
                     let optional = list.optional_indices.contains(&at);
                     let node = self.node(item);
                     let ty = self.element(&node, optional);
-                    item_type = Some(self.joined(node.id, item_type.take(), ty));
+                    item_type = Some(self.joined(item_type.take(), &ty));
                     (node, optional)
                 });
                 let items: Vec<(Node, bool)> = items.collect();
@@ -142,17 +143,14 @@ impl Checker<'_> {
         }
     }
 
-    fn joined(&mut self, id: u64, before: Option<Type>, own: Type) -> Type {
-        let Some(before) = before else { return own };
-        if assignable(&before, &own, &mut self.bindings) {
-            return most_general(&self.bound(&before), &self.bound(&own));
+    fn joined(&mut self, before: Option<Type>, own: &Type) -> Type {
+        match before {
+            None => own.clone(),
+            Some(before) if assignable(&before, own, &mut self.bindings) => {
+                most_general(&self.bound(&before), &self.bound(own))
+            }
+            Some(_) => Type::Dyn,
         }
-        if self.formats > 0 {
-            return Type::Dyn;
-        }
-        let (wanted, found) = (self.bound(&before), self.bound(&own));
-        self.complain(id, format!("expected type '{wanted}' but found '{found}'"));
-        before
     }
 
     fn map<'e>(&mut self, written: impl Iterator<Item = (&'e IdedExpr, &'e IdedExpr, bool)>) -> (Type, Kind) {
@@ -160,10 +158,10 @@ impl Checker<'_> {
         let mut entries = Vec::new();
         for (key, value, optional) in written {
             let key = self.node(key);
-            keys = Some(self.joined(key.id, keys.take(), key.ty.clone()));
+            keys = Some(self.joined(keys.take(), &key.ty));
             let value = self.node(value);
             let ty = self.element(&value, optional);
-            values = Some(self.joined(value.id, values.take(), ty));
+            values = Some(self.joined(values.take(), &ty));
             entries.push(Entry { key, value, optional });
         }
         let (key, value) = (keys.unwrap_or_else(|| self.fresh()), values.unwrap_or_else(|| self.fresh()));
@@ -229,7 +227,7 @@ impl Checker<'_> {
             Type::Dyn | Type::Error => Type::Dyn,
             other => {
                 self.complain(id, format!("type '{other}' does not support field selection"));
-                Type::Error
+                Type::Dyn
             }
         };
         if optional { Type::optional(found) } else { found }
@@ -261,9 +259,7 @@ impl Checker<'_> {
                 }
             }
         }
-        self.formats += usize::from(name == "format");
         args.extend(call.args.iter().map(|arg| self.node(arg)));
-        self.formats -= usize::from(name == "format");
         let function: Arc<str> = Arc::from(name.trim_start_matches('.'));
         let Some(rows) = library::rows(&function) else {
             self.complain(id, undeclared(&function));
@@ -376,41 +372,6 @@ impl Checker<'_> {
                 let Fold { range, init, condition, step, result, .. } = fold.as_mut();
                 [range, init, condition, step, result].into_iter().for_each(|part| self.finish(part));
             }
-        }
-    }
-
-    /// Literals that a function could never read are told at once.
-    fn literals(&mut self, node: &Node) {
-        match &node.kind {
-            Kind::Literal(_) | Kind::Local(_) | Kind::Global(_) | Kind::TypeName(_) => {}
-            Kind::Select { operand, .. } => self.literals(operand),
-            Kind::Call { function, args, .. } => {
-                self.readable(function, args);
-                args.iter().for_each(|arg| self.literals(arg));
-            }
-            Kind::List { items } => items.iter().for_each(|(item, _)| self.literals(item)),
-            Kind::Map { entries } => entries.iter().for_each(|entry| {
-                self.literals(&entry.key);
-                self.literals(&entry.value);
-            }),
-            Kind::Fold(fold) => {
-                let parts = [&fold.range, &fold.init, &fold.condition, &fold.step, &fold.result];
-                parts.into_iter().for_each(|part| self.literals(part));
-            }
-        }
-    }
-
-    fn readable(&mut self, function: &str, args: &[Node]) {
-        let at = usize::from(function == "matches" && args.len() == 2);
-        let Some(Node { id, kind: Kind::Literal(Literal::Text(text)), .. }) = args.get(at) else { return };
-        let fine = match function {
-            "duration" => library::time::read_duration(text).is_some(),
-            "timestamp" => library::time::read_timestamp(text).is_ok(),
-            "matches" => library::regex::compiled(text).is_ok(),
-            _ => true,
-        };
-        if !fine {
-            self.complain(*id, format!("invalid {function} argument"));
         }
     }
 }

@@ -108,7 +108,11 @@ impl<'d> Estimator<'d> {
             Kind::Literal(value) => {
                 Told { cost: Range::default(), known: Known { decl: None, size: Some(literal(value)) } }
             }
-            Kind::TypeName(_) => told(Range::fixed(1), Known::default()),
+            // Upstream looks up the size of a name below the rule's own place, and that of a type is the place itself.
+            Kind::TypeName(_) => {
+                let decl = self.variables.get("self").map(Arc::as_ref);
+                told(Range::fixed(1), Known { decl, size: None })
+            }
             Kind::Local(slot) => told(Range::fixed(1), self.stack.get(*slot).copied().unwrap_or_default()),
             Kind::Global(name) => {
                 let decl = self.variables.get(&**name).map(Arc::as_ref);

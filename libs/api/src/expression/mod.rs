@@ -2,6 +2,7 @@
 //!
 //!     parse.rs   text ─► tree (the `cel` crate's parser, Kubernetes' macros)
 //!     check.rs   tree + types of variables ─► checked tree, or complaints in cel-go's words
+//!     literals.rs  what stands in the text itself
 //!     cost.rs    checked tree + sizes ─► the most that it may cost
 //!     eval.rs    checked tree + values ─► a value, and what it has cost
 //!     value.rs   values                      equality.rs  their equality and order
@@ -18,6 +19,7 @@ mod equality;
 mod eval;
 mod kinds;
 mod library;
+mod literals;
 mod parse;
 mod policy;
 mod schema;
@@ -31,7 +33,7 @@ mod work;
 pub use eval::Globals;
 pub use kinds::declared_kind;
 pub use library::{Authorizer, Check, Decision};
-pub use policy::{Compiled, Policy, conditions, misfits};
+pub use policy::{Compiled, Policy, UNINSTANTIATED, conditions, misfits};
 pub use schema::{cardinality, declared, escape, is_reserved};
 pub use scope::{Answer, Failure, Scope};
 pub use types::{Decl, Type};
@@ -71,6 +73,16 @@ impl Environment {
         self
     }
 
+    /// Without a variable and what is below it.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        let below =
+            |own: &str| own == name || own.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        self.types.retain(|own, _| !below(own));
+        self.places.retain(|own, _| !below(own));
+        self
+    }
+
     /// With a variable of a type.
     #[must_use]
     pub fn typed(mut self, name: &str, ty: Type) -> Self {
@@ -93,6 +105,14 @@ impl Checked {
     pub fn compile(text: &str, environment: &Environment) -> Result<Self, String> {
         let (root, info) = parse::parse(text)?;
         check::check(text, &root, &info, &environment.types, environment.open).map(|root| Self { root })
+    }
+
+    /// The expression, once its constants are converted and its patterns compiled.
+    ///
+    /// # Errors
+    /// The first that cannot be.
+    pub fn instantiated(self) -> Result<Self, String> {
+        literals::instantiate(&self.root).map(|()| self)
     }
 
     /// The type of its answer.

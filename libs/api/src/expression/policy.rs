@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// A program, or what is wrong with it.
 pub type Compiled = Result<Checked, String>;
 
+/// How it begins what is told of a program that is right and cannot be made all the same: no fault of who wrote it, they say.
+pub const UNINSTANTIATED: &str = "program instantiation failed: ";
+
 /// What an expression may come to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wanted {
@@ -63,7 +66,7 @@ pub fn conditions(list: &Json) -> Vec<Compiled> {
 
 fn compile(text: &str, environment: &Environment, wanted: Wanted) -> Compiled {
     let program = Checked::compile(text, environment).map_err(|why| format!("compilation failed: {why}"))?;
-    wanted.check(program)
+    wanted.check(program)?.instantiated().map_err(|why| format!("{UNINSTANTIATED}{why}"))
 }
 
 impl Policy {
@@ -87,11 +90,13 @@ impl Policy {
         }
         let environment =
             policy_environment(object, params, (!variables.is_empty()).then_some(known.as_slice()));
+        // A message tells nobody what others may do.
+        let unauthorized = environment.clone().without("authorizer");
         let without_variables = policy_environment(object, params, None);
         let condition = |one| compile(text(one, "expression"), &without_variables, Wanted::Bool);
         let validation = |one| {
             let message = Some(text(one, "messageExpression")).filter(|text| !text.trim().is_empty());
-            let message = message.map(|text| compile(text, &environment, Wanted::Text));
+            let message = message.map(|text| compile(text, &unauthorized, Wanted::Text));
             (compile(text(one, "expression"), &environment, Wanted::Bool), message)
         };
         let annotation = |one| compile(text(one, "valueExpression"), &environment, Wanted::TextOrNull);
@@ -151,6 +156,18 @@ mod tests {
             told(&policy.validations[1].0),
             "compilation failed: ERROR: <input>:1:1: undeclared reference to 'params' (in container '')\n | params.x\n | ^"
         );
+    }
+
+    #[test]
+    fn messages_ask_no_authorizer() {
+        let asked = "authorizer.path('/x').check('get').reason()";
+        let spec =
+            json!({"validations": [{"expression": format!("{asked} == ''"), "messageExpression": asked}]});
+        let policy = Policy::compile(&spec, None, None);
+        let (validation, message) = &policy.validations[0];
+        let why = message.as_ref().and_then(|message| message.as_ref().err());
+        assert!(validation.is_ok());
+        assert!(why.is_some_and(|why| why.contains("undeclared reference to 'authorizer'")), "{why:?}");
     }
 
     #[test]

@@ -37,12 +37,11 @@ impl Signature {
 const PARAMETERS: [&str; 3] = ["A", "B", "C"];
 
 /// Types of the libraries, by the names that signatures use.
-const LIBRARY: [(&str, &str); 11] = [
+const LIBRARY: [(&str, &str); 10] = [
     ("url", "kubernetes.URL"),
     ("ip", "net.IP"),
     ("cidr", "net.CIDR"),
     ("quantity", "kubernetes.Quantity"),
-    ("semver", "kubernetes.Semver"),
     ("format", "kubernetes.NamedFormat"),
     ("authorizer", "kubernetes.authorization.Authorizer"),
     ("path_check", "kubernetes.authorization.PathCheck"),

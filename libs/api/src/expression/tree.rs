@@ -93,21 +93,21 @@ impl std::fmt::Debug for Kind {
 }
 
 impl Node {
+    /// The nodes right below it, in the order in which they are evaluated.
+    pub fn parts(&self) -> Vec<&Node> {
+        match &self.kind {
+            Kind::Literal(_) | Kind::Local(_) | Kind::Global(_) | Kind::TypeName(_) => Vec::new(),
+            Kind::Select { operand, .. } => vec![operand],
+            Kind::Call { args, .. } => args.iter().collect(),
+            Kind::List { items } => items.iter().map(|(item, _)| item).collect(),
+            Kind::Map { entries } => entries.iter().flat_map(|entry| [&entry.key, &entry.value]).collect(),
+            Kind::Fold(fold) => vec![&fold.range, &fold.init, &fold.condition, &fold.step, &fold.result],
+        }
+    }
+
     /// Whether it names the variable `name` anywhere.
     pub fn names(&self, name: &str) -> bool {
-        match &self.kind {
-            Kind::Global(own) => **own == *name,
-            Kind::Literal(_) | Kind::Local(_) | Kind::TypeName(_) => false,
-            Kind::Select { operand, .. } => operand.names(name),
-            Kind::Call { args, .. } => args.iter().any(|arg| arg.names(name)),
-            Kind::List { items } => items.iter().any(|(item, _)| item.names(name)),
-            Kind::Map { entries } => {
-                entries.iter().any(|entry| entry.key.names(name) || entry.value.names(name))
-            }
-            Kind::Fold(fold) => {
-                let parts = [&fold.range, &fold.init, &fold.condition, &fold.step, &fold.result];
-                parts.into_iter().any(|part| part.names(name))
-            }
-        }
+        matches!(&self.kind, Kind::Global(own) if **own == *name)
+            || self.parts().into_iter().any(|part| part.names(name))
     }
 }

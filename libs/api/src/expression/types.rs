@@ -68,7 +68,7 @@ pub struct Decl {
 }
 
 /// Types that expressions can name.
-pub const NAMED: [(&str, Type); 18] = [
+pub const NAMED: [(&str, Type); 17] = [
     ("bool", Type::Bool),
     ("bytes", Type::Bytes),
     ("double", Type::Double),
@@ -86,7 +86,6 @@ pub const NAMED: [(&str, Type); 18] = [
     ("net.CIDR", Type::Opaque("net.CIDR")),
     ("kubernetes.URL", Type::Opaque("kubernetes.URL")),
     ("kubernetes.Quantity", Type::Opaque("kubernetes.Quantity")),
-    ("kubernetes.Semver", Type::Opaque("kubernetes.Semver")),
 ];
 
 /// A type has no more parts than that: those beyond are taken as `dyn`. A short expression could double them over and over.

@@ -28,8 +28,4 @@ pub(super) fn prepare_create(job: &mut Value) {
     if selector.get("batch.kubernetes.io/controller-uid").is_none_or(Value::is_null) {
         put(selector, "batch.kubernetes.io/controller-uid", Some(json!(uid)));
     }
-    if job["metadata"]["labels"].as_object().is_none_or(serde_json::Map::is_empty) {
-        let labels = job["spec"]["template"]["metadata"]["labels"].clone();
-        put(&mut job["metadata"], "labels", Some(labels));
-    }
 }

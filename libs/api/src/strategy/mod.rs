@@ -77,6 +77,14 @@ pub fn shares_labels(sent: &Value, kind: &Kind) -> bool {
     is_job && count("/metadata/labels") == 0 && count("/spec/template/metadata/labels") > 0
 }
 
+/// Gives a new object what reading it back from the store adds to it. Nobody owns that, and nobody has judged it.
+pub fn read_back(object: &mut Value, kind: &Kind) {
+    let labels = object["metadata"]["labels"].as_object();
+    if rows::of(kind).kind == "Job" && labels.is_none_or(Map::is_empty) {
+        share_labels(object);
+    }
+}
+
 /// Gives a Job the labels of its pods.
 pub fn share_labels(object: &mut Value) {
     if let Some(labels) = object.pointer("/spec/template/metadata/labels").cloned() {
@@ -88,6 +96,7 @@ pub fn share_labels(object: &mut Value) {
 pub fn converted(object: &mut Value, kind: &Kind) {
     match rows::of(kind).kind {
         "DaemonSet" => special::told_template_generation(object),
+        "Pod" => pod::converted(object),
         "StatefulSet" => special::claim_templates(object),
         "Node" => special::node(object),
         "HorizontalPodAutoscaler" => autoscaling::converted(object, kind),
@@ -181,6 +190,7 @@ pub fn stamp(new: &mut Value, old: &Value, kind: &Kind, subresource: &str, now: 
         ("Pod", "status") => disabled::drop_status(new, old),
         ("CertificateSigningRequest", "approval" | "status") => special::condition_times(new, old, now),
         ("PersistentVolume", "status") => special::volume_phase_began(new, old, now),
+        ("DaemonSet", "status") => special::keep_template_generation(new, old),
         // What is dropped has counted as changed.
         ("EndpointSlice", "") => special::old_topology(new, Some(old)),
         _ => {}

@@ -18,6 +18,14 @@ pub(super) fn prepare_create(pod: &mut Value) {
     merge_label_keys(pod);
 }
 
+/// No pod has less than no time to end.
+pub(super) fn converted(pod: &mut Value) {
+    let grace = &mut pod["spec"]["terminationGracePeriodSeconds"];
+    if grace.as_i64().is_some_and(|grace| grace < 0) {
+        *grace = json!(1);
+    }
+}
+
 /// A pod's single address and its list say the same; who knows only the single one has its word. A host's do not.
 pub(super) fn mirror_addresses(status: &mut Value) {
     let first = status["podIPs"].get(0).and_then(|entry| entry["ip"].as_str()).unwrap_or_default().to_owned();

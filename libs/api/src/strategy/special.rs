@@ -32,6 +32,12 @@ pub(super) fn wrong_template_generation(set: &Value) -> Option<String> {
     Some(format!("strconv.ParseInt: parsing {}: {fault}", go_quoted(text)))
 }
 
+/// Who writes the status leaves the template alone, and with it what counts its changes.
+pub(super) fn keep_template_generation(set: &mut Value, old: &Value) {
+    let kept = old["metadata"]["annotations"].get(TEMPLATE_GENERATION).cloned();
+    put(&mut set["metadata"]["annotations"], TEMPLATE_GENERATION, kept);
+}
+
 /// Who sends none sends zero.
 pub(super) fn told_template_generation(set: &mut Value) {
     let annotations = &mut set["metadata"]["annotations"];

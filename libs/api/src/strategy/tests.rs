@@ -86,6 +86,7 @@ fn jobs_select_by_uid() {
     let mut job = json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {"metadata": {}}}});
     prepare_create(&mut job, &kind("Job", &["status"]));
     assert_eq!(job["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}));
+    read_back(&mut job, &kind("Job", &["status"]));
     assert_eq!(job["metadata"]["labels"]["job-name"], "j");
 }
 
@@ -299,4 +300,29 @@ fn a_job_keeps_the_selector_of_another_for_validation_to_refuse() {
         prepare_create(&mut job, &kind("Job", &["status"]));
         assert_eq!(job["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"], want);
     }
+}
+
+#[test]
+fn a_status_write_leaves_the_count_of_template_changes_alone() {
+    const COUNT: &str = "deprecated.daemonset.template.generation";
+    let kind = kind("DaemonSet", &["status"]);
+    let old = json!({"metadata": {"annotations": {COUNT: "3"}}, "spec": {"template": {}}});
+    let mut new = json!({"metadata": {"annotations": {"a": "b"}}, "spec": {"template": {}}, "status": {}});
+    converted(&mut new, &kind);
+    prepare_update(&mut new, &old, &kind, "status");
+    stamp(&mut new, &old, &kind, "status", "");
+    assert_eq!(new["metadata"]["annotations"][COUNT], "3");
+}
+
+#[test]
+fn pods_end_after_a_second_at_least_and_jobs_get_their_labels_last() {
+    let mut pod = json!({"spec": {"terminationGracePeriodSeconds": -3}});
+    converted(&mut pod, &kind("Pod", &[]));
+    assert_eq!(pod["spec"]["terminationGracePeriodSeconds"], 1);
+    let (of, mut job) =
+        (kind("Job", &[]), json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {}}}));
+    prepare_create(&mut job, &of);
+    assert!(job["metadata"]["labels"].is_null(), "{job}");
+    read_back(&mut job, &of);
+    assert_eq!(job["metadata"]["labels"]["batch.kubernetes.io/job-name"], "j");
 }

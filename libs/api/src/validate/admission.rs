@@ -1,6 +1,6 @@
 //! ValidatingAdmissionPolicy and its binding.
 
-use super::hooks::{FAILURE, MATCH, conditions, operations_rule};
+use super::hooks::{self, FAILURE, MATCH, conditions, operations_rule};
 use super::node::{Faults, Node};
 use super::{meta, selectors};
 use crate::expression::{self, Compiled, Policy};
@@ -16,7 +16,7 @@ fn expression(place: &Node<'_, '_>, compiled: &Compiled, blank: &str, out: &mut 
     if place.text().trim().is_empty() {
         place.required(blank, out);
     } else if let Err(why) = compiled {
-        place.invalid(why.as_str(), out);
+        hooks::unusable(place, &json!(place.text()), why, out);
     }
 }
 
@@ -109,7 +109,7 @@ fn validation(place: &Node<'_, '_>, compiled: &Compiled, told: Option<&Compiled>
     if !alternative.text().is_empty() && alternative.text().trim().is_empty() {
         alternative.invalid("must be non-empty if specified", out);
     } else if let Some(Err(why)) = told {
-        alternative.invalid(why.as_str(), out);
+        hooks::unusable(&alternative, &json!(alternative.text()), why, out);
     }
     if !message.text().is_empty() && message.text().trim().is_empty() {
         message.invalid("message must be non-empty if specified", out);

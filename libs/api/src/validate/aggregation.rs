@@ -11,7 +11,8 @@ pub(super) fn service(object: &Node<'_, '_>, out: &mut Faults) {
     let (group, version) = (spec.get("group"), spec.get("version"));
     let wanted = format!("{}.{}", version.text(), group.text());
     let name = object.get("metadata.name");
-    if !name.is_empty() && name.text() != wanted {
+    let is_segment = labels::is_path_segment_name(name.text()).is_empty();
+    if !name.is_empty() && is_segment && name.text() != wanted {
         name.invalid(format!("must be `spec.version+\".\"+spec.group`: {wanted:?}"), out);
     }
     if group.is_empty() && version.text() != "v1" {

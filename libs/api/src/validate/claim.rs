@@ -5,6 +5,7 @@ use super::pod::{self, sources};
 use super::{diff, selectors};
 use crate::labels;
 use crate::quantity::Quantity;
+use crate::status::FieldError;
 use crate::strategy::same;
 use serde_json::{Value, json};
 
@@ -215,6 +216,27 @@ fn put_back(object: &mut Value, stored: &Value, key: &str) {
 
 pub(super) fn volume(object: &Node<'_, '_>, out: &mut Faults) {
     volume_spec(&object.get("spec"), object.get("metadata.name").text(), &Value::Null, out);
+    const MOUNTED: [&str; 13] = [
+        "gcePersistentDisk",
+        "awsElasticBlockStore",
+        "glusterfs",
+        "nfs",
+        "rbd",
+        "quobyte",
+        "iscsi",
+        "cinder",
+        "cephfs",
+        "azureFile",
+        "vsphereVolume",
+        "azureDisk",
+        "photonPersistentDisk",
+    ];
+    let notes = object.get("metadata.annotations");
+    let options = notes.key("volume.beta.kubernetes.io/mount-options");
+    if options.is_set() && !MOUNTED.iter().any(|source| object.get("spec").get(source).is_set()) {
+        let field = "metadata.annotations.volume.beta.kubernetes.io/mount-options";
+        out.push(FieldError::forbidden(field, "may not specify mount options for this volume type"));
+    }
 }
 
 fn volume_spec(spec: &Node<'_, '_>, name: &str, stored: &Value, out: &mut Faults) {

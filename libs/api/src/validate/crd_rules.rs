@@ -200,7 +200,7 @@ fn walk(schema: &Node<'_, '_>, standing: &Standing, root: bool, costs: &mut Cost
         Some(place) => own.items().for_each(|rule| one(&rule, &place, standing, costs, out)),
         None => out.push(FieldError::internal(
             own.path(),
-            "internal error: failed to retrieve type information for x-kubernetes-validations",
+            "internal error: failed to construct type information for x-kubernetes-validations rules: unable to convert structural schema to CEL declarations",
         )),
     }
 }

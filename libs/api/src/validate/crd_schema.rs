@@ -24,7 +24,7 @@ pub(super) fn of_version(place: &Node<'_, '_>, with_status: bool, out: &mut Faul
         nested::structural(place, out);
         // Defaults are read only in what is structural.
         if out.len() == before {
-            defaults::read(place, out);
+            defaults::read(place, true, out);
         }
     }
     schema(place, Standing::default(), out);

@@ -4,6 +4,7 @@ use super::node::{Faults, Node};
 use super::selectors;
 use crate::expression::{self, Compiled};
 use crate::labels;
+use crate::status::FieldError;
 use serde_json::{Value, json};
 
 pub(super) const FAILURE: [&str; 2] = ["Fail", "Ignore"];
@@ -280,6 +281,15 @@ fn resources(resources: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
+/// Tells what is wrong with an expression.
+pub(super) fn unusable(place: &Node<'_, '_>, text: &Value, why: &str, out: &mut Faults) {
+    if why.starts_with(expression::UNINSTANTIATED) {
+        out.push(FieldError::internal(place.path(), why));
+    } else {
+        place.invalid_as(text, why, out);
+    }
+}
+
 /// Conditions and what came of reading their expressions.
 pub(super) fn conditions(conditions: &Node<'_, '_>, compiled: &[Compiled], out: &mut Faults) {
     if conditions.len() > MAX_CONDITIONS {
@@ -292,7 +302,7 @@ pub(super) fn conditions(conditions: &Node<'_, '_>, compiled: &[Compiled], out: 
         if trimmed == "" {
             expression.required("", out);
         } else if let Err(why) = compiled {
-            expression.invalid_as(&trimmed, why.as_str(), out);
+            unusable(&expression, &trimmed, why, out);
         }
         name.required_text(labels::is_qualified_name, out);
         if !name.is_empty() && seen.contains(&name.text()) {

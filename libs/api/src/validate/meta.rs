@@ -20,9 +20,10 @@ pub(super) fn name_check(kind: &Kind) -> fn(&str) -> Vec<String> {
         | "RoleBinding"
         | "ClusterRoleBinding"
         | "CertificateSigningRequest"
-        | "Event"
-        | "IPAddress"
         | "PodDisruptionBudget" => labels::is_path_segment_name,
+        "Event" if kind.group.is_empty() => labels::is_path_segment_name,
+        // Its own rules say all that there is to say of it.
+        "IPAddress" => |_| Vec::new(),
         "APIService" => labels::is_path_segment_name,
         _ => labels::is_dns1123_subdomain,
     }
@@ -218,8 +219,6 @@ fn standard_finalizer(finalizer: &Node<'_, '_>, place: &Node<'_, '_>, out: &mut 
 
 fn managed_fields(list: &Node<'_, '_>, out: &mut Faults) {
     for entry in list.items() {
-        // Faults name the list, not the item.
-        let entry = list.named("", entry.value);
         let operation = entry.get("operation");
         if !matches!(operation.text(), "Apply" | "Update") {
             operation.invalid_as(&json!(operation.text()), "must be `Apply` or `Update`", out);

@@ -122,22 +122,21 @@ pub(super) fn signer_name(signer: &Node<'_, '_>, out: &mut Faults) {
     if domain.len() > labels::DNS_SUBDOMAIN_MAX {
         signer.too_long(253, out);
     }
-    dotted_labels(signer, domain, out);
+    dotted_labels(signer, domain, labels::is_dns1123_label, out);
     if !domain.contains('.') {
         let detail = "should be a domain with at least two segments separated by dots";
         signer.invalid_as(&json!(domain), detail, out);
     }
-    dotted_labels(signer, path, out);
+    dotted_labels(signer, path, labels::is_dns1123_subdomain, out);
     if text.len() > MAX {
         signer.too_long(571, out);
     }
 }
 
 /// Tells of the first label that is none.
-fn dotted_labels(signer: &Node<'_, '_>, text: &str, out: &mut Faults) {
-    let bad = text.split('.').find(|label| !labels::is_dns1123_label(label).is_empty());
-    let Some(label) = bad else { return };
-    for complaint in labels::is_dns1123_label(label) {
+fn dotted_labels(signer: &Node<'_, '_>, text: &str, check: fn(&str) -> Vec<String>, out: &mut Faults) {
+    let Some(label) = text.split('.').find(|label| !check(label).is_empty()) else { return };
+    for complaint in check(label) {
         let detail = format!("validating label {}: {complaint}", crate::status::go_quoted(label));
         signer.invalid_as(&json!(text), detail, out);
     }

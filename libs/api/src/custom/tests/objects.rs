@@ -197,7 +197,7 @@ fn defaults_must_fit_their_schema() {
         schema
     };
     let object = json!({"type": "object", "required": ["c"], "properties": {"b": {"type": "string", "minLength": 2}, "c": {}}});
-    let rows: [(Value, Value, &[&str]); 7] = [
+    let rows: [(Value, Value, &[&str]); 8] = [
         (
             object,
             json!({"b": "x", "zz": 1}),
@@ -232,9 +232,15 @@ fn defaults_must_fit_their_schema() {
             &[r#"<nil>: Invalid value: "integer": failed rule: self<3"#],
         ),
         (json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}), json!({"q": 1}), &[]),
+        (
+            json!({"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true}),
+            json!({"kind": "K"}),
+            &["apiVersion: Required value: must not be empty"],
+        ),
     ];
     for (schema, value, wanted) in rows {
-        let told: Vec<String> = validate_default(&value, &schema).iter().map(ToString::to_string).collect();
+        let told: Vec<String> =
+            validate_default(&value, &schema, false).iter().map(ToString::to_string).collect();
         assert_eq!(told, wanted, "{schema} {value}");
     }
 }

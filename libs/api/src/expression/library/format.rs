@@ -202,15 +202,23 @@ fn number_of(value: &Value<'_>) -> Option<f64> {
     }
 }
 
-fn wrong<T>(clause: char, value: &Value<'_>) -> Result<T, Fault> {
-    let what = match clause {
+/// What is told of a value that a clause does not take, before its type is named.
+pub fn takes_only(clause: char) -> &'static str {
+    match clause {
+        's' => {
+            "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps"
+        }
         'd' => "decimal clause can only be used on integers",
         'f' => "fixed-point clause can only be used on doubles",
         'e' => "scientific clause can only be used on doubles",
         'b' => "only integers and bools can be formatted as binary",
         'o' => "octal clause can only be used on integers",
         _ => "only integers, byte buffers, and strings can be formatted as hex",
-    };
+    }
+}
+
+fn wrong<T>(clause: char, value: &Value<'_>) -> Result<T, Fault> {
+    let what = takes_only(clause);
     told(format!("error during formatting: {what}, was given {}", value.type_name()))
 }
 

@@ -5,7 +5,7 @@
 //!     text.rs      the strings extension        format.rs  `string.format` and named formats
 //!     lists.rs     lists                        regex.rs   find, findAll, matches
 //!     compare.rs   equality, membership, sets
-//!     network.rs   url, ip and cidr             quantity.rs, semver.rs
+//!     network.rs   url, ip and cidr             quantity.rs
 //!     authorizer.rs
 //!
 //! In: values. Out: a value, or the words why there is none. Invariant: no function does more than its cost says.
@@ -18,7 +18,6 @@ mod network;
 mod number;
 mod quantity;
 pub(super) mod regex;
-mod semver;
 mod standard;
 #[cfg(test)]
 mod tests;
@@ -26,6 +25,7 @@ mod text;
 pub mod time;
 
 pub use authorizer::{Asking, Authorizer, Check, Decision};
+pub use format::takes_only;
 pub use lists::typed_zero;
 pub use standard::insert_into;
 
@@ -123,7 +123,6 @@ pub enum Opaque<'a> {
     Ip(std::net::IpAddr),
     Cidr(ipnet::IpNet),
     Quantity(crate::quantity::Quantity),
-    Semver(semver::Semver),
     Format(format::Named),
     Authorizer(Box<authorizer::Asking<'a>>),
 }
@@ -135,7 +134,6 @@ impl Opaque<'_> {
             Self::Ip(_) => "net.IP",
             Self::Cidr(_) => "net.CIDR",
             Self::Quantity(_) => "kubernetes.Quantity",
-            Self::Semver(_) => "kubernetes.Semver",
             Self::Format(_) => "kubernetes.NamedFormat",
             Self::Authorizer(asking) => asking.type_name(),
         }
@@ -156,7 +154,6 @@ impl Opaque<'_> {
             (Self::Ip(a), Self::Ip(b)) => a == b,
             (Self::Cidr(a), Self::Cidr(b)) => a == b,
             (Self::Quantity(a), Self::Quantity(b)) => a.cmp(b).is_eq(),
-            (Self::Semver(a), Self::Semver(b)) => a.cmp(b).is_eq(),
             (Self::Format(a), Self::Format(b)) => a == b,
             _ => false,
         }
@@ -166,7 +163,7 @@ impl Opaque<'_> {
 /// All rows by name.
 static FUNCTIONS: LazyLock<HashMap<&'static str, Vec<Row>>> = LazyLock::new(|| {
     let mut all: HashMap<&'static str, Vec<Row>> = HashMap::new();
-    let tables: [&[Written]; 13] = [
+    let tables: [&[Written]; 12] = [
         standard::OPERATORS,
         standard::CONVERSIONS,
         standard::TEXT,
@@ -178,7 +175,6 @@ static FUNCTIONS: LazyLock<HashMap<&'static str, Vec<Row>>> = LazyLock::new(|| {
         lists::TABLE,
         network::TABLE,
         quantity::TABLE,
-        semver::TABLE,
         authorizer::TABLE,
     ];
     let plain = tables.into_iter().flatten().map(|(name, of, cost, run)| (name, of, cost, Run::Plain(*run)));

@@ -109,11 +109,31 @@ pub fn shown(value: f64) -> String {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
     let plain = value.to_string();
-    if value == 0.0 || (1e-4..1e21).contains(&value.abs()) {
-        return plain;
-    }
+    // Go decides by the exponent of the shortest form, as if it had six digits.
     let scientific = format!("{value:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    if value == 0.0 || exponent.parse().is_ok_and(|exponent: i32| (-4..6).contains(&exponent)) {
+        return plain;
+    }
     let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |rest| ('-', rest));
     format!("{digits}e{sign}{exponent:0>2}")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn doubles_are_written_as_go_writes_them() {
+        let rows = [
+            (100_000.0, "100000"),
+            (1_000_000.0, "1e+06"),
+            (1_234_567.5, "1.2345675e+06"),
+            (999_999.9, "999999.9"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (-0.0, "-0"),
+        ];
+        for (value, want) in rows {
+            assert_eq!(super::shown(value), want);
+        }
+    }
 }

@@ -29,7 +29,7 @@ pub const TABLE: &[Written] = &[
     ("asApproximateFloat", &["quantity.() double"], Cost::One, |args| {
         Ok(Value::Double(one(args)?.fraction_of(Quantity::from_units(1))))
     }),
-    ("sign", &["quantity.() int"], Cost::One, |args| {
+    ("sign", &["(quantity) int"], Cost::One, |args| {
         let quantity = one(args)?;
         Ok(Value::Int(match (quantity.is_zero(), quantity.is_negative()) {
             (true, _) => 0,

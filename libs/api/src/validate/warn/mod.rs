@@ -129,7 +129,7 @@ fn on_create(root: &Node<'_, '_>, kind: &str, out: &mut Vec<String>) {
     let name = root.get("metadata.name");
     let used = match kind {
         "Pod" => "this is used in the Pod's hostname",
-        "ReplicaSet" | "Deployment" | "DaemonSet" | "Job" | "CronJob" | "ReplicationController" => {
+        "ReplicaSet" | "Deployment" | "Job" | "CronJob" | "ReplicationController" => {
             "this is used in Pod names and hostnames"
         }
         _ => return,

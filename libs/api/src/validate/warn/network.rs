@@ -113,19 +113,8 @@ pub fn service(root: &Node<'_, '_>, out: &mut Vec<String>) {
         ));
     }
     let is_external = spec.get("type").text() == "ExternalName";
-    let headless = spec.get("type").text() == "ClusterIP" && spec.get("clusterIP").text() == "None";
     if !is_external && !matches!(spec.get("clusterIP").text(), "" | "None") {
         spec.get("clusterIPs").items().for_each(|address| ip(&address, out));
-    }
-    if headless {
-        let odd = [
-            ("loadBalancerIP", !spec.get("loadBalancerIP").is_empty()),
-            ("externalIPs", !spec.get("externalIPs").is_empty()),
-            ("SessionAffinity", spec.get("sessionAffinity").text() != "None"),
-        ];
-        for (field, _) in odd.into_iter().filter(|(_, is_set)| *is_set) {
-            out.push(format!("spec.{field} is ignored for headless services"));
-        }
     }
     spec.get("externalIPs").items().for_each(|address| ip(&address, out));
     ip(&spec.get("loadBalancerIP"), out);

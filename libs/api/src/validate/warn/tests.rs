@@ -159,9 +159,6 @@ fn services_and_endpoints_are_warned_of_addresses_and_fields_that_count_for_noth
         &headless,
         &[
             "annotation service.kubernetes.io/topology-aware-hints is deprecated, please use service.kubernetes.io/topology-mode instead",
-            "spec.loadBalancerIP is ignored for headless services",
-            "spec.externalIPs is ignored for headless services",
-            "spec.SessionAffinity is ignored for headless services",
             "spec.externalIPs[0]: non-standard IP address \"010.0.0.1\" will be considered invalid in a future Kubernetes release: use \"10.0.0.1\"",
             "spec.externalName is ignored when spec.type is not \"ExternalName\"",
         ],

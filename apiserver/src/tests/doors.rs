@@ -1,0 +1,209 @@
+//! Doors beside an object's own: its subresources, collections and checks, as kube-apiserver v1.33.4 keeps them.
+
+use super::Fixture;
+use coracle_etcd::memory::MemoryKv;
+use http::Request;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const APPLY: &str = "application/apply-patch+yaml";
+const PATCH: &str = "application/json-patch+json";
+
+async fn posted(fixture: &Fixture, path: &str, object: Value) {
+    let (code, made) = fixture.call("POST", path, object).await;
+    assert_eq!(code, 201, "{made}");
+}
+
+/// What is answered to a POST once that has a code.
+async fn posted_until(fixture: &Fixture, path: &str, body: &Value, wanted: u16) -> Value {
+    let asking = async {
+        loop {
+            let (code, answer) = fixture.call("POST", path, body.clone()).await;
+            if code == wanted {
+                return answer;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("in time")
+}
+
+/// The message with which something is refused in the end.
+async fn refusal(fixture: &Fixture, path: &str, body: &Value) -> String {
+    let status = posted_until(fixture, path, body, 422).await;
+    status["message"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn bindings_and_evictions_pass_admission_as_what_they_are() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    posted(&fixture, "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}}))
+        .await;
+    posted(
+        &fixture,
+        PODS,
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}),
+    )
+    .await;
+    let seen = "request.operation + ' ' + request.subResource + ' ' + request.kind.kind + ' ' + object.metadata.name";
+    let rules =
+        json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["pods/*"]}]);
+    let spec = json!({"matchConstraints": {"resourceRules": rules},
+        "validations": [{"expression": "false", "messageExpression": seen}]});
+    posted(&fixture, POLICIES, json!({"metadata": {"name": "no"}, "spec": spec})).await;
+    let spec = json!({"policyName": "no", "validationActions": ["Deny"]});
+    posted(&fixture, BINDINGS, json!({"metadata": {"name": "no"}, "spec": spec})).await;
+    let named = json!({"metadata": {"name": "p"}, "target": {"name": "n"}});
+    let bound = refusal(&fixture, &format!("{PODS}/p/binding?dryRun=All"), &named).await;
+    assert!(bound.ends_with("CREATE binding Binding p"), "{bound}");
+    let evicted =
+        refusal(&fixture, &format!("{PODS}/p/eviction?dryRun=All"), &json!({"metadata": {"name": "p"}}))
+            .await;
+    assert!(evicted.ends_with("CREATE eviction Eviction p"), "{evicted}");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn single_checks_of_health_are_for_those_who_may_ask() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    for (path, want) in
+        [("/healthz", 200), ("/livez?verbose", 200), ("/healthz/etcd", 403), ("/readyz/ping", 403)]
+    {
+        let request = Request::builder().uri(path).header("impersonate-user", "jane");
+        let request = request.body(axum::body::Body::empty()).expect("request");
+        let response = fixture.server.answer(Some(fixture.admin.clone()), request).await;
+        assert_eq!(response.status().as_u16(), want, "{path}");
+    }
+    assert_eq!(fixture.send("GET", "/healthz/etcd", "", Value::Null).await.status().as_u16(), 200);
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn services_are_made_where_their_status_is_put() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let path = "/api/v1/namespaces/default/services/s/status";
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 1}]}});
+    assert_eq!(fixture.call("PUT", path, service).await.0, 201);
+    let plain = json!({"metadata": {"name": "none"}, "spec": {"ports": [{"port": 1, "nodePort": 80}], "type": "NodePort"}});
+    let services = "/api/v1/namespaces/default/services";
+    assert_eq!(fixture.call("POST", services, plain.clone()).await.0, 422);
+    assert_eq!(
+        fixture.call("POST", &format!("{services}?dryRun=All"), plain).await.0,
+        201,
+        "no port is looked for"
+    );
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_drops_the_last_of_the_metadata_must_name_the_object() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let map = "/api/v1/namespaces/default/configmaps/a";
+    let apply = |config: Value| (format!("{map}?fieldManager=m"), config.to_string());
+    let named = json!({"name": "a", "labels": {"a": "b"}});
+    let rows = [
+        (json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": named}), 201),
+        (json!({"apiVersion": "v1", "kind": "ConfigMap"}), 400),
+        (json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}), 200),
+        (json!({"apiVersion": "v1", "kind": "ConfigMap"}), 200),
+    ];
+    for (config, want) in rows {
+        let (path, body) = apply(config);
+        let (code, told) = fixture.text("PATCH", &path, APPLY, &body).await;
+        assert_eq!(code, want, "{body}: {told}");
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn scales_of_custom_objects_have_no_owners() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let scale = json!({"scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"}});
+    let version =
+        json!({"name": "v1", "served": true, "storage": true, "schema": schema, "subresources": scale});
+    let spec = json!({"group": "a.io", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
+        "versions": [version]});
+    posted(&fixture, DEFINITIONS, json!({"metadata": {"name": "things.a.io"}, "spec": spec})).await;
+    let things = "/apis/a.io/v1/namespaces/default/things";
+    let thing =
+        json!({"apiVersion": "a.io/v1", "kind": "Thing", "metadata": {"name": "t"}, "spec": {"size": 1}});
+    posted_until(&fixture, things, &thing, 201).await;
+    let path = format!("{things}/t/scale");
+    let body =
+        r#"{"apiVersion":"autoscaling/v1","kind":"Scale","metadata":{"name":"t"},"spec":{"replicas":7}}"#;
+    let (code, refused) = fixture.text("PATCH", &format!("{path}?fieldManager=m"), APPLY, body).await;
+    let text = refused["message"].as_str().unwrap_or_default();
+    assert!(
+        code == 500 && text.ends_with("request to convert CR to an invalid group/version: autoscaling/v1"),
+        "{refused}"
+    );
+    let (_, before) = fixture.call("GET", &format!("{things}/t"), Value::Null).await;
+    let (code, _) =
+        fixture.text("PATCH", &path, PATCH, r#"[{"op":"add","path":"/spec/replicas","value":4}]"#).await;
+    assert_eq!(code, 200);
+    let (_, after) = fixture.call("GET", &format!("{things}/t"), Value::Null).await;
+    assert_eq!(
+        (&after["spec"]["size"], &after["metadata"]["managedFields"]),
+        (&json!(4), &before["metadata"]["managedFields"])
+    );
+    let reset = json!({"metadata": {"managedFields": []}}).to_string();
+    let (_, kept) =
+        fixture.text("PATCH", &format!("{things}/t"), "application/merge-patch+json", &reset).await;
+    assert_eq!(
+        kept["metadata"]["managedFields"], before["metadata"]["managedFields"],
+        "an empty list is none: {kept}"
+    );
+    let table = fixture.accepted(&path, "application/json;as=Table;v=v1;g=meta.k8s.io").await;
+    let names: Vec<&Value> =
+        table["columnDefinitions"].as_array().into_iter().flatten().map(|column| &column["name"]).collect();
+    assert_eq!(names, ["Name", "Desired", "Available", "Age"], "{table}");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn refusals_tell_what_deletions_and_old_kinds_warn_of() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+    posted(&fixture, jobs, json!({"metadata": {"name": "j"}, "spec": {"template": template}})).await;
+    posted(&fixture, "/api/v1/namespaces/default/endpoints", json!({"metadata": {"name": "e"}})).await;
+    let rows = [
+        ("DELETE", jobs, "application/json", r#"{"preconditions":{"uid":"x"}}"#, 409),
+        (
+            "PATCH",
+            "/api/v1/namespaces/default/endpoints/e",
+            PATCH,
+            r#"[{"op":"test","path":"/metadata/name","value":"x"}]"#,
+            422,
+        ),
+    ];
+    for (method, path, kind, body, want) in rows {
+        let request = Request::builder().method(method).uri(path).header("content-type", kind);
+        let request = request.body(axum::body::Body::from(body)).expect("request");
+        let response = fixture.server.answer(Some(fixture.admin.clone()), request).await;
+        assert_eq!(
+            (response.status().as_u16(), response.headers().get_all("warning").iter().count()),
+            (want, 1),
+            "{path}"
+        );
+    }
+    let (code, told) = fixture
+        .text(
+            "PUT",
+            "/api/v1/namespaces/default",
+            "application/json",
+            r#"{"apiVersion":"v1","kind":"Status"}"#,
+        )
+        .await;
+    let text = told["message"].as_str().unwrap_or_default();
+    assert!(
+        code == 400 && text.ends_with("converting (v1.Status) to (core.Namespace): unknown conversion"),
+        "{told}"
+    );
+    fixture.stop().await;
+}
