@@ -177,8 +177,12 @@ impl Node {
         Ok(())
     }
 
-    /// Proposes changes, which only the leader does.
-    pub(super) async fn propose_here(&self, ops: Vec<Op>) -> Vec<Result<Committed, StoreError>> {
+    /// Proposes changes, which only the leader does; only in `term`, if there is one.
+    pub(super) async fn propose_here(
+        &self,
+        ops: Vec<Op>,
+        term: Option<u64>,
+    ) -> Vec<Result<Committed, StoreError>> {
         let (began, count) = (Instant::now(), ops.len());
         let proposed_at_millis = clock::now().as_millisecond();
         let proposals = ops.into_iter().map(|op| Proposal(Command { proposed_at_millis, op }.encode()));
@@ -189,8 +193,12 @@ impl Node {
                 let mut written = self.raft.client_write_many(proposals.iter().cloned()).await?;
                 while let Some(one) = written.try_next().await? {
                     // Beats are rarer than the lease is long while little is written. Once a majority answers, it is
-                    // a leader's again.
-                    if results.is_empty() && lease_expired(&one) && self.rounds.index().await.is_ok() {
+                    // a leader's again, perhaps in another term.
+                    if results.is_empty()
+                        && lease_expired(&one)
+                        && self.rounds.index().await.is_ok()
+                        && term.is_none_or(|term| self.leads_in(term))
+                    {
                         continue 'again;
                     }
                     results.push(committed(one));
@@ -206,6 +214,11 @@ impl Node {
         self.metrics.proposals.observe(began.elapsed().as_secs_f64());
         results.resize(count, Err(unknown));
         results
+    }
+
+    fn leads_in(&self, term: u64) -> bool {
+        let leads = *self.leadership.borrow();
+        leads.is_me && leads.term == term
     }
 
     /// The index that a linearizable read has to wait for, which only the leader knows.
@@ -270,8 +283,10 @@ impl Node {
         let done = |()| AskReply::default();
         match what {
             What::RenewLease(id) => {
-                // A leader that was deposed without knowing must not promise anything.
-                self.rounds.index().await?;
+                // A leader that was deposed without knowing must not promise anything, nor a new one before it knows
+                // what it inherited: the last leader may have ended the lease in a log that it did not live to commit.
+                let index = self.rounds.index().await?;
+                self.wait_applied(index).await?;
                 self.shared.lessor().renew(id).map(number)
             }
             What::LeaseRemaining(id) => {
@@ -337,7 +352,7 @@ impl Consensus for Node {
         loop {
             let known = self.leader(deadline).await?;
             if known.is_me {
-                match self.propose_here(vec![op.clone()]).await.pop() {
+                match self.propose_here(vec![op.clone()], None).await.pop() {
                     Some(Err(StoreError::NotLeader)) | None => {}
                     Some(other) => return other,
                 }
@@ -355,11 +370,10 @@ impl Consensus for Node {
     }
 
     async fn commit_in_term(&self, op: Op, term: u64) -> Result<Committed, StoreError> {
-        let leads = *self.leadership.borrow();
-        if !leads.is_me || leads.term != term {
+        if !self.leads_in(term) {
             return Err(StoreError::NotLeader);
         }
-        self.propose_here(vec![op]).await.pop().unwrap_or(Err(StoreError::NotLeader))
+        self.propose_here(vec![op], Some(term)).await.pop().unwrap_or(Err(StoreError::NotLeader))
     }
 
     async fn read_barrier(&self) -> Result<(), StoreError> {

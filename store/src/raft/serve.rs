@@ -125,7 +125,7 @@ async fn propose(node: Arc<Node>, from: Option<u64>, batch: ProposeRequest) -> R
     let ops = batch.commands.into_iter().map(|command| Command::decode(command).map(|one| one.op));
     let ops =
         ops.collect::<Result<Vec<_>, _>>().map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let done = node.propose_here(ops).await;
+    let done = node.propose_here(ops, None).await;
     if let Some(from) = from {
         node.peers.pace().hurry(from);
     }

@@ -3,8 +3,8 @@
 //! In: [`Record`]s, in order. Out: a call back for each request once its records are on stable storage, and after a
 //! restart the log that all of them made, whose older entries stay on the disk until somebody asks for them.
 //!
-//! One thread owns the files. It takes every request that waits, writes them all with one `write` and one `fdatasync`
-//! (group commit), and only then calls back, in order.
+//! One at a time has the files: the log's thread, or a caller who would only wait for it. Whoever it is takes every request that
+//! waits, writes them all with one `write` and one `fdatasync` (group commit), and only then calls back, in order.
 //!
 //! # Files
 //! `00000000000000000001.wal` and so on: segments, numbered without gaps, filled with zeros when made so that

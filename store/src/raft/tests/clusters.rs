@@ -253,7 +253,7 @@ fn a_leader_whose_lease_ran_out_between_rare_beats_still_takes_a_write_at_once()
     });
     let node = leader.node.clone();
     let put = Op::Put(PutRequest { key: "k".into(), value: "w".into(), ..PutRequest::default() });
-    let proposed = leader.run(async move { node.propose_here(vec![put]).await });
+    let proposed = leader.run(async move { node.propose_here(vec![put], None).await });
     assert!(proposed[0].is_ok(), "{proposed:?}");
 }
 
@@ -272,4 +272,31 @@ fn only_the_leader_that_counted_a_leases_time_may_end_it() {
         assert_eq!(node.commit_in_term(revoke(), term - 1).await, Err(StoreError::NotLeader));
         assert!(node.commit_in_term(revoke(), term).await.is_ok());
     });
+}
+
+#[test]
+fn a_lease_whose_end_is_decided_is_not_renewed() {
+    let cluster = Cluster::new(1, 10_000);
+    let member = cluster.member(0);
+    let node = member.node.clone();
+    let grant = Op::LeaseGrant(LeaseGrantRequest { ttl: 60, id: 5 });
+    member.run(async move { node.commit(grant).await }).expect("grants");
+    member.shared.lessor().lead(Some(member.node.status().term));
+    // What is decided is not done while somebody reads.
+    let reading = member.shared.machine();
+    let node = member.node.clone();
+    let ending =
+        member.runtime.spawn(async move { node.commit(Op::LeaseRevoke(LeaseRevokeRequest { id: 5 })).await });
+    eventually("the end is decided", || {
+        let status = member.node.status();
+        (status.index > status.applied).then_some(())
+    });
+    let node = member.node.clone();
+    let renewing = member.runtime.spawn(async move { node.renew_lease(5).await });
+    // Rounds are asked for in turn: when this one is answered, that of the renewal is.
+    let node = member.node.clone();
+    member.run(async move { node.rounds.index().await }).expect("leads");
+    drop(reading);
+    assert_eq!(member.run(renewing).expect("runs"), Err(StoreError::LeaseNotFound));
+    member.run(ending).expect("runs").expect("ends");
 }
