@@ -110,7 +110,7 @@ class Play:
         if method == "SLEEP":
             time.sleep(path)
             return
-        path = self.url(self.filled(path)).replace(" ", "%20")
+        method, path = self.filled(method), self.url(self.filled(path)).replace(" ", "%20")
         step = self.request(method, path, body, self.filled(headers or {}))
         if method == "WAIT":
             self.wait(step, self.filled(body))

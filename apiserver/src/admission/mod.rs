@@ -241,6 +241,7 @@ impl Admission {
         plugin!("LimitRanger", limit_range::validate(context, attributes, object));
         plugin!("NodeRestriction", node_restriction::validate(context, attributes, object).await);
         let mut warnings = plugin!("PodSecurity", pod_security::validate(context, attributes, object));
+        plugin!("ServiceAccount", service_account::validate(context, attributes, object).await);
         plugin!("Priority", priority::validate(context, attributes, object));
         plugin!("PersistentVolumeClaimResize", storage::resize(context, attributes, object));
         plugin!("RuntimeClass", runtime_class::validate(context, attributes, object).await);

@@ -223,7 +223,9 @@ impl Authentication {
         }
         // What merely looks like one may be known to others.
         if let Some(user) = bootstrap_token::user(self.reader.as_ref(), token) {
-            return Ok((authenticated(user), Vec::new()));
+            // They do not say whom they are for: this server.
+            let fitting = tokens::fitting(audiences, &self.audiences).map_err(Refused::Claims)?;
+            return Ok((authenticated(user), fitting));
         }
         let own = &self.audiences;
         let mut answer = match jwt::issuer(token).and_then(|issuer| self.oidc.issuer(&issuer)) {

@@ -54,12 +54,7 @@ impl Authentication {
         let wanted = if asked.is_empty() { &self.audiences } else { &asked };
         review["status"] = match self.bearer(&token, wanted).await {
             Ok((user, audiences)) => {
-                let mut status = json!({"authenticated": true, "user": user_info(&user)});
-                // Bootstrap tokens are for no audience.
-                if !audiences.is_empty() {
-                    status["audiences"] = json!(audiences);
-                }
-                status
+                json!({"authenticated": true, "user": user_info(&user), "audiences": audiences})
             }
             Err(error) => json!({"user": {}, "error": told(&error)}),
         };

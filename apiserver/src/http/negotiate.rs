@@ -56,7 +56,7 @@ pub fn clauses(accept: &str) -> Vec<Clause> {
         let media = parts.next().unwrap_or_default().to_owned();
         let parameters: Vec<(String, String)> = parts
             .filter_map(|part| part.split_once('='))
-            .map(|(key, value)| (key.trim().to_owned(), value.trim().trim_matches('"').to_owned()))
+            .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
             .collect();
         let clause = Clause { media, parameters };
         // What is not wanted at all comes last, as in Kubernetes.
@@ -130,12 +130,14 @@ fn is_pretty(query: &Pairs, user_agent: &str) -> bool {
 
 fn media(clause: &Clause) -> Option<Media> {
     // Of streams there is one.
-    if !matches!(clause.get("stream"), "" | "watch") {
-        return None;
-    }
+    let streams = match clause.get("stream") {
+        "" => false,
+        "watch" => true,
+        _ => return None,
+    };
     match clause.media.as_str() {
         "application/json" | "*/*" | "application/*" => Some(Media::Json),
-        "application/yaml" => Some(Media::Yaml),
+        "application/yaml" if !streams => Some(Media::Yaml),
         "application/vnd.kubernetes.protobuf" => Some(Media::Protobuf),
         _ => None,
     }
@@ -307,6 +309,8 @@ mod tests {
             "application/json;v=v1",
             "application/json;as=;g=meta.k8s.io",
             "application/json;stream=x",
+            "application/yaml;stream=watch",
+            "application/json;as=\"Table\";v=v1;g=meta.k8s.io",
         ];
         for accept in odd {
             let refused = chosen(accept, &Vec::new(), "", pods(true, false)).expect_err(accept);

@@ -61,15 +61,17 @@ impl Registry {
         let pod = self.find(call).await?;
         at.info.subresource = String::new();
         at.info.verb = "delete".to_owned();
-        let mut options = DeleteOptions::of(&eviction["deleteOptions"], &[])?;
-        options.dry_run |= at.options.dry_run;
-        at.options.dry_run = options.dry_run;
+        let asked = DeleteOptions::of(&eviction["deleteOptions"], &[]);
+        at.options.dry_run |= meta::strings(&eviction["deleteOptions"]["dryRun"]).next().is_some();
         let pod = pod.value();
         let free = matches!(pod["status"]["phase"].as_str(), Some("Pending" | "Succeeded" | "Failed"))
             || !meta::field(pod, "deletionTimestamp").is_empty();
         if !free {
-            self.ask_budget(call, pod, options.dry_run).await?;
+            self.ask_budget(call, pod, at.options.dry_run).await?;
         }
+        // What is wrong with them is seen once the budget has paid.
+        let mut options = asked?;
+        options.dry_run = at.options.dry_run;
         if !options.dry_run && meta::field(pod, "deletionTimestamp").is_empty() {
             self.note_eviction(call, &options).await?;
         }

@@ -288,6 +288,10 @@ impl Registry {
         limit: usize,
     ) -> Result<(Vec<Arc<Entry>>, ListMeta), Status> {
         const PAGE: i64 = 500;
+        if i64::try_from(at).is_err() {
+            // No store can have come so far.
+            return Err(Status::too_large_resource_version(at, self.store.progress()));
+        }
         let inside =
             if selection.namespace.is_empty() { String::new() } else { format!("{}/", selection.namespace) };
         let prefix = format!("{}{inside}", resource.prefix);

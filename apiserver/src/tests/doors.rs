@@ -207,3 +207,36 @@ async fn refusals_tell_what_deletions_and_old_kinds_warn_of() {
     );
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn an_eviction_pays_before_its_options_are_looked_at() {
+    const MERGE: &str = "application/merge-patch+json";
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    posted(&fixture, "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}}))
+        .await;
+    let pod = json!({"metadata": {"name": "p", "labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    posted(&fixture, PODS, pod).await;
+    let spec = json!({"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}});
+    posted(&fixture, budgets, json!({"metadata": {"name": "b"}, "spec": spec})).await;
+    let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    let allowed = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2,
+        "desiredHealthy": 1, "expectedPods": 2}});
+    for (path, status) in [(format!("{PODS}/p/status"), ready), (format!("{budgets}/b/status"), allowed)] {
+        let (code, told) = fixture.text("PATCH", &path, MERGE, &status.to_string()).await;
+        assert_eq!(code, 200, "{told}");
+    }
+    let evict = |options: Value| json!({"metadata": {"name": "p"}, "deleteOptions": options});
+    let path = format!("{PODS}/p/eviction");
+    for (options, want, left) in [
+        (json!({"dryRun": ["Odd"], "propagationPolicy": "Odd"}), 422, 1),
+        (json!({"propagationPolicy": "Odd"}), 422, 0),
+        (json!({}), 429, 0),
+    ] {
+        let (code, told) = fixture.call("POST", &path, evict(options)).await;
+        assert_eq!(code, want, "{told}");
+        let (_, budget) = fixture.call("GET", &format!("{budgets}/b"), Value::Null).await;
+        assert_eq!(budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0), left, "{budget}");
+    }
+    fixture.stop().await;
+}

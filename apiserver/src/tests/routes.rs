@@ -136,6 +136,13 @@ async fn a_list_at_exactly_a_future_version_is_told_the_stores_words() {
         let words = "etcdserver: mvcc: required revision is a future revision";
         assert_eq!((code, &told["message"]), (500, &json!(words)), "{query}");
     }
+    let beyond = format!("{MAPS}?resourceVersion={}&resourceVersionMatch=Exact", u64::MAX);
+    let (code, told) = fixture.call("GET", &beyond, Value::Null).await;
+    assert_eq!(
+        (code, &told["details"]["causes"][0]["reason"]),
+        (504, &json!("ResourceVersionTooLarge")),
+        "{told}"
+    );
     fixture.stop().await;
 }
 

@@ -243,13 +243,18 @@ mod tests {
     #[test]
     fn custom_kinds_are_described_with_the_fields_of_every_object() {
         let mut kind = crate::shape::tests::kind("a.io/v1", "Widget", "io.a.v1.Widget");
-        let version = json!({"schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object"}}}}});
+        let version = json!({"schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "example": {"a": 1}, "externalDocs": {"url": "https://a.b"}}}}}});
         kind.custom = Some(Arc::new(crate::custom::Version::new(version)));
         let custom = Documents::of(&[Arc::new(kind)], None);
         let document = parsed("apis/a.io/v1", &custom);
         let schemas = &document["components"]["schemas"];
         let fields = schemas["io.a.v1.Widget"]["properties"].as_object().expect("fields");
         assert_eq!(fields.keys().collect::<Vec<_>>(), ["apiVersion", "kind", "metadata", "spec"]);
+        assert_eq!(
+            fields["spec"],
+            serde_json::json!({"type": "object"}),
+            "samples are none of a structural schema's"
+        );
         assert!(schemas["io.a.v1.WidgetList"]["properties"]["items"].is_object());
         assert!(schemas[definitions::OBJECT_META].is_object());
     }

@@ -182,6 +182,37 @@ impl std::str::FromStr for Quantity {
     }
 }
 
+/// The form of a number and its suffix that is taken for the canonical one: no sign where it is positive, no leading
+/// zeros, no point without what follows, a small letter before an exponent.
+fn plain(text: &str) -> String {
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let (sign, text) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    let number = number.strip_suffix('.').unwrap_or(number).trim_start_matches('0');
+    let number = if number.is_empty() { "0" } else { number };
+    let suffix = match suffix.strip_prefix(['e', 'E']) {
+        Some(exponent) if exponent.ends_with(|c: char| c.is_ascii_digit()) => {
+            format!("e{}", exponent.strip_prefix('+').unwrap_or(exponent))
+        }
+        _ => suffix.to_owned(),
+    };
+    format!("{sign}{number}{suffix}")
+}
+
+impl Quantity {
+    /// As it is written where it was read from `text`: that is kept where it says the same in nearly the same words.
+    #[must_use]
+    pub fn written_as(self, text: &str) -> String {
+        let canonical = self.to_string();
+        if canonical != text && self.nanos != 0 && plain(text) == canonical {
+            text.to_owned()
+        } else {
+            canonical
+        }
+    }
+}
+
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.nanos == 0 {
@@ -299,6 +330,29 @@ fn times_ten(amount: i128, power: i32, tip: i128) -> Option<i128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_says_the_same_in_nearly_the_same_words_is_kept() {
+        let rows = [
+            ("+1", "+1"),
+            ("01", "01"),
+            ("5.", "5."),
+            ("1E3", "1E3"),
+            ("1E+3", "1E+3"),
+            ("007Mi", "007Mi"),
+            ("1500e-3", "1500e-3"),
+            ("1000e-3", "1"),
+            ("+1.5Gi", "1536Mi"),
+            ("1000", "1k"),
+            ("1.000", "1"),
+            (".5", "500m"),
+            ("-0", "0"),
+        ];
+        for (text, want) in rows {
+            let quantity: Quantity = text.parse().expect(text);
+            assert_eq!(quantity.written_as(text), want);
+        }
+    }
 
     #[test]
     fn canonical_texts() {

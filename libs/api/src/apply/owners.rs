@@ -65,10 +65,12 @@ impl Entry {
     fn encode(self) -> Value {
         let operation = if self.operation == Operation::Apply { "Apply" } else { "Update" };
         let mut entry = json!({
-            "manager": self.manager, "operation": operation, "apiVersion": self.api_version,
+            "operation": operation, "apiVersion": self.api_version,
             "fieldsType": "FieldsV1", "fieldsV1": self.fields.encode(),
         });
-        for (key, value) in [("time", &self.time), ("subresource", &self.subresource)] {
+        for (key, value) in
+            [("manager", &self.manager), ("time", &self.time), ("subresource", &self.subresource)]
+        {
             if !value.is_empty() {
                 entry[key] = value.as_str().into();
             }

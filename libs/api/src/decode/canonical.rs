@@ -288,7 +288,7 @@ fn typed(
         (Type::String, value @ Value::String(_)) | (Type::Bool, value @ Value::Bool(_)) => Ok(value),
         (Type::Bytes, Value::String(text)) => match illegal_base64(&text) {
             Some(at) => Err(format!("illegal base64 data at input byte {at}")),
-            None => Ok(Value::String(text)),
+            None => Ok(Value::String(one_line(text))),
         },
         (Type::Bytes, Value::Array(items)) => match bytes(&items) {
             Some(bytes) => Ok(Value::String(base64::engine::general_purpose::STANDARD.encode(bytes))),
@@ -343,6 +343,11 @@ fn typed(
         }),
         (_, value) => Err(mismatch(&value, of, owner, path)),
     }
+}
+
+/// Base64 without the line breaks that Go's decoder goes over.
+fn one_line(text: String) -> String {
+    if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], "") } else { text }
 }
 
 /// Bytes that are listed one by one, which Go takes too.
@@ -453,7 +458,7 @@ pub(super) fn of_special(special: Special, value: Value) -> Result<Value, Wrong>
         (Special::Raw, _) => Ok(value),
         (Special::Json, _) => Ok(plain(value)),
         (Special::Quantity, Value::String(text)) => match text.trim().parse::<Quantity>() {
-            Ok(quantity) => Ok(quantity.to_string().into()),
+            Ok(quantity) => Ok(quantity.written_as(text.trim()).into()),
             Err(error) => Err((value, Some(error.to_string()))),
         },
         (Special::Quantity, Value::Number(number)) => match number.to_string().parse::<Quantity>() {

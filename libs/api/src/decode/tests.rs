@@ -175,6 +175,13 @@ fn a_wrong_type_is_told_at_the_struct_that_embeds_the_field_and_with_the_name_of
 }
 
 #[test]
+fn bytes_are_told_in_one_line() {
+    let secrets = kinds::by_resource("", "v1", "secrets").expect("secrets");
+    let secret = json(br#"{"data":{"a":"YQ==\n"}}"#, secrets).expect("a secret").object;
+    assert_eq!(secret["data"]["a"], "YQ==");
+}
+
+#[test]
 fn lists_without_items_count_as_none_once_they_are_stored() {
     let roles = kinds::by_resource("rbac.authorization.k8s.io", "v1", "roles").expect("roles");
     let mut role = json(br#"{"rules":[]}"#, roles).expect("a role").object;

@@ -108,6 +108,7 @@ pub(super) fn custom(kind: &Kind, version_2: bool) -> [(String, Value); 2] {
     let mut schema = match declared {
         Some(schema) if !any(schema) => {
             let mut schema = schema.clone();
+            forget_samples(&mut schema);
             if version_2 {
                 narrow(&mut schema);
             } else {
@@ -134,6 +135,26 @@ pub(super) fn custom(kind: &Kind, version_2: bool) -> [(String, Value); 2] {
         list["x-kubernetes-selectable-fields"] = json!(selectable);
     }
     [(kind.definition.clone(), schema), (list_definition(kind), list)]
+}
+
+/// Takes out what structural schemas do not have.
+fn forget_samples(schema: &mut Value) {
+    let Some(fields) = schema.as_object_mut() else { return };
+    for key in ["example", "externalDocs", "id", "$schema"] {
+        fields.remove(key);
+    }
+    for (key, value) in fields {
+        match key.as_str() {
+            "items" | "additionalProperties" | "not" => forget_samples(value),
+            "allOf" | "anyOf" | "oneOf" => {
+                value.as_array_mut().into_iter().flatten().for_each(forget_samples);
+            }
+            "properties" => {
+                value.as_object_mut().into_iter().flat_map(Map::values_mut).for_each(forget_samples);
+            }
+            _ => {}
+        }
+    }
 }
 
 fn reference(name: &str) -> Value {

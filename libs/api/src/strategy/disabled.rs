@@ -37,6 +37,9 @@ const FEATURES: [Feature; 5] = [
 
 pub(super) fn drop_disabled(object: &mut Value, old: Option<&Value>, kind: &str) {
     drop_fields(object, old, kind);
+    if kind == "HorizontalPodAutoscaler" {
+        drop_tolerances(object, old);
+    }
     let Some(place) = spec_of(kind) else { return };
     let old = old.and_then(|old| old.pointer(place)).unwrap_or(&Value::Null);
     let Some(spec) = object.pointer_mut(place).filter(|spec| spec.is_object()) else { return };
@@ -78,6 +81,20 @@ fn drop_fields(object: &mut Value, old: Option<&Value>, kind: &str) {
     let elsewhere = spec["dataSourceRef"]["namespace"].as_str().is_some_and(|name| !name.is_empty());
     if kind == "PersistentVolumeClaim" && elsewhere && !had("dataSource") && !had("dataSourceRef") {
         put(spec, "dataSourceRef", None);
+    }
+}
+
+/// How far metrics may be off before an autoscaler acts.
+fn drop_tolerances(object: &mut Value, old: Option<&Value>) {
+    const RULES: [&str; 2] = ["scaleUp", "scaleDown"];
+    let has = |old: &Value, rules: &str| !old["spec"]["behavior"][rules]["tolerance"].is_null();
+    if old.is_some_and(|old| RULES.iter().any(|rules| has(old, rules))) {
+        return;
+    }
+    for rules in RULES {
+        if let Some(rules) = object.pointer_mut(&format!("/spec/behavior/{rules}")) {
+            put(rules, "tolerance", None);
+        }
     }
 }
 

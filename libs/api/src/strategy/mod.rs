@@ -6,6 +6,7 @@
 
 mod app_armor;
 mod disabled;
+mod equal;
 mod job;
 mod pod;
 mod rows;
@@ -15,6 +16,8 @@ mod special;
 mod tests;
 
 pub(crate) use pod::quality_of_service;
+
+pub(crate) use equal::same_field;
 
 use crate::autoscaling;
 use crate::kinds::Kind;
@@ -300,7 +303,7 @@ fn keep_identity(new: &mut Value, old: &Value) {
 }
 
 fn bump_generation(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
-    let changed = |key: &str| !same(&new[key], &old[key]);
+    let changed = |key: &str| !same_field(kind, key, &new[key], &old[key]);
     let bump = match row.generation {
         Generation::None | Generation::Once => false,
         Generation::Spec => changed("spec"),

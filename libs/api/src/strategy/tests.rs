@@ -326,3 +326,15 @@ fn pods_end_after_a_second_at_least_and_jobs_get_their_labels_last() {
     read_back(&mut job, &of);
     assert_eq!(job["metadata"]["labels"]["batch.kubernetes.io/job-name"], "j");
 }
+
+#[test]
+fn tolerances_of_autoscalers_are_dropped_unless_there_are_some() {
+    let kind = kind("HorizontalPodAutoscaler", &["status"]);
+    let with = || json!({"spec": {"behavior": {"scaleUp": {"tolerance": "100m", "selectPolicy": "Max"}}}});
+    let mut new = with();
+    prepare_create(&mut new, &kind);
+    assert_eq!(new["spec"], json!({"behavior": {"scaleUp": {"selectPolicy": "Max"}}}));
+    let mut kept = with();
+    prepare_update(&mut kept, &with(), &kind, "");
+    assert_eq!(kept["spec"], with()["spec"]);
+}

@@ -177,7 +177,7 @@ fn claim_status(new: &Node<'_, '_>, out: &mut Faults) {
     for (name, state) in resizes.entries() {
         resource_key(&place, name, out);
         if !RESIZES.contains(&state.text()) {
-            place.named("", &json!(name)).not_supported(&RESIZES, out);
+            place.unsupported_shown(name, &RESIZES, out);
         }
     }
     let allocated = status.get("allocatedResources");

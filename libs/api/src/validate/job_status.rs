@@ -96,7 +96,7 @@ fn ends(now: Job<'_, '_>, before: Job<'_, '_>, out: &mut Faults) {
     }
     if turned("Complete") || changed("completionTime") {
         if end.is_set() && !complete {
-            end.invalid("cannot set completionTime when there is no Complete=True condition", out);
+            end.invalid_time("cannot set completionTime when there is no Complete=True condition", out);
         }
         if !end.is_set() && complete {
             end.required("completionTime is required for Complete jobs", out);
@@ -108,7 +108,7 @@ fn ends(now: Job<'_, '_>, before: Job<'_, '_>, out: &mut Faults) {
         && end.is_set()
         && end.text() < start.text()
     {
-        end.invalid("completionTime cannot be set before startTime", out);
+        end.invalid_time("completionTime cannot be set before startTime", out);
     }
     let first = [("Failed", "FailureTarget"), ("Complete", "SuccessCriteriaMet")];
     for (last, first) in first {
@@ -196,7 +196,7 @@ fn transitions(now: Job<'_, '_>, before: Job<'_, '_>, out: &mut Faults) {
     }
     let (end, was) = (now.status.get("completionTime"), before.status.get("completionTime"));
     if end.is_set() && was.is_set() && end.value != was.value {
-        end.invalid("completionTime cannot be mutated", out);
+        end.invalid_time("completionTime cannot be mutated", out);
     }
     let (start, was) = (now.status.get("startTime"), before.status.get("startTime"));
     if was.is_set() && start.value != was.value && !now.spec.get("suspend").is_true() {

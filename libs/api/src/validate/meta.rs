@@ -280,13 +280,7 @@ fn of_update(metadata: &Node<'_, '_>, stored: &Node<'_, '_>, out: &mut Faults) {
         if field.value == before.value || (field.is_empty() && before.is_empty()) {
             continue;
         }
-        // As Go prints times.
-        match field.text().parse::<jiff::Timestamp>() {
-            Ok(time) => {
-                field.invalid_shown(time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(), IMMUTABLE, out);
-            }
-            Err(_) => field.invalid(IMMUTABLE, out),
-        }
+        field.invalid_time(IMMUTABLE, out);
     }
     common(metadata, out);
     managed_fields(&metadata.get("managedFields"), out);

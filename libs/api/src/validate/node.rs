@@ -149,6 +149,16 @@ impl<'v, 'p> Node<'v, 'p> {
         out.push(FieldError { value: Some(shown), ..fault });
     }
 
+    /// Invalid, showing a time as Go prints it.
+    pub fn invalid_time(&self, detail: impl Into<String>, out: &mut Faults) {
+        match self.text().parse::<jiff::Timestamp>() {
+            Ok(time) => {
+                self.invalid_shown(time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(), detail, out);
+            }
+            Err(_) => self.invalid(detail, out),
+        }
+    }
+
     /// Invalid, showing a value that is not there the way Go shows a nil pointer.
     pub fn invalid_or_null(&self, detail: impl Into<String>, out: &mut Faults) {
         let nothing = Value::from("null");

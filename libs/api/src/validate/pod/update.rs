@@ -4,7 +4,8 @@ use super::super::diff;
 use super::super::node::{Faults, Node};
 use super::status::is_static;
 use super::{Allowed, MAX_INT32, Setting, container, resize, status, whole};
-use crate::strategy::same;
+use crate::kinds;
+use crate::strategy::{same, same_field};
 use serde_json::Value;
 
 const ONLY: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
@@ -59,7 +60,11 @@ fn main(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
     if !stored.get("schedulingGates").is_empty() {
         narrowed(&spec, &stored, &mut allowed, out);
     }
-    if !same(&allowed, stored.value) {
+    let unchanged = match kinds::by_gvk("v1", "Pod") {
+        Some(pod) => same_field(pod, "spec", &allowed, stored.value),
+        None => same(&allowed, stored.value),
+    };
+    if !unchanged {
         spec.forbidden(format!("{ONLY}\n{}", diff::pod_spec(stored.value, &allowed)), out);
     }
 }

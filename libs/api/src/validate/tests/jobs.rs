@@ -142,3 +142,19 @@ fn the_status_of_a_job_follows_the_stored_one() {
         refuses_write("Job", "status", of(spec, old), of(spec, new), want);
     }
 }
+
+#[test]
+fn times_are_shown_as_go_prints_them() {
+    let pod = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+    let job = |status: Value| json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": pod}, "status": status});
+    let (start, end) = ("2024-01-01T00:00:01Z", "2024-01-01T00:00:02Z");
+    refuses_write(
+        "Job",
+        "status",
+        job(json!({"startTime": start})),
+        job(json!({"startTime": start, "completionTime": end})),
+        &[
+            "status.completionTime: Invalid value: 2024-01-01 00:00:02 +0000 UTC: cannot set completionTime when there is no Complete=True condition",
+        ],
+    );
+}

@@ -71,7 +71,7 @@ fn bound_claims_grow_and_never_fall_below_what_they_have() {
         &[
             "status.capacity[storage]: Invalid value: -1: must be a valid resource quantity",
             r#"status.allocatedResourceStatus: Unsupported value: "cpu": supported values: "storage""#,
-            r#"status.allocatedResourceStatus: Unsupported value: "storage": supported values: "ControllerResizeInProgress", "ControllerResizeInfeasible", "NodeResizeInProgress", "NodeResizeInfeasible", "NodeResizePending""#,
+            r#"status.allocatedResourceStatus: Unsupported value: storage: supported values: "ControllerResizeInProgress", "ControllerResizeInfeasible", "NodeResizeInProgress", "NodeResizeInfeasible", "NodeResizePending""#,
         ],
     );
 }
