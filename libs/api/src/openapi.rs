@@ -226,6 +226,8 @@ pub(crate) fn description(field: &str) -> Option<&'static str> {
     descriptions::of_field(&format!("io.k8s.{definition}"), field)
 }
 
+pub(crate) use definitions::OBJECT_META;
+
 /// The schema of a definition, with references to others as in the `/openapi/v2` document.
 pub(crate) fn definition(name: &str) -> Option<&'static Value> {
     SCHEMAS.get(name)

@@ -13,7 +13,16 @@ use std::sync::Arc;
 #[must_use]
 pub fn declared_kind(kind: &Kind) -> Option<Arc<Decl>> {
     let schema = match &kind.custom {
-        Some(version) => version.schema().clone(),
+        Some(version) => {
+            let mut schema = version.schema().clone();
+            // As their documents have it.
+            if let Some(metadata) = openapi::definition(openapi::OBJECT_META)
+                && schema.is_object()
+            {
+                schema["properties"]["metadata"] = followed(metadata, &mut Vec::new())?;
+            }
+            schema
+        }
         None => followed(openapi::definition(&kind.definition)?, &mut vec![kind.definition.clone()])?,
     };
     declared(&schema, &kind.kind, true).map(Arc::new)
@@ -68,7 +77,7 @@ mod tests {
         let kind = kinds::by_gvk("apps/v1", "Deployment").expect("deployments");
         let place = declared_kind(kind).expect("a declaration");
         let spec = |expression: &str| json!({"validations": [{"expression": expression}]});
-        let fine = "object.spec.replicas <= 5 && object.metadata.name != '' && object.spec.template.spec.containers.all(c, c.image.startsWith('a'))";
+        let fine = "object.spec.replicas <= 5 && object.metadata.name != '' && object.metadata.?labels.a.orValue('') == '' && has(object.metadata.annotations) && object.spec.template.spec.containers.all(c, c.image.startsWith('a'))";
         assert_eq!(misfits(&spec(fine), &place, None), []);
         let told = misfits(&spec("object.spec.replicas > '1'"), &place, None);
         assert!(told[0].1.contains("no matching overload for '_>_' applied to '(int, string)'"), "{told:?}");

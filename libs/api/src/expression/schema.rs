@@ -113,8 +113,14 @@ fn object(schema: &Json, name: &str, root: bool) -> Option<Decl> {
         let text = json!({"type": "string"});
         properties.insert("apiVersion".to_owned(), text.clone());
         properties.insert("kind".to_owned(), text.clone());
-        let metadata = json!({"type": "object", "properties": {"name": text, "generateName": text}});
-        properties.insert("metadata".to_owned(), metadata);
+        // Metadata that is declared with its names is all there: that of built-in kinds.
+        let declared = |metadata: &Json| {
+            ["name", "generateName"].iter().all(|key| metadata["properties"][*key]["type"] == "string")
+        };
+        if !properties.get("metadata").is_some_and(declared) {
+            let metadata = json!({"type": "object", "properties": {"name": text, "generateName": text}});
+            properties.insert("metadata".to_owned(), metadata);
+        }
     }
     let required =
         |key: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|own| own == key));

@@ -110,7 +110,8 @@ pub(super) fn selectable(fields: &Node<'_, '_>, schema: &Value, out: &mut Faults
             path.required("", out);
             continue;
         }
-        let array = text.contains('[').then(|| "array notation is not allowed".to_owned());
+        let is_array = text.split_once('[').is_some_and(|(_, rest)| rest.contains(']'));
+        let array = is_array.then(|| "array notation is not allowed".to_owned());
         match array.map_or_else(|| followed(text, schema), Err) {
             Err(why) => path.invalid(format!("is an invalid path: {why}"), out),
             Ok(_) if text == ".metadata" || text.starts_with(".metadata.") => {
