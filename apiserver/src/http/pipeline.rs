@@ -263,7 +263,9 @@ async fn routed(
         server.store.fresh().await?;
         find_custom(server, &mut info);
     }
-    let Some(kind) = &info.kind else { return Ok(respond::no_such_path(refusals, &info.path)) };
+    let Some(kind) = info.kind.as_ref().filter(|_| info.verb != "proxy") else {
+        return Ok(respond::no_such_path(refusals, &info.path));
+    };
     // Built-in kinds have no route for it.
     let custom = kind.custom.is_some();
     if custom && misplaced(&info, kind) {
@@ -297,7 +299,8 @@ fn misplaced(info: &RequestInfo, kind: &Kind) -> bool {
 
 /// Whether a request lives as long as its connection.
 fn streams(info: &RequestInfo) -> bool {
-    matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+    info.verb == "proxy"
+        || matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
 }
 
 /// A request for a group version of another server.

@@ -79,11 +79,12 @@ pub fn parse(method: &Method, path: &str, query: &Pairs) -> RequestInfo {
         _ => "",
     }
     .to_owned();
-    // The deprecated form of watches.
-    let watched = rest.first() == Some(&"watch") && rest.len() > 1;
-    if watched {
-        info.verb = "watch".to_owned();
-        rest = &rest[1..];
+    // The deprecated form of watches, and that of proxies, which no kind serves any more.
+    if let [special @ ("watch" | "proxy"), inner @ ..] = rest
+        && !inner.is_empty()
+    {
+        info.verb = (*special).to_owned();
+        rest = inner;
     }
     if let ["namespaces", namespace, inner @ ..] = rest {
         info.namespace = (*namespace).to_owned();
@@ -96,7 +97,9 @@ pub fn parse(method: &Method, path: &str, query: &Pairs) -> RequestInfo {
     let mut told = rest.iter();
     info.resource = told.next().map(|part| (*part).to_owned()).unwrap_or_default();
     info.name = told.next().map(|part| (*part).to_owned()).unwrap_or_default();
-    info.subresource = told.next().map(|part| (*part).to_owned()).unwrap_or_default();
+    if info.verb != "proxy" {
+        info.subresource = told.next().map(|part| (*part).to_owned()).unwrap_or_default();
+    }
     info.rest = told.copied().collect::<Vec<_>>().join("/");
     if !info.rest.is_empty() && path.ends_with('/') {
         info.rest.push('/');
@@ -162,6 +165,7 @@ mod tests {
             ),
             ("GET", "/api/v1/nodes", "fieldSelector=metadata.name%3Dn", ["list", "", "", "nodes", "n", ""]),
             ("GET", "/api/v1/watch/pods", "", ["watch", "", "", "pods", "", ""]),
+            ("PUT", "/api/v1/proxy/namespaces/a/pods/p/log", "", ["proxy", "", "a", "pods", "p", ""]),
             (
                 "GET",
                 "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
