@@ -75,6 +75,7 @@ pub struct Aggregator {
     told: Mutex<HashMap<String, Told>>,
     trust: Trust,
     relay: Relay,
+    shows_itself: bool,
 }
 
 impl Aggregator {
@@ -99,9 +100,16 @@ impl Aggregator {
             services,
             remotes: ArcSwap::default(),
             told: Mutex::default(),
+            shows_itself: identity.is_some(),
             trust: Trust::with_identity(identity),
             relay: Relay::new(tasks),
         }))
+    }
+
+    /// Whether it has a certificate for aggregated servers.
+    #[must_use]
+    pub fn shows_itself(&self) -> bool {
+        self.shows_itself
     }
 
     /// The remote group versions as of now.

@@ -53,8 +53,11 @@ enum After {
     Bootstrap,
 }
 
+/// Runs only where there is a certificate for aggregated servers; each connection to one goes by what the files say then.
+const RELOADS: &str = "aggregator-reload-proxy-client-cert";
+
 /// What runs from the start on, under kube-apiserver's names and in its order.
-const HOOKS: [(&str, After); 27] = [
+const HOOKS: [(&str, After); 28] = [
     ("start-apiserver-admission-initializer", After::Loading),
     ("generic-apiserver-start-informers", After::Loading),
     ("priority-and-fairness-config-consumer", After::Loading),
@@ -75,6 +78,7 @@ const HOOKS: [(&str, After); 27] = [
     ("priority-and-fairness-config-producer", After::Bootstrap),
     ("bootstrap-controller", After::Bootstrap),
     ("start-kubernetes-service-cidr-controller", After::Bootstrap),
+    (RELOADS, After::Loading),
     ("start-kube-aggregator-informers", After::Loading),
     ("apiservice-status-local-available-controller", After::Loading),
     ("apiservice-status-remote-available-controller", After::Loading),
@@ -99,7 +103,8 @@ fn checks(server: &Server, path: &str) -> Vec<(Cow<'static, str>, bool)> {
     // A server that is still starting lives.
     let done = |done: bool| path != "readyz" || done;
     let bootstrapped = *server.health.bootstrapped.borrow();
-    for (name, after) in HOOKS {
+    let reloads = server.aggregator.shows_itself();
+    for (name, after) in HOOKS.into_iter().filter(|(name, _)| reloads || *name != RELOADS) {
         let well = match after {
             After::Loading => loaded,
             After::Bootstrap => bootstrapped,

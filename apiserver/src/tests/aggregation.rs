@@ -412,6 +412,8 @@ async fn a_server_that_cannot_be_trusted_gets_no_requests() {
     assert_eq!(fixture.call("POST", API_SERVICES, api).await.0, 201);
     // As in Kubernetes, availability looks past certificates.
     condition(&fixture, "Passed").await;
+    let reloads = "/readyz/poststarthook/aggregator-reload-proxy-client-cert";
+    assert_eq!(text(fixture.send("GET", reloads, "", Value::Null).await).await, (200, "ok".to_owned()));
     let answer = text(fixture.send("GET", WIDGETS, "", Value::Null).await).await;
     let want = "error trying to reach service: tls: failed to verify certificate: x509: certificate signed by unknown authority\n";
     assert_eq!(answer, (503, want.to_owned()));
