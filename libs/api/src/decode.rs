@@ -22,7 +22,7 @@ use std::sync::LazyLock;
 pub use canonical::found;
 pub use unstructured::{convert_numbers, fault as unstructured_fault};
 
-pub(crate) use findings::tell;
+pub(crate) use findings::{is_full, tell};
 
 /// How deep an object may be. With its field owners it becomes a few levels deeper, and must still be readable as JSON, whose
 /// parser goes down 128.

@@ -2,11 +2,13 @@
 //!
 //! Built-in types are read from the tables of shapes and of Go's types, custom ones from their own schema.
 
+use crate::decode::is_full;
 use crate::kinds::Kind;
 use crate::schema::{self, Special, Type};
 use crate::shape::{self, Items, Shape};
 use crate::status::{go_printed, go_quoted};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 /// Faults that are told at most.
@@ -45,7 +47,7 @@ pub(super) fn faults(config: &Value, kind: &Kind) -> Vec<String> {
         None => Of::Built(&shape, root.as_ref()),
     };
     let mut out = Vec::new();
-    walk(of, config, "", &mut out);
+    walk(of, config, &mut String::new(), &mut out);
     out
 }
 
@@ -142,8 +144,9 @@ fn from_schema(schema: &Value) -> Wanted<'_> {
     }
 }
 
-fn walk(of: Of<'_>, value: &Value, path: &str, out: &mut Vec<String>) {
-    if value.is_null() || out.len() >= FAULTS_MAX {
+/// The faults of a value. Its path grows and shrinks in place: a long one is not copied for each part of the value.
+fn walk(of: Of<'_>, value: &Value, path: &mut String, out: &mut Vec<String>) {
+    if value.is_null() || is_full(out, FAULTS_MAX) {
         return;
     }
     let mut told = |text: String| out.push(format!("{path}: {text}"));
@@ -164,7 +167,7 @@ fn walk(of: Of<'_>, value: &Value, path: &str, out: &mut Vec<String>) {
         (Wanted::Struct, Value::Object(map)) => fields(of, map, path, out),
         (Wanted::Map(item), Value::Object(map)) => {
             for (key, value) in map {
-                walk(item, value, &format!("{path}.{key}"), out);
+                within(path, &[".", key], |path| walk(item, value, path, out));
             }
         }
         (Wanted::Struct | Wanted::Map(_), _) => told(format!("expected map, got {}", shown())),
@@ -173,20 +176,30 @@ fn walk(of: Of<'_>, value: &Value, path: &str, out: &mut Vec<String>) {
     }
 }
 
-fn fields(of: Of<'_>, map: &Map<String, Value>, path: &str, out: &mut Vec<String>) {
+/// Goes on to what stands below the path, and comes back.
+fn within(path: &mut String, below: &[&str], go: impl FnOnce(&mut String)) {
+    let length = path.len();
+    below.iter().for_each(|part| path.push_str(part));
+    go(path);
+    path.truncate(length);
+}
+
+fn fields(of: Of<'_>, map: &Map<String, Value>, path: &mut String, out: &mut Vec<String>) {
     for (key, value) in map {
-        let path = format!("{path}.{key}");
         match of.field(key) {
-            Some(field) => walk(field, value, &path, out),
-            None if out.len() < FAULTS_MAX => out.push(format!("{path}: field not declared in schema")),
-            None => return,
+            Some(field) => within(path, &[".", key], |path| walk(field, value, path, out)),
+            None if is_full(out, FAULTS_MAX) => return,
+            None => out.push(format!("{path}.{key}: field not declared in schema")),
         }
     }
 }
 
-fn list(items: &Items, of: Of<'_>, values: &[Value], path: &str, out: &mut Vec<String>) {
-    let mut seen = Vec::new();
+fn list(items: &Items, of: Of<'_>, values: &[Value], path: &mut String, out: &mut Vec<String>) {
+    let mut seen = HashSet::new();
     for (index, value) in values.iter().enumerate() {
+        if is_full(out, FAULTS_MAX) {
+            return;
+        }
         let place = match items {
             Items::Atomic => format!("[{index}]"),
             Items::Set => match value {
@@ -215,14 +228,12 @@ fn list(items: &Items, of: Of<'_>, values: &[Value], path: &str, out: &mut Vec<S
                 }
             },
         };
-        if *items != Items::Atomic {
-            if seen.contains(&place) {
-                out.push(format!("{path}: duplicate entries for key {place}"));
-                return;
-            }
-            seen.push(place.clone());
+        if *items != Items::Atomic && seen.contains(&place) {
+            out.push(format!("{path}: duplicate entries for key {place}"));
+            return;
         }
-        walk(of, value, &format!("{path}{place}"), out);
+        within(path, &[&place], |path| walk(of, value, path, out));
+        seen.insert(place);
     }
 }
 
@@ -379,5 +390,18 @@ mod tests {
                 ".secrets: element 0: associative list with keys has an element that omits key field \"name\" (and doesn't have default value)"
             ]
         );
+    }
+
+    #[test]
+    fn long_lists_and_paths_cost_no_more_than_they_are_long() {
+        let pod =
+            |name: &str, ports: Vec<Value>| json!({"spec": {"containers": [{"name": name, "ports": ports}]}});
+        let long = "x".repeat(1 << 20);
+        // One path for all of them, and every place looked up at once.
+        let ports = (0..200_000).map(|port| json!({"containerPort": port})).collect();
+        assert_eq!(told("", "pods", &pod(&long, ports)), Vec::<String>::new());
+        let nothing = told("", "pods", &pod(&long, vec![Value::Null; 100_000]));
+        assert!(nothing.iter().map(String::len).sum::<usize>() < 3 << 20, "{}", nothing.len());
+        assert_eq!(told("", "pods", &pod("x", vec![Value::Null; 100_000])).len(), FAULTS_MAX);
     }
 }

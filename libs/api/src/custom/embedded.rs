@@ -1,6 +1,6 @@
 //! Objects within custom objects (`x-kubernetes-embedded-resource`): they say what they are, and have standard metadata.
 
-use super::schema::{field, old_items};
+use super::schema::{FAULTS_MAX, field, in_brackets, in_field, old_items};
 use crate::decode;
 use crate::labels;
 use crate::status::{FieldError, shown};
@@ -28,7 +28,16 @@ pub(super) fn read(object: &mut Value, path: &str, unknown: &mut Vec<String>) ->
 }
 
 /// What objects in a default do not say of themselves; `root` where it is of a whole object.
-pub(super) fn missing(value: &Value, schema: &Value, root: bool, path: &str, faults: &mut Vec<FieldError>) {
+pub(super) fn missing(value: &Value, schema: &Value, root: bool) -> Vec<FieldError> {
+    let mut faults = Vec::new();
+    missing_at(value, schema, root, &mut String::new(), &mut faults);
+    faults
+}
+
+fn missing_at(value: &Value, schema: &Value, root: bool, path: &mut String, faults: &mut Vec<FieldError>) {
+    if faults.len() >= FAULTS_MAX {
+        return;
+    }
     match value {
         Value::Object(map) => {
             if root || schema[EMBEDDED] == true {
@@ -38,25 +47,32 @@ pub(super) fn missing(value: &Value, schema: &Value, root: bool, path: &str, fau
             }
             for (key, child) in map {
                 let schema = schema["properties"].get(key).unwrap_or(&schema["additionalProperties"]);
-                missing(child, schema, false, &field(path, key), faults);
+                in_field(path, key, |path| missing_at(child, schema, false, path, faults));
             }
         }
         Value::Array(items) => items.iter().enumerate().for_each(|(index, item)| {
-            missing(item, &schema["items"], false, &format!("{path}[{index}]"), faults);
+            in_brackets(path, index, |path| missing_at(item, &schema["items"], false, path, faults));
         }),
         _ => {}
     }
 }
 
 /// Faults of what embedded objects say of themselves. What an update leaves as it was is not judged again.
-pub(super) fn validate(
+pub(super) fn validate(value: &Value, old: Option<&Value>, schema: &Value) -> Vec<FieldError> {
+    let mut faults = Vec::new();
+    judge(value, old, schema, &mut String::new(), &mut faults);
+    faults.truncate(FAULTS_MAX);
+    faults
+}
+
+fn judge(
     value: &Value,
     old: Option<&Value>,
     schema: &Value,
-    path: &str,
+    path: &mut String,
     faults: &mut Vec<FieldError>,
 ) {
-    if old == Some(value) || !schema.is_object() {
+    if old == Some(value) || !schema.is_object() || faults.len() >= FAULTS_MAX {
         return;
     }
     match value {
@@ -66,14 +82,15 @@ pub(super) fn validate(
             }
             for (key, child) in map {
                 let schema = schema["properties"].get(key).unwrap_or(&schema["additionalProperties"]);
-                validate(child, old.and_then(|old| old.get(key)), schema, &field(path, key), faults);
+                let old = old.and_then(|old| old.get(key));
+                in_field(path, key, |path| judge(child, old, schema, path, faults));
             }
         }
         Value::Array(items) => {
             let before = old_items(items, old, schema);
             for (index, item) in items.iter().enumerate() {
                 let old = before.get(index).copied().flatten();
-                validate(item, old, &schema["items"], &format!("{path}[{index}]"), faults);
+                in_brackets(path, index, |path| judge(item, old, &schema["items"], path, faults));
             }
         }
         _ => {}
@@ -82,7 +99,9 @@ pub(super) fn validate(
 
 fn own(object: &Value, path: &str, faults: &mut Vec<FieldError>) {
     let mut told = |key: &str, value: &Value, why: String| {
-        faults.push(FieldError::invalid(field(path, key), value, why));
+        if faults.len() < FAULTS_MAX {
+            faults.push(FieldError::invalid(field(path, key), value, why));
+        }
     };
     let version = &object["apiVersion"];
     match version.as_str() {

@@ -261,7 +261,7 @@ pub(crate) fn validate(
 ) -> Vec<FieldError> {
     let mut faults = schema::validate(object, old, version);
     let blocking = schema::blocks(before) || schema::blocks(&faults);
-    embedded::validate(object, old, version.schema(), "", &mut faults);
+    faults.extend(embedded::validate(object, old, version.schema()));
     scale::validate(object, &version["subresources"]["scale"], &mut faults);
     if version.rules().is_none() {
         return faults;
@@ -285,7 +285,7 @@ pub(crate) fn validate_default(default: &Value, schema: &Value, root: bool) -> V
     if structure::has_unknown(default, schema) {
         faults.push(FieldError::invalid("", default, "must not have unknown fields"));
     }
-    embedded::missing(default, schema, root, "", &mut faults);
+    faults.extend(embedded::missing(default, schema, root));
     let own = schema::validate(default, None, &version);
     let blocking = schema::blocks(&own);
     faults.extend(own);

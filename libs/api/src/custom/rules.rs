@@ -5,7 +5,7 @@
 //! All rules of an object share one budget.
 
 use super::Version;
-use super::schema::{field, old_items};
+use super::schema::{FAULTS_MAX, in_brackets, in_field, old_items};
 use crate::expression::{self, Checked, Decl, Environment, Fault, OBJECT_BUDGET, Type, Value as Cel};
 use crate::status::FieldError;
 use serde_json::Value;
@@ -98,7 +98,7 @@ pub(crate) fn part(schema: &Value, root: bool) -> Option<Part> {
 pub(super) fn validate(object: &Value, old: Option<&Value>, version: &Version) -> Vec<FieldError> {
     let mut judge = Judge { faults: Vec::new(), budget: OBJECT_BUDGET, spent: false };
     if let Some(part) = version.rules() {
-        judge.value(object, old, version.schema(), part, "");
+        judge.value(object, old, version.schema(), part, &mut String::new());
     }
     judge.faults
 }
@@ -120,9 +120,9 @@ struct Standing<'s> {
 }
 
 impl Judge {
-    fn value(&mut self, value: &Value, old: Option<&Value>, schema: &Value, part: &Part, path: &str) {
+    fn value(&mut self, value: &Value, old: Option<&Value>, schema: &Value, part: &Part, path: &mut String) {
         let same = old == Some(value);
-        if self.spent || (same && !part.compares) {
+        if self.spent || self.faults.len() >= FAULTS_MAX || (same && !part.compares) {
             return;
         }
         if !value.is_null() {
@@ -135,10 +135,10 @@ impl Judge {
                     let more = &schema["additionalProperties"];
                     match (schema["properties"].get(key), part.properties.get(key), &part.more) {
                         (Some(schema), Some(part), _) => {
-                            self.value(child, before, schema, part, &field(path, key));
+                            in_field(path, key, |path| self.value(child, before, schema, part, path));
                         }
                         (None, _, Some(part)) => {
-                            self.value(child, before, more, part, &format!("{path}[{key}]"));
+                            in_brackets(path, key, |path| self.value(child, before, more, part, path));
                         }
                         _ => {}
                     }
@@ -149,7 +149,7 @@ impl Judge {
                 let before = old_items(items, old, schema);
                 for (index, item) in items.iter().enumerate() {
                     let before = before.get(index).copied().flatten();
-                    self.value(item, before, &schema["items"], part, &format!("{path}[{index}]"));
+                    in_brackets(path, index, |path| self.value(item, before, &schema["items"], part, path));
                 }
             }
             _ => {}

@@ -8,15 +8,17 @@ use super::{Version, formats};
 use crate::status::{ErrorType, FieldError, shown};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::fmt::Display;
 
 /// Faults that one object is told at most.
-const FAULTS_MAX: usize = 100;
+pub(super) const FAULTS_MAX: usize = 100;
 
 /// Faults of an object.
 pub(super) fn validate(object: &Value, old: Option<&Value>, version: &Version) -> Vec<FieldError> {
     let mut judge = Judge { version, faults: Vec::new() };
-    judge.value(object, old, version.schema(), "", true);
-    judge.lists(object, old, version.schema(), "");
+    let path = &mut String::new();
+    judge.value(object, old, version.schema(), path, true);
+    judge.lists(object, old, version.schema(), path);
     judge.faults.truncate(FAULTS_MAX);
     judge.faults
 }
@@ -31,12 +33,23 @@ pub(super) fn field(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// Goes on to a field. Paths grow and shrink in place: a long one is not copied for each of its fields.
-fn enter(path: &mut String, key: &str) {
+/// Goes on to a field, and comes back. Paths grow and shrink in place: a long one is not copied for each of its fields.
+pub(super) fn in_field(path: &mut String, key: &str, go: impl FnOnce(&mut String)) {
+    let length = path.len();
     if !path.is_empty() {
         path.push('.');
     }
     path.push_str(key);
+    go(path);
+    path.truncate(length);
+}
+
+/// Goes on to what stands below in brackets, and comes back.
+pub(super) fn in_brackets(path: &mut String, key: impl Display, go: impl FnOnce(&mut String)) {
+    let length = path.len();
+    path.push_str(&format!("[{key}]"));
+    go(path);
+    path.truncate(length);
 }
 
 /// The old value of each of a list's items; empty where items do not correspond.
@@ -98,7 +111,7 @@ impl Judge<'_> {
         self.faults.push(FieldError { kind: ErrorType::TypeInvalid, ..fault });
     }
 
-    fn value(&mut self, value: &Value, old: Option<&Value>, schema: &Value, path: &str, root: bool) {
+    fn value(&mut self, value: &Value, old: Option<&Value>, schema: &Value, path: &mut String, root: bool) {
         if old == Some(value) || self.faults.len() > FAULTS_MAX || !schema.is_object() {
             return;
         }
@@ -229,11 +242,11 @@ impl Judge<'_> {
         }
     }
 
-    fn array(&mut self, items: &[Value], old: Option<&Value>, schema: &Value, path: &str) {
+    fn array(&mut self, items: &[Value], old: Option<&Value>, schema: &Value, path: &mut String) {
         let length = items.len() as u64;
         if let Some(max) = schema["maxItems"].as_u64().filter(|max| length > *max) {
             self.faults.push(FieldError::too_many(
-                path,
+                path.as_str(),
                 items.len(),
                 usize::try_from(max).unwrap_or(usize::MAX),
             ));
@@ -242,15 +255,13 @@ impl Judge<'_> {
             self.body(path, &length.into(), &format!("should have at least {min} items"));
         }
         let before = old_items(items, old, schema);
-        let mut at = path.to_owned();
         for (index, item) in items.iter().enumerate() {
-            at.truncate(path.len());
-            at.push_str(&format!("[{index}]"));
-            self.value(item, before.get(index).copied().flatten(), &schema["items"], &at, false);
+            let before = before.get(index).copied().flatten();
+            in_brackets(path, index, |path| self.value(item, before, &schema["items"], path, false));
         }
     }
 
-    fn object(&mut self, value: &Value, old: Option<&Value>, schema: &Value, path: &str, root: bool) {
+    fn object(&mut self, value: &Value, old: Option<&Value>, schema: &Value, path: &mut String, root: bool) {
         let Some(map) = value.as_object() else { return };
         let needed: &[&str] = if schema[EMBEDDED] == true && !root { &["apiVersion", "kind"] } else { &[] };
         let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -263,7 +274,7 @@ impl Judge<'_> {
         let length = map.len() as u64;
         if let Some(max) = schema["maxProperties"].as_u64().filter(|max| length > *max) {
             self.faults.push(FieldError::too_many(
-                path,
+                path.as_str(),
                 map.len(),
                 usize::try_from(max).unwrap_or(usize::MAX),
             ));
@@ -271,7 +282,6 @@ impl Judge<'_> {
         if let Some(min) = schema["minProperties"].as_u64().filter(|min| length < *min) {
             self.body(path, &length.into(), &format!("should have at least {min} properties"));
         }
-        let mut at = path.to_owned();
         for (key, child) in map {
             // Standard metadata is judged by its own rules; a schema may only restrict the name.
             if root && key == "metadata" {
@@ -280,92 +290,85 @@ impl Judge<'_> {
             }
             let before = old.and_then(|old| old.get(key));
             let child_schema = schema["properties"].get(key).unwrap_or(&schema["additionalProperties"]);
-            at.truncate(path.len());
-            enter(&mut at, key);
-            self.value(child, before, child_schema, &at, false);
+            in_field(path, key, |path| self.value(child, before, child_schema, path, false));
         }
     }
 
     fn root_metadata(&mut self, metadata: &Value, schema: &Value) {
         for key in ["name", "generateName"] {
             if let (Some(value), Some(schema)) = (metadata.get(key), schema["properties"].get(key)) {
-                self.value(value, None, schema, &format!("metadata.{key}"), false);
+                self.value(value, None, schema, &mut format!("metadata.{key}"), false);
             }
         }
     }
 
     /// allOf, anyOf, oneOf, not.
-    fn combined(&mut self, value: &Value, schema: &Value, path: &str, root: bool) {
-        let shown_path = crate::status::go_quoted(path);
+    fn combined(&mut self, value: &Value, schema: &Value, path: &mut String, root: bool) {
+        let told = |path: &str, text: &str| format!("{} {text}", crate::status::go_quoted(path));
         let empty = Value::from("");
-        let tries = |judge: &Self, list: &Value| -> Vec<Vec<FieldError>> {
+        let tries = |judge: &Self, list: &Value, path: &mut String| -> Vec<Vec<FieldError>> {
             let schemas = list.as_array().into_iter().flatten();
             schemas.map(|schema| judge.alone(value, schema, path, root)).collect()
         };
         if schema["allOf"].is_array() {
-            let all = tries(self, &schema["allOf"]);
+            let all = tries(self, &schema["allOf"], path);
             let wrong = all.iter().filter(|faults| !faults.is_empty()).count();
             if wrong > 0 {
                 let none = if wrong == all.len() { ". None validated" } else { "" };
                 self.faults.extend(all.into_iter().flatten());
-                self.invalid("", &empty, format!("{shown_path} must validate all the schemas (allOf){none}"));
+                self.invalid("", &empty, told(path, &format!("must validate all the schemas (allOf){none}")));
             }
         }
         for (key, text) in [
             ("anyOf", "must validate at least one schema (anyOf)"),
             ("oneOf", "must validate one and only one schema (oneOf). Found none valid"),
         ] {
-            let all = tries(self, &schema[key]);
+            let all = tries(self, &schema[key], path);
             let valid = all.iter().filter(|faults| faults.is_empty()).count();
             if all.is_empty() {
                 continue;
             }
             if valid == 0 {
-                self.invalid("", &empty, format!("{shown_path} {text}"));
+                self.invalid("", &empty, told(path, text));
                 self.faults.extend(all.into_iter().min_by_key(Vec::len).into_iter().flatten());
             } else if key == "oneOf" && valid > 1 {
                 let text = format!(
                     "must validate one and only one schema (oneOf). Found {valid} valid alternatives"
                 );
-                self.invalid("", &empty, format!("{shown_path} {text}"));
+                self.invalid("", &empty, told(path, &text));
             }
         }
         if schema["not"].is_object() && self.alone(value, &schema["not"], path, root).is_empty() {
-            self.invalid("", &empty, format!("{shown_path} must not validate the schema (not)"));
+            self.invalid("", &empty, told(path, "must not validate the schema (not)"));
         }
     }
 
     /// The faults by one schema only.
-    fn alone(&self, value: &Value, schema: &Value, path: &str, root: bool) -> Vec<FieldError> {
+    fn alone(&self, value: &Value, schema: &Value, path: &mut String, root: bool) -> Vec<FieldError> {
         let mut judge = Judge { version: self.version, faults: Vec::new() };
         judge.value(value, None, schema, path, root);
         judge.faults
     }
 
     /// Items of sets and keys of maps must be unique.
-    fn lists(&mut self, value: &Value, old: Option<&Value>, schema: &Value, path: &str) {
+    fn lists(&mut self, value: &Value, old: Option<&Value>, schema: &Value, path: &mut String) {
         if old == Some(value) || !schema.is_object() {
             return;
         }
         match value {
             Value::Object(map) => {
-                let mut at = path.to_owned();
                 for (key, child) in map {
                     let before = old.and_then(|old| old.get(key));
                     let schema = schema["properties"].get(key).unwrap_or(&schema["additionalProperties"]);
-                    at.truncate(path.len());
-                    enter(&mut at, key);
-                    self.lists(child, before, schema, &at);
+                    in_field(path, key, |path| self.lists(child, before, schema, path));
                 }
             }
             Value::Array(items) => {
                 self.unique(items, schema, path);
                 let before = old_items(items, old, schema);
-                let mut at = path.to_owned();
                 for (index, item) in items.iter().enumerate() {
-                    at.truncate(path.len());
-                    at.push_str(&format!("[{index}]"));
-                    self.lists(item, before.get(index).copied().flatten(), &schema["items"], &at);
+                    let before = before.get(index).copied().flatten();
+                    in_brackets(path, index, |path| self.lists(item, before, &schema["items"], path));
                 }
             }
             _ => {}

@@ -2,18 +2,18 @@
 //! repeated in a hundred thousand findings.
 
 /// Findings that are told at most.
-const COUNT_MAX: usize = 100;
+pub(super) const COUNT_MAX: usize = 100;
 /// Once they are so long together, no more are told.
 const BYTES_MAX: usize = 64 << 10;
 
-/// Whether no more is told.
-pub(super) fn is_full(findings: &[String]) -> bool {
-    findings.len() >= COUNT_MAX || findings.iter().map(String::len).sum::<usize>() >= BYTES_MAX
+/// Whether no more is told, where `most` are.
+pub(crate) fn is_full(findings: &[String], most: usize) -> bool {
+    findings.len() >= most || findings.iter().map(String::len).sum::<usize>() >= BYTES_MAX
 }
 
 /// Adds a finding, which is made only when there is room.
 pub(crate) fn tell(findings: &mut Vec<String>, text: impl FnOnce() -> String) {
-    if !is_full(findings) {
+    if !is_full(findings, COUNT_MAX) {
         findings.push(text());
     }
 }

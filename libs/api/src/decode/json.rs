@@ -1,6 +1,6 @@
 //! JSON with Go's words for what is wrong with it, and with duplicate fields told.
 
-use super::findings::{is_full, tell};
+use super::findings::{COUNT_MAX, is_full, tell};
 use super::syntax;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -38,11 +38,15 @@ pub(super) fn in_order(text: &[u8], found: Vec<String>) -> Vec<String> {
     findings
 }
 
-/// Whether a finding about an unknown field is about that path. From the end, where the paths of a document differ. Names
-/// with quotes in them are not recognized.
+/// Whether a finding about an unknown field is about that path. Their ends tell most paths of a document apart, and soon.
+/// Names with quotes in them are not recognized.
 fn is_about(finding: &str, path: &str) -> bool {
     let quoted = finding.strip_prefix(UNKNOWN).and_then(|rest| rest.strip_prefix('"')?.strip_suffix('"'));
-    quoted.is_some_and(|quoted| quoted.len() == path.len() && quoted.bytes().rev().eq(path.bytes().rev()))
+    let end = path.len().saturating_sub(END);
+    let is_same = |quoted: &[u8]| {
+        quoted.len() == path.len() && quoted[end..] == path.as_bytes()[end..] && quoted == path.as_bytes()
+    };
+    quoted.map(str::as_bytes).is_some_and(is_same)
 }
 
 fn read(text: &[u8], state: &mut State<'_>) -> Result<Value, serde_json::Error> {
@@ -60,6 +64,8 @@ fn words(text: &[u8], fault: &serde_json::Error) -> String {
 }
 
 const UNKNOWN: &str = "unknown field ";
+/// Bytes at the end of a path that are compared first.
+const END: usize = 32;
 
 struct State<'a> {
     path: String,
@@ -74,7 +80,7 @@ impl State<'_> {
     /// Takes note of the key at the end of the path; whether it is of an unknown field, as far as that is known.
     fn meet(&mut self, repeated: bool) -> bool {
         // Paths may be long: nothing is made of them in vain.
-        if self.skipped || is_full(self.findings) {
+        if self.skipped || is_full(self.findings, COUNT_MAX) {
             return false;
         }
         if let Some((finding, met)) =

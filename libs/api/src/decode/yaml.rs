@@ -11,8 +11,13 @@ use std::collections::HashMap;
 
 /// Deepest nesting, as of JSON bodies.
 const DEPTH_MAX: usize = 128;
-/// Values that aliases may repeat.
+/// Values that aliases may repeat, and those that anchors may keep: anchors within anchors keep the same ones again.
 const ALIASED_MAX: usize = 100_000;
+const ANCHORED_MAX: usize = 1_000_000;
+/// Bytes of text that count as a value.
+const TEXT_WEIGHT: usize = 64;
+
+const EXCESSIVE: &str = "document contains excessive aliasing";
 
 /// The first document of a text.
 #[derive(Debug)]
@@ -39,8 +44,15 @@ pub(super) fn parse(text: &[u8]) -> Result<Document, String> {
     let mut parser = Parser::new();
     parser.set_encoding(Encoding::Utf8);
     parser.set_input_string(&mut input);
-    let mut reader =
-        Reader { parser, mark, beyond, anchors: HashMap::new(), aliased: 0, duplicates: Vec::new() };
+    let mut reader = Reader {
+        parser,
+        mark,
+        beyond,
+        anchors: HashMap::new(),
+        aliased: 0,
+        anchored: 0,
+        duplicates: Vec::new(),
+    };
     let value = reader.document().map_err(|fault| format!("yaml: {fault}"))?;
     Ok(Document { value, duplicates: reader.duplicates })
 }
@@ -134,6 +146,8 @@ struct Reader<'b, 'r> {
     anchors: HashMap<String, Value>,
     /// Values that came out of aliases.
     aliased: usize,
+    /// Values that anchors keep.
+    anchored: usize,
     duplicates: Vec<String>,
 }
 
@@ -178,6 +192,10 @@ impl Reader<'_, '_> {
             _ => return Err("unknown problem parsing YAML content".to_owned()),
         };
         if let Some(anchor) = anchor {
+            self.anchored += size(&value);
+            if self.anchored > ANCHORED_MAX {
+                return Err(EXCESSIVE.to_owned());
+            }
             self.anchors.insert(anchor, value.clone());
         }
         Ok(value)
@@ -188,7 +206,7 @@ impl Reader<'_, '_> {
             self.anchors.get(anchor).ok_or_else(|| format!("unknown anchor '{anchor}' referenced"))?;
         self.aliased += size(value);
         if self.aliased > ALIASED_MAX {
-            return Err("document contains excessive aliasing".to_owned());
+            return Err(EXCESSIVE.to_owned());
         }
         Ok(value.clone())
     }
@@ -274,10 +292,13 @@ fn merge(merged: &mut Map<String, Value>, value: Value) -> Result<(), String> {
     }
 }
 
+/// What a copy of a value costs.
 fn size(value: &Value) -> usize {
+    let of_text = |text: &str| text.len() / TEXT_WEIGHT;
     1 + match value {
         Value::Array(items) => items.iter().map(size).sum(),
-        Value::Object(map) => map.values().map(size).sum(),
+        Value::Object(map) => map.iter().map(|(key, value)| of_text(key) + size(value)).sum(),
+        Value::String(text) => of_text(text),
         _ => 0,
     }
 }
@@ -426,11 +447,6 @@ mod tests {
         for (text, want) in rows {
             assert_eq!(parse(text.as_bytes()).expect_err(text), want);
         }
-        let bomb = (0..9).fold("a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, i| {
-            let items = vec![format!("*a{i}"); 9].join(",");
-            format!("{text}a{}: &a{} [{items}]\n", i + 1, i + 1)
-        });
-        assert_eq!(parse(bomb.as_bytes()).expect_err("bomb"), "yaml: document contains excessive aliasing");
         assert!(parse("[".repeat(5000).as_bytes()).is_err());
         // What made the parser panic.
         for text in [
@@ -447,6 +463,25 @@ mod tests {
         for bytes in [&b"\xfe\xff\xff"[..], b"\xfe\xff\xd8\0", b"\xff\xfe\0", b"\xff", b"a: \xc3"] {
             let _ = parse(bytes);
         }
+    }
+
+    #[test]
+    fn what_anchors_and_aliases_come_to_is_bounded() {
+        let tree = (0..9).fold("a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, i| {
+            let items = vec![format!("*a{i}"); 9].join(",");
+            format!("{text}a{}: &a{} [{items}]\n", i + 1, i + 1)
+        });
+        let long = "x".repeat(64 << 10);
+        let again = vec!["*a"; 1000].join(",");
+        let texts = format!("a: &a {long}\nb: [{again}]\n");
+        let keys = format!("a: &a {{? {long} : 1}}\nb: [{again}]\n");
+        let nested = format!("{}{}{}", "&a [".repeat(100), vec!["1"; 20_000].join(","), "]".repeat(100));
+        for bomb in [tree, texts, keys, nested] {
+            let told = parse(bomb.as_bytes()).expect_err(&bomb[..20]);
+            assert_eq!(told, "yaml: document contains excessive aliasing");
+        }
+        let few = format!("a: &a {long}\nb: &b [*a, *a, &c [*a]]\n");
+        assert_eq!(parse(few.as_bytes()).expect("few").value["b"][2][0].as_str(), Some(long.as_str()));
     }
 
     #[test]

@@ -282,3 +282,20 @@ fn nulls_that_are_not_allowed_are_nothing() {
     default(&mut object, &version);
     assert_eq!(object, json!({"m": {"b": "c"}}));
 }
+
+#[test]
+fn a_long_path_is_not_copied_for_each_of_its_parts() {
+    let map =
+        |item: Value| json!({"type": "object", "additionalProperties": {"type": "array", "items": item}});
+    let key = "x".repeat(256 << 10);
+    let many = |item: Value| json!({key.clone(): vec![item; 50_000]});
+    assert_eq!(told(&map(json!({"type": "integer"})), &many(json!(1))), Vec::<String>::new());
+    let parts = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    assert_eq!(told(&map(parts), &many(json!({}))), Vec::<String>::new());
+    let ruled = json!({"type": "integer", "x-kubernetes-validations": [{"rule": "self > 0"}]});
+    assert_eq!(told(&map(ruled.clone()), &many(json!(1))), Vec::<String>::new());
+    assert_eq!(told(&map(ruled), &many(json!(0))).len(), 100);
+    let whole = json!({"type": "object", "x-kubernetes-embedded-resource": true});
+    let odd = json!({"apiVersion": "v1", "kind": "?", "metadata": {"name": "a/b"}});
+    assert_eq!(told(&map(whole), &many(odd)).len(), 100);
+}
