@@ -77,7 +77,7 @@ impl Requirement {
 
     fn matches(&self, labels: &Value) -> bool {
         let label = labels.get(&self.key).and_then(Value::as_str);
-        let listed = |label: &str| self.values.iter().any(|value| value == label);
+        let listed = |label: &str| self.values.binary_search_by(|value| value.as_str().cmp(label)).is_ok();
         match self.operator {
             Operator::Equals | Operator::In => label.is_some_and(listed),
             Operator::NotEquals | Operator::NotIn => !label.is_some_and(listed),

@@ -1,7 +1,7 @@
 //! ValidatingAdmissionPolicy and its binding.
 
 use super::hooks::{self, FAILURE, MATCH, conditions, operations_rule};
-use super::node::{Faults, Node};
+use super::node::{Faults, Node, Seen};
 use super::{meta, selectors};
 use crate::expression::{self, Compiled, Policy};
 use crate::labels;
@@ -124,7 +124,7 @@ fn audit_annotations(annotations: &Node<'_, '_>, policy: &str, compiled: &[Compi
         let told = format!("must not have more than {MAX_AUDIT_ANNOTATIONS} auditAnnotations");
         annotations.invalid_inside_list("AuditAnnotation", told, out);
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for (annotation, compiled) in annotations.items().zip(compiled) {
         let (key, value) = (annotation.get("key"), annotation.get("valueExpression"));
         if policy.is_empty() {
@@ -141,7 +141,7 @@ fn audit_annotations(annotations: &Node<'_, '_>, policy: &str, compiled: &[Compi
         if seen.contains(&key.text()) {
             key.duplicate(out);
         }
-        seen.push(key.text());
+        seen.insert(key.text());
     }
 }
 
@@ -162,13 +162,13 @@ fn match_resources(resources: &Node<'_, '_>, out: &mut Faults) {
     }
     for list in ["resourceRules", "excludeResourceRules"] {
         for rule in resources.get(list).items() {
-            let mut seen: Vec<&str> = Vec::new();
+            let mut seen = Seen::new();
             for name in rule.get("resourceNames").items() {
                 name.text_must(labels::is_path_segment_name, out);
                 if seen.contains(&name.text()) {
                     name.duplicate(out);
                 }
-                seen.push(name.text());
+                seen.insert(name.text());
             }
             operations_rule(&rule, out);
         }
@@ -207,13 +207,13 @@ pub(super) fn binding(object: &Node<'_, '_>, out: &mut Faults) {
         match_resources(&resources, out);
     }
     let actions = spec.get("validationActions");
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for action in actions.items() {
         action.must_be_one_of(&["Audit", "Deny", "Warn"], out);
         if seen.contains(&action.text()) {
             action.duplicate(out);
         }
-        seen.push(action.text());
+        seen.insert(action.text());
     }
     if seen.contains(&"Deny") && seen.contains(&"Warn") {
         let detail = "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)";

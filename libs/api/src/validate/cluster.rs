@@ -5,6 +5,7 @@ use super::{meta, pod, shapes};
 use crate::status::FieldError;
 use crate::{decode, labels};
 use serde_json::Value;
+use std::collections::HashSet;
 
 pub(super) fn namespace(object: &Node<'_, '_>, out: &mut Faults) {
     let finalizers = object.get("spec.finalizers");
@@ -82,7 +83,7 @@ fn node_annotations(notes: &Node<'_, '_>, out: &mut Faults) {
 }
 
 fn node_taints(taints: &Node<'_, '_>, out: &mut Faults) {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for taint in taints.items() {
         taint.get("key").text_must(labels::is_qualified_name, out);
         let value = taint.get("value");
@@ -99,7 +100,7 @@ fn node_taints(taints: &Node<'_, '_>, out: &mut Faults) {
                 "taints must be unique by key and effect pair".clone_into(&mut fault.detail);
             }
         }
-        seen.push(key);
+        seen.insert(key);
     }
 }
 
@@ -120,12 +121,12 @@ pub(super) fn node_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: &
     let metadata = new.get("metadata");
     node_annotations(&metadata.get("annotations"), out);
     node_resources(new, out);
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for address in new.get("status.addresses").items() {
         if seen.contains(&address.value) {
             address.duplicate_shown(shapes::compact(address.value, "NodeAddress"), out);
         }
-        seen.push(address.value);
+        seen.insert(address.value);
     }
     let (cidrs, before) = (new.get("spec.podCIDRs"), old.get("spec.podCIDRs"));
     if !before.is_empty() && cidrs.value != before.value {

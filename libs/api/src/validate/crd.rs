@@ -1,7 +1,7 @@
 //! CustomResourceDefinition: names, versions, and how they are served.
 
 use super::crd_lists as lists;
-use super::node::{Faults, IMMUTABLE, Node};
+use super::node::{Faults, IMMUTABLE, Node, Seen};
 use super::{crd_schema, hooks};
 use crate::labels;
 use serde_json::{Value, json};
@@ -142,7 +142,7 @@ fn versions(spec: &Node<'_, '_>, out: &mut Faults) {
         let detail = "must be false in order to use defaults in the schema";
         spec.get("preserveUnknownFields").invalid(detail, out);
     }
-    let (mut seen, mut stored): (Vec<&str>, usize) = Default::default();
+    let (mut seen, mut stored) = (Seen::new(), 0);
     let mut unique = true;
     for version in versions.items() {
         let name = version.get("name");
@@ -152,7 +152,7 @@ fn versions(spec: &Node<'_, '_>, out: &mut Faults) {
         }
         stored += usize::from(version.get("storage").is_true());
         unique &= !seen.contains(&name.text());
-        seen.push(name.text());
+        seen.insert(name.text());
         self::version(&version, &versions, out);
     }
     if !unique {

@@ -1,7 +1,7 @@
 //! Lists, maps and selectable fields of a CustomResourceDefinition: that items can be told apart, and fields found.
 
 use super::crd_rules::followed;
-use super::node::{Faults, Node};
+use super::node::{Faults, Node, Seen};
 use serde_json::{Value, json};
 
 /// Fields that can be selected by, at most.
@@ -73,13 +73,13 @@ fn keyed(schema: &Node<'_, '_>, keys: &Node<'_, '_>, out: &mut Faults) {
         );
     }
     let (properties, required) = (items.get("properties"), items.get("required"));
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for key in keys.items() {
         let property = properties.key(key.text());
         if seen.contains(&key.text()) {
             keys.invalid("must not contain duplicate entries", out);
         }
-        seen.push(key.text());
+        seen.insert(key.text());
         if !property.is_set() {
             keys.invalid("entries must all be names of item properties", out);
             continue;
@@ -102,7 +102,7 @@ fn keyed(schema: &Node<'_, '_>, keys: &Node<'_, '_>, out: &mut Faults) {
 
 /// The fields by which objects of a version can be selected.
 pub(super) fn selectable(fields: &Node<'_, '_>, schema: &Value, out: &mut Faults) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for field in fields.items() {
         let path = field.get("jsonPath");
         let text = path.text();
@@ -124,7 +124,7 @@ pub(super) fn selectable(fields: &Node<'_, '_>, schema: &Value, out: &mut Faults
             Ok(_) if seen.contains(&text) => path.duplicate(out),
             Ok(_) => {}
         }
-        seen.push(text);
+        seen.insert(text);
     }
     if fields.len() > SELECTABLE_MAX {
         fields.too_many(SELECTABLE_MAX, out);

@@ -1,7 +1,7 @@
 //! Endpoints and EndpointSlice.
 
 use super::meta;
-use super::node::{Faults, Node};
+use super::node::{Faults, Node, Seen};
 use super::service::{PROTOCOLS, not_special};
 use crate::labels;
 use serde_json::json;
@@ -94,13 +94,13 @@ fn zones(zones: &Node<'_, '_>, out: &mut Faults) {
     if zones.len() > MAX_ZONES {
         return zones.too_many(MAX_ZONES, out);
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for zone in zones.items() {
         let name = zone.get("name");
         if seen.contains(&name.text()) {
             name.duplicate(out);
         }
-        seen.push(name.text());
+        seen.insert(name.text());
         name.text_must(labels::is_valid_label_value, out);
     }
 }
@@ -130,14 +130,14 @@ fn slice_ports(ports: &Node<'_, '_>, out: &mut Faults) {
     if ports.len() > MAX_SLICE_PORTS {
         return ports.too_many(MAX_SLICE_PORTS, out);
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for port in ports.items() {
         let name = port.get("name");
         name.text_may(labels::is_dns1123_label, out);
         if seen.contains(&name.text()) {
             name.duplicate_as(&json!(name.text()), out);
         }
-        seen.push(name.text());
+        seen.insert(name.text());
         let protocol = port.get("protocol");
         // An empty one is given, and is none.
         match protocol.value.as_str() {

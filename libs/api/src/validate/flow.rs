@@ -1,6 +1,6 @@
 //! FlowSchema and PriorityLevelConfiguration.
 
-use super::node::{Faults, Node};
+use super::node::{Faults, Node, Seen};
 use super::shapes;
 use crate::labels;
 use crate::strategy::same;
@@ -57,13 +57,13 @@ fn show_last(shown: String, out: &mut Faults) {
 }
 
 fn conditions(object: &Node<'_, '_>, out: &mut Faults) {
-    let mut seen = Vec::new();
+    let mut seen = Seen::new();
     for condition in object.get("status.conditions").items() {
         let kind = condition.get("type");
         if seen.contains(&kind.text()) {
             kind.duplicate_as(&kind.text().into(), out);
         }
-        seen.push(kind.text());
+        seen.insert(kind.text());
         if kind.is_empty() {
             kind.required("must not be empty", out);
         }

@@ -1,6 +1,6 @@
 //! Webhook configurations, and what their rules share with those of admission policies.
 
-use super::node::{Faults, Node};
+use super::node::{Faults, Node, Seen};
 use super::selectors;
 use crate::expression::{self, Compiled};
 use crate::labels;
@@ -33,14 +33,14 @@ impl Tolerated {
             let same = now.get("matchConditions").value == was.get("matchConditions").value;
             tolerated.conditions = tolerated.conditions && same;
         }
-        let mut names = Vec::new();
+        let mut names = Seen::new();
         for hook in stored.items() {
             let effects = hook.get("sideEffects").text();
             tolerated.side_effects |= !SIDE_EFFECTS[..2].contains(&effects);
             let versions = hook.get("admissionReviewVersions");
             tolerated.strange_reviews |= !versions.is_empty() && !has_known_version(&versions);
             tolerated.same_names |= names.contains(&hook.get("name").text());
-            names.push(hook.get("name").text());
+            names.insert(hook.get("name").text());
             let readable = |key: &str| selectors::is_readable(&hook.get(key));
             tolerated.odd_selectors |= !(readable("namespaceSelector") && readable("objectSelector"));
         }
@@ -57,7 +57,7 @@ pub(super) fn webhooks_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, o
 }
 
 fn all(object: &Node<'_, '_>, tolerated: &Tolerated, out: &mut Faults) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     let hooks = object.get("webhooks");
     for hook in hooks.items() {
         webhook(&hook, tolerated, out);
@@ -66,7 +66,7 @@ fn all(object: &Node<'_, '_>, tolerated: &Tolerated, out: &mut Faults) {
         if !tolerated.same_names && !name.is_empty() && seen.contains(&name.text()) {
             name.duplicate(out);
         }
-        seen.push(name.text());
+        seen.insert(name.text());
     }
 }
 
@@ -212,14 +212,14 @@ fn known_versions() -> String {
 
 /// Versions of reviews, which one of them must be known of.
 pub(super) fn versions(versions: &Node<'_, '_>, one_known: bool, out: &mut Faults) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for version in versions.items() {
         if seen.contains(&version.text()) {
             version.invalid("duplicate version", out);
             continue;
         }
         version.text_must(labels::is_dns1035_label, out);
-        seen.push(version.text());
+        seen.insert(version.text());
     }
     if one_known && !has_known_version(versions) {
         versions.invalid(format!("must include at least one of {}", known_versions()), out);
@@ -251,7 +251,7 @@ fn star_alone(list: &Node<'_, '_>, what: &str, out: &mut Faults) {
 fn resources(resources: &Node<'_, '_>, out: &mut Faults) {
     resources.must_be_given(out);
     // The resources of which all subresources were listed so far, and the subresources of all resources.
-    let (mut whole, mut everywhere) = (Vec::new(), Vec::new());
+    let (mut whole, mut everywhere) = (Seen::new(), Seen::new());
     let mut plain = false;
     for resource in resources.items() {
         let text = resource.text();
@@ -295,7 +295,7 @@ pub(super) fn conditions(conditions: &Node<'_, '_>, compiled: &[Compiled], out: 
     if conditions.len() > MAX_CONDITIONS {
         conditions.too_many(MAX_CONDITIONS, out);
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for (condition, compiled) in conditions.items().zip(compiled) {
         let (name, expression) = (condition.get("name"), condition.get("expression"));
         let trimmed = Value::from(expression.text().trim());
@@ -308,6 +308,6 @@ pub(super) fn conditions(conditions: &Node<'_, '_>, compiled: &[Compiled], out: 
         if !name.is_empty() && seen.contains(&name.text()) {
             name.duplicate(out);
         }
-        seen.push(name.text());
+        seen.insert(name.text());
     }
 }

@@ -5,6 +5,7 @@ use super::{cron, indexes, job_status, pod, selectors};
 use crate::labels;
 use crate::strategy::same;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 const MAX_PARALLELISM: i64 = 100_000;
 const MAX_FAILED_INDEXES: i64 = 100_000;
@@ -242,12 +243,12 @@ fn exit_codes(codes: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
     } else if values.len() > MAX_EXIT_CODES {
         values.too_many(MAX_EXIT_CODES, out);
     }
-    let mut numbers: Vec<i64> = Vec::new();
+    let (mut numbers, mut seen) = (Vec::new(), HashSet::new());
     for value in values.items() {
         if value.int() == 0 && operator.text() == "In" {
             value.invalid("must not be 0 for the In operator", out);
         }
-        if numbers.contains(&value.int()) {
+        if !seen.insert(value.int()) {
             value.duplicate(out);
         }
         numbers.push(value.int());

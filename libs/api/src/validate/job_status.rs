@@ -4,7 +4,7 @@
 //! wrong is tolerated as long as the write does not touch it.
 
 use super::indexes;
-use super::node::{Faults, Node};
+use super::node::{Faults, Node, Seen};
 use crate::strategy::same;
 
 const TERMINAL: [&str; 3] = ["Failed", "Complete", "FailureTarget"];
@@ -69,7 +69,7 @@ pub(super) fn update(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
 
 /// Pods that ended and are yet to be counted, each once.
 fn uncounted(lists: &Node<'_, '_>, out: &mut Faults) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for list in ["succeeded", "failed"] {
         for uid in lists.get(list).items() {
             if uid.is_empty() {
@@ -77,7 +77,7 @@ fn uncounted(lists: &Node<'_, '_>, out: &mut Faults) {
             } else if seen.contains(&uid.text()) {
                 uid.duplicate(out);
             }
-            seen.push(uid.text());
+            seen.insert(uid.text());
         }
     }
 }

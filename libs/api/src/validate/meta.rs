@@ -1,6 +1,6 @@
 //! Rules of ObjectMeta that every kind shares.
 
-use super::node::{Faults, IMMUTABLE, Node};
+use super::node::{Faults, IMMUTABLE, Node, Seen};
 use crate::kinds::Kind;
 use crate::labels;
 use serde_json::{Value, json};
@@ -288,8 +288,9 @@ fn of_update(metadata: &Node<'_, '_>, stored: &Node<'_, '_>, out: &mut Faults) {
 
 /// What is being deleted gains no more reasons to wait.
 fn no_new_finalizers(list: &Node<'_, '_>, before: &Node<'_, '_>, out: &mut Faults) {
+    let known: Seen<'_> = before.items().map(|old| old.text()).collect();
     let mut fresh: Vec<&str> = list.items().map(|item| item.text()).collect();
-    fresh.retain(|name| !before.items().any(|old| old.text() == *name));
+    fresh.retain(|name| !known.contains(name));
     fresh.sort_unstable();
     fresh.dedup();
     if !fresh.is_empty() {
@@ -301,13 +302,13 @@ fn no_new_finalizers(list: &Node<'_, '_>, before: &Node<'_, '_>, out: &mut Fault
 
 /// Conditions as most kinds of late have them: each type once, with a reason and a time.
 pub(super) fn conditions(list: &Node<'_, '_>, out: &mut Faults) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for condition in list.items() {
         let (kind, generation) = (condition.get("type"), condition.get("observedGeneration"));
         if seen.contains(&kind.text()) {
             kind.duplicate(out);
         }
-        seen.push(kind.text());
+        seen.insert(kind.text());
         kind.text_must(labels::is_qualified_name, out);
         condition.get("status").must_be_one_of(&["False", "True", "Unknown"], out);
         if generation.int() < 0 {

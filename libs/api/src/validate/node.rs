@@ -6,6 +6,7 @@ use crate::labels;
 use crate::quantity::Quantity;
 use crate::status::{FieldError, go_quoted};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::fmt::Write;
 
 /// The faults found so far.
@@ -378,14 +379,15 @@ impl<'v, 'p> Node<'v, 'p> {
     }
 }
 
+/// Texts that stood before. A list may be as long as a body: what is looked for in it is found at once.
+pub(super) type Seen<'v> = HashSet<&'v str>;
+
 /// Reports items of a list that were there before.
 pub(super) fn unique<'v: 'p, 'p>(items: impl Iterator<Item = Node<'v, 'p>>, out: &mut Faults) {
-    let mut seen: Vec<&Value> = Vec::new();
+    let mut seen = HashSet::new();
     for item in items.filter(|item| !item.is_empty()) {
-        if seen.contains(&item.value) {
+        if !seen.insert(item.value) {
             item.duplicate(out);
-        } else {
-            seen.push(item.value);
         }
     }
 }

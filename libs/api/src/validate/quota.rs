@@ -1,6 +1,6 @@
 //! ResourceQuota and LimitRange.
 
-use super::node::{Faults, IMMUTABLE, Node};
+use super::node::{Faults, IMMUTABLE, Node, Seen};
 use super::pod::resources;
 use crate::labels;
 use crate::quantity::Quantity;
@@ -166,7 +166,7 @@ pub(super) fn quota_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource: 
 
 pub(super) fn limit_range(object: &Node<'_, '_>, out: &mut Faults) {
     let limits = object.get("spec.limits");
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for limit in limits.items() {
         let kind = limit.get("type");
         let complaints = labels::is_qualified_name(kind.text());
@@ -178,7 +178,7 @@ pub(super) fn limit_range(object: &Node<'_, '_>, out: &mut Faults) {
         if seen.contains(&kind.text()) {
             kind.duplicate(out);
         }
-        seen.push(kind.text());
+        seen.insert(kind.text());
         let of_pod = kind.text() == "Pod";
         let (min, max) = (limit.get("min"), limit.get("max"));
         names_of(&max, kind.text(), out);

@@ -1,9 +1,10 @@
 //! Service: how it is reached, from inside and from outside.
 
-use super::node::{Faults, Node, addresses_by_family};
+use super::node::{Faults, Node, Seen, addresses_by_family};
 use super::pod::probe;
 use crate::labels;
 use serde_json::json;
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 pub(super) const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
@@ -36,7 +37,7 @@ pub(super) fn create(service: &Node<'_, '_>, out: &mut Faults) {
     }
     type_rules(&spec, out);
     let single = ports.len() == 1;
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for port in ports.items() {
         service_port(&port, single, &mut seen, out);
     }
@@ -82,7 +83,7 @@ fn type_rules(spec: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
-fn service_port<'v>(port: &Node<'v, '_>, single: bool, seen: &mut Vec<&'v str>, out: &mut Faults) {
+fn service_port<'v>(port: &Node<'v, '_>, single: bool, seen: &mut Seen<'v>, out: &mut Faults) {
     let name = port.get("name");
     match name.text() {
         "" if !single => name.required("", out),
@@ -92,7 +93,7 @@ fn service_port<'v>(port: &Node<'v, '_>, single: bool, seen: &mut Vec<&'v str>, 
             if seen.contains(&text) {
                 name.duplicate(out);
             }
-            seen.push(text);
+            seen.insert(text);
         }
     }
     port.get("port").port(out);
@@ -167,13 +168,13 @@ pub(super) fn cluster_ips(spec: &Node<'_, '_>, out: &mut Faults) {
 
 fn families(spec: &Node<'_, '_>, out: &mut Faults) {
     let families = spec.get("ipFamilies");
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for family in families.items() {
         family.must_be_one_of(&["IPv4", "IPv6"], out);
         if seen.contains(&family.text()) {
             family.duplicate(out);
         }
-        seen.push(family.text());
+        seen.insert(family.text());
     }
     spec.get("ipFamilyPolicy").if_set_one_of(&["PreferDualStack", "RequireDualStack", "SingleStack"], out);
 }
@@ -208,14 +209,14 @@ fn port_clashes(ports: &Node<'_, '_>, kind: &str, out: &mut Faults) {
             port.get("nodePort").forbidden("may not be used when `type` is 'ClusterIP'", out);
         }
     }
-    let (mut node_ports, mut numbers) = (Vec::new(), Vec::new());
+    let (mut node_ports, mut numbers) = (HashSet::new(), HashSet::new());
     for port in ports.items() {
         let node = port.get("nodePort");
         let key = (port.get("protocol").text(), node.int());
         if node.int() != 0 && node_ports.contains(&key) {
             node.duplicate(out);
         }
-        node_ports.push(key);
+        node_ports.insert(key);
     }
     for port in ports.items() {
         let key = (port.get("protocol").text(), port.get("port").int());
@@ -223,7 +224,7 @@ fn port_clashes(ports: &Node<'_, '_>, kind: &str, out: &mut Faults) {
             let shown = json!({"protocol": key.0, "port": key.1});
             port.duplicate_shown(super::shapes::compact(&shown, "ServicePort"), out);
         }
-        numbers.push(key);
+        numbers.insert(key);
     }
 }
 

@@ -1,6 +1,6 @@
 //! CertificateSigningRequest: what is asked of which signer, and how it was decided.
 
-use super::node::{Faults, Node, unique};
+use super::node::{Faults, Node, Seen, unique};
 use super::{config, diff};
 use crate::labels;
 use crate::strategy::same;
@@ -147,7 +147,7 @@ fn conditions(conditions: &Node<'_, '_>, stored: &Node<'_, '_>, out: &mut Faults
     let mut types: Vec<&str> = stored.items().map(|condition| condition.get("type").text()).collect();
     types.sort_unstable();
     let repeated = types.windows(2).any(|pair| pair[0] == pair[1]);
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for condition in conditions.items() {
         let (kind, status) = (condition.get("type"), condition.get("status"));
         if kind.is_empty() && !had("") {
@@ -166,7 +166,7 @@ fn conditions(conditions: &Node<'_, '_>, stored: &Node<'_, '_>, out: &mut Faults
         if seen.contains(&kind.text()) && !repeated {
             kind.duplicate(out);
         }
-        seen.push(kind.text());
+        seen.insert(kind.text());
     }
 }
 

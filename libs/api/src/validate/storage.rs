@@ -1,6 +1,6 @@
 //! StorageClass, VolumeAttachment and the kinds of CSI: drivers, nodes, capacities.
 
-use super::node::{Faults, IMMUTABLE, Node};
+use super::node::{Faults, IMMUTABLE, Node, Seen};
 use super::pod::sources;
 use super::{claim, selectors};
 use crate::labels;
@@ -35,22 +35,22 @@ pub(super) fn class(object: &Node<'_, '_>, out: &mut Faults) {
 }
 
 fn topology(requirements: &Node<'_, '_>, out: &mut Faults) {
-    let mut keys: Vec<&str> = Vec::new();
+    let mut keys = Seen::new();
     for requirement in requirements.items() {
         let (key, values) = (requirement.get("key"), requirement.get("values"));
         values.must_be_given(out);
-        let mut seen: Vec<&str> = Vec::new();
+        let mut seen = Seen::new();
         for value in values.items() {
             if seen.contains(&value.text()) {
                 value.duplicate(out);
             }
-            seen.push(value.text());
+            seen.insert(value.text());
         }
         key.text_must(labels::is_qualified_name, out);
         if keys.contains(&key.text()) {
             key.duplicate(out);
         }
-        keys.push(key.text());
+        keys.insert(key.text());
     }
 }
 
@@ -151,14 +151,14 @@ fn driver_spec(spec: &Node<'_, '_>, out: &mut Faults) {
     };
     ["attachRequired", "podInfoOnMount", "storageCapacity"].iter().for_each(|key| required(key, out));
     spec.get("fsGroupPolicy").if_set_one_of(&["File", "None", "ReadWriteOnceWithFSType"], out);
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for request in spec.get("tokenRequests").items() {
         let (audience, seconds) = (request.get("audience"), request.get("expirationSeconds"));
         if seen.contains(&audience.text()) {
             audience.duplicate(out);
             continue;
         }
-        seen.push(audience.text());
+        seen.insert(audience.text());
         if seconds.is_set() && seconds.int() < 600 {
             seconds.invalid("may not specify a duration less than 10 minutes", out);
         }
@@ -186,7 +186,7 @@ pub(super) fn driver_update(new: &Node<'_, '_>, old: &Node<'_, '_>, _: &str, out
 }
 
 pub(super) fn node_drivers(object: &Node<'_, '_>, out: &mut Faults) {
-    let mut names: Vec<&str> = Vec::new();
+    let mut names = Seen::new();
     for driver in object.get("spec.drivers").items() {
         let (name, id) = (driver.get("name"), driver.get("nodeID"));
         sources::driver(&name, out);
@@ -197,8 +197,8 @@ pub(super) fn node_drivers(object: &Node<'_, '_>, out: &mut Faults) {
         if names.contains(&name.text()) {
             name.duplicate(out);
         }
-        names.push(name.text());
-        let mut keys: Vec<&str> = Vec::new();
+        names.insert(name.text());
+        let mut keys = Seen::new();
         for key in driver.get("topologyKeys").items() {
             // Faults of a key name the driver.
             if key.is_empty() {
@@ -207,7 +207,7 @@ pub(super) fn node_drivers(object: &Node<'_, '_>, out: &mut Faults) {
             if keys.contains(&key.text()) {
                 driver.duplicate_as(key.value, out);
             }
-            keys.push(key.text());
+            keys.insert(key.text());
             for complaint in labels::is_qualified_name(key.text()) {
                 driver.invalid_as(&json!(key.text()), complaint, out);
             }

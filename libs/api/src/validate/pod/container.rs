@@ -1,10 +1,11 @@
 //! Containers of the three lists: ports, mounts, devices, and what only some lists allow.
 
-use super::super::node::{Faults, Node};
+use super::super::node::{Faults, Node, Seen};
 use super::volume::Volumes;
 use super::{Setting, env, probe, resources, security, volume};
 use crate::labels;
 use serde_json::json;
+use std::collections::HashSet;
 
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
@@ -21,7 +22,7 @@ pub(super) fn all(spec: &Node<'_, '_>, volumes: &Volumes<'_>, setting: Setting<'
     let grace = spec.get("terminationGracePeriodSeconds");
     let pod = Pod { spec: *spec, grace, volumes, setting };
     let (containers, inits) = (spec.get("containers"), spec.get("initContainers"));
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     if containers.is_empty() {
         containers.required("", out);
     }
@@ -45,19 +46,20 @@ pub(super) fn all(spec: &Node<'_, '_>, volumes: &Volumes<'_>, setting: Setting<'
         host_ports(&inits, std::iter::once((0, container)), out);
         init(&container, &pod, out);
     }
+    let targets = seen.clone();
     for container in spec.get("ephemeralContainers").items() {
         common(&container, &pod, out);
         whole_image(&container.get("image"), out);
         known(&container.get("name"), &mut seen, out);
-        ephemeral(&container, spec, out);
+        ephemeral(&container, &targets, out);
     }
 }
 
-fn known<'v>(name: &Node<'v, '_>, seen: &mut Vec<&'v str>, out: &mut Faults) {
+fn known<'v>(name: &Node<'v, '_>, seen: &mut Seen<'v>, out: &mut Faults) {
     if seen.contains(&name.text()) {
         name.duplicate_as(&json!(name.text()), out);
     }
-    seen.push(name.text());
+    seen.insert(name.text());
 }
 
 fn common(container: &Node<'_, '_>, pod: &Pod<'_, '_>, out: &mut Faults) {
@@ -99,14 +101,9 @@ fn init(container: &Node<'_, '_>, pod: &Pod<'_, '_>, out: &mut Faults) {
 }
 
 /// What a container that is there to look at others must leave out.
-fn ephemeral(container: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
+fn ephemeral(container: &Node<'_, '_>, targets: &Seen<'_>, out: &mut Faults) {
     let target = container.get("targetContainerName");
-    let known = |name: &str| {
-        ["containers", "initContainers"]
-            .iter()
-            .any(|list| spec.get(list).items().any(|container| container.get("name").text() == name))
-    };
-    if !target.is_empty() && !known(target.text()) {
+    if !target.is_empty() && !targets.contains(target.text()) {
         target.not_found(out);
     }
     let service = ["ports", "resources", "resizePolicy", "restartPolicy"];
@@ -127,7 +124,7 @@ fn ephemeral(container: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
 }
 
 fn ports(ports: &Node<'_, '_>, out: &mut Faults) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for port in ports.items() {
         let name = port.get("name");
         let complaints = labels::is_valid_port_name(name.text());
@@ -135,7 +132,7 @@ fn ports(ports: &Node<'_, '_>, out: &mut Faults) {
             if seen.contains(&name.text()) {
                 name.duplicate(out);
             }
-            seen.push(name.text());
+            seen.insert(name.text());
         }
         name.text_may(|_| complaints.clone(), out);
         let (number, host) = (port.get("containerPort"), port.get("hostPort"));
@@ -174,7 +171,7 @@ fn host_ports<'v, 'p>(
 ) where
     'v: 'p,
 {
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: HashSet<String> = HashSet::new();
     for (at, container) in containers {
         let place = format!("[{at}]");
         for (i, port) in container.get("ports").items().enumerate() {
@@ -187,15 +184,21 @@ fn host_ports<'v, 'p>(
                 let told = format!("{}{place}.ports[{i}].hostPort", list.path());
                 out.push(crate::status::FieldError::duplicate(told, &json!(shown)));
             }
-            seen.push(shown);
+            seen.insert(shown);
         }
     }
+}
+
+/// What the items of a list have in one of their fields.
+fn texts<'v>(list: &Node<'v, '_>, key: &str) -> Seen<'v> {
+    list.items().map(|item| item.get(key).text()).collect()
 }
 
 fn mounts(container: &Node<'_, '_>, volumes: &Volumes<'_>, out: &mut Faults) {
     let (mounts, devices) = (container.get("volumeMounts"), container.get("volumeDevices"));
     let privileged = container.get("securityContext.privileged").is_true();
-    let mut paths: Vec<&str> = Vec::new();
+    let mut paths = Seen::new();
+    let (device_names, device_paths) = (texts(&devices, "name"), texts(&devices, "devicePath"));
     for mount in mounts.items() {
         let (name, path) = (mount.get("name"), mount.get("mountPath"));
         name.must_be_given(out);
@@ -206,11 +209,11 @@ fn mounts(container: &Node<'_, '_>, volumes: &Volumes<'_>, out: &mut Faults) {
         if paths.contains(&path.text()) {
             path.invalid("must be unique", out);
         }
-        paths.push(path.text());
-        if devices.items().any(|device| device.get("name").text() == name.text()) {
+        paths.insert(path.text());
+        if device_names.contains(name.text()) {
             name.invalid("must not already exist in volumeDevices", out);
         }
-        if devices.items().any(|device| device.get("devicePath").text() == path.text()) {
+        if device_paths.contains(path.text()) {
             path.invalid("must not already exist as a path in volumeDevices", out);
         }
         sub_paths(&mounts, &mount, out);
@@ -256,7 +259,8 @@ fn propagation(mounts: &Node<'_, '_>, mount: &Node<'_, '_>, privileged: bool, ou
 
 fn devices(container: &Node<'_, '_>, volumes: &Volumes<'_>, out: &mut Faults) {
     let (devices, mounts) = (container.get("volumeDevices"), container.get("volumeMounts"));
-    let (mut names, mut paths): (Vec<&str>, Vec<&str>) = Default::default();
+    let (mut names, mut paths) = (Seen::new(), Seen::new());
+    let (mount_names, mount_paths) = (texts(&mounts, "name"), texts(&mounts, "mountPath"));
     for device in devices.items() {
         let (name, path) = (device.get("name"), device.get("devicePath"));
         name.must_be_given(out);
@@ -278,29 +282,29 @@ fn devices(container: &Node<'_, '_>, volumes: &Volumes<'_>, out: &mut Faults) {
         if path.text().split('/').any(|part| part == "..") {
             path.invalid("can not contain backsteps ('..')", out);
         } else {
-            paths.push(path.text());
+            paths.insert(path.text());
         }
-        if mounts.items().any(|mount| mount.get("name").text() == name.text()) {
+        if mount_names.contains(name.text()) {
             name.invalid("must not already exist in volumeMounts", out);
         }
-        if mounts.items().any(|mount| mount.get("mountPath").text() == path.text()) {
+        if mount_paths.contains(path.text()) {
             path.invalid("must not already exist as a path in volumeMounts", out);
         }
         if !name.is_empty() {
-            names.push(name.text());
+            names.insert(name.text());
         }
     }
 }
 
 /// Faults name the list; only a resource named twice is told at its place.
 fn resize_policy(policies: &Node<'_, '_>, pod_restarts: &str, out: &mut Faults) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for policy in policies.items() {
         let (resource, restart) = (policy.get("resourceName"), policy.get("restartPolicy"));
         if seen.contains(&resource.text()) {
             policy.duplicate_shown(resource.text().to_owned(), out);
         }
-        seen.push(resource.text());
+        seen.insert(resource.text());
         let named = policies.named("", resource.value);
         if named.must_be_given(out) && !matches!(resource.text(), "cpu" | "memory") {
             named.unsupported_shown(resource.text(), &["cpu", "memory"], out);

@@ -18,7 +18,7 @@ pub(super) use scheduling::{TAINT_EFFECTS, tolerations};
 pub(super) use update::update;
 
 use super::meta;
-use super::node::{Faults, Node};
+use super::node::{Faults, Node, Seen};
 use crate::labels;
 use serde_json::{Value, json};
 
@@ -206,7 +206,7 @@ fn each_container(spec: &Node<'_, '_>, mut judge: impl FnMut(&Node<'_, '_>)) {
 }
 
 fn claims(claims: &Node<'_, '_>, out: &mut Faults) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for claim in claims.items() {
         let name = claim.get("name");
         if name.is_empty() {
@@ -215,7 +215,7 @@ fn claims(claims: &Node<'_, '_>, out: &mut Faults) {
             name.duplicate(out);
         } else {
             name.text_must(labels::is_dns1123_label, out);
-            seen.push(name.text());
+            seen.insert(name.text());
         }
         let (own, template) = (claim.get("resourceClaimName"), claim.get("resourceClaimTemplateName"));
         let told = match (own.is_set(), template.is_set()) {

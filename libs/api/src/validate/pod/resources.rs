@@ -6,6 +6,7 @@ use crate::labels;
 use crate::quantity::Quantity;
 use crate::status::FieldError;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 const CONTAINER_RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 /// Unqualified names that some object may limit.
@@ -161,7 +162,9 @@ pub(super) fn container(resources: &Node<'_, '_>, spec: &Node<'_, '_>, allowed: 
 
 /// Claims of a container are the pod's; the whole of one, or one request of it, once.
 fn claims(claims: &Node<'_, '_>, known: &Node<'_, '_>, out: &mut Faults) {
-    let mut seen: Vec<String> = Vec::new();
+    let names: BTreeSet<&str> =
+        known.items().map(|claim| claim.get("name").text()).filter(|name| !name.is_empty()).collect();
+    let mut seen = BTreeSet::new();
     for claim in claims.items() {
         let (name, request) = (claim.get("name").text(), claim.get("request"));
         if name.is_empty() {
@@ -169,26 +172,25 @@ fn claims(claims: &Node<'_, '_>, known: &Node<'_, '_>, out: &mut Faults) {
             continue;
         }
         let key = if request.is_empty() { name.to_owned() } else { format!("{name}/{}", request.text()) };
-        if seen.iter().any(|other| other == name) {
+        if seen.contains(name) {
             claim.duplicate_as(&json!(name), out);
         } else {
             request.text_may(labels::is_dns1123_label, out);
             let part = format!("{name}/");
             if seen.contains(&key) {
                 claim.duplicate_as(&json!(key), out);
-            } else if request.is_empty() && seen.iter().any(|other| other.starts_with(&part)) {
+            } else if request.is_empty()
+                && seen.range(part.clone()..).next().is_some_and(|other: &String| other.starts_with(&part))
+            {
                 claim.duplicate_as(&json!(name), out);
             }
-            seen.push(key);
+            seen.insert(key);
         }
-        let mut names: Vec<&str> = known.items().map(|claim| claim.get("name").text()).collect();
-        names.retain(|name| !name.is_empty());
-        names.sort_unstable();
-        if !names.contains(&name) {
+        if !names.contains(name) {
             let list = if names.is_empty() {
                 " which is empty".to_owned()
             } else {
-                format!(": {}", names.join(", "))
+                format!(": {}", names.iter().copied().collect::<Vec<_>>().join(", "))
             };
             let fault = FieldError::not_found(claim.path(), &json!(name));
             let detail = format!("must be one of the names in pod.spec.resourceClaims{list}");

@@ -1,11 +1,12 @@
 //! Where pods may go: affinity, topology spread, tolerations, scheduling gates.
 
-use super::super::node::{Faults, Node};
+use super::super::node::{Faults, Node, Seen};
 use super::super::selectors;
 use super::Allowed;
 use crate::labels;
 use crate::status::FieldError;
 use serde_json::json;
+use std::collections::HashMap;
 
 pub(in super::super) const TAINT_EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 const NO_SELECTOR: &str = "must not be specified when labelSelector is not set";
@@ -71,7 +72,7 @@ fn label_keys(term: &Node<'_, '_>, selector: &Node<'_, '_>, out: &mut Faults) {
         }
     }
     // By now the selector holds what the keys have become: a key found before that was given twice.
-    let mut seen: Vec<&str> = selector.get("matchLabels").entries().map(|(key, _)| key).collect();
+    let mut seen: Seen<'_> = selector.get("matchLabels").entries().map(|(key, _)| key).collect();
     for requirement in selector.get("matchExpressions").items() {
         let key = requirement.get("key").text();
         if let Some(at) = same.items().rposition(|own| own.text() == key)
@@ -81,14 +82,23 @@ fn label_keys(term: &Node<'_, '_>, selector: &Node<'_, '_>, out: &mut Faults) {
             let detail = "exists in both matchLabelKeys and labelSelector";
             out.push(FieldError::invalid(place, &json!(key), detail));
         }
-        seen.push(key);
+        seen.insert(key);
     }
-    for key in same.items().filter(|key| other.items().any(|other| other.value == key.value)) {
+    let others: Seen<'_> = other.items().map(|key| key.text()).collect();
+    for key in same.items().filter(|key| others.contains(key.text())) {
         key.invalid("exists in both matchLabelKeys and mismatchLabelKeys", out);
     }
 }
 
+/// What no two constraints have in common.
+fn pair<'v>(constraint: &Node<'v, '_>) -> (&'v str, &'v str) {
+    (constraint.get("topologyKey").text(), constraint.get("whenUnsatisfiable").text())
+}
+
 pub(super) fn spread(constraints: &Node<'_, '_>, allowed: Allowed, out: &mut Faults) {
+    // Where each pair stands last: all that stand before it are repeated.
+    let last: HashMap<(&str, &str), usize> =
+        constraints.items().enumerate().map(|(i, constraint)| (pair(&constraint), i)).collect();
     for (i, constraint) in constraints.items().enumerate() {
         let (skew, topology) = (constraint.get("maxSkew"), constraint.get("topologyKey"));
         if skew.int() <= 0 {
@@ -99,11 +109,7 @@ pub(super) fn spread(constraints: &Node<'_, '_>, allowed: Allowed, out: &mut Fau
         }
         let unsatisfiable = constraint.get("whenUnsatisfiable");
         unsatisfiable.must_be_one_of(&["DoNotSchedule", "ScheduleAnyway"], out);
-        let repeated = constraints.items().skip(i + 1).any(|other| {
-            other.get("topologyKey").text() == topology.text()
-                && other.get("whenUnsatisfiable").text() == unsatisfiable.text()
-        });
-        if repeated {
+        if last.get(&pair(&constraint)).is_some_and(|last| *last > i) {
             let shown = format!("{{{}, {}}}", topology.text(), unsatisfiable.text());
             constraint.named("{topologyKey, whenUnsatisfiable}", &json!(shown)).duplicate(out);
         }
@@ -141,10 +147,10 @@ fn spread_keys(constraint: &Node<'_, '_>, out: &mut Faults) {
         keys.forbidden(NO_SELECTOR, out);
     }
     let expressions = selector.get("matchExpressions");
+    let expressed: Seen<'_> = expressions.items().map(|requirement| requirement.get("key").text()).collect();
     for key in keys.items() {
         key.text_must(labels::is_qualified_name, out);
-        let expressed = expressions.items().any(|requirement| requirement.get("key").value == key.value);
-        if expressed || selector.get("matchLabels").key(key.text()).is_set() {
+        if expressed.contains(key.text()) || selector.get("matchLabels").key(key.text()).is_set() {
             key.invalid("exists in both matchLabelKeys and labelSelector", out);
         }
     }
@@ -186,7 +192,7 @@ pub(in super::super) fn tolerations(tolerations: &Node<'_, '_>, out: &mut Faults
 }
 
 pub(super) fn gates(gates: &Node<'_, '_>, out: &mut Faults) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for gate in gates.items() {
         let name = gate.get("name");
         for complaint in labels::is_qualified_name(name.text()) {
@@ -195,6 +201,6 @@ pub(super) fn gates(gates: &Node<'_, '_>, out: &mut Faults) {
         if seen.contains(&name.text()) {
             gate.duplicate_as(name.value, out);
         }
-        seen.push(name.text());
+        seen.insert(name.text());
     }
 }

@@ -1,6 +1,6 @@
 //! Security contexts of pods and containers, and what a pod's operating system rules out.
 
-use super::super::node::{Faults, Node};
+use super::super::node::{Faults, Node, Seen};
 use super::super::shapes;
 use super::{Allowed, MAX_INT32, each_container, windows};
 use serde_json::json;
@@ -133,7 +133,7 @@ fn forbid_all(node: &Node<'_, '_>, keys: &[&str], out: &mut Faults) {
 
 fn sysctls(spec: &Node<'_, '_>, allowed: Allowed, out: &mut Faults) {
     let sysctls = spec.get("securityContext.sysctls");
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::new();
     for sysctl in sysctls.items() {
         let name = sysctl.get("name");
         let complaints = sysctl_name(name.text());
@@ -147,7 +147,7 @@ fn sysctls(spec: &Node<'_, '_>, allowed: Allowed, out: &mut Faults) {
         if !allowed.host_sysctls {
             host_sysctl(&name, spec, out);
         }
-        seen.push(name.text());
+        seen.insert(name.text());
     }
 }
 

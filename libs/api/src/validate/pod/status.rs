@@ -1,6 +1,6 @@
 //! A write to a pod's status: what the kubelet may tell, and what stays as it is.
 
-use super::super::node::{Faults, Node, addresses_by_family};
+use super::super::node::{Faults, Node, Seen, addresses_by_family};
 use super::{MAX_INT32, annotations};
 use crate::labels;
 use crate::status::FieldError;
@@ -79,16 +79,17 @@ fn transitions(new: &Node<'_, '_>, old: &Node<'_, '_>, spec: &Node<'_, '_>, spec
 }
 
 fn claims(statuses: &Node<'_, '_>, claims: &Node<'_, '_>, out: &mut Faults) {
-    let mut seen: Vec<&str> = Vec::new();
+    let known: Seen<'_> = claims.items().map(|claim| claim.get("name").text()).collect();
+    let mut seen = Seen::new();
     for status in statuses.items() {
         let name = status.get("name");
-        if !claims.items().any(|claim| claim.get("name").text() == name.text()) {
+        if !known.contains(name.text()) {
             name.invalid("must match the name of an entry in `spec.resourceClaims`", out);
         }
         if seen.contains(&name.text()) {
             name.duplicate(out);
         }
-        seen.push(name.text());
+        seen.insert(name.text());
         let made = status.get("resourceClaimName");
         if made.is_set() {
             status.named("name", made.value).text_must(labels::is_dns1123_subdomain, out);
@@ -126,8 +127,9 @@ fn ips(list: &Node<'_, '_>, shape: &'static str, out: &mut Faults) {
         told(out);
     }
     // Nobody minds a host's address told twice but for its family.
-    for (i, entry) in list.items().enumerate().filter(|_| shape == "PodIP") {
-        if all[..i].contains(&all[i]) {
+    let mut seen = Seen::new();
+    for (entry, ip) in list.items().zip(&all).filter(|_| shape == "PodIP") {
+        if !seen.insert(ip) {
             entry.duplicate_shown(super::super::shapes::compact(entry.value, shape), out);
         }
     }
@@ -164,14 +166,14 @@ fn devices(statuses: &Node<'_, '_>, containers: &Node<'_, '_>, out: &mut Faults)
             if let Some(own) = &own {
                 device_name(&resource.get("name"), &own.get("resources"), out);
             }
-            let mut seen: Vec<&str> = Vec::new();
+            let mut seen = Seen::new();
             for device in resource.get("resources").items() {
                 device.get("health").must_be_one_of(&["Healthy", "Unhealthy", "Unknown"], out);
                 let id = device.get("resourceID");
                 if seen.contains(&id.text()) {
                     id.duplicate(out);
                 }
-                seen.push(id.text());
+                seen.insert(id.text());
             }
         }
     }

@@ -1,12 +1,13 @@
 //! What may change in a pod that exists. In: both pods. Out: faults of the new pod as such, and of the change.
 
 use super::super::diff;
-use super::super::node::{Faults, Node};
+use super::super::node::{Faults, Node, Seen};
 use super::status::is_static;
 use super::{Allowed, MAX_INT32, Setting, container, resize, status, whole};
 use crate::kinds;
 use crate::strategy::{same, same_field};
 use serde_json::Value;
+use std::collections::{HashMap, HashSet};
 
 const ONLY: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 const LISTS: [&str; 2] = ["containers", "initContainers"];
@@ -174,12 +175,15 @@ pub(super) fn annotations(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faul
     super::annotations::all(&notes, &new.get("spec"), setting(new, old), out);
 }
 
+/// What a toleration tolerates, however long.
+fn tolerated<'v>(toleration: &Node<'v, '_>) -> [&'v str; 4] {
+    ["key", "operator", "value", "effect"].map(|key| toleration.get(key).text())
+}
+
 fn tolerations(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
-    let matches = |a: &Value, b: &Value| {
-        ["key", "operator", "value", "effect"].iter().all(|key| same(&a[*key], &b[*key]))
-    };
+    let kept: HashSet<[&str; 4]> = new.items().map(|toleration| tolerated(&toleration)).collect();
     for before in old.items() {
-        if !new.items().any(|toleration| matches(toleration.value, before.value)) {
+        if !kept.contains(&tolerated(&before)) {
             return new
                 .forbidden("existing toleration can not be modified except its tolerationSeconds", out);
         }
@@ -188,9 +192,10 @@ fn tolerations(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
 }
 
 fn gates(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
+    let known: Seen<'_> = old.items().map(|before| before.get("name").text()).collect();
     for gate in new.items() {
         let name = gate.get("name");
-        if !old.items().any(|before| before.get("name").value == name.value) {
+        if !known.contains(name.text()) {
             name.forbidden(
                 format!("only deletion is allowed, but found new scheduling gate '{}'", name.text()),
                 out,
@@ -207,11 +212,15 @@ fn ephemeral(new: &Node<'_, '_>, old: &Node<'_, '_>, out: &mut Faults) {
         return new.key("").forbidden("static pods do not support ephemeral containers", out);
     }
     let (list, stored) = (new.get("spec.ephemeralContainers"), old.get("spec.ephemeralContainers"));
+    let mut now: HashMap<&str, Node<'_, '_>> = HashMap::new();
+    for container in list.items() {
+        now.entry(container.get("name").text()).or_insert(container);
+    }
     for before in stored.items() {
         let name = before.get("name");
         let shown = crate::status::go_quoted(name.text());
         let start = format!("existing ephemeral containers {shown} may not be");
-        match list.items().find(|container| container.get("name").value == name.value) {
+        match now.get(name.text()) {
             None => list.forbidden(format!("{start} removed\n"), out),
             Some(now) if !same(now.value, before.value) => {
                 let difference = diff::ephemeral_container(before.value, now.value);

@@ -1,35 +1,36 @@
 //! Volumes of pods, and paths inside volumes.
 
-use super::super::node::{Faults, Node};
+use super::super::node::{Faults, Node, Seen};
 use super::super::{meta, selectors};
 use super::{Setting, container, env, sources};
 use crate::labels;
 use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const TOKEN_SECONDS_MIN: i64 = 600;
 const TOKEN_SECONDS_MAX: i64 = 1 << 32;
 
-/// The volumes without faults: those that containers can mount.
-pub(super) struct Volumes<'v>(Vec<(&'v str, &'v Value)>);
+/// The volumes without faults, those that containers can mount; the first of each name.
+pub(super) struct Volumes<'v>(HashMap<&'v str, &'v Value>);
 
 impl Volumes<'_> {
     pub fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(own, _)| *own == name)
+        self.0.contains_key(name)
     }
 
     /// Whether it is a claim, the only kind of volume with raw blocks.
     pub fn is_claim(&self, name: &str) -> bool {
         let claim =
             |volume: &Value| ["persistentVolumeClaim", "ephemeral"].iter().any(|key| !volume[*key].is_null());
-        self.0.iter().any(|(own, volume)| *own == name && claim(volume))
+        self.0.get(name).is_some_and(|volume| claim(volume))
     }
 }
 
 pub(super) fn all<'v>(volumes: &Node<'v, '_>, setting: Setting<'_>, out: &mut Faults) -> Volumes<'v> {
-    let mut fine = Volumes(Vec::new());
+    let mut fine = Volumes(HashMap::new());
     let pod = setting.pod.filter(|name| !name.is_empty());
-    let made: Vec<String> = volumes
+    let made: HashSet<String> = volumes
         .items()
         .filter(|volume| volume.get("ephemeral").is_set())
         .filter_map(|volume| Some(format!("{}-{}", pod?, volume.get("name").text())))
@@ -42,10 +43,10 @@ pub(super) fn all<'v>(volumes: &Node<'v, '_>, setting: Setting<'_>, out: &mut Fa
             name.duplicate(out);
         }
         if out.len() == before {
-            fine.0.push((name.text(), volume.value));
+            fine.0.insert(name.text(), volume.value);
         }
         let claim = volume.get("persistentVolumeClaim.claimName");
-        if made.iter().any(|made| made == claim.text()) {
+        if made.contains(claim.text()) {
             claim.invalid("must not reference a PVC that gets created for an ephemeral volume", out);
         }
     }
@@ -188,7 +189,7 @@ fn downward_file(file: &Node<'_, '_>, out: &mut Faults) {
 
 fn projected(volume: &Node<'_, '_>, setting: Setting<'_>, out: &mut Faults) {
     mode(&volume.get("defaultMode"), out);
-    let mut paths: Vec<&str> = Vec::new();
+    let mut paths = Seen::new();
     for source in volume.get("sources").items() {
         let mut count = 0;
         for kind in ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle"] {
@@ -219,7 +220,7 @@ fn projected_files<'v>(
     volume: &Node<'_, '_>,
     projection: &Node<'v, '_>,
     kind: &str,
-    paths: &mut Vec<&'v str>,
+    paths: &mut Seen<'v>,
     out: &mut Faults,
 ) {
     let name = projection.get("name");
@@ -242,11 +243,11 @@ fn projected_files<'v>(
 }
 
 /// Two files of a projected volume cannot have one path.
-fn taken<'v>(volume: &Node<'_, '_>, path: &'v str, shown: &str, paths: &mut Vec<&'v str>, out: &mut Faults) {
+fn taken<'v>(volume: &Node<'_, '_>, path: &'v str, shown: &str, paths: &mut Seen<'v>, out: &mut Faults) {
     if paths.contains(&path) {
         volume.invalid_as(&json!(shown), "conflicting duplicate paths", out);
     } else {
-        paths.push(path);
+        paths.insert(path);
     }
 }
 

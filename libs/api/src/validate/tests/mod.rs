@@ -4,6 +4,7 @@ mod admission;
 mod cluster;
 mod definitions;
 mod jobs;
+mod long;
 mod names;
 mod networks;
 mod pods;

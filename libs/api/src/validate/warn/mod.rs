@@ -49,6 +49,16 @@ const GONE_VOLUMES: [(&str, &str); 6] = [
     ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
 ];
 
+/// Warnings that are made at most, and their bytes: an answer has room for a few of them, and two lists of a body may be at odds
+/// in more ways than memory holds.
+const COUNT_MAX: usize = 4096;
+const BYTES_MAX: usize = 1 << 20;
+
+/// Whether no more is told.
+fn is_full(out: &[String]) -> bool {
+    out.len() >= COUNT_MAX || out.iter().map(String::len).sum::<usize>() >= BYTES_MAX
+}
+
 /// The way to something, as Kubernetes shows it in a warning.
 fn warn(place: &Node<'_, '_>, text: &str, out: &mut Vec<String>) {
     out.push(format!("{}: {text}", place.path()));

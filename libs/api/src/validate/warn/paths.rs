@@ -1,8 +1,11 @@
 //! Warnings of files in a pod's volumes that stand where others stand, or within them.
 
+use super::is_full;
 use crate::status::go_quoted;
 use crate::validate::node::Node;
 use serde_json::Value;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
 
 /// A file, and what of a projected volume it comes from.
 #[derive(Clone, PartialEq)]
@@ -16,14 +19,38 @@ impl File<'_> {
         let path = go_quoted(self.path);
         if self.source.is_empty() { path } else { format!("{path} ({})", self.source) }
     }
+}
 
-    /// Whether one is the other, or stands within it.
-    fn meets(&self, other: &Self) -> bool {
-        let within = |inner: &str, outer: &str| {
-            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let both = !self.path.is_empty() && !other.path.is_empty();
-        both && (within(self.path, other.path) || within(other.path, self.path))
+/// Files by their paths.
+#[derive(Default)]
+struct Known<'v> {
+    files: Vec<File<'v>>,
+    places: BTreeMap<&'v str, Vec<usize>>,
+    lengths: HashSet<usize>,
+}
+
+impl<'v> Known<'v> {
+    /// The files that a path is, or stands within, or that stand within it, in their order.
+    fn meeting(&self, path: &str) -> impl Iterator<Item = &File<'v>> {
+        let above = path.match_indices('/').map(|(end, _)| end).filter(|end| self.lengths.contains(end));
+        let mut found: Vec<usize> = above
+            .chain([path.len()])
+            .filter_map(|end| self.places.get(&path[..end]))
+            .flatten()
+            .copied()
+            .collect();
+        let within = format!("{path}/");
+        let below = self.places.range::<str, _>((Bound::Included(within.as_str()), Bound::Unbounded));
+        found
+            .extend(below.take_while(|(other, _)| other.starts_with(&within)).flat_map(|(_, places)| places));
+        found.sort_unstable();
+        found.into_iter().map(|place| &self.files[place])
+    }
+
+    fn push(&mut self, file: File<'v>) {
+        self.places.entry(file.path).or_default().push(self.files.len());
+        self.lengths.insert(file.path.len());
+        self.files.push(file);
     }
 }
 
@@ -50,7 +77,7 @@ pub fn overlaps(volumes: &Node<'_, '_>, out: &mut Vec<String>) {
             if let Some(files) = listed(source, "") {
                 let of = if named.is_empty() { String::new() } else { go_quoted(text(source, named)) };
                 let whole = format!("volume {name} ({})", format!("{shown} {of}").trim_end());
-                among(&whole, files, &mut Vec::new(), out);
+                among(&whole, files, &mut Known::default(), out);
             }
         }
         projected(&name, &volume.value["projected"]["sources"], out);
@@ -58,10 +85,13 @@ pub fn overlaps(volumes: &Node<'_, '_>, out: &mut Vec<String>) {
 }
 
 fn projected(name: &str, sources: &Value, out: &mut Vec<String>) {
-    let mut known = Vec::new();
+    let mut known = Known::default();
     // A source that names no files is taken for the one before it.
     let mut files = Vec::new();
     for source in sources.as_array().into_iter().flatten() {
+        if is_full(out) {
+            return;
+        }
         if source.as_object().is_none_or(|source| source.values().all(Value::is_null)) {
             out.push(format!("volume {name} (Projected) has no sources provided"));
             continue;
@@ -96,10 +126,16 @@ fn files_of(source: &Value) -> Option<Vec<File<'_>>> {
 }
 
 /// Tells of each of `files` that meets one before it.
-fn among<'v>(whole: &str, files: Vec<File<'v>>, known: &mut Vec<File<'v>>, out: &mut Vec<String>) {
+fn among<'v>(whole: &str, files: Vec<File<'v>>, known: &mut Known<'v>, out: &mut Vec<String>) {
     for mut file in files {
         file.path = file.path.trim_end_matches('/');
-        for other in known.iter().filter(|other| other.meets(&file)) {
+        if file.path.is_empty() {
+            continue;
+        }
+        for other in known.meeting(file.path) {
+            if is_full(out) {
+                return;
+            }
             out.push(format!("{whole}: overlapping paths: {} with {}", file.shown(), other.shown()));
         }
         known.push(file);

@@ -1,6 +1,6 @@
 //! Warnings of pods and of templates of pods.
 
-use super::{claim, expressions, moved, network, paths, warn, whole_bytes};
+use super::{claim, expressions, is_full, moved, network, paths, warn, whole_bytes};
 use crate::status::go_quoted;
 use crate::validate::node::Node;
 use serde_json::Value;
@@ -194,31 +194,30 @@ fn duplicate_names(container: &Node<'_, '_>, out: &mut Vec<String>) {
 
 struct Port<'v> {
     path: String,
-    container: i64,
-    protocol: &'v str,
     host: i64,
     address: &'v str,
 }
 
 /// Ports of all containers that get in each other's way.
 fn ports(spec: &Node<'_, '_>, out: &mut Vec<String>) {
-    let mut known: Vec<Port<'_>> = Vec::new();
+    let mut known: HashMap<(i64, &str), Vec<Port<'_>>> = HashMap::new();
     for list in LISTS {
         for container in spec.get(list).items() {
             for port in container.get("ports").items() {
                 let own = Port {
                     path: port.path(),
-                    container: port.get("containerPort").int(),
-                    protocol: port.get("protocol").text(),
                     host: port.get("hostPort").int(),
                     address: port.get("hostIP").text(),
                 };
                 if !own.address.is_empty() && own.host == 0 {
                     out.push(format!("{}: hostIP set without hostPort: {}", own.path, go_struct(port.value)));
                 }
-                let same =
-                    |other: &&Port<'_>| other.container == own.container && other.protocol == own.protocol;
-                for other in known.iter().filter(same) {
+                let same = (port.get("containerPort").int(), port.get("protocol").text());
+                let known = known.entry(same).or_default();
+                for other in &*known {
+                    if is_full(out) {
+                        return;
+                    }
                     if let Some(how) = clash(&own, other) {
                         out.push(format!("{}: {how} port definition with {}", own.path, other.path));
                     }

@@ -246,3 +246,39 @@ fn volumes_claims_classes_nodes_and_jobs_are_warned_of() {
         ],
     );
 }
+
+#[test]
+fn files_are_found_above_and_below_each_other_and_no_more_is_told_than_there_is_room_for() {
+    let items = |paths: &[&str]| -> Vec<Value> {
+        paths.iter().map(|path| json!({"key": "k", "path": path})).collect()
+    };
+    let volume = |items: Vec<Value>| {
+        pod(&json!({"volumes": [{"name": "v", "secret": {"secretName": "s", "items": items}}]}))
+    };
+    let told = |one: &str, other: &str| {
+        format!("volume \"v\" (Secret \"s\"): overlapping paths: {one:?} with {other:?}")
+    };
+    let all_told = all(&volume(items(&["a/b", "a/bc", "a-", "a/b/c/d", "a/", "a/b"])), None, "Pod");
+    let want = [
+        told("a/b/c/d", "a/b"),
+        told("a", "a/b"),
+        told("a", "a/bc"),
+        told("a", "a/b/c/d"),
+        told("a/b", "a/b"),
+        told("a/b", "a/b/c/d"),
+        told("a/b", "a"),
+    ];
+    assert_eq!(all_told, want);
+    let paths: Vec<String> = (0..20_000).map(|n| n.to_string()).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    assert!(all(&volume(items(&paths)), None, "Pod").is_empty());
+    assert_eq!(all(&volume(items(&vec!["a"; 5000])), None, "Pod").len(), 4096);
+    let sources = |first: Vec<Value>| {
+        let mut sources = vec![json!({"secret": {"name": "s", "items": first}})];
+        sources.extend(vec![json!({"configMap": {"name": "m"}}); 5000]);
+        pod(&json!({"volumes": [{"name": "v", "projected": {"sources": sources}}]}))
+    };
+    assert_eq!(all(&sources(items(&paths)), None, "Pod").len(), 4096);
+    let ports = |port: Value| pod(&json!({"containers": [{"name": "c", "ports": vec![port; 5000]}]}));
+    assert_eq!(all(&ports(json!({"containerPort": 80, "protocol": "TCP"})), None, "Pod").len(), 4096);
+}
