@@ -24,7 +24,8 @@ fuzz_target!(|data: &[u8]| {
     let _ = validate::create(&object, kind);
     let _ = validate::warnings(&object, None, kind);
     let cells = table::cells(kind, &object, jiff::Timestamp::UNIX_EPOCH);
-    assert_eq!(Some(cells.len()), table::columns(kind).as_array().map(Vec::len));
+    // Upstream shows a cell more than columns of some kinds.
+    assert!(Some(cells.len()) >= table::columns(kind).as_array().map(Vec::len));
     let mut updated = object.clone();
     for sub in ["", "status", "scale", "resize", "ephemeralcontainers", "approval", "finalize"] {
         strategy::prepare_update(&mut updated, &object, kind, sub);
