@@ -161,3 +161,36 @@ pub fn answers<F: Future<Output = Result<ProposeReply, Status>> + Send + 'static
     });
     Box::pin(answered.buffer_unordered(BATCHES))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owed(batches: std::ops::Range<u64>) -> (Owed, Vec<oneshot::Receiver<Came>>) {
+        let owed = Owed(Mutex::new(Some(HashMap::new())));
+        let wait = |batch| {
+            let (waits, wait) = oneshot::channel();
+            assert!(owed.add(batch, waits).is_ok());
+            wait
+        };
+        let waiting = batches.map(wait).collect();
+        (owed, waiting)
+    }
+
+    #[test]
+    fn batches_are_answered_by_their_numbers_and_the_end_tells_what_became_of_the_rest() {
+        let broken = || Status::unavailable("broken pipe");
+        for (why, is_lost) in [(Ok(()), false), (Err(broken()), true)] {
+            let (owed, mut waiting) = owed(1..4);
+            owed.answer(ProposeReply { batch: 2, ..ProposeReply::default() });
+            owed.answer(ProposeReply { batch: 9, ..ProposeReply::default() });
+            assert_eq!(waiting.remove(1).try_recv().expect("an answer").expect("was done").batch, 2);
+            owed.end(why);
+            for mut wait in waiting {
+                let came = wait.try_recv().expect("the end").expect_err("has no answer");
+                assert_eq!(matches!(came, Unanswered::Lost(_)), is_lost, "{came:?}");
+            }
+            assert!(owed.add(4, oneshot::channel().0).is_err(), "nobody would answer");
+        }
+    }
+}
