@@ -76,9 +76,9 @@ impl Owed {
         }
     }
 
-    fn end(&self, why: Result<(), Status>) {
+    fn end(&self, why: &Result<(), Status>) {
         for waits in self.0.lock().take().into_iter().flat_map(HashMap::into_values) {
-            let _ = waits.send(Err(match &why {
+            let _ = waits.send(Err(match why {
                 Err(status) if !never_sent(status) => Unanswered::Lost(status.clone()),
                 Ok(()) | Err(_) => Unanswered::NotTaken,
             }));
@@ -100,7 +100,7 @@ impl Proposals {
                     Err(Status::deadline_exceeded("the leader does not answer"))
                 }
             };
-            own.end(ended);
+            own.end(&ended);
         });
         Self { leader, requests, owed, last: 0, _given_up: guard }
     }
@@ -185,7 +185,7 @@ mod tests {
             owed.answer(ProposeReply { batch: 2, ..ProposeReply::default() });
             owed.answer(ProposeReply { batch: 9, ..ProposeReply::default() });
             assert_eq!(waiting.remove(1).try_recv().expect("an answer").expect("was done").batch, 2);
-            owed.end(why);
+            owed.end(&why);
             for mut wait in waiting {
                 let came = wait.try_recv().expect("the end").expect_err("has no answer");
                 assert_eq!(matches!(came, Unanswered::Lost(_)), is_lost, "{came:?}");
