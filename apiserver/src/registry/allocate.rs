@@ -17,7 +17,7 @@ use coracle_etcd::kv::prefix_end;
 use coracle_etcd::proto::RangeRequest;
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -183,7 +183,8 @@ impl Allocator {
 
     /// Asked-for addresses must be of the ranges, and a new Service may ask for a port once only.
     fn check(&self, object: &Value, is_new: bool, dry_run: bool) -> Vec<FieldError> {
-        let (mut faults, mut given) = (Vec::new(), Vec::new());
+        let mut faults = Vec::new();
+        let mut given: HashMap<u64, HashSet<&Value>> = HashMap::new();
         let ip = object["spec"]["clusterIP"].as_str().unwrap_or_default();
         if let Ok(address) = ip.parse::<Ipv4Addr>()
             && !self.range.contains(&address)
@@ -197,9 +198,9 @@ impl Allocator {
         for (index, port) in object["spec"]["ports"].as_array().into_iter().flatten().enumerate() {
             let Some(number) = port["nodePort"].as_u64().filter(|number| *number > 0) else { continue };
             // The protocols of one port share a number.
-            let taken = given.iter().any(|(own, of)| *own == number && *of != &port["port"]);
-            given.push((number, &port["port"]));
-            if taken && is_new {
+            let of = given.entry(number).or_default();
+            of.insert(&port["port"]);
+            if of.len() > 1 && is_new {
                 let (field, why) =
                     (format!("spec.ports[{index}].nodePort"), "provided port is already allocated");
                 faults.push(FieldError::invalid(field, &json!(number), why));

@@ -147,7 +147,7 @@ fn merge_maps(shape: &Shape, mut target: Object, mut patch: Object) -> Result<Ob
         if let Some(Value::Array(items)) = target.get_mut(&key) {
             let merge_key = shape.field(&key).map_or("", |field| field.merge_key.as_str());
             if !merge_key.is_empty() {
-                items.iter().try_for_each(|item| looked_up(item, list(&given)?, merge_key))?;
+                looked_up(items, list(&given)?, merge_key)?;
             }
             arrange(items, &order, &original, merge_key);
         }
@@ -190,15 +190,16 @@ fn fresh(value: Value) -> Option<Value> {
     }
 }
 
-/// Looks an item up in the order that is asked for, as far as it takes.
-fn looked_up(item: &Value, order: &[Value], merge_key: &str) -> Result<(), PatchError> {
-    let wanted = item.get(merge_key).ok_or_else(|| no_merge_key(item, merge_key))?;
-    for (place, other) in order.iter().enumerate() {
-        if !other.is_object() {
-            return Err(failed(format!("value for key {place} is not a map")));
-        }
-        if other.get(merge_key).ok_or_else(|| no_merge_key(other, merge_key))? == wanted {
-            return Ok(());
+/// Looks items up in the order that is asked for, as far as that takes.
+fn looked_up(items: &[Value], order: &[Value], merge_key: &str) -> Result<(), PatchError> {
+    let known: HashSet<&Value> = order.iter().map_while(|other| other.get(merge_key)).collect();
+    let odd = order.iter().enumerate().find(|(_, other)| other.get(merge_key).is_none());
+    for item in items {
+        let wanted = item.get(merge_key).ok_or_else(|| no_merge_key(item, merge_key))?;
+        match odd.filter(|_| !known.contains(wanted)) {
+            None => {}
+            Some((_, odd)) if odd.is_object() => return Err(no_merge_key(odd, merge_key)),
+            Some((place, _)) => return Err(failed(format!("value for key {place} is not a map"))),
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use super::put;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 /// Where an object of a kind has a PodSpec.
 fn spec_of(kind: &str) -> Option<&'static str> {
@@ -140,11 +141,11 @@ fn drop_images(spec: &mut Value) {
     let volumes = spec["volumes"].take();
     let (gone, kept): (Vec<&Value>, Vec<&Value>) =
         volumes.as_array().into_iter().flatten().partition(|volume| is_image(volume));
-    let gone: Vec<&str> = gone.iter().filter_map(|volume| volume["name"].as_str()).collect();
+    let gone: HashSet<&str> = gone.iter().filter_map(|volume| volume["name"].as_str()).collect();
     put(spec, "volumes", (!kept.is_empty()).then(|| json!(kept)));
     each_container(spec, &|container| {
         let Some(mounts) = container.get_mut("volumeMounts").and_then(Value::as_array_mut) else { return };
-        mounts.retain(|mount| !mount["name"].as_str().is_some_and(|name| gone.contains(&name)));
+        mounts.retain(|mount| !mount["name"].as_str().is_some_and(|name| gone.contains(name)));
         if mounts.is_empty() {
             put(container, "volumeMounts", None);
         }

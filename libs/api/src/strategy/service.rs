@@ -2,6 +2,7 @@
 
 use super::put;
 use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
 
 fn text<'a>(spec: &'a Value, key: &str) -> &'a str {
     spec[key].as_str().unwrap_or_default()
@@ -89,21 +90,22 @@ fn patch_in(new: &mut Value, old: &Value) {
 }
 
 fn patch_node_ports(new: &mut Value, old: &Value) {
-    let stored = old["ports"].as_array().cloned().unwrap_or_default();
-    let used: Vec<Value> =
+    let (mut by_port, mut by_name) = (HashMap::new(), HashMap::new());
+    for port in old["ports"].as_array().into_iter().flatten() {
+        by_port.entry([&port["protocol"], &port["port"]]).or_insert(port);
+        by_name.entry(&port["name"]).or_insert(port);
+    }
+    let used: HashSet<Value> =
         new["ports"].as_array().into_iter().flatten().map(|port| port["nodePort"].clone()).collect();
     for port in new.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         if port["nodePort"].as_i64().unwrap_or(0) != 0 {
             continue;
         }
-        let same_name = |other: &&Value| other["name"] == port["name"];
-        let same_port =
-            |other: &&Value| other["protocol"] == port["protocol"] && other["port"] == port["port"];
-        let found = stored.iter().find(same_port).or_else(|| stored.iter().find(same_name));
-        if let Some(number) =
-            found.map(|other| &other["nodePort"]).filter(|number| !number.is_null() && !used.contains(number))
-        {
-            put(port, "nodePort", Some(number.clone()));
+        let same_port = by_port.get(&[&port["protocol"], &port["port"]]);
+        let found = same_port.or_else(|| by_name.get(&port["name"])).map(|other| &other["nodePort"]);
+        let number = found.filter(|number| !number.is_null() && !used.contains(number)).cloned();
+        if number.is_some() {
+            put(port, "nodePort", number);
         }
     }
 }

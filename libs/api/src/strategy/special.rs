@@ -3,6 +3,7 @@
 use super::{put, same};
 use crate::status::go_quoted;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
@@ -58,10 +59,10 @@ pub(super) fn claim_templates(set: &mut Value) {
 /// Version 1 of slices has no topology of its own any more; what older versions left stays until the endpoints change.
 pub(super) fn old_topology(slice: &mut Value, old: Option<&Value>) {
     const TOPOLOGY: &str = "deprecatedTopology";
-    let old = old.and_then(|old| old["endpoints"].as_array());
-    let known = |endpoint: &Value| old.is_some_and(|old| old.contains(endpoint));
+    let old = old.and_then(|old| old["endpoints"].as_array()).into_iter().flatten();
+    let known: HashSet<&Value> = old.filter(|endpoint| !endpoint[TOPOLOGY].is_null()).collect();
     let endpoints = slice["endpoints"].as_array_mut();
-    for endpoint in endpoints.into_iter().flatten().filter(|endpoint| !known(endpoint)) {
+    for endpoint in endpoints.into_iter().flatten().filter(|endpoint| !known.contains(&**endpoint)) {
         put(endpoint, TOPOLOGY, None);
     }
 }

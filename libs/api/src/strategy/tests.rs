@@ -102,6 +102,20 @@ fn a_service_put_without_allocations_keeps_them() {
         "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30001}]}});
     prepare_update(&mut external, &old, &kind("Service", &["status"]), "");
     assert_eq!(external["spec"]["ports"], json!([{"port": 80, "protocol": "TCP"}]));
+    // However many they are: a port is looked for by its number, then by its name, and found at once.
+    let ports = |with: &dyn Fn(usize) -> Value| -> Value { (0..20_000).rev().map(with).collect() };
+    let named = |n: usize| json!({"name": format!("p{n}"), "port": n + 1, "protocol": "TCP"});
+    let mut old = old;
+    old["spec"]["ports"] = ports(&|n| {
+        let mut port = named(n);
+        port["nodePort"] = json!(n + 30_000);
+        port
+    });
+    let mut new = json!({"metadata": {}, "spec": {"type": "NodePort", "ports": ports(&named)}});
+    new["spec"]["ports"][0]["port"] = json!(65_535);
+    prepare_update(&mut new, &old, &kind("Service", &["status"]), "");
+    old["spec"]["ports"][0]["port"] = json!(65_535);
+    assert_eq!(new["spec"]["ports"], old["spec"]["ports"]);
 }
 
 #[test]

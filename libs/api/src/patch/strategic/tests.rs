@@ -160,3 +160,15 @@ fn directives_of_the_wrong_type_are_told_as_upstream_tells_them() {
         assert_eq!(patched.object["metadata"]["finalizers"], left, "{patch}");
     }
 }
+
+#[test]
+fn long_lists_are_put_in_order_in_one_walk() {
+    let named = |range: std::ops::Range<usize>| -> Value {
+        range.map(|n| json!({"name": format!("c{n}")})).collect()
+    };
+    let (spec, order) = (json!({"containers": named(0..20_000)}), named(100..40_000));
+    let patch = json!({"$setElementOrder/containers": order, "containers": [{"name": "c200", "image": "i"}]});
+    let patched = patched(&spec, &patch).expect("patched");
+    assert_eq!(patched["containers"].as_array().map(Vec::len), Some(20_000));
+    assert_eq!(patched["containers"][200], json!({"name": "c200", "image": "i"}));
+}
