@@ -24,6 +24,9 @@ use set::FieldSet;
 /// The owner of what an object had before anybody applied, where nobody is known to own any of it.
 const BEFORE: &str = "before-first-apply";
 
+/// Paths of conflicts are told until they have so many bytes: many fields may stand below one long name.
+const CONFLICT_BYTES_MAX: usize = 1 << 20;
+
 /// Fields of others that an apply would change, by owner.
 type Conflicts = Vec<(String, FieldSet)>;
 
@@ -214,10 +217,13 @@ fn without(mut conflicts: Conflicts, own: &FieldSet) -> Conflicts {
 
 /// The refusal that names every field and its owner.
 fn refused(conflicts: Conflicts) -> ApplyError {
+    let count = conflicts.iter().map(|(_, fields)| fields.count()).sum();
+    let mut room = CONFLICT_BYTES_MAX;
     let mut named: Vec<(String, Vec<String>)> =
-        conflicts.into_iter().map(|(owner, fields)| (owner, fields.paths())).collect();
+        conflicts.into_iter().map(|(owner, fields)| (owner, fields.paths(&mut room))).collect();
+    named.retain(|(_, paths)| !paths.is_empty());
     named.sort();
-    ApplyError::Conflict(Box::new(conflict_status(&named)))
+    ApplyError::Conflict(Box::new(conflict_status(&named, count)))
 }
 
 fn same_but_times(a: &Value, b: &Value) -> bool {
@@ -349,10 +355,9 @@ fn set_entries(object: &mut Value, entries: Value) {
 }
 
 /// The 409.
-fn conflict_status(conflicts: &[(String, Vec<String>)]) -> Status {
-    let fields: usize = conflicts.iter().map(|(_, paths)| paths.len()).sum();
+fn conflict_status(conflicts: &[(String, Vec<String>)], fields: usize) -> Status {
     let message = match conflicts {
-        [(owner, paths)] if paths.len() == 1 => {
+        [(owner, paths)] if fields == 1 => {
             format!("Apply failed with 1 conflict: conflict with {owner}: {}", paths[0])
         }
         _ => {

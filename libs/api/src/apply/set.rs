@@ -230,18 +230,31 @@ impl FieldSet {
         Self { member: self.member, children }
     }
 
-    /// Every path as people read it: `.spec.containers[name="a"].image`.
-    pub fn paths(&self) -> Vec<String> {
+    /// How many paths there are below.
+    pub fn count(&self) -> usize {
+        self.children.iter().map(|(_, child)| usize::from(child.member) + child.count()).sum()
+    }
+    /// Every path as people read it: `.spec.containers[name="a"].image`; as many as there is `room` for, in bytes.
+    pub fn paths(&self, room: &mut usize) -> Vec<String> {
         let mut paths = Vec::new();
-        self.walk("", &mut paths);
+        self.walk("", room, &mut paths);
         paths
     }
-    fn walk(&self, prefix: &str, paths: &mut Vec<String>) {
+    fn walk(&self, prefix: &str, room: &mut usize, paths: &mut Vec<String>) {
         let full = |element: &String| format!("{prefix}{}", readable(element));
-        paths
-            .extend(self.children.iter().filter(|(_, child)| child.member).map(|(element, _)| full(element)));
+        for (element, _) in self.children.iter().filter(|(_, child)| child.member) {
+            if *room == 0 {
+                return;
+            }
+            let path = full(element);
+            *room = room.saturating_sub(path.len());
+            paths.push(path);
+        }
         for (element, child) in self.children.iter().filter(|(_, child)| !child.children.is_empty()) {
-            child.walk(&full(element), paths);
+            if *room == 0 {
+                return;
+            }
+            child.walk(&full(element), room, paths);
         }
     }
 

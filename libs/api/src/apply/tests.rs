@@ -386,3 +386,20 @@ fn what_was_folded_is_lost_where_it_is_not_the_oldest() {
     update(&mut next, Some(&object), &config_map(), &writer("a", "t"));
     assert_eq!((owners(&next)[0].0.as_str(), owners(&next).len()), ("a", 10));
 }
+
+#[test]
+fn conflicts_below_a_long_name_are_counted_and_told_as_far_as_there_is_room() {
+    let name = "x".repeat(64 << 10);
+    let config = |value: &str| -> Value {
+        let env: Value = (0..2000).map(|n| json!({"name": format!("n{n}"), "value": value})).collect();
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+            "spec": {"template": {"spec": {"containers": [{"name": name, "env": env}]}}}})
+    };
+    let live = apply(None, &config("1"), &deployment(), &writer("one", "t1"), false).expect("created");
+    let refused = apply(Some(&live), &config("2"), &deployment(), &writer("two", "t2"), false);
+    let Err(ApplyError::Conflict(status)) = refused else { panic!("a conflict") };
+    assert!(
+        status.message.starts_with("Apply failed with 2000 conflicts: conflicts with \"one\":\n- .spec.")
+    );
+    assert!(status.message.len() < 2 << 20 && status.details.to_string().len() < 2 << 20);
+}
