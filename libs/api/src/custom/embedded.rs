@@ -21,10 +21,22 @@ pub(super) fn read(object: &mut Value, path: &str, unknown: &mut Vec<String>) ->
     let Some(metadata) = object.get_mut("metadata").filter(|metadata| !metadata.is_null()) else {
         return Ok(());
     };
-    let place = format!("{path}.metadata");
-    *metadata = decode::metadata(metadata.clone(), &place, unknown)
-        .map_err(|why| format!("{place}: Invalid value: {}: {why}", shown(metadata)))?;
+    let mut own = Vec::new();
+    *metadata = decode::metadata(metadata.clone(), "metadata", &mut own)
+        .map_err(|why| format!("{path}.metadata: Invalid value: {}: {why}", shown(metadata)))?;
+    for finding in own {
+        decode::tell(unknown, || within(path, finding));
+    }
     Ok(())
+}
+
+/// A finding about a field, with the path of the object that it is of put before the field's own, within its quotes.
+fn within(path: &str, finding: String) -> String {
+    let quoted = format!("{path:?}");
+    match (finding.split_once('"'), quoted.strip_suffix('"')) {
+        (Some((what, field)), Some(open)) => format!("{what}{open}.{field}"),
+        _ => finding,
+    }
 }
 
 /// What objects in a default do not say of themselves; `root` where it is of a whole object.
