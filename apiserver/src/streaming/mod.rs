@@ -8,6 +8,7 @@
 
 mod options;
 pub mod proxy;
+mod records;
 pub mod relay;
 mod target;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! A connection serves one request: log, exec and their like live as long as their connection anyway.
 
+use super::records::{Records, pass_on};
 use axum::body::Body;
 use coracle_api::status::{GroupResource, Status};
 use coracle_daemon::{Tasks, clock};
@@ -150,7 +151,7 @@ impl Relay {
             let Some(tls) = &to.tls else { return Ok::<Box<dyn Stream>, io::Error>(Box::new(tcp)) };
             let name = to.name.clone().unwrap_or_else(|| to.host.clone());
             let name = ServerName::try_from(name).map_err(io::Error::other)?;
-            Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, tcp).await?))
+            Ok(Box::new(Records(TlsConnector::from(tls.clone()).connect(name, tcp).await?)))
         };
         clock::timeout(CONNECT_WITHIN, connect)
             .await
@@ -165,8 +166,8 @@ async fn tunnel(theirs: hyper::upgrade::OnUpgrade, ours: hyper::upgrade::OnUpgra
         let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(theirs));
         let (mut from_server, mut to_server) = tokio::io::split(TokioIo::new(ours));
         let copied = tokio::select! {
-            copied = tokio::io::copy(&mut from_server, &mut to_client) => copied,
-            copied = tokio::io::copy(&mut from_client, &mut to_server) => copied,
+            copied = pass_on(&mut from_server, &mut to_client) => copied,
+            copied = tokio::io::copy(&mut from_client, &mut to_server) => copied.map(drop),
         };
         // The other end may be gone already, which is what we want of it.
         let _ = tokio::join!(to_client.shutdown(), to_server.shutdown());

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Writes a CA, and a certificate of it for 127.0.0.1, into `folder`.
-fn certificates(folder: &Path) {
+pub(super) fn certificates(folder: &Path) {
     let ca_key = rcgen::KeyPair::generate().expect("key");
     let mut params = rcgen::CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
