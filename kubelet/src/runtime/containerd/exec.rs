@@ -3,7 +3,7 @@
 use super::link::{failed, found};
 use super::records::{self, label};
 use super::spec::{PROCESS_TYPE, exec_process};
-use super::{Containerd, streams};
+use super::{Containerd, pipe, streams};
 use crate::runtime::{Exec, ExecSpec, RuntimeError, Streams};
 use containerd_client::services::v1::{
     CloseIoRequest, Container as Record, DeleteProcessRequest, ExecProcessRequest, KillRequest,
@@ -139,7 +139,8 @@ pub async fn start(runtime: &Containerd, id: &str, spec: &ExecSpec) -> Result<Bo
             status.message()
         ))
     })?;
-    *command.streams.get_mut() = Some(command.pipes.streams(&command.target).map_err(failed(doing()))?);
+    let streams = command.pipes.streams(&command.target).await.map_err(failed(doing()))?;
+    *command.streams.get_mut() = Some(streams);
     Ok(Box::new(command))
 }
 
@@ -179,15 +180,14 @@ impl Pipes {
     }
 
     /// Our ends, once the command was started: before, they would look as if it had ended.
-    fn streams(&mut self, target: &Target) -> io::Result<Streams> {
+    async fn streams(&mut self, target: &Target) -> io::Result<Streams> {
         let stdout = self.stdout.take().ok_or_else(|| io::Error::other("the streams were taken"))?;
         let stdin: Option<Box<dyn AsyncWrite + Send + Unpin>> = if self.stdin {
-            match OpenOptions::new().open_sender(self.folder.join("stdin")) {
-                Ok(to) => Some(Box::new(Input { to: Some(to), tty: self.tty, target: target.clone() })),
-                // Nobody reads: the command has ended already.
-                Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Some(Box::new(tokio::io::sink())),
-                Err(error) => return Err(error),
-            }
+            let ended = async { target.wait().await.map(drop).map_err(io::Error::other) };
+            Some(match pipe::open_for(&self.folder.join("stdin"), ended).await? {
+                Some(to) => Box::new(Input { to: Some(to), tty: self.tty, target: target.clone() }),
+                None => Box::new(tokio::io::sink()),
+            })
         } else {
             None
         };

@@ -15,6 +15,7 @@ mod host;
 mod images;
 mod link;
 mod locks;
+mod pipe;
 mod pull;
 mod records;
 mod registry;
