@@ -7,6 +7,7 @@
 //! Invariants: the log and its snapshots are the authority. The image is used only when it is exactly what its last sync
 //! left, to the row; in any doubt it is made anew from the machine.
 
+mod packs;
 mod redb;
 #[cfg(test)]
 mod tests;

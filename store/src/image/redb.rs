@@ -1,11 +1,12 @@
 //! The image in redb: one file, whose transactions are whole after any crash.
 //!
 //! Changes wait in memory for [`Image::sync`], which writes them and the description in one transaction. So what the file holds
-//! is always exactly what some sync left. A row's value carries a checksum, and the description the number of rows and the sum
-//! of their checksums, so that a lost, stale or damaged row is noticed while all rows are read once, at the start.
+//! is always exactly what some sync left. Rows stand in packs. A pack carries a checksum, and the description the number of packs
+//! and the sum of their checksums, so that a lost, stale or damaged one is noticed while all are read once, at the start.
 
+use super::packs::{Packs, Tally, sealed, unsealed};
 use super::{Image, ImageError};
-use crate::machine::{Change, Machine, Restore, View};
+use crate::machine::{Change, Machine, Restore, Row, View};
 use coracle_daemon::panics;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use std::fs::OpenOptions;
@@ -13,10 +14,13 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
+const PACKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("packs");
 /// One row: where the state stands.
 const STANDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("stands");
 const CACHE_BYTES: usize = 8 << 20;
+/// Bytes of packs that are made at once. Half of the cache is for what is written: pages that have no room there are written
+/// before their checksums are, and then again.
+const PART_BYTES: usize = CACHE_BYTES / 4;
 
 /// See the module.
 pub struct RedbImage {
@@ -25,39 +29,6 @@ pub struct RedbImage {
     database: Option<Database>,
     tally: Tally,
     waiting: Waiting,
-}
-
-/// What tells one set of rows from another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    rows: u64,
-    /// Of their checksums, which say nothing about their order: keys do.
-    sum: u64,
-}
-
-impl Tally {
-    const LENGTH: usize = 16;
-
-    fn checksum(sealed: &[u8]) -> u64 {
-        sealed.first_chunk().map_or(0, |crc| u64::from(u32::from_le_bytes(*crc)))
-    }
-
-    fn add(&mut self, sealed: &[u8]) {
-        self.rows += 1;
-        self.sum = self.sum.wrapping_add(Self::checksum(sealed));
-    }
-
-    fn take(&mut self, sealed: &[u8]) {
-        self.rows = self.rows.wrapping_sub(1);
-        self.sum = self.sum.wrapping_sub(Self::checksum(sealed));
-    }
-
-    fn bytes(self) -> [u8; Self::LENGTH] {
-        let mut bytes = [0; Self::LENGTH];
-        bytes[..8].copy_from_slice(&self.rows.to_le_bytes());
-        bytes[8..].copy_from_slice(&self.sum.to_le_bytes());
-        bytes
-    }
 }
 
 /// What the next sync writes.
@@ -73,14 +44,10 @@ impl std::fmt::Debug for RedbImage {
     }
 }
 
-fn sealed(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let crc = crc32c::crc32c_append(crc32c::crc32c(key), value);
-    [&crc.to_le_bytes(), value].concat()
-}
-
-fn unsealed<'a>(key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
-    let (crc, value) = sealed.split_first_chunk::<4>()?;
-    (crc32c::crc32c_append(crc32c::crc32c(key), value) == u32::from_le_bytes(*crc)).then_some(value)
+/// Of several changes of a row, the last stays the last.
+fn in_order(mut changes: Vec<Change>) -> impl Iterator<Item = Row> {
+    changes.sort_by_cached_key(Change::key);
+    changes.into_iter().map(|change| change.row())
 }
 
 impl RedbImage {
@@ -141,19 +108,19 @@ impl RedbImage {
         let Some((tally, description)) = stands.split_first_chunk::<{ Tally::LENGTH }>() else {
             return Ok(None);
         };
-        let rows = transaction.open_table(ROWS).map_err(redb::Error::from)?;
+        let packs = transaction.open_table(PACKS).map_err(redb::Error::from)?;
         let (mut restore, mut read) = (Restore::new(), Tally::default());
-        for row in rows.iter().map_err(redb::Error::from)? {
-            let (key, value) = row.map_err(redb::Error::from)?;
-            read.add(value.value());
-            let Some(value) = unsealed(key.value(), value.value()) else { return Ok(None) };
-            restore.row(key.value(), value)?;
+        for pack in packs.iter().map_err(redb::Error::from)? {
+            let (key, pack) = pack.map_err(redb::Error::from)?;
+            read.add(pack.value());
+            let Some(rows) = unsealed(key.value(), pack.value()) else { return Ok(None) };
+            restore.chunk(rows)?;
         }
         if read.bytes() != *tally {
             return Ok(None);
         }
         let description = description.to_vec();
-        drop((rows, transaction));
+        drop((packs, transaction));
         // What damage does to writing shows now, not again at each start.
         Self::write(&database, std::iter::empty(), read, &description)?;
         self.tally = read;
@@ -161,39 +128,36 @@ impl RedbImage {
         Ok(Some((restore.finish(), description)))
     }
 
-    /// Makes changes to rows that `tally` tells of, and returns what tells of the rows then.
+    /// Puts and takes rows of packs that `tally` tells of. Returns what tells of the packs then.
     fn write(
         database: &Database,
-        changes: impl Iterator<Item = Change>,
+        rows: impl Iterator<Item = Row>,
         mut tally: Tally,
         description: &[u8],
     ) -> Result<Tally, redb::Error> {
-        let mut transaction = database.begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
-        // A process that was killed would otherwise read the whole file before it opens it.
-        transaction.set_quick_repair(true);
-        {
-            let mut rows = transaction.open_table(ROWS)?;
-            for change in changes {
-                let row = change.row();
-                let before = match row.value {
-                    Some(value) => {
-                        let sealed = sealed(&row.key, &value);
-                        tally.add(&sealed);
-                        rows.insert(&*row.key, &*sealed)?
-                    }
-                    None => rows.remove(&*row.key)?,
-                };
-                if let Some(before) = before {
-                    tally.take(before.value());
-                }
+        let mut rows = rows.peekable();
+        loop {
+            let mut transaction = database.begin_write()?;
+            let mut packs = Packs::new(transaction.open_table(PACKS)?, tally);
+            let more = packs.change(&mut rows, PART_BYTES)?;
+            tally = packs.tally();
+            if more {
+                // Lost with a crash, as all of it is before the last part.
+                transaction.set_durability(Durability::None)?;
+                transaction.commit()?;
+                continue;
             }
-            let mut stands = transaction.open_table(STANDS)?;
-            let stood = [&tally.bytes(), description].concat();
-            stands.insert(&[][..], &*sealed(&[], &stood))?;
+            transaction.set_durability(Durability::Immediate)?;
+            // A process that was killed would otherwise read the whole file before it opens it.
+            transaction.set_quick_repair(true);
+            {
+                let mut stands = transaction.open_table(STANDS)?;
+                let stood = [&tally.bytes(), description].concat();
+                stands.insert(&[][..], &*sealed(&[], &stood))?;
+            }
+            transaction.commit()?;
+            return Ok(tally);
         }
-        transaction.commit()?;
-        Ok(tally)
     }
 }
 
@@ -252,8 +216,8 @@ impl Image for RedbImage {
             None => self.open(&path, true)?,
         };
         let database = self.database.insert(database);
-        let changes = view.iter().flat_map(View::changes).chain(changes);
-        match Self::write(database, changes, self.tally, description) {
+        let rows = view.iter().flat_map(View::rows).chain(in_order(changes));
+        match Self::write(database, rows, self.tally, description) {
             Ok(tally) => self.tally = tally,
             Err(error) => {
                 // What is there is not trusted any more, and would only keep a full disk full.

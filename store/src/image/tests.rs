@@ -3,9 +3,12 @@
 use super::*;
 use crate::command::{Command, Op};
 use coracle_etcd::proto::{
-    AlarmRequest, CompactionRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
+    AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
 };
+use proptest::prelude::*;
 use std::path::Path;
+
+const PACKS: ::redb::TableDefinition<'_, &[u8], &[u8]> = ::redb::TableDefinition::new("packs");
 
 struct Source {
     machine: Machine,
@@ -88,8 +91,7 @@ fn changes_after_the_last_sync_are_not_there() {
 }
 
 #[test]
-fn lost_stale_and_damaged_rows_are_noticed() {
-    const ROWS: ::redb::TableDefinition<'_, &[u8], &[u8]> = ::redb::TableDefinition::new("rows");
+fn lost_stale_and_damaged_packs_are_noticed() {
     let mut source = Source::new();
     let changes = source.fill();
     for (what, change) in [
@@ -115,14 +117,14 @@ fn lost_stale_and_damaged_rows_are_noticed() {
         let database = ::redb::Database::open(folder.path().join("state.redb")).expect("opens");
         let transaction = database.begin_write().expect("begins");
         {
-            let mut rows = transaction.open_table(ROWS).expect("opens");
-            let (key, value) = rows
+            let mut packs = transaction.open_table(PACKS).expect("opens");
+            let (key, value) = packs
                 .pop_last()
                 .expect("reads")
                 .map(|(k, v)| (k.value().to_vec(), v.value().to_vec()))
-                .expect("rows");
+                .expect("packs");
             if let Some(value) = change(&key, &value) {
-                rows.insert(&*key, &*value).expect("writes");
+                packs.insert(&*key, &*value).expect("writes");
             }
         }
         transaction.commit().expect("commits");
@@ -211,4 +213,107 @@ fn values_as_large_as_requests_may_be_are_kept() {
     image.sync(b"two").expect("syncs");
     drop(image);
     assert_loads(folder.path(), &source.machine, b"two");
+}
+
+/// Key and rows of each pack, in order.
+fn packs(folder: &Path) -> Vec<(Vec<u8>, Vec<Vec<u8>>)> {
+    use ::redb::{ReadableDatabase, ReadableTable};
+    let database = ::redb::Database::open(folder.join("state.redb")).expect("opens");
+    let transaction = database.begin_read().expect("begins");
+    let table = transaction.open_table(PACKS).expect("opens");
+    let rows = |mut pack: &[u8]| {
+        let mut rows = Vec::new();
+        while !pack.is_empty() {
+            rows.push(crate::machine::take_row(&mut pack).expect("a row").0.to_vec());
+        }
+        rows
+    };
+    let packs = table.iter().expect("reads").map(|pack| pack.expect("reads"));
+    packs.map(|(key, pack)| (key.value().to_vec(), rows(&pack.value()[4..]))).collect()
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put {
+        key: u8,
+        bytes: usize,
+    },
+    Delete {
+        key: u8,
+    },
+    Grant {
+        id: i64,
+    },
+    Revoke {
+        id: i64,
+    },
+    /// So many revisions before the last.
+    Compact {
+        back: i64,
+    },
+    Sync,
+    /// Begin anew with all state.
+    Replace,
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let key = || 0..20_u8;
+    prop_oneof![
+        8 => (key(), 0..6000_usize).prop_map(|(key, bytes)| Step::Put { key, bytes }),
+        1 => (key(), 14_000..40_000_usize).prop_map(|(key, bytes)| Step::Put { key, bytes }),
+        2 => key().prop_map(|key| Step::Delete { key }),
+        2 => (1..9_i64).prop_map(|id| Step::Grant { id }),
+        1 => (1..9_i64).prop_map(|id| Step::Revoke { id }),
+        2 => (0..20_i64).prop_map(|back| Step::Compact { back }),
+        2 => Just(Step::Sync),
+        1 => Just(Step::Replace),
+    ]
+}
+
+fn op(step: &Step, revision: i64) -> Option<Op> {
+    Some(match *step {
+        Step::Put { key, bytes } => Op::Put(PutRequest {
+            key: vec![key].into(),
+            value: vec![key; bytes].into(),
+            ..Default::default()
+        }),
+        Step::Delete { key } => {
+            Op::DeleteRange(DeleteRangeRequest { key: vec![key].into(), ..Default::default() })
+        }
+        Step::Grant { id } => Op::LeaseGrant(LeaseGrantRequest { ttl: 60, id }),
+        Step::Revoke { id } => Op::LeaseRevoke(LeaseRevokeRequest { id }),
+        Step::Compact { back } => {
+            Op::Compact(CompactionRequest { revision: revision - back, physical: false })
+        }
+        Step::Sync | Step::Replace => return None,
+    })
+}
+
+proptest::proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #[test]
+    fn packs_hold_each_row_of_the_state_once_and_in_order(steps in proptest::collection::vec(steps(), 0..200)) {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut source = Source::new();
+        let mut image = RedbImage::new(folder.path());
+        for step in &steps {
+            match op(step, source.machine.revision()) {
+                Some(op) => {
+                    // Some are refused, as the compaction of what is compacted.
+                    let _ = source.machine.apply(&Command { proposed_at_millis: 0, op });
+                    image.update(source.machine.take_effects().changes);
+                }
+                None if matches!(step, Step::Replace) => image.replace(source.machine.view()),
+                None => image.sync(b"here").expect("syncs"),
+            }
+        }
+        image.sync(b"end").expect("syncs");
+        drop(image);
+        let packs = packs(folder.path());
+        let rows: Vec<_> = packs.iter().flat_map(|(_, rows)| rows.clone()).collect();
+        let wanted: Vec<_> = source.machine.view().rows().map(|row| row.key).collect();
+        prop_assert_eq!(rows, wanted);
+        prop_assert!(packs.iter().all(|(key, rows)| rows.first() == Some(key)));
+        assert_loads(folder.path(), &source.machine, b"end");
+    }
 }

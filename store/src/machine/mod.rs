@@ -20,7 +20,7 @@ pub use event::{Batch, Event};
 pub use keys::KeyRange;
 pub use read::Found;
 pub use record::{Change, Place, Record, Row};
-pub use snapshot::{Restore, RestoreError, View};
+pub use snapshot::{Restore, RestoreError, View, put_row, take_row};
 pub use txn::{has_puts, is_read_only, is_serializable};
 
 use bytes::Bytes;

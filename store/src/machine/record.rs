@@ -116,23 +116,32 @@ impl Record {
 }
 
 impl Change {
+    /// The key of the row that it changes.
+    #[must_use]
+    pub fn key(&self) -> Vec<u8> {
+        let number = |kind: u8, number: i64| [&[kind][..], &ordered(number)].concat();
+        match self {
+            Self::Record(record) => record_key(record.place()),
+            Self::Forget(place) => record_key(*place),
+            Self::Compacted(_) => vec![kind::COMPACTED],
+            Self::Lease { id, .. } | Self::LeaseGone(id) => number(kind::LEASE, *id),
+            Self::Alarm { member, alarm } | Self::AlarmGone { member, alarm } => {
+                [&[kind::ALARM][..], &member.to_be_bytes(), &alarm.to_be_bytes()].concat()
+            }
+        }
+    }
+
     /// What it does to the rows.
     #[must_use]
     pub fn row(&self) -> Row {
-        let number = |kind: u8, number: i64| [&[kind][..], &ordered(number)].concat();
-        let alarm_key = |member: &u64, alarm: &i32| {
-            [&[kind::ALARM][..], &member.to_be_bytes(), &alarm.to_be_bytes()].concat()
+        let value = match self {
+            Self::Record(record) => Some(record.encode()),
+            Self::Compacted(revision) => Some(ordered(*revision).to_vec()),
+            Self::Lease { ttl, .. } => Some(ordered(*ttl).to_vec()),
+            Self::Alarm { .. } => Some(Vec::new()),
+            Self::Forget(_) | Self::LeaseGone(_) | Self::AlarmGone { .. } => None,
         };
-        let (key, value) = match self {
-            Self::Record(record) => (record_key(record.place()), Some(record.encode())),
-            Self::Forget(place) => (record_key(*place), None),
-            Self::Compacted(revision) => (vec![kind::COMPACTED], Some(ordered(*revision).to_vec())),
-            Self::Lease { id, ttl } => (number(kind::LEASE, *id), Some(ordered(*ttl).to_vec())),
-            Self::LeaseGone(id) => (number(kind::LEASE, *id), None),
-            Self::Alarm { member, alarm } => (alarm_key(member, alarm), Some(Vec::new())),
-            Self::AlarmGone { member, alarm } => (alarm_key(member, alarm), None),
-        };
-        Row { key, value }
+        Row { key: self.key(), value }
     }
 
     /// The change that made a row of a snapshot or image; `None` for bytes that are no such row.

@@ -108,8 +108,7 @@ impl View {
             while chunk.len() < bytes
                 && let Some(row) = rows.next()
             {
-                put(&mut chunk, &row.key);
-                put(&mut chunk, row.value.as_deref().unwrap_or_default());
+                put_row(&mut chunk, &row.key, row.value.as_deref().unwrap_or_default());
             }
             Some(chunk)
         })
@@ -128,6 +127,20 @@ fn take<'a>(chunk: &mut &'a [u8]) -> Result<&'a [u8], RestoreError> {
     let (field, rest) = rest.split_at_checked(length).ok_or(RestoreError::Cut)?;
     *chunk = rest;
     Ok(field)
+}
+
+/// Adds a row to a chunk.
+pub fn put_row(chunk: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    put(chunk, key);
+    put(chunk, value);
+}
+
+/// Takes the first row, key and value, off a chunk.
+///
+/// # Errors
+/// It ends within the row.
+pub fn take_row<'a>(chunk: &mut &'a [u8]) -> Result<(&'a [u8], &'a [u8]), RestoreError> {
+    Ok((take(chunk)?, take(chunk)?))
 }
 
 /// A machine in the making, from rows in the order of their keys.
@@ -206,8 +219,7 @@ impl Restore {
     /// It is damaged, or does not follow the one before.
     pub fn chunk(&mut self, mut chunk: &[u8]) -> Result<(), RestoreError> {
         while !chunk.is_empty() {
-            let key = take(&mut chunk)?;
-            let value = take(&mut chunk)?;
+            let (key, value) = take_row(&mut chunk)?;
             self.row(key, value)?;
         }
         Ok(())

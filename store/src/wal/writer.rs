@@ -231,6 +231,8 @@ pub(super) struct Writer {
     /// Whether the next segment is made on a thread of its own.
     threads: bool,
     tail: Arc<RwLock<Tail>>,
+    /// Memory for the next batch: new memory for each would come from the system page by page.
+    buffer: Vec<u8>,
 }
 
 /// The next segment's file.
@@ -241,6 +243,9 @@ enum Spare {
     /// It could not be made; when that was, and where the segment stood.
     Failed(Instant, u64),
 }
+
+/// Memory that is kept from batch to batch.
+const BUFFER_MAX: usize = 1 << 20;
 
 const SPARE: &str = "spare";
 /// How long after a failure the next segment is tried again.
@@ -267,6 +272,7 @@ impl Writer {
             spare: Spare::None,
             threads,
             tail: Arc::new(RwLock::new(tail)),
+            buffer: Vec::new(),
         };
         Ok((writer, reader))
     }
@@ -296,7 +302,9 @@ impl Writer {
             self.next_segment(length as u64)?;
         }
         let start = u32::try_from(self.current.at).map_err(io::Error::other)?;
-        let mut bytes = Vec::with_capacity(length);
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.clear();
+        bytes.reserve(length);
         let mut stable = Vec::with_capacity(batch.len());
         for record in batch {
             let spot = Spot { segment: self.current.number, at: self.current.at + bytes.len() as u64 };
@@ -318,6 +326,9 @@ impl Writer {
         let took = began.elapsed();
         self.observer.synced(took);
         self.current.at += bytes.len() as u64;
+        if bytes.capacity() <= BUFFER_MAX {
+            self.buffer = bytes;
+        }
         let mut tail = self.tail.write();
         for (id, spot) in stable {
             tail.settle(id, spot);
