@@ -17,12 +17,13 @@ const RECENT_BYTES_MAX: u64 = 16 << 20;
 const RECENT_BATCHES_MAX: usize = 8192;
 /// Records that one pull looks at, a revision's last ones apart: what one watcher may take before others have their turn.
 const PULL_RECORDS_MAX: usize = 1000;
-/// Streams that are woken at once. More would queue before everything else that the member has to do, writes above all: each
-/// hop of a write then waits until every stream was served.
-pub(super) const WOKEN_AT_ONCE: usize = 16;
-/// How long nobody is woken after more streams than that were: a packet for each event and stream costs as much as the write
-/// itself does, and in a burst one packet holds what came meanwhile.
-const REST: Duration = Duration::from_millis(1);
+/// Streams that are all woken at once.
+pub(super) const FEW: usize = 16;
+/// How many are woken at once when there are more. Each hop of a write waits until those were served.
+pub(super) const OF_MANY: usize = 4;
+/// How long nobody is woken after many were: a packet for each event and stream costs as much as the write itself does, and in
+/// a burst one packet holds what came meanwhile.
+const REST: Duration = Duration::from_millis(2);
 
 /// A watcher's number within its hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,9 +106,9 @@ impl State {
         }
     }
 
-    /// Wakes the next streams. Returns whether there are more.
-    fn wake_some(&mut self) -> bool {
-        let next = self.asleep.len().min(WOKEN_AT_ONCE);
+    /// Wakes the next streams, all if there are at most `few`. Returns whether there are more.
+    fn wake_some(&mut self, few: usize) -> bool {
+        let next = if self.asleep.len() <= few { self.asleep.len() } else { OF_MANY };
         for outlet in self.asleep.drain(..next) {
             outlet.wake.notify_one();
         }
@@ -168,7 +169,7 @@ impl Hub {
         loop {
             self.more.notified().await;
             while self.go_on_waking() {
-                while self.state.lock().wake_some() {
+                while self.state.lock().wake_some(OF_MANY) {
                     yield_now().await;
                 }
                 clock::sleep(REST).await;
@@ -187,7 +188,7 @@ impl Hub {
     fn marking<T>(&self, mark: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
         let marked = mark(&mut state);
-        if !state.waking && state.wake_some() {
+        if !state.waking && state.wake_some(FEW) {
             state.waking = true;
             self.more.notify_one();
         }

@@ -1,6 +1,6 @@
 //! No watcher loses, repeats or reorders an event, however slow it is and whatever is compacted or replaced meanwhile.
 
-use super::hub::WOKEN_AT_ONCE;
+use super::hub::{FEW, OF_MANY};
 use super::{Hub, Outlet, WatcherId};
 use crate::command::{Command, Op};
 use crate::error::StoreError;
@@ -228,27 +228,46 @@ fn streams(shared: &Shared, count: usize) -> Vec<(WatcherId, Arc<Outlet>)> {
 
 #[tokio::test(start_paused = true)]
 async fn few_streams_are_woken_at_once_and_many_some_at_a_time() {
-    let shared = Shared::new(Machine::new());
-    let streams = streams(&shared, WOKEN_AT_ONCE + 3);
-    let woken = || streams.iter().filter(|(_, outlet)| outlet.woken().now_or_never().is_some()).count();
-    let _ = shared.apply_batch(&[put(0)]);
-    assert_eq!(woken(), WOKEN_AT_ONCE);
-    let mut waking = std::pin::pin!(shared.hub().wake());
-    assert!(waking.as_mut().now_or_never().is_none());
-    assert_eq!(woken(), 3);
-    for (id, _) in &streams[3..] {
-        shared.hub().remove(*id);
+    for (count, at_first) in [(FEW, FEW), (FEW + 1, OF_MANY)] {
+        let shared = Shared::new(Machine::new());
+        let streams = streams(&shared, count);
+        let woken = || streams.iter().filter(|(_, outlet)| outlet.woken().now_or_never().is_some()).count();
+        let mut waking = std::pin::pin!(shared.hub().wake());
+        let mut woken_then = || {
+            let mut all = 0;
+            loop {
+                assert!(waking.as_mut().now_or_never().is_none());
+                let some = woken();
+                assert!(some <= OF_MANY, "{some} at a time");
+                if some == 0 {
+                    return all;
+                }
+                all += some;
+            }
+        };
+        let _ = shared.apply_batch(&[put(0)]);
+        assert_eq!(woken(), at_first);
+        assert_eq!(woken_then(), count - at_first);
+        for (_, outlet) in &streams {
+            while shared.hub().next_unread(outlet).is_some() {}
+        }
+        let _ = shared.apply_batch(&[put(0)]);
+        if count == FEW {
+            assert_eq!(woken(), FEW);
+        } else {
+            assert_eq!(woken(), 0, "it came in the rest after many");
+            clock::sleep(Duration::from_millis(3)).await;
+            assert_eq!(woken_then(), count);
+        }
     }
-    let _ = shared.apply_batch(&[put(0)]);
-    assert_eq!(woken(), 0, "it came in the rest after many");
 }
 
 #[tokio::test(start_paused = true)]
 async fn in_a_burst_each_of_many_streams_reads_all_in_few_turns_and_one_that_does_not_read_holds_nobody_up() {
     const PUTS: usize = 200;
     let shared = Shared::new(Machine::new());
-    let mut streams = streams(&shared, 10 * WOKEN_AT_ONCE);
-    let asleep = streams.split_off(streams.len() - 2 * WOKEN_AT_ONCE);
+    let mut streams = streams(&shared, 10 * FEW);
+    let asleep = streams.split_off(streams.len() - 2 * FEW);
     let range = KeyRange::new(&Bytes::from_static(&[0]), &Bytes::from_static(&[0]));
     let read = |(id, outlet): (WatcherId, Arc<Outlet>)| {
         let (shared, range) = (&shared, &range);
