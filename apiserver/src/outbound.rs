@@ -18,6 +18,7 @@ use coracle_api::status::GroupResource;
 use coracle_daemon::panics::Mutex;
 use coracle_daemon::random;
 use coracle_daemon::tls::{self, Identity};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -129,7 +130,7 @@ impl Trust {
         if let Some(config) = self.known.lock().get(&key) {
             return Ok(config.clone());
         }
-        let builder = ClientConfig::builder().with_root_certificates(roots(bundle)?);
+        let builder = ClientConfig::builder().dangerous().with_custom_certificate_verifier(trusting(bundle)?);
         let config = Arc::new(self.finish(builder)?);
         let mut known = self.known.lock();
         if known.len() > KEPT_MAX {
@@ -166,15 +167,13 @@ impl Trust {
     }
 }
 
-fn roots(bundle: Option<&[u8]>) -> Result<RootCertStore, String> {
-    let mut store = RootCertStore::empty();
+fn trusting(bundle: Option<&[u8]>) -> Result<Arc<dyn ServerCertVerifier>, String> {
     let Some(bundle) = bundle else {
-        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return Ok(store);
+        return Ok(tls::signed_by(rustls_native_certs::load_native_certs().certs));
     };
-    let certificates = CertificateDer::pem_slice_iter(bundle).filter_map(Result::ok);
-    if store.add_parsable_certificates(certificates).0 == 0 {
+    let given: Vec<_> = CertificateDer::pem_slice_iter(bundle).filter_map(Result::ok).collect();
+    if RootCertStore::empty().add_parsable_certificates(given.iter().cloned()).0 == 0 {
         return Err("unable to load root certificates: unable to parse bytes as PEM block".to_owned());
     }
-    Ok(store)
+    Ok(tls::signed_by(given))
 }

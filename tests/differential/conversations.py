@@ -7,7 +7,7 @@ of variations (`lists`) and `steps`. A file's head may hold words, bodies and li
 {for: LIST, steps} plays steps once for each item of a list, which is words to fill in; {p: PLURAL} also tells {gv} and {kind}.
 
 Methods beside HTTP's: MERGE, JSON, STRATEGIC and APPLY patch, TABLE reads a Table, [SLEEP, seconds] and [WAIT, path, text]
-wait. A path that begins with no slash is a plural as discovery has it (`pods/p/status`). A body {+: BASE, dotted.path: value}
+wait; [ASKED, why] is what `hooks` (named answers of a server at {hook}, which {ca} signed) were asked since. A path that begins with no slash is a plural as discovery has it (`pods/p/status`). A body {+: BASE, dotted.path: value}
 is a base with changes; the base GET is what the server has there. {as: USER} impersonates. Every server plays a
 conversation in a namespace of the same fresh name, `{ns}`.
 """
@@ -29,6 +29,7 @@ sys.dont_write_bytecode = True
 
 import compare  # noqa: E402
 import yaml  # noqa: E402
+from hooks import Hooks  # noqa: E402
 from servers import Answer, Server, Step  # noqa: E402
 
 MEDIA = {
@@ -60,6 +61,8 @@ class Play:
         self.words = {"ns": namespace, **conversation.get("let", {})}
         self.bases, self.lists = conversation["bases"], conversation["lists"]
         self.steps = conversation["steps"]
+        self.hooks = Hooks(conversation["hooks"]) if "hooks" in conversation else None
+        self.words.update(self.hooks.words if self.hooks else {})
         self.places = places
         self.made = []
         self.started = {"metadata": {"name": namespace, "labels": conversation.get("labels", {})}}
@@ -75,6 +78,8 @@ class Play:
                 for asked in self.requests(step):
                     yield from self.ask(asked)
         finally:
+            if self.hooks:
+                self.hooks.close()
             for path in reversed(self.made):
                 self.server.send(Step("DELETE", f"{path}?gracePeriodSeconds=0"))
             self.server.send(Step("DELETE", f"/api/v1/namespaces/{self.words['ns']}"))
@@ -109,6 +114,9 @@ class Play:
         method, path, body, headers, keep = asked
         if method == "SLEEP":
             time.sleep(path)
+            return
+        if method == "ASKED":
+            yield path, Answer(200, self.hooks.taken(), [], "")
             return
         method, path = self.filled(method), self.url(self.filled(path)).replace(" ", "%20")
         step = self.request(method, path, body, self.filled(headers or {}))
@@ -263,7 +271,7 @@ def settled(value, key=""):
     if isinstance(value, str):
         if key == "token":
             return settled(claims(value)) if value.startswith("eyJ") else "<token>"
-        if key in ("storageVersionHash", "jti"):
+        if key in ("storageVersionHash", "jti", "caBundle"):
             return f"<{key}>"
         if key == "cells":
             value = re.sub(r":3\d{4}/", ":<port>/", re.sub(r"^\d+[smh]\d*s?$", "<age>", value))

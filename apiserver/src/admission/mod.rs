@@ -25,7 +25,7 @@ mod storage;
 mod tests;
 mod webhook;
 
-pub use webhook::{ANSWER_MAX, Dialler};
+pub use webhook::{ANSWER_MAX, Dialler, of_kind};
 
 use crate::authorization::Authorization;
 use crate::meters::admission::{ADMIT, Meters, VALIDATE};
@@ -192,8 +192,25 @@ impl Admission {
             }
             Ok(())
         };
-        meters.plugin("MutatingAdmissionWebhook", ADMIT, operation, webhooks).await?;
-        Ok(warnings)
+        match meters.plugin("MutatingAdmissionWebhook", ADMIT, operation, webhooks).await {
+            Ok(()) => Ok(warnings),
+            Err(status) => Err(status.warned(warnings)),
+        }
+    }
+
+    /// Webhooks and policies for a request that connects to what is behind an object; no other plugin is about those.
+    ///
+    /// # Errors
+    /// The Status that refuses it.
+    pub async fn connect(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
+        let (context, conditions, hooks) = (&self.context, &self.conditions, &self.webhooks);
+        let mut told = Vec::new();
+        let round = hooks.mutate(context, conditions, attributes, object, None, &mut told).await?;
+        if round.changed {
+            hooks.mutate(context, conditions, attributes, object, Some(&round), &mut told).await?;
+        }
+        policy::validate(context, conditions, attributes, object).await?;
+        hooks.validate(context, conditions, attributes, object).await.map(drop)
     }
 
     /// The plugins that are part of this server.

@@ -76,6 +76,19 @@ impl Authentication {
         Ok(answer)
     }
 
+    /// Says in a request for a token of an account what it leaves to be understood, as admission sees it.
+    pub fn complete(&self, namespace: &str, name: &str, request: &mut Value) {
+        for (key, value) in [("name", name), ("namespace", namespace)] {
+            if meta::field(request, key).is_empty() {
+                meta::set(request, key, value);
+            }
+        }
+        meta::set(request, "creationTimestamp", clock::rfc3339_seconds(clock::now()));
+        if request["spec"]["audiences"].as_array().is_none_or(Vec::is_empty) {
+            request["spec"]["audiences"] = json!(self.audiences);
+        }
+    }
+
     async fn bind(&self, bound: &mut Bound, wanted: &Value) -> Result<(), Status> {
         let text = |key: &str| wanted[key].as_str().unwrap_or_default();
         let (version, kind, name) = (text("apiVersion"), text("kind"), text("name"));

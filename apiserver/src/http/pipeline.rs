@@ -286,6 +286,7 @@ async fn routed(
         if !asks && !offered.contains(&info.verb) {
             return Err(Status::no_such_method());
         }
+        server.registry.connect(&info, &user, request.uri().query().unwrap_or_default()).boxed().await?;
         return server.streaming.proxy(&info, request).boxed().await;
     }
     resource(server, info, user, query, request).await

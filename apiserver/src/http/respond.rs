@@ -140,10 +140,11 @@ fn warn(headers: &mut HeaderMap, warnings: &[String]) {
         if written >= WARNINGS_MAX {
             return;
         }
-        if !told.insert(warning) {
+        // A text with a line end can be in no header, and is none for one who would have to guess where it ends.
+        if warning.is_empty() || warning.contains(char::is_control) || !told.insert(warning) {
             continue;
         }
-        let text: String = warning.chars().filter(|c| !c.is_control()).take(keep).collect();
+        let text: String = warning.chars().take(keep).collect();
         written += text.chars().count();
         let text = text.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {

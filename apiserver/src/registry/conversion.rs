@@ -6,7 +6,7 @@
 //! Invariants: what is in that version already is never sent; many objects travel in one question.
 
 use super::{Registry, convert};
-use crate::admission::{ANSWER_MAX, Dialler};
+use crate::admission::{ANSWER_MAX, Dialler, of_kind};
 use crate::reader::Reader;
 use crate::storage::entry::{self, Entry};
 use coracle_api::kinds::Kind;
@@ -33,9 +33,11 @@ pub struct Conversion {
 
 /// The objects in the answer to a question.
 fn answered(answer: &Value, uid: &str) -> Result<Vec<Value>, String> {
+    of_kind(answer, "apiextensions.k8s.io", "v1", "ConversionReview")?;
     let told = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (version, kind) = (told(&answer["apiVersion"]), told(&answer["kind"]));
     if version != REVIEW || kind != "ConversionReview" {
+        let version = if version.contains('/') { version } else { format!("/{version}") };
         return Err(format!(
             "expected webhook response of {REVIEW}, Kind=ConversionReview, got {version}, Kind={kind}"
         ));
@@ -57,27 +59,27 @@ fn answered(answer: &Value, uid: &str) -> Result<Vec<Value>, String> {
     Ok(response["convertedObjects"].as_array().cloned().unwrap_or_default())
 }
 
-/// A converted object with its own metadata again, if it is what was asked for.
+/// A converted object with its own metadata again, if it is what was asked for. Faults are told as they follow on "object".
 fn restored(before: &Value, after: Value, wanted: &str) -> Result<Value, String> {
     let mut after = after;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let version = text(&after["apiVersion"]);
     if version != wanted {
-        return Err(format!("invalid groupVersion (expected {wanted}, received {version})"));
+        return Err(format!(" at index 0: invalid groupVersion (expected {wanted}, received {version})"));
     }
     if before["kind"] != after["kind"] {
         return Err(format!(
-            "invalid kind (expected {}, received {})",
+            " at index 0: invalid kind (expected {}, received {})",
             text(&before["kind"]),
             text(&after["kind"])
         ));
     }
     if !after["metadata"].is_object() {
-        return Err("missing metadata in converted object".to_owned());
+        return Err(": missing metadata in converted object".to_owned());
     }
     let same = |key: &str, name: &str| {
         let (own, other) = (meta::field(before, key), meta::field(&after, key));
-        if own == other { Ok(()) } else { Err(format!("must have the same {name}: {own} != {other}")) }
+        if own == other { Ok(()) } else { Err(format!(": must have the same {name}: {own} != {other}")) }
     };
     same("name", "name")?;
     same("namespace", "namespace")?;
@@ -88,7 +90,7 @@ fn restored(before: &Value, after: Value, wanted: &str) -> Result<Value, String>
         let fits =
             changed.is_null() || changed.as_object().is_some_and(|map| map.values().all(Value::is_string));
         if !fits {
-            return Err(format!("invalid metadata.{key} in converted object"));
+            return Err(format!(": invalid metadata.{key} in converted object"));
         }
         if let Some(own) = metadata.as_object_mut() {
             own.remove(key);
@@ -158,14 +160,15 @@ impl Conversion {
             let answer = answer.and_then(|answer| answered(&answer, &uid));
             let made = answer.map_err(|why| failed(&of, name, &format!("failed: {why}")))?;
             if made.len() != batch.len() {
-                let why = format!("returned {} objects, expected {}", made.len(), batch.len());
+                // Upstream asks for each by itself.
+                let expected = if made.is_empty() { 1 } else { batch.len() };
+                let why = format!("returned {} objects, expected {expected}", made.len());
                 return Err(failed(&of, name, &why));
             }
-            for (index, (at, after)) in batch.iter().zip(made).enumerate() {
+            for (at, after) in batch.iter().zip(made) {
                 let own = restored(&objects[*at], after, wanted);
-                objects[*at] = own.map_err(|why| {
-                    failed(&of, name, &format!("returned invalid converted object at index {index}: {why}"))
-                })?;
+                objects[*at] =
+                    own.map_err(|why| failed(&of, name, &format!("returned invalid object{why}")))?;
             }
         }
         Ok(objects)
@@ -254,7 +257,11 @@ mod tests {
         let rows = [
             (
                 json!({"apiVersion": "v1", "kind": "X"}),
-                "expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got v1, Kind=X",
+                "no kind \"X\" is registered for version \"v1\" in scheme \"pkg/runtime/scheme.go:110\"",
+            ),
+            (
+                json!({}),
+                "expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got /, Kind=",
             ),
             (answer(&Value::Null), "no response provided"),
             (answer(&json!({"uid": "x"})), "expected response.uid=\"u\", got \"x\""),
@@ -295,15 +302,15 @@ mod tests {
         let rows: [(Change, &str); 6] = [
             (
                 |after| after["apiVersion"] = json!("a.io/v1"),
-                "invalid groupVersion (expected a.io/v2, received a.io/v1)",
+                " at index 0: invalid groupVersion (expected a.io/v2, received a.io/v1)",
             ),
-            (|after| after["kind"] = json!("X"), "invalid kind (expected W, received X)"),
-            (|after| after["metadata"]["name"] = json!("b"), "must have the same name: a != b"),
-            (|after| after["metadata"]["uid"] = json!("v"), "must have the same UID: u != v"),
-            (|after| after["metadata"] = json!(null), "missing metadata in converted object"),
+            (|after| after["kind"] = json!("X"), " at index 0: invalid kind (expected W, received X)"),
+            (|after| after["metadata"]["name"] = json!("b"), ": must have the same name: a != b"),
+            (|after| after["metadata"]["uid"] = json!("v"), ": must have the same UID: u != v"),
+            (|after| after["metadata"] = json!(null), ": missing metadata in converted object"),
             (
                 |after| after["metadata"]["labels"] = json!({"a": 1}),
-                "invalid metadata.labels in converted object",
+                ": invalid metadata.labels in converted object",
             ),
         ];
         for (change, want) in rows {

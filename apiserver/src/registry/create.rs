@@ -42,6 +42,16 @@ pub(super) fn place(object: &mut Value, kind: &Kind, namespace: &str) -> Result<
     Ok(())
 }
 
+/// What the server says of each new object, whatever a client or admission has said: who it is and since when.
+fn identify(object: &mut Value) {
+    let base: String = meta::field(object, "generateName").chars().take(BASE_MAX).collect();
+    if !base.is_empty() && meta::name(object).is_empty() {
+        meta::set(object, "name", format!("{base}{}", random::name_suffix(SUFFIX)));
+    }
+    meta::set(object, "uid", random::uuid());
+    meta::set(object, "creationTimestamp", clock::rfc3339_seconds(clock::now()));
+}
+
 impl Registry {
     pub(super) async fn create(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?.clone();
@@ -82,11 +92,7 @@ impl Registry {
         }
         for attempt in 1.. {
             // Only a generated name is tried again.
-            let mut object = if generated { object.clone() } else { object.take() };
-            if generated {
-                let base: String = base.chars().take(BASE_MAX).collect();
-                meta::set(&mut object, "name", format!("{base}{}", random::name_suffix(SUFFIX)));
-            }
+            let object = if generated { object.clone() } else { object.take() };
             match self.create_named(at, object, owned, warnings).await {
                 Err(mut status) if !base.is_empty() && status.reason == "AlreadyExists" => {
                     if attempt >= NAMES || !generated {
@@ -113,8 +119,9 @@ impl Registry {
         let shares_labels = strategy::shares_labels(&object, kind);
         defaults::apply(&mut object, kind);
         strategy::converted(&mut object, kind);
-        meta::set(&mut object, "uid", random::uuid());
-        meta::set(&mut object, "creationTimestamp", clock::rfc3339_seconds(clock::now()));
+        for given in ["uid", "creationTimestamp"] {
+            meta::remove(&mut object, given);
+        }
         strategy::wipe(&mut object);
         // What admission adds has no owner.
         if !owned {
@@ -122,6 +129,8 @@ impl Registry {
         }
         decode::settle(&mut object, kind);
         warnings.extend(self.mutate(at, CREATE, None, &mut object).await?);
+        place(&mut object, kind, &at.namespace)?;
+        identify(&mut object);
         warnings.extend(strategy::prepare_create(&mut object, kind));
         if shares_labels {
             strategy::share_labels(&mut object);

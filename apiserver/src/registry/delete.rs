@@ -124,6 +124,15 @@ impl DeleteOptions {
         }
         let mut shown = if sent.is_object() { sent.clone() } else { json!({}) };
         (shown["kind"], shown["apiVersion"]) = (json!("DeleteOptions"), json!("meta.k8s.io/v1"));
+        if !query.is_empty() {
+            let rows = [
+                ("gracePeriodSeconds", grace.map(Value::from)),
+                ("dryRun", dry_run.then(|| json!(["All"]))),
+                ("orphanDependents", orphans.map(Value::from)),
+                ("propagationPolicy", propagation.clone().map(Value::from)),
+            ];
+            say(&mut shown, rows);
+        }
         let by_flag = orphans.map(|orphans| if orphans { "Orphan" } else { "Background" }.to_owned());
         Ok(Self {
             dry_run,
@@ -139,6 +148,15 @@ impl DeleteOptions {
 impl DeleteOptions {
     fn as_write(&self) -> WriteOptions {
         WriteOptions { dry_run: self.dry_run, sent: self.sent.clone(), ..WriteOptions::of_server() }
+    }
+}
+
+/// Shows admission what a query has asked for.
+fn say(shown: &mut Value, rows: [(&str, Option<Value>); 4]) {
+    for (key, value) in rows {
+        if let Some(value) = value {
+            shown[key] = value;
+        }
     }
 }
 

@@ -35,6 +35,7 @@ use crate::request::{RequestInfo, UserInfo};
 use crate::storage::encode::{self, Format};
 use crate::storage::entry::Entry;
 use crate::storage::{Resource, Store, keys};
+use crate::streaming::options as streamed;
 use allocate::{Allocator, Claims};
 use bytes::Bytes;
 use coracle_api::kinds::Kind;
@@ -288,6 +289,28 @@ impl Registry {
         }
     }
 
+    /// Lets admission refuse a request that connects to what is behind an object: reading a log is none.
+    ///
+    /// # Errors
+    /// The Status that refuses it.
+    pub async fn connect(&self, info: &RequestInfo, user: &UserInfo, query: &str) -> Result<(), Status> {
+        if info.subresource == "log" {
+            return Ok(());
+        }
+        let path = if info.rest.is_empty() { String::new() } else { format!("/{}", info.rest) };
+        let asked = streamed::pairs(query);
+        let mut object = streamed::connected(&info.resource, &info.subresource, &asked, &path);
+        let attributes = Attributes {
+            request: info,
+            user,
+            operation: "CONNECT",
+            old: None,
+            dry_run: false,
+            options: &Value::Null,
+        };
+        self.admission.connect(&attributes, &mut object).await
+    }
+
     fn resource(&self, kind: &Kind) -> Result<Arc<Resource>, Status> {
         self.store.resource(&kind.group, &kind.plural).ok_or_else(Status::no_such_resource)
     }
@@ -302,7 +325,15 @@ impl Registry {
     ) -> Result<Vec<String>, Status> {
         let mut warnings = Vec::new();
         if !at.own {
-            warnings = self.admission.mutate(&at.attributes(operation, old), object).await?;
+            warnings = match scale::shown(at, old, object) {
+                None => self.admission.mutate(&at.attributes(operation, old), object).await?,
+                Some((old, mut seen)) => {
+                    let told =
+                        self.admission.mutate(&at.attributes(operation, Some(&old)), &mut seen).await?;
+                    scale::take(at, object, &seen)?;
+                    told
+                }
+            };
         }
         warnings.extend(body::dedup_owners(object, true));
         Ok(warnings)
@@ -327,9 +358,11 @@ impl Registry {
         object: &Value,
     ) -> Result<Vec<String>, Status> {
         if at.own {
-            Ok(Vec::new())
-        } else {
-            self.admission.validate(&at.attributes(operation, old), object).await
+            return Ok(Vec::new());
+        }
+        match scale::shown(at, old, object) {
+            None => self.admission.validate(&at.attributes(operation, old), object).await,
+            Some((old, seen)) => self.admission.validate(&at.attributes(operation, Some(&old)), &seen).await,
         }
     }
 }

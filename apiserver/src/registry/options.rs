@@ -99,9 +99,6 @@ impl WriteOptions {
                 sent[key] = json!(call.query(key));
             }
         }
-        if kind == "PatchOptions" && !call.query("force").is_empty() {
-            sent["force"] = json!(call.flag("force"));
-        }
         let manager = if !manager.is_empty() { manager } else { agent(&call.user_agent) };
         Ok(Self { dry_run, manager, validation, force: call.flag("force"), sent })
     }

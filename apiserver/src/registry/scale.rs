@@ -73,6 +73,20 @@ fn of(object: &Value, kind: &Kind) -> Value {
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }
 
+/// A write of a scale as admission sees it: the Scale that was and the one that will be.
+pub(super) fn shown(at: &At, old: Option<&Value>, object: &Value) -> Option<(Value, Value)> {
+    let scales = at.info.subresource == "scale" && object.is_object();
+    scales.then(|| (of(old.unwrap_or(&Value::Null), &at.kind), of(object, &at.kind)))
+}
+
+/// Takes over what admission has made of a Scale.
+pub(super) fn take(at: &At, object: &mut Value, scale: &Value) -> Result<(), Status> {
+    if *scale != of(object, &at.kind) {
+        *object = scaled(object, scale, at)?;
+    }
+    Ok(())
+}
+
 /// A built-in object whose replicas nobody applies any more through this subresource has none.
 pub(super) fn or_none(object: &mut Value, kind: &Kind) {
     let path = Paths::of(kind).replicas;

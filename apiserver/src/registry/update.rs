@@ -98,8 +98,13 @@ impl Registry {
                 }
                 // It may have been done: making it again from fresh state could do it twice.
                 Ok(Changed::Unwritten(status)) => return Err(status),
-                Err(_) if !fresh => {
+                Err(status) if !fresh => {
+                    let seen = current.revision;
                     current = self.store.get(&at.resource, &tail).await?.ok_or_else(|| at.not_found())?;
+                    // What was refused was no older: nobody is asked about it twice.
+                    if current.revision == seen {
+                        return Err(status);
+                    }
                     fresh = true;
                 }
                 Err(status) => return Err(status),

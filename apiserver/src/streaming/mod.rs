@@ -6,7 +6,7 @@
 //! Invariants: a client's credentials never go further than this server; the body is never held in memory; a tunnel ends
 //! when either end does.
 
-mod options;
+pub mod options;
 pub mod proxy;
 mod records;
 pub mod relay;

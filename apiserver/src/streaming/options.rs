@@ -1,7 +1,7 @@
 //! Query options of log, exec, attach and port-forward: checked, and told in the kubelet's words. Pure.
 
 use coracle_api::status::{FieldError, GroupResource, Status};
-use serde_json::json;
+use serde_json::{Value, json};
 use url::form_urlencoded;
 
 /// Decoded names and values, in order.
@@ -114,9 +114,80 @@ pub fn port_forward(asked: &Pairs) -> Pairs {
     ports.map(|(_, port)| ("port".to_owned(), port.clone())).collect()
 }
 
+/// The options of a request that connects to `resource/subresource`, as admission sees them.
+pub fn connected(resource: &str, subresource: &str, asked: &Pairs, path: &str) -> Value {
+    let kind = match (resource, subresource) {
+        (_, "exec") => "PodExecOptions",
+        (_, "attach") => "PodAttachOptions",
+        (_, "portforward") => "PodPortForwardOptions",
+        ("nodes", _) => "NodeProxyOptions",
+        ("services", _) => "ServiceProxyOptions",
+        _ => "PodProxyOptions",
+    };
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    let all = |name: &str| {
+        let named = asked.iter().filter(|(key, _)| key == name);
+        named.map(|(_, value)| value.as_str()).collect::<Vec<_>>()
+    };
+    match subresource {
+        "proxy" if !path.is_empty() => options["path"] = json!(path),
+        "portforward" => {
+            let ports = all("ports").into_iter().flat_map(|text| text.split(','));
+            let ports: Vec<i32> = ports.filter_map(|port| port.parse().ok()).collect();
+            if !ports.is_empty() {
+                options["ports"] = json!(ports);
+            }
+        }
+        "exec" | "attach" => {
+            for name in ["stdin", "stdout", "stderr", "tty"].into_iter().filter(|name| flag(asked, name)) {
+                options[name] = json!(true);
+            }
+            if !first(asked, "container").is_empty() {
+                options["container"] = json!(first(asked, "container"));
+            }
+            if subresource == "exec" {
+                let command = all("command");
+                options["command"] = if command.is_empty() { Value::Null } else { json!(command) };
+            }
+        }
+        _ => {}
+    }
+    options
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn admission_sees_options_as_objects_of_their_kinds() {
+        let rows = [
+            (
+                ("pods", "exec"),
+                "command=a&command=b&stdout=true&tty=0&container=c",
+                json!({"kind": "PodExecOptions", "apiVersion": "v1", "command": ["a", "b"], "stdout": true, "container": "c"}),
+            ),
+            (("pods", "exec"), "", json!({"kind": "PodExecOptions", "apiVersion": "v1", "command": null})),
+            (
+                ("pods", "attach"),
+                "stdin=1&command=x",
+                json!({"kind": "PodAttachOptions", "apiVersion": "v1", "stdin": true}),
+            ),
+            (
+                ("pods", "portforward"),
+                "ports=1,2&ports=3",
+                json!({"kind": "PodPortForwardOptions", "apiVersion": "v1", "ports": [1, 2, 3]}),
+            ),
+            (
+                ("services", "proxy"),
+                "x=y",
+                json!({"kind": "ServiceProxyOptions", "apiVersion": "v1", "path": "/p"}),
+            ),
+        ];
+        for ((resource, subresource), query, want) in rows {
+            assert_eq!(connected(resource, subresource, &pairs(query), "/p"), want);
+        }
+    }
 
     #[test]
     fn log_options_are_checked_and_passed_on() {

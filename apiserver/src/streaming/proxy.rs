@@ -163,6 +163,9 @@ impl Streaming {
         let mut addresses =
             endpoints(self.reader.as_ref(), &info.namespace, &name, &wanted).map_err(Status::unavailable)?;
         if addresses.is_empty() {
+            // A Service without even empty Endpoints counts as none.
+            let missing = |_| Status::not_found(&GroupResource::new("", "services"), &name);
+            self.find("endpoints", &info.namespace, &name).await.map_err(missing)?;
             return Err(Status::unavailable(format!("no endpoints available for service {name:?}")));
         }
         let chosen = usize::try_from(random::below(addresses.len() as u64)).unwrap_or(0);

@@ -46,6 +46,22 @@ pub fn json_patch(object: &Value, patch: &[u8]) -> Result<Patched, PatchError> {
     json::apply(object, patch)
 }
 
+/// The operations of a webhook's JSON patch; at most 10,000.
+///
+/// # Errors
+/// What is wrong with it, in Go's words.
+pub fn operations(patch: &[u8]) -> Result<Vec<Value>, String> {
+    json::operations(patch)
+}
+
+/// Applies operations that were read before.
+///
+/// # Errors
+/// Which one does not apply, in the words that webhooks' authors know.
+pub fn operated(object: &Value, operations: &[Value]) -> Result<Value, String> {
+    json::operated(object, operations)
+}
+
 /// Applies a merge patch.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 use crate::outbound::{self, Trust};
 use crate::reader::Reader;
 use axum::body::Body;
+use coracle_api::decode;
 use coracle_daemon::{Tasks, clock};
 use http::Request;
 use http_body_util::{BodyExt, Limited};
@@ -84,18 +85,59 @@ impl Dialler {
             .await
             .map_err(|error| Fault::Dial(outbound::told(&error)))?;
         let code = response.status();
+        let media = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+        let media = media.unwrap_or_default().to_owned();
         let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
         let body = body.map_err(|error| Fault::Answer(error.to_string()))?.to_bytes();
-        if !code.is_success() {
-            let text = String::from_utf8_lossy(&body[..body.len().min(2048)]).trim().to_owned();
-            return Err(Fault::Answer(match code.as_u16() {
-                404 => "the server could not find the requested resource".to_owned(),
-                400 => "the server rejected our request for an unknown reason".to_owned(),
-                _ => format!("an error on the server ({text:?}) has prevented the request from succeeding"),
-            }));
-        }
-        serde_json::from_slice(&body)
-            .map_err(|error| Fault::Answer(format!("couldn't get version/kind; json parse error: {error}")))
+        said(code.as_u16(), &media, &body).map_err(Fault::Answer)
+    }
+}
+
+/// What an answer's bytes say, read as Go's client reads them.
+fn said(code: u16, media: &str, body: &[u8]) -> Result<Value, String> {
+    if !(200..300).contains(&code) {
+        return Err(refused(code, media, body));
+    }
+    if body.is_empty() {
+        return Err(format!("0-length response with status code: {code} and content type: {media}"));
+    }
+    let untyped = |fault: String| format!("couldn't get version/kind; json parse error: {fault}");
+    // What does not begin as JSON may be YAML.
+    let value = match decode::document_of_json(body) {
+        Err(_) if !body.trim_ascii_start().starts_with(b"{") => decode::any(body).map_err(untyped)?,
+        read => read.map_err(untyped)?,
+    };
+    if value.is_object() || value.is_null() {
+        return Ok(value);
+    }
+    let found = decode::found(&value);
+    Err(untyped(format!(
+        "json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+    )))
+}
+
+/// The error of an answer that is no success: its own Status, or what its code means.
+fn refused(code: u16, media: &str, body: &[u8]) -> String {
+    let status = decode::document_of_json(body).unwrap_or_default();
+    if status["kind"] == "Status" && status["apiVersion"] == "v1" {
+        return status["message"].as_str().unwrap_or("unknown").to_owned();
+    }
+    let is_text = media.is_empty() || media.starts_with("text/");
+    let text = if is_text {
+        String::from_utf8_lossy(&body[..body.len().min(2048)]).trim().to_owned()
+    } else {
+        "unknown".to_owned()
+    };
+    match code {
+        400 => "the server rejected our request for an unknown reason".to_owned(),
+        401 => "the server has asked for the client to provide credentials".to_owned(),
+        403 => text,
+        404 => "the server could not find the requested resource".to_owned(),
+        405 => "the server does not allow this method on the requested resource".to_owned(),
+        429 => "the server has received too many requests and has asked us to try again later".to_owned(),
+        503 => "the server is currently unable to handle the request".to_owned(),
+        500.. => format!("an error on the server ({text:?}) has prevented the request from succeeding"),
+        _ => format!("the server responded with the status code {code} but did not return more information"),
     }
 }
 
@@ -123,4 +165,53 @@ fn url(client: &Value, seconds: u64) -> Result<Url, String> {
     }
     url.set_query(Some(&format!("timeout={seconds}s")));
     Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_as_gos_client_reads_them() {
+        let status = r#"{"kind":"Status","apiVersion":"v1","message":"so"}"#;
+        let rows = [
+            (
+                200,
+                "application/json",
+                "",
+                "0-length response with status code: 200 and content type: application/json",
+            ),
+            (200, "", "{", "couldn't get version/kind; json parse error: unexpected end of JSON input"),
+            (
+                500,
+                "application/json",
+                "boom",
+                "an error on the server (\"unknown\") has prevented the request from succeeding",
+            ),
+            (
+                500,
+                "text/plain",
+                "boom ",
+                "an error on the server (\"boom\") has prevented the request from succeeding",
+            ),
+            (400, "application/json", status, "so"),
+            (400, "application/json", "{}", "the server rejected our request for an unknown reason"),
+            (
+                302,
+                "",
+                "",
+                "the server responded with the status code 302 but did not return more information",
+            ),
+        ];
+        for (code, media, body, want) in rows {
+            assert_eq!(said(code, media, body.as_bytes()).expect_err(want), want);
+        }
+        for (body, found) in [("[]", "array"), ("text", "string")] {
+            let told = said(200, "", body.as_bytes()).expect_err(body);
+            assert!(
+                told.contains(&format!("json: cannot unmarshal {found} into Go value of type struct")),
+                "{told}"
+            );
+        }
+    }
 }

@@ -9,13 +9,14 @@ mod call;
 mod review;
 
 pub use call::{ANSWER_MAX, Dialler};
-pub use review::request;
+pub use review::{of_kind, request};
 
 use super::conditions::{self, Answers, Conditions, Shown};
 use super::select::{self, GROUP, Target};
 use super::{Attributes, Context};
 use crate::audit;
 use crate::meters::admission::Called;
+use coracle_api::kinds::{self, Kind};
 use coracle_api::status::Status;
 use coracle_api::{decode, defaults, meta, patch};
 use coracle_daemon::clock::Instant;
@@ -141,16 +142,25 @@ impl Webhooks {
                 return Ok(Vec::new());
             };
             match self.ask(context, attributes, object, (hook, &target), false).await? {
-                Some(answer) if !answer.allowed => Err(review::refusal(hook.name(), &answer.status)),
+                Some(answer) if !answer.allowed => {
+                    Err(review::refusal(hook.name(), &answer.status).warned(answer.warnings))
+                }
                 Some(answer) => Ok(answer.warnings),
                 None => Ok(Vec::new()),
             }
         });
         let mut warnings = Vec::new();
+        let mut refused = None;
         for answer in join_all(asked).await {
-            warnings.extend(answer?);
+            match answer {
+                Ok(told) => warnings.extend(told),
+                Err(status) => refused = refused.or(Some(status)),
+            }
         }
-        Ok(warnings)
+        match refused {
+            Some(status) => Err(status.warned(warnings)),
+            None => Ok(warnings),
+        }
     }
 
     /// In which version a webhook wants to see a write, if it wants to.
@@ -209,6 +219,7 @@ impl Webhooks {
                 review::version(value).ok_or("webhook does not accept known AdmissionReview versions")?;
             let question = review::question(version, &uid, attributes, object, target);
             let reply = self.dialler.call(context.reader.as_ref(), value, &question).await;
+            let reply = reply.and_then(|reply| review::decoded(version, &reply).map(|()| reply));
             let reply = reply.map_err(|error| format!("failed to call webhook: {error}"))?;
             review::answer(version, &uid, mutating, &reply)
                 .map_err(|error| format!("received invalid webhook response: {error}"))
@@ -237,6 +248,22 @@ impl Webhooks {
     }
 }
 
+/// The Status for an object that a webhook has made one of another kind.
+fn of_another(patched: &Value, kind: &Kind) -> Status {
+    let text = |key: &str| patched[key].as_str().unwrap_or_default();
+    let (api, other) = (text("apiVersion"), text("kind"));
+    if kinds::builtin().iter().any(|known| known.api_version() == api && known.kind == other) {
+        let version = api.rsplit('/').next().unwrap_or_default();
+        let group = if kind.group.is_empty() { "core" } else { &kind.group };
+        let group = group.split('.').next().unwrap_or_default();
+        let text = format!("converting ({version}.{other}) to ({group}.{}): unknown conversion", kind.kind);
+        return Status::new(500, "", text);
+    }
+    Status::internal(format!(
+        "no kind {other:?} is registered for version {api:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+    ))
+}
+
 /// The object with a webhook's patch; `None` without one.
 fn patched(
     attributes: &Attributes<'_>,
@@ -248,7 +275,11 @@ fn patched(
     if answer.patch.is_empty() {
         return Ok(None);
     }
-    if answer.patch_type != "JSONPatch" {
+    let operations = patch::operations(&answer.patch).map_err(Status::internal)?;
+    if operations.is_empty() {
+        return Ok(None);
+    }
+    if object.is_object() && answer.patch_type != "JSONPatch" {
         let text = format!(
             "failed calling webhook {:?}: unsupported patch type {:?}",
             hook.name(),
@@ -264,19 +295,19 @@ fn patched(
         return Err(Status::internal(text));
     }
     let shown = select::converted(target, attributes, object);
-    let patched = patch::json_patch(&shown, &answer.patch).map_err(Status::internal)?.object;
+    let patched = patch::operated(&shown, &operations).map_err(Status::internal)?;
     let mut patched = select::converted_back(target, attributes, patched);
     if let Some(kind) = &attributes.request.kind
         && select::is_of(object, kind)
     {
         if !select::is_of(&patched, kind) {
-            return Err(Status::internal(format!(
-                "webhook {:?} has changed the kind of the object",
-                hook.name()
-            )));
+            return Err(of_another(&patched, kind));
         }
         patched = decode::canonical(patched, kind).map_err(Status::internal)?.object;
         defaults::apply(&mut patched, kind);
+        if patched["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty) {
+            meta::remove(&mut patched, "managedFields");
+        }
     }
     Ok(Some(patched))
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// The versions of AdmissionReview that this server speaks.
+const GROUP: &str = "admission.k8s.io";
 const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
 /// What a webhook has said.
@@ -54,6 +55,16 @@ pub fn request(attributes: &Attributes<'_>, object: &Value, target: &Target) -> 
     let own = Target { group: request.group.clone(), version: request.version.clone(), other: None };
     let resource = |target: &Target| json!({"group": target.group, "version": target.version, "resource": request.resource});
     let name = if request.name.is_empty() { meta::name(shown) } else { &request.name };
+    let mut options = attributes.options.clone();
+    // Whoever patches is shown as what the patch does.
+    let shown_as = match attributes.operation {
+        "CREATE" => Some("CreateOptions"),
+        "UPDATE" => Some("UpdateOptions"),
+        _ => None,
+    };
+    if let Some(kind) = shown_as.filter(|_| options.is_object()) {
+        options["kind"] = json!(kind);
+    }
     let mut out = json!({
         "kind": group_version_kind(&converted, attributes, target),
         "resource": resource(target),
@@ -62,7 +73,7 @@ pub fn request(attributes: &Attributes<'_>, object: &Value, target: &Target) -> 
         "operation": attributes.operation,
         "userInfo": Value::Object(attributes.user.fields()),
         "dryRun": attributes.dry_run,
-        "options": attributes.options,
+        "options": options,
     });
     for (key, value) in [
         ("name", name),
@@ -90,7 +101,75 @@ pub fn question(
     request["object"] = select::converted(target, attributes, object).into_owned();
     let old = attributes.old.unwrap_or(&Value::Null);
     request["oldObject"] = select::converted(target, attributes, old).into_owned();
-    json!({"kind": "AdmissionReview", "apiVersion": format!("{}/{version}", "admission.k8s.io"), "request": request})
+    json!({"kind": "AdmissionReview", "apiVersion": format!("{GROUP}/{version}"), "request": request})
+}
+
+/// Whether a reply is of the kind that was sent, or tells none.
+///
+/// # Errors
+/// What is wrong with it, in Go's words.
+pub fn of_kind(reply: &Value, group: &str, version: &str, kind: &str) -> Result<(), String> {
+    let text = |key: &str| reply[key].as_str().unwrap_or_default();
+    let (api, own) = (text("apiVersion"), text("kind"));
+    if api.is_empty() || own.is_empty() || (own == kind && api == format!("{group}/{version}")) {
+        return Ok(());
+    }
+    let other = api.strip_prefix(group).and_then(|rest| rest.strip_prefix('/'));
+    Err(match other.filter(|other| VERSIONS.contains(other) && own == kind) {
+        Some(other) => format!("converting ({other}.{kind}) to ({version}.{kind}): unknown conversion"),
+        None => format!(
+            "no kind {own:?} is registered for version {api:?} in scheme \"pkg/runtime/scheme.go:110\""
+        ),
+    })
+}
+
+/// Whether a reply can be read as a review of the version that was sent: of its kind, with fields of its types.
+///
+/// # Errors
+/// What is wrong with it, in Go's words.
+pub fn decoded(version: &str, review: &Value) -> Result<(), String> {
+    of_kind(review, GROUP, version, "AdmissionReview")?;
+    let (response, status) = (&review["response"], &review["response"]["status"]);
+    let rows = [
+        ("AdmissionReview.response", response, "v1.AdmissionResponse", response.is_object()),
+        ("AdmissionResponse.response.uid", &response["uid"], "types.UID", response["uid"].is_string()),
+        (
+            "AdmissionResponse.response.allowed",
+            &response["allowed"],
+            "bool",
+            response["allowed"].is_boolean(),
+        ),
+        ("AdmissionResponse.response.status", status, "v1.Status", status.is_object()),
+        ("Status.response.status.message", &status["message"], "string", status["message"].is_string()),
+        ("Status.response.status.reason", &status["reason"], "v1.StatusReason", status["reason"].is_string()),
+        ("Status.response.status.code", &status["code"], "int32", status["code"].is_i64()),
+        ("AdmissionResponse.response.patch", &response["patch"], "[]uint8", response["patch"].is_string()),
+        (
+            "AdmissionResponse.response.patchType",
+            &response["patchType"],
+            "v1.PatchType",
+            response["patchType"].is_string(),
+        ),
+        (
+            "AdmissionResponse.response.warnings",
+            &response["warnings"],
+            "[]string",
+            response["warnings"].is_array(),
+        ),
+        (
+            "AdmissionResponse.response.auditAnnotations",
+            &response["auditAnnotations"],
+            "map[string]string",
+            response["auditAnnotations"].is_object(),
+        ),
+    ];
+    match rows.into_iter().find(|(_, value, _, fits)| !value.is_null() && !fits) {
+        None => Ok(()),
+        Some((field, value, of, _)) => {
+            let found = coracle_api::decode::found(value);
+            Err(format!("json: cannot unmarshal {found} into Go struct field {field} of type {of}"))
+        }
+    }
 }
 
 /// Reads an answer.
@@ -117,6 +196,7 @@ pub fn answer(version: &str, uid: &str, mutating: bool, review: &Value) -> Resul
         }
         let (api, kind) = (text(&review["apiVersion"]), text(&review["kind"]));
         if (api.as_str(), kind.as_str()) != ("admission.k8s.io/v1", "AdmissionReview") {
+            let api = if api.contains('/') { api } else { format!("/{api}") };
             return Err(format!(
                 "expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got {api}, Kind={kind}"
             ));
@@ -175,7 +255,7 @@ mod tests {
             (
                 json!({"kind": "Pod", "apiVersion": "v1", "response": {"uid": "a"}}),
                 true,
-                "expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got v1, Kind=Pod",
+                "expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got /v1, Kind=Pod",
             ),
             (
                 whole(json!({"uid": "a", "patch": "W10="})),
@@ -203,6 +283,34 @@ mod tests {
         }
         let older = json!({"response": {"allowed": true, "patch": "W10="}});
         assert_eq!(answer("v1beta1", "a", true, &older).expect("fine").patch, b"[]");
+    }
+
+    #[test]
+    fn replies_are_of_the_kind_and_the_types_that_were_asked_for() {
+        let whole = |version: &str, response: Value| json!({"apiVersion": format!("{GROUP}/{version}"), "kind": "AdmissionReview", "response": response});
+        let rows = [
+            (whole("v1", json!({"allowed": true})), ""),
+            (json!({"response": {"allowed": true}}), ""),
+            (
+                whole("v1beta1", json!({})),
+                "converting (v1beta1.AdmissionReview) to (v1.AdmissionReview): unknown conversion",
+            ),
+            (
+                whole("v9", json!({})),
+                "no kind \"AdmissionReview\" is registered for version \"admission.k8s.io/v9\" in scheme \"pkg/runtime/scheme.go:110\"",
+            ),
+            (
+                whole("v1", json!({"allowed": "yes"})),
+                "json: cannot unmarshal string into Go struct field AdmissionResponse.response.allowed of type bool",
+            ),
+            (
+                whole("v1", json!({"status": {"message": false}})),
+                "json: cannot unmarshal bool into Go struct field Status.response.status.message of type string",
+            ),
+        ];
+        for (review, want) in rows {
+            assert_eq!(decoded("v1", &review).err().unwrap_or_default(), want);
+        }
     }
 
     #[test]

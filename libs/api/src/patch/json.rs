@@ -60,6 +60,60 @@ pub(super) fn apply(object: &Value, patch: &[u8]) -> Result<Patched, PatchError>
     Ok(Patched { object: patched, findings })
 }
 
+pub(super) fn operations(patch: &[u8]) -> Result<Vec<Value>, String> {
+    match decode::document_of_json(patch)? {
+        Value::Array(operations) if operations.len() > OPERATIONS_MAX => {
+            Err(format!("more than {OPERATIONS_MAX} operations"))
+        }
+        Value::Array(operations) => Ok(operations),
+        Value::Null => Ok(Vec::new()),
+        other => {
+            let found = decode::found(&other);
+            Err(format!("json: cannot unmarshal {found} into Go value of type jsonpatch.Patch"))
+        }
+    }
+}
+
+pub(super) fn operated(object: &Value, operations: &[Value]) -> Result<Value, String> {
+    let (mut patched, mut spent) = (object.clone(), Spent::default());
+    for operation in operations {
+        step(&mut patched, operation, &mut spent).map_err(|Misfit| misfit(&mut patched, operation))?;
+    }
+    Ok(patched)
+}
+
+/// Why an operation does not apply.
+fn misfit(object: &mut Value, operation: &Value) -> String {
+    let op = operation["op"].as_str().unwrap_or("unknown");
+    let text = |key: &str| operation[key].as_str().unwrap_or_default();
+    let (path, from) = (text("path"), text("from"));
+    let mut held = |path: &str| {
+        let keys = pointer(&Value::from(path)).unwrap_or_default();
+        let parent = keys.split_last().map(|(_, parent)| parent.to_vec());
+        parent.is_some_and(|parent| {
+            find(object, &parent).is_some_and(|value| value.is_object() || value.is_array())
+        })
+    };
+    let key = path.rsplit('/').next().unwrap_or_default();
+    match op {
+        "test" => format!("testing value {path} failed: test failed"),
+        "remove" if held(path) => format!(
+            "error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value"
+        ),
+        "replace" if held(path) => {
+            format!("replace operation does not apply: doc is missing key: {path}: missing value")
+        }
+        "replace" => format!("replace operation does not apply: doc is missing path: {path}: missing value"),
+        "add" | "remove" => {
+            format!("{op} operation does not apply: doc is missing path: {path:?}: missing value")
+        }
+        "move" | "copy" => {
+            format!("{op} operation does not apply: doc is missing from path: {from}: missing value")
+        }
+        _ => format!("Unexpected kind: {op}"),
+    }
+}
+
 fn not_go(value: &Value, of: &str) -> PatchError {
     let found = decode::found(value);
     undecodable(format!("json: cannot unmarshal {found} into Go value of type {of}"))
@@ -304,6 +358,34 @@ mod tests {
         for (patch, place, want) in rows {
             assert_eq!(patched(&patch).unwrap().pointer(place), Some(&want), "{patch}");
         }
+    }
+
+    #[test]
+    fn webhooks_are_told_what_does_not_apply() {
+        let rows = [
+            ("text", "invalid character 'e' in literal true (expecting 'r')"),
+            ("{}", "json: cannot unmarshal object into Go value of type jsonpatch.Patch"),
+            (r#"[{"op":"odd","path":"/a"}]"#, "Unexpected kind: odd"),
+            (
+                r#"[{"op":"remove","path":"/no"}]"#,
+                "error in remove for path: '/no': Unable to remove nonexistent key: no: missing value",
+            ),
+            (r#"[{"op":"test","path":"/a/b","value":2}]"#, "testing value /a/b failed: test failed"),
+            (
+                r#"[{"op":"add","path":"","value":2}]"#,
+                "add operation does not apply: doc is missing path: \"\": missing value",
+            ),
+            (
+                r#"[{"op":"add","path":"/no/deep","value":2}]"#,
+                "add operation does not apply: doc is missing path: \"/no/deep\": missing value",
+            ),
+        ];
+        for (patch, want) in rows {
+            let done = super::operations(patch.as_bytes())
+                .and_then(|operations| super::operated(&json!({"a": {"b": 1}}), &operations));
+            assert_eq!(done.expect_err(patch), want);
+        }
+        assert_eq!(super::operations(b"[]"), Ok(Vec::new()));
     }
 
     #[test]

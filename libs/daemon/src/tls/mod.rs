@@ -7,7 +7,7 @@ mod trust;
 pub use fresh::Fresh;
 
 use rustls::client::danger::ServerCertVerifier;
-use rustls::client::{ResolvesClientCert, VerifierBuilderError, WebPkiServerVerifier};
+use rustls::client::{ResolvesClientCert, VerifierBuilderError};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{Accept, TlsAcceptor};
-use trust::{Servers, Shown, provider};
+use trust::{Authorities, Servers, Shown, Trusted, provider};
 
 /// Why TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -181,10 +181,11 @@ fn read_client_verifier(
 pub fn client(ca: &Path, identity: Option<&Identity>, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
     let path = ca.to_owned();
     let trusted = Fresh::new(vec![ca.to_owned()], move || {
-        let verifier = WebPkiServerVerifier::builder(Arc::new(roots(&path)?));
-        verifier.build().map_err(|source| TlsError::Verifier { path: path.clone(), source })
+        // Tells what is no certificate.
+        roots(&path)?;
+        Ok(Arc::new(Authorities::new(certificates(&path)?)))
     })?;
-    let servers = Servers { provider: provider(), trusted: Some(trusted) };
+    let servers = Servers { provider: provider(), trusted: Some(Trusted::Files(trusted)) };
     let builder = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(servers));
     let mut config = match identity {
         None => builder.with_no_client_auth(),
@@ -206,6 +207,13 @@ pub fn shown(identity: &Identity) -> Result<Arc<dyn ResolvesClientCert>, TlsErro
         certified.map(Arc::new).map_err(|source| TlsError::Unusable { path: identity.cert.clone(), source })
     })?;
     Ok(Arc::new(Shown(certified)))
+}
+
+/// Takes the certificates of servers that these authorities have signed, and these themselves.
+#[must_use]
+pub fn signed_by(authorities: Vec<CertificateDer<'static>>) -> Arc<dyn ServerCertVerifier> {
+    let trusted = Some(Trusted::Given(Authorities::new(authorities)));
+    Arc::new(Servers { provider: provider(), trusted })
 }
 
 /// Takes any server's certificate: for those who ask whether a server answers, not who it is, and where a user asks for it.
@@ -258,6 +266,36 @@ mod tests {
         assert!(agree(&Arc::new(trusting.with_no_client_auth()), &server).await);
         let wary = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
         assert!(!agree(&Arc::new(wary.with_no_client_auth()), &server).await);
+    }
+
+    #[tokio::test]
+    async fn who_signed_itself_is_trusted_as_what_it_is_whether_it_calls_itself_an_authority_or_not() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().expect("a folder");
+        // (whether it is an authority by its own word, whose name it holds, whether it is trusted)
+        for (authority, name, want) in
+            [(false, "localhost", true), (true, "localhost", true), (true, "other", false)]
+        {
+            let key = KeyPair::generate().expect("a key");
+            let mut cert = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+            if authority {
+                cert.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            }
+            let cert = cert.self_signed(&key).expect("signs");
+            std::fs::write(folder.path().join("cert"), cert.pem()).expect("written");
+            std::fs::write(folder.path().join("key"), key.serialize_pem()).expect("written");
+            let server = server(&identity(folder.path()), None, &[]).expect("a server");
+            let by_file = client(&folder.path().join("cert"), None, &[]).expect("a client");
+            assert_eq!(agree(&by_file, &server).await, want, "{authority} {name}");
+            let trusting = signed_by(vec![cert.der().clone()]);
+            let given = ClientConfig::builder().dangerous().with_custom_certificate_verifier(trusting);
+            assert_eq!(agree(&Arc::new(given.with_no_client_auth()), &server).await, want);
+            // Another of the same name is a stranger.
+            renew(folder.path());
+            let other = client(&folder.path().join("ca"), None, &[]).expect("a client");
+            std::fs::write(folder.path().join("cert"), cert.pem()).expect("written");
+            assert!(!agree(&other, &server).await);
+        }
     }
 
     #[test]
