@@ -198,19 +198,24 @@ impl Admission {
         }
     }
 
-    /// Webhooks and policies for a request that connects to what is behind an object; no other plugin is about those.
+    /// Webhooks and policies for a request that connects to what is behind an object; no other plugin is about those. Returns warnings.
     ///
     /// # Errors
     /// The Status that refuses it.
-    pub async fn connect(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
+    pub async fn connect(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &mut Value,
+    ) -> Result<Vec<String>, Status> {
         let (context, conditions, hooks) = (&self.context, &self.conditions, &self.webhooks);
         let mut told = Vec::new();
         let round = hooks.mutate(context, conditions, attributes, object, None, &mut told).await?;
         if round.changed {
             hooks.mutate(context, conditions, attributes, object, Some(&round), &mut told).await?;
         }
-        policy::validate(context, conditions, attributes, object).await?;
-        hooks.validate(context, conditions, attributes, object).await.map(drop)
+        told.extend(policy::validate(context, conditions, attributes, object).await?);
+        told.extend(hooks.validate(context, conditions, attributes, object).await?);
+        Ok(told)
     }
 
     /// The plugins that are part of this server.

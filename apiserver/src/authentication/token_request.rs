@@ -77,7 +77,11 @@ impl Authentication {
     }
 
     /// Says in a request for a token of an account what it leaves to be understood, as admission sees it.
-    pub fn complete(&self, namespace: &str, name: &str, request: &mut Value) {
+    ///
+    /// # Errors
+    /// 404 for the ServiceAccount.
+    pub async fn complete(&self, namespace: &str, name: &str, request: &mut Value) -> Result<(), Status> {
+        self.must_get("serviceaccounts", namespace, name).await?;
         for (key, value) in [("name", name), ("namespace", namespace)] {
             if meta::field(request, key).is_empty() {
                 meta::set(request, key, value);
@@ -87,6 +91,7 @@ impl Authentication {
         if request["spec"]["audiences"].as_array().is_none_or(Vec::is_empty) {
             request["spec"]["audiences"] = json!(self.audiences);
         }
+        Ok(())
     }
 
     async fn bind(&self, bound: &mut Bound, wanted: &Value) -> Result<(), Status> {

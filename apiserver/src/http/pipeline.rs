@@ -286,10 +286,27 @@ async fn routed(
         if !asks && !offered.contains(&info.verb) {
             return Err(Status::no_such_method());
         }
-        server.registry.connect(&info, &user, request.uri().query().unwrap_or_default()).boxed().await?;
-        return server.streaming.proxy(&info, request).boxed().await;
+        return connected(server, &info, &user, request).boxed().await;
     }
     resource(server, info, user, query, request).await
+}
+
+/// What is behind an object, if admission lets the request through to it.
+async fn connected(
+    server: &Server,
+    info: &RequestInfo,
+    user: &UserInfo,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    let query = request.uri().query().unwrap_or_default();
+    let warnings = server.registry.connect(info, user, query).await?;
+    match server.streaming.proxy(info, request).await {
+        Ok(mut response) => {
+            respond::warn(response.headers_mut(), &warnings);
+            Ok(response)
+        }
+        Err(status) => Err(status.warned(warnings)),
+    }
 }
 
 /// Custom kinds are nowhere but in their scope; only reads are of all namespaces at once.

@@ -132,7 +132,7 @@ fn takes_gzip(accepted: &str) -> bool {
 
 /// `Warning: 299` headers: each text once; when they are too long together, each is cut, and what still is too much is left
 /// out.
-fn warn(headers: &mut HeaderMap, warnings: &[String]) {
+pub fn warn(headers: &mut HeaderMap, warnings: &[String]) {
     let total: usize = warnings.iter().map(|text| text.chars().count()).sum();
     let keep = if total > WARNINGS_MAX { WARNING_CUT } else { usize::MAX };
     let (mut told, mut written) = (HashSet::new(), 0);

@@ -289,15 +289,23 @@ impl Registry {
         }
     }
 
-    /// Lets admission refuse a request that connects to what is behind an object: reading a log is none.
+    /// Lets admission refuse a request that connects to what is behind an object: reading a log is none. Returns warnings.
     ///
     /// # Errors
     /// The Status that refuses it.
-    pub async fn connect(&self, info: &RequestInfo, user: &UserInfo, query: &str) -> Result<(), Status> {
+    pub async fn connect(
+        &self,
+        info: &RequestInfo,
+        user: &UserInfo,
+        query: &str,
+    ) -> Result<Vec<String>, Status> {
         if info.subresource == "log" {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let path = if info.rest.is_empty() { String::new() } else { format!("/{}", info.rest) };
+        let rest = info.rest.trim_matches('/');
+        let (before, after) =
+            (if rest.is_empty() { "" } else { "/" }, if info.path.ends_with('/') { "/" } else { "" });
+        let path = format!("{before}{rest}{after}");
         let asked = streamed::pairs(query);
         let mut object = streamed::connected(&info.resource, &info.subresource, &asked, &path);
         let attributes = Attributes {

@@ -69,7 +69,7 @@ impl Registry {
         own(&mut request, of, &options, "token");
         let at = At::new(call, self.resource(call.kind()?)?, options)?;
         self.mutate(&at, "CREATE", None, &mut request).await?;
-        self.authentication.complete(&call.info.namespace, &call.info.name, &mut request);
+        self.authentication.complete(&call.info.namespace, &call.info.name, &mut request).await?;
         self.admit(&at, "CREATE", None, &request).await?;
         let mut answer = self.authentication.issue(&call.info.namespace, &call.info.name, &request).await?;
         if at.options.dry_run {

@@ -29,6 +29,14 @@ pub(super) struct Made {
 /// Makes the new object from the current one.
 pub(super) type Make<'a> = dyn Fn(&Value) -> Result<Made, Status> + Send + Sync + 'a;
 
+/// As admission sees it: a generation is counted once admission is through.
+fn prepare_for_admission(object: &mut Value, old: &Value, kind: &Kind) {
+    strategy::prepare_update(object, old, kind, "");
+    if let Some(generation) = old["metadata"]["generation"].as_i64() {
+        meta::set(object, "generation", generation);
+    }
+}
+
 impl Registry {
     pub(super) async fn update(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?.clone();
@@ -144,7 +152,7 @@ impl Registry {
         }
         decode::settle(&mut object, kind);
         if at.info.subresource.is_empty() {
-            strategy::prepare_update(&mut object, old, kind, "");
+            prepare_for_admission(&mut object, old, kind);
         }
         warnings.extend(self.mutate(at, UPDATE, Some(old), &mut object).await?);
         apply::keep_times(&mut object, old, kind);

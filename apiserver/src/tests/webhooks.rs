@@ -220,10 +220,8 @@ fn sights() -> Vec<Sight> {
     let containers = json!({"containers": [{"name": "c", "image": "i"}]});
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": containers});
     let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
-    let pods = "/api/v1/namespaces/default/pods";
     let deployments = "/apis/apps/v1/namespaces/default/deployments";
     let shown = [("/object/kind", json!("Scale")), ("/kind/group", json!("autoscaling"))];
-    let exec = "command=x&stdout=true";
     vec![
         (
             ("POST", MAPS.to_owned(), json!({"metadata": {"generateName": "g-"}})),
@@ -263,11 +261,23 @@ fn sights() -> Vec<Sight> {
             vec![("/kind/kind", json!("Deployment"))],
         ),
         (
+            ("PATCH", format!("{deployments}/d"), json!({"spec": {"replicas": 2}})),
+            200,
+            "/first",
+            vec![("/object/metadata/generation", json!(1)), ("/object/spec/replicas", json!(2))],
+        ),
+        (
             ("PATCH", format!("{deployments}/d/scale"), json!({"spec": {"replicas": 3}})),
             200,
             "/last",
             shown.to_vec(),
         ),
+    ]
+}
+
+fn connections() -> Vec<Sight> {
+    let (pods, exec) = ("/api/v1/namespaces/default/pods", "command=x&stdout=true");
+    vec![
         (
             ("POST", format!("{pods}/p/exec?{exec}"), Value::Null),
             404,
@@ -279,10 +289,10 @@ fn sights() -> Vec<Sight> {
             ],
         ),
         (
-            ("GET", "/api/v1/namespaces/default/services/s/proxy/a".to_owned(), Value::Null),
+            ("GET", "/api/v1/namespaces/default/services/s/proxy/a/".to_owned(), Value::Null),
             404,
             "/last",
-            vec![("/object/path", json!("/a")), ("/subResource", json!("proxy"))],
+            vec![("/object/path", json!("/a/")), ("/subResource", json!("proxy"))],
         ),
     ]
 }
@@ -306,7 +316,8 @@ async fn webhooks_see_what_is_asked_for_in_the_form_of_the_subresource_and_each_
         configure(&fixture, kind, "all", json!([hook])).await;
     }
     let merge = "application/merge-patch+json";
-    for ((method, path, body), code, hook, wants) in sights() {
+    for ((method, path, body), code, hook, wants) in sights().into_iter().chain(connections()) {
+        seen(&fixture).await;
         let before = hooks.asked_at(hook).len();
         let (got, answer) = fixture
             .typed(method, &path, if method == "PATCH" { merge } else { "application/json" }, body)
