@@ -1,5 +1,6 @@
 //! The seam to the disk, so that tests and simulations can tear writes and fail syncs.
 
+use super::direct::FolderFile;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -62,6 +63,14 @@ pub trait DiskFile: Send {
     /// # Errors
     /// The disk fails; what was written since the last sync is then lost or not.
     fn sync(&mut self) -> io::Result<()>;
+    /// Writes where only zeros follow, and waits until it is on stable storage.
+    ///
+    /// # Errors
+    /// The disk is full or fails; what was written is then lost or not.
+    fn append(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_at(offset, bytes)?;
+        self.sync()
+    }
     /// Its length.
     ///
     /// # Errors
@@ -108,7 +117,8 @@ impl Disk for Folder {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(OpenOptions::new().read(true).write(true).open(self.path.join(name))?))
+        let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
+        Ok(Box::new(FolderFile::new(file)))
     }
 
     fn create(&self, name: &str, size: u64) -> io::Result<Box<dyn DiskFile>> {
@@ -132,7 +142,7 @@ impl Disk for Folder {
             let _ = std::fs::remove_file(&path);
             return Err(error);
         }
-        Ok(Box::new(file))
+        Ok(Box::new(FolderFile::new(file)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -143,30 +153,5 @@ impl Disk for Folder {
     fn remove(&self, name: &str) -> io::Result<()> {
         std::fs::remove_file(self.path.join(name))?;
         self.handle.sync_all()
-    }
-}
-
-impl DiskFile for File {
-    fn read_all(&self) -> io::Result<Vec<u8>> {
-        let size = usize::try_from(self.size()?).map_err(io::Error::other)?;
-        let mut bytes = vec![0; size];
-        self.read_exact_at(&mut bytes, 0)?;
-        Ok(bytes)
-    }
-
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        self.read_exact_at(bytes, offset)
-    }
-
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
     }
 }

@@ -56,6 +56,7 @@
 //!
 //! Invariants: a call back with `Ok` means stable; after one failed write or sync nothing is ever written again.
 
+mod direct;
 mod disk;
 mod inspect;
 mod open;

@@ -319,10 +319,9 @@ impl Writer {
                 _ => {}
             }
         }
-        self.current.file.write_at(self.current.at, &bytes)?;
         let began = Instant::now();
         self.observer.syncs();
-        self.current.file.sync()?;
+        self.current.file.append(self.current.at, &bytes)?;
         let took = began.elapsed();
         self.observer.synced(took);
         self.current.at += bytes.len() as u64;
