@@ -152,8 +152,12 @@ fn recalled(pod: &Pod) -> Option<Sandbox> {
     })
 }
 
+/// What is answered to whoever wants to enter a container. No colon is in it: kubectl would read an object of this text, and show
+/// nothing of it.
+pub const NO_CONTAINERS: &str = "pods of simulated nodes have no containers to enter";
+
 fn without_containers<T>() -> Result<T, RuntimeError> {
-    Err(RuntimeError::Start("this node is simulated: its pods have no containers to enter".to_owned()))
+    Err(RuntimeError::Start(NO_CONTAINERS.to_owned()))
 }
 
 #[async_trait]

@@ -21,6 +21,7 @@ mod tests;
 mod upgrade;
 mod websocket;
 
+use crate::runtime::simulated::NO_CONTAINERS;
 use crate::runtime::{Runtime, State as Doing};
 use axum::Router;
 use axum::body::Body;
@@ -246,10 +247,7 @@ impl Streaming {
     }
 
     fn runtime(&self) -> Result<Arc<dyn Runtime>, Refusal> {
-        self.runtime.clone().ok_or_else(|| {
-            let text = "this node is simulated: its pods have no containers to enter";
-            (StatusCode::NOT_IMPLEMENTED, text.to_owned())
-        })
+        self.runtime.clone().ok_or_else(|| (StatusCode::NOT_IMPLEMENTED, NO_CONTAINERS.to_owned()))
     }
 
     fn pod(&self, namespace: &str, name: &str) -> Result<(Arc<Pod>, String), Refusal> {

@@ -1,6 +1,7 @@
 //! exec and attach.
 
 use super::{Spdy, get, websocket};
+use crate::runtime::simulated::NO_CONTAINERS;
 use crate::streaming::spdy::Frame;
 use crate::streaming::testing::{kubelet, soon};
 use futures::{SinkExt, StreamExt};
@@ -201,7 +202,8 @@ async fn what_can_be_refused_is_refused_before_the_upgrade() {
 #[tokio::test]
 async fn a_simulated_node_has_nothing_to_enter() {
     let kubelet = kubelet(true).await;
-    let told = "this node is simulated: its pods have no containers to enter";
+    let told = NO_CONTAINERS;
+    assert!(!told.contains(": "), "YAML, which kubectl takes for a Status without a message");
     for path in ["/exec/ns/p/c?output=1&command=a", "/attach/ns/p/c?output=1", "/portForward/ns/p"] {
         assert_eq!(get(&kubelet, path, &[]).await, (501, told.to_owned()));
     }
