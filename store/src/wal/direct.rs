@@ -4,6 +4,9 @@
 //!
 //! Such writes are of whole blocks, from memory that begins at a multiple of one. So the last block, which is partly full, is
 //! remembered and written again with what comes behind; what it held is the same in both.
+//!
+//! Much at once goes through the cache all the same: there the time for the disk's answer counts for little, and a process that
+//! was killed finds most of its log in memory when it starts again.
 
 use super::disk::DiskFile;
 use nix::fcntl::OFlag;
@@ -14,8 +17,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 /// Bytes of a block, at least: disks have 512 or 4096.
 const BLOCK: usize = 4096;
-/// Memory that is kept from write to write.
-const BUFFER_MAX: usize = 1 << 20;
+/// Bytes that are written past the cache at once, at most.
+const DIRECT_MAX: usize = 64 << 10;
 
 /// See the module.
 pub(super) struct FolderFile {
@@ -78,9 +81,6 @@ impl Blocks {
         self.last.clear();
         self.last.extend_from_slice(&blocks[end / BLOCK * BLOCK..end]);
         self.end = offset + bytes.len() as u64;
-        if self.buffer.capacity() > BUFFER_MAX {
-            self.buffer = Vec::new();
-        }
         Ok(true)
     }
 }
@@ -132,7 +132,7 @@ impl DiskFile for FolderFile {
     }
 
     fn append(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if self.append_direct(offset, bytes)? {
+        if bytes.len() <= DIRECT_MAX && self.append_direct(offset, bytes)? {
             return Ok(());
         }
         self.write_at(offset, bytes)?;
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const SIZE: usize = 16 * BLOCK + 100;
+    const SIZE: usize = 3 * DIRECT_MAX + 100;
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -167,6 +167,7 @@ mod tests {
             6 => (0..3 * BLOCK).prop_map(Step::Append),
             4 => (0..600_usize).prop_map(Step::Append),
             1 => Just(Step::Append(BLOCK)),
+            1 => (DIRECT_MAX - 2..DIRECT_MAX + BLOCK).prop_map(Step::Append),
             1 => Just(Step::Reopen),
             1 => Just(Step::Overwrite),
             1 => Just(Step::Forget),
