@@ -4,7 +4,7 @@
 //! restart the log that all of them made, whose older entries stay on the disk until somebody asks for them.
 //!
 //! One at a time has the files: the log's thread, or a caller who would only wait for it. Whoever it is takes every request that
-//! waits, writes them all with one `write` and one `fdatasync` (group commit), and only then calls back, in order.
+//! waits, writes them all with one durable write (group commit), and only then calls back, in order.
 //!
 //! # Files
 //! `00000000000000000001.wal` and so on: segments, numbered without gaps, filled with zeros when made so that

@@ -1,6 +1,6 @@
 //! No watcher loses, repeats or reorders an event, however slow it is and whatever is compacted or replaced meanwhile.
 
-use super::hub::{FEW, OF_MANY};
+use super::hub::{FEW, OF_MANY, REST};
 use super::{Hub, Outlet, WatcherId};
 use crate::command::{Command, Op};
 use crate::error::StoreError;
@@ -256,7 +256,7 @@ async fn few_streams_are_woken_at_once_and_many_some_at_a_time() {
             assert_eq!(woken(), FEW);
         } else {
             assert_eq!(woken(), 0, "it came in the rest after many");
-            clock::sleep(Duration::from_millis(3)).await;
+            tokio::time::advance(REST).await;
             assert_eq!(woken_then(), count);
         }
     }

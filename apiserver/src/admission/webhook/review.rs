@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// The versions of AdmissionReview that this server speaks.
+/// The group of AdmissionReview, and the versions of it that this server speaks.
 const GROUP: &str = "admission.k8s.io";
 const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 

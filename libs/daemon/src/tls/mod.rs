@@ -94,8 +94,12 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 /// # Errors
 /// The file cannot be read or holds something that is no certificate.
 pub fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    anchors(path, certificates(path)?)
+}
+
+fn anchors(path: &Path, certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in certificates {
         store.add(certificate).map_err(|source| TlsError::Unusable { path: path.to_owned(), source })?;
     }
     Ok(store)
@@ -181,9 +185,8 @@ fn read_client_verifier(
 pub fn client(ca: &Path, identity: Option<&Identity>, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
     let path = ca.to_owned();
     let trusted = Fresh::new(vec![ca.to_owned()], move || {
-        // Tells what is no certificate.
-        roots(&path)?;
-        Ok(Arc::new(Authorities::new(certificates(&path)?)))
+        let given = certificates(&path)?;
+        Ok(Arc::new(Authorities::new(anchors(&path, given.clone())?, given)))
     })?;
     let servers = Servers { provider: provider(), trusted: Some(Trusted::Files(trusted)) };
     let builder = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(servers));
@@ -212,7 +215,9 @@ pub fn shown(identity: &Identity) -> Result<Arc<dyn ResolvesClientCert>, TlsErro
 /// Takes the certificates of servers that these authorities have signed, and these themselves.
 #[must_use]
 pub fn signed_by(authorities: Vec<CertificateDer<'static>>) -> Arc<dyn ServerCertVerifier> {
-    let trusted = Some(Trusted::Given(Authorities::new(authorities)));
+    let mut anchors = RootCertStore::empty();
+    anchors.add_parsable_certificates(authorities.iter().cloned());
+    let trusted = Some(Trusted::Given(Authorities::new(anchors, authorities)));
     Arc::new(Servers { provider: provider(), trusted })
 }
 

@@ -26,10 +26,9 @@ pub(super) struct Authorities {
 }
 
 impl Authorities {
-    pub fn new(certificates: Vec<CertificateDer<'static>>) -> Self {
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(certificates.iter().cloned());
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider()).build();
+    /// `certificates` with what they anchor.
+    pub fn new(anchors: RootCertStore, certificates: Vec<CertificateDer<'static>>) -> Self {
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(anchors), provider()).build();
         Self { verifier: verifier.ok(), certificates }
     }
 
