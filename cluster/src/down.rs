@@ -26,13 +26,7 @@ pub async fn run(args: DownArgs) -> Result<()> {
     let users = kubeconfig::users_file(args.kubeconfig.as_deref());
     let Ok(spec) = read_spec(&layout) else {
         kubeconfig::remove_from(&users, &format!("coracle-{}", args.which.name))?;
-        if layout.dir().exists() {
-            remove_dir(&layout)?;
-            eprintln!("removed the half-made cluster in {}", layout.dir().display());
-        } else {
-            eprintln!("there is no cluster {} in {}: nothing to do", args.which.name, layout.dir().display());
-        }
-        return Ok(());
+        return remove_half_made(&layout, &args.which.name).await;
     };
     stop(&layout, &spec).await?;
     kubeconfig::remove_from(&users, &spec.context())?;
@@ -48,11 +42,43 @@ pub async fn run(args: DownArgs) -> Result<()> {
     Ok(())
 }
 
-/// Stops all processes, through the supervisor or, where it is dead, by themselves; removes what was made on the host.
+/// Removes what an `up` that did not end, or damage to the cluster's facts, has left; never what somebody else keeps there.
+async fn remove_half_made(layout: &Layout, name: &str) -> Result<()> {
+    let dir = layout.dir().display();
+    if !layout.dir().exists() {
+        eprintln!("there is no cluster {name} in {dir}: nothing to do");
+        return Ok(());
+    }
+    let nothing_else = layout.holds_nothing_else().with_context(|| format!("cannot read {dir}"))?;
+    anyhow::ensure!(
+        nothing_else,
+        "{dir} holds no cluster, and files that are not a cluster's: nothing is removed"
+    );
+    stop_processes(layout).await;
+    remove_dir(layout)?;
+    eprintln!("removed the half-made cluster in {dir}");
+    Ok(())
+}
+
+/// Stops all processes; removes what was made on the host.
 ///
 /// # Errors
 /// Something is left and cannot be removed.
 pub async fn stop(layout: &Layout, spec: &Spec) -> Result<()> {
+    stop_processes(layout).await;
+    if spec.has_network() {
+        host::network_down(spec).await?;
+        for i in 0..spec.nodes {
+            host::remove_cgroup(&spec.cgroup(i))?;
+        }
+        host::remove_cgroup(&format!("/coracle/{}", spec.name))?;
+        host::remove_empty_cgroup("/coracle");
+    }
+    Ok(())
+}
+
+/// Through the supervisor or, where it is dead, by themselves.
+async fn stop_processes(layout: &Layout) {
     let supervisor = supervisor_pid(layout);
     let asked = clock::timeout(STOP_MAX, ask(&layout.socket(), &Request::Stop)).await;
     if !matches!(asked, Ok(Ok(Some(_)))) {
@@ -66,15 +92,6 @@ pub async fn stop(layout: &Layout, spec: &Spec) -> Result<()> {
         wait_gone(pid).await;
     }
     let _ = fs::remove_file(layout.socket());
-    if spec.has_network() {
-        host::network_down(spec).await?;
-        for i in 0..spec.nodes {
-            host::remove_cgroup(&spec.cgroup(i))?;
-        }
-        host::remove_cgroup(&format!("/coracle/{}", spec.name))?;
-        host::remove_empty_cgroup("/coracle");
-    }
-    Ok(())
 }
 
 fn remove_dir(layout: &Layout) -> Result<()> {
@@ -145,6 +162,33 @@ async fn wait_gone(pid: i32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Which;
+
+    async fn down(dir: &std::path::Path) -> Result<()> {
+        let which = Which { name: "t".to_owned(), dir: Some(dir.to_owned()) };
+        run(DownArgs { which, kubeconfig: Some(dir.with_extension("kubeconfig")), keep_data: false }).await
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_holds_something_else_is_never_removed() {
+        let outer = tempfile::tempdir().expect("temp dir");
+        let dir = outer.path().join("thesis");
+        down(&dir).await.expect("nothing is nothing to do");
+        fs::create_dir_all(dir.join("pki")).expect("a folder");
+        fs::write(dir.join("spec.part"), "{").expect("what an up that was killed leaves");
+        down(&dir).await.expect("a half-made cluster goes");
+        assert!(!dir.exists());
+
+        for foreign in ["thesis.txt", ".git", "pki2"] {
+            fs::create_dir_all(dir.join("pki")).expect("a folder");
+            fs::write(dir.join("spec.json"), "somebody else's").expect("no spec of a cluster");
+            fs::write(dir.join(foreign), "x").expect("a file");
+            let error = down(&dir).await.expect_err("refused");
+            assert!(format!("{error:#}").contains("nothing is removed"), "{error:#}");
+            assert!(dir.join(foreign).exists() && dir.join("spec.json").exists() && dir.join("pki").exists());
+            fs::remove_dir_all(&dir).expect("tidy up");
+        }
+    }
 
     #[test]
     fn only_processes_of_the_folder_are_ours() {

@@ -1,7 +1,12 @@
 //! Where the files of a cluster are: all below one folder.
 
 use crate::args::Which;
+use std::io;
 use std::path::{Path, PathBuf};
+
+/// Names, without their endings, of all that lies right in the folder.
+const OWN: [&str; 8] = ["spec", "addons", "pki", "kubeconfigs", "logs", "stores", "nodes", "volumes"];
+const SOCKET: &str = "supervisor";
 
 /// The cluster's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +39,26 @@ impl Layout {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+    /// Whether nothing lies in the folder but what a cluster puts there, or there is no folder.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn holds_nothing_else(&self) -> io::Result<bool> {
+        let entries = match std::fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let name = PathBuf::from(entry?.file_name());
+            let is_ours =
+                name.file_stem().is_some_and(|stem| stem == SOCKET || OWN.iter().any(|own| stem == *own));
+            if !is_ours {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
     /// The cluster's facts.
     #[must_use]
@@ -88,7 +113,7 @@ impl Layout {
     /// The supervisor's socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.dir.join("supervisor.sock")
+        self.dir.join(SOCKET).with_extension("sock")
     }
 }
 

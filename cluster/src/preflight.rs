@@ -151,16 +151,11 @@ pub fn check_folder(layout: &Layout) -> Result<()> {
             "the folder cannot be below {hidden}, which nodes replace by their own: choose another --dir"
         );
     }
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries.count(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+    let fits = match layout.holds_nothing_else() {
+        Ok(nothing_else) => nothing_else || layout.spec().exists(),
         Err(error) => anyhow::bail!("cannot read {}: {error}: choose another --dir", dir.display()),
     };
-    anyhow::ensure!(
-        entries == 0 || layout.spec().exists() || layout.pki().exists(),
-        "{} is not empty and holds no cluster: choose another --dir",
-        dir.display()
-    );
+    anyhow::ensure!(fits, "{} is not empty and holds no cluster: choose another --dir", dir.display());
     Ok(())
 }
 
@@ -216,5 +211,8 @@ mod tests {
         assert!(told(dir.path()).contains("is not empty and holds no cluster"));
         assert!(told(&dir.path().join("thesis.txt")).contains("choose another --dir"));
         assert!(told(Path::new("/run/x")).contains("cannot be below /run"));
+        // A key store of somebody else's beside it makes no cluster of it.
+        std::fs::create_dir(dir.path().join("pki")).expect("a folder");
+        assert!(told(dir.path()).contains("is not empty and holds no cluster"));
     }
 }

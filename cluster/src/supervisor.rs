@@ -31,8 +31,12 @@ pub struct SupervisorArgs {
 pub fn read_spec(layout: &Layout) -> Result<Spec> {
     let path = layout.spec();
     let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&text)
-        .with_context(|| format!("{} is damaged: remove the folder with `coracle down`", path.display()))
+    serde_json::from_slice(&text).with_context(|| {
+        format!(
+            "{} is damaged: remove the cluster with `coracle down`, and its --name and --dir",
+            path.display()
+        )
+    })
 }
 
 struct Supervisor {

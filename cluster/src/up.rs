@@ -57,7 +57,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let resumed = layout.spec().exists();
     anyhow::ensure!(
         resumed || !layout.pki().exists(),
-        "{} holds a half-made cluster: remove it with `coracle down --name {}`",
+        "{0} holds a half-made cluster: remove it with `coracle down --name {1} --dir {0}`",
         layout.dir().display(),
         args.which.name
     );
