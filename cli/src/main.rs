@@ -116,14 +116,14 @@ fn long<F: Future<Output = anyhow::Result<()>>>(
     run(Component { name, grace: Duration::from_secs(grace_seconds), threads: threads(name) }, start)
 }
 
-/// Worker threads of a component. Members of a store share their machine with others in most clusters, and one thread
-/// that stays busy serves more than several that wake each other; only apiservers have work for every core.
+/// Worker threads of a component. Most share their machine with others, and one thread that stays busy serves more than
+/// several that wake each other, which they also do for every event in an idle cluster; only apiservers have work for
+/// every core.
 fn threads(name: &str) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     match name {
         "apiserver" => cores,
-        "store" => (cores / 2).clamp(1, 4),
-        _ => cores.min(2),
+        _ => (cores / 2).clamp(1, 4),
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-/// How long changes are collected before they are written.
-const COLLECT: Duration = Duration::from_secs(2);
+/// How long changes are collected before they are written. What is not written yet, a restart reads from the log.
+const COLLECT: Duration = Duration::from_secs(10);
 /// How long the thread may take to write what waits when the member stops.
 const END_MAX: Duration = Duration::from_secs(2);
 /// How much the thread lets others go first, as `nice` counts.

@@ -86,8 +86,7 @@ pub fn spawn(node: &Arc<Node>, config: &NodeConfig, inputs: Inputs) {
     });
     let (this, stop, limit) = (node.clone(), tasks.stopping(), stall::limit(config.election_millis));
     tasks.run("disk stalls", async move {
-        let watching = stall::watch(&syncs, limit, |taken| give_up(&this, taken));
-        tokio::select! { () = watching => {}, () = stop.cancelled() => {} }
+        tokio::select! { () = watch_disk(&this, &syncs, limit) => {}, () = stop.cancelled() => {} }
     });
     let (this, stop) = (node.clone(), tasks.stopping());
     let (name, urls) = (config.name.clone(), config.client_urls.clone());
@@ -148,6 +147,17 @@ async fn leave(node: &Node, data: &Path) -> anyhow::Result<()> {
     clock::sleep(LEAVE_AFTER).await;
     Identity { removed: true, ..node.identity }.save(data)?;
     anyhow::bail!("{}", serve::REMOVED)
+}
+
+/// Watches the disk of a member for as long as it leads: a follower whose disk stalls has nothing to give up.
+async fn watch_disk(node: &Node, syncs: &Syncs, limit: Duration) {
+    let mut leadership = node.leadership.subscribe();
+    while leadership.wait_for(|now| now.is_me).await.is_ok() {
+        tokio::select! {
+            () = stall::watch(syncs, limit, |taken| give_up(node, taken)) => {}
+            _ = leadership.wait_for(|now| !now.is_me) => {}
+        }
+    }
 }
 
 /// A leader whose disk stalls lets another lead. Alone it has nobody to hand over to.

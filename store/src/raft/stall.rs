@@ -75,7 +75,10 @@ pub async fn watch<F: Future<Output = ()>>(
     hand_over: impl Fn(Duration) -> F,
 ) {
     loop {
-        syncs.begins.notified().await;
+        // Syncs that began before this call, or while an earlier one was given up, wake nobody any more.
+        if !syncs.watched.load(Ordering::SeqCst) {
+            syncs.begins.notified().await;
+        }
         loop {
             let count = syncs.count.load(Ordering::Relaxed);
             let taken = syncs.under_way().unwrap_or_default();
@@ -117,6 +120,25 @@ mod tests {
         };
         tokio::select! { () = watching => {}, () = syncing => {} }
         handed.get()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_begins_during_a_stall_or_after_another_was_given_up_sees_it() {
+        let (syncs, handed) = (Syncs::new(), Cell::new(0));
+        let watch_for = async |millis| {
+            let watching = watch(&syncs, LIMIT, |_| async { handed.set(handed.get() + 1) });
+            clock::timeout(Duration::from_millis(millis), watching).await.expect_err("it never ends");
+        };
+        syncs.begin();
+        clock::sleep(LIMIT / 2).await;
+        watch_for(510).await;
+        assert_eq!(handed.get(), 1);
+        // Given up in the middle of the next.
+        syncs.begin();
+        watch_for(510).await;
+        assert_eq!(handed.get(), 1);
+        watch_for(510).await;
+        assert_eq!(handed.get(), 2);
     }
 
     #[tokio::test(start_paused = true)]
