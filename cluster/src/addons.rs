@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 const DNS: &str = include_str!("../addons/dns.yaml");
+const ROUTES: &str = include_str!("../addons/routes.yaml");
 const STORAGE: &str = include_str!("../addons/storage.yaml");
 const SIMULATOR: &str = include_str!("../addons/simulator.yaml");
 const CONTROLLERS: &str = include_str!("../addons/controllers.yaml");
@@ -56,7 +57,7 @@ pub fn list(spec: &Spec) -> Result<Vec<u8>> {
         .collect();
     texts.push(STORAGE.to_owned());
     if spec.nodes > 0 {
-        texts.push(DNS.to_owned());
+        texts.extend([DNS.to_owned(), ROUTES.to_owned()]);
     }
     if spec.simulated_nodes > 0 {
         texts.push(SIMULATOR.to_owned());
@@ -69,4 +70,31 @@ pub fn list(spec: &Spec) -> Result<Vec<u8>> {
     }
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
     serde_json::to_vec_pretty(&list).context("cannot encode the addons")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_may_read_each_other_where_there_are_any() {
+        for (nodes, named) in [(0, false), (1, true)] {
+            let spec = Spec {
+                name: "a".to_owned(),
+                stores: 1,
+                apiservers: 1,
+                nodes,
+                simulated_nodes: 1,
+                base_port: 7000,
+                subnet: 1,
+                etcd: None,
+            };
+            let list: Value = serde_json::from_slice(&list(&spec).expect("list")).expect("JSON");
+            let items = list["items"].as_array().expect("items");
+            let grant = items.iter().find(|item| {
+                item["kind"] == "ClusterRoleBinding" && item["subjects"][0]["name"] == "system:nodes"
+            });
+            assert_eq!(grant.is_some(), named, "{nodes} nodes");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Name;
 
 const GROUP: &str = "certificates.k8s.io";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
@@ -64,12 +65,23 @@ async fn may(
 
 /// Whether the PEM request names the group. One that cannot be read is refused by validation.
 fn asks_for_masters(request: &Value) -> bool {
-    let text = request["spec"]["request"].as_str().and_then(|text| STANDARD.decode(text).ok());
-    let Some(der) = text.and_then(|pem| CertificateSigningRequestDer::from_pem_slice(&pem).ok()) else {
-        return false;
+    let groups = |subject: &X509Name<'_>| {
+        subject.iter_organization().any(|group| group.as_str().is_ok_and(|group| group == MASTERS))
     };
-    X509CertificationRequest::from_der(&der).is_ok_and(|(_, parsed)| {
-        let mut groups = parsed.certification_request_info.subject.iter_organization();
-        groups.any(|group| group.as_str().is_ok_and(|group| group == MASTERS))
+    of_subject(request, groups).unwrap_or_default()
+}
+
+/// Who a request's certificate is to be of; `None` when it cannot be read.
+pub fn common_name(request: &Value) -> Option<String> {
+    of_subject(request, |subject| {
+        let name = subject.iter_common_name().last();
+        name.and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned()
     })
+}
+
+fn of_subject<T>(request: &Value, asked: impl Fn(&X509Name<'_>) -> T) -> Option<T> {
+    let pem = STANDARD.decode(request["spec"]["request"].as_str()?).ok()?;
+    let der = CertificateSigningRequestDer::from_pem_slice(&pem).ok()?;
+    let (_, parsed) = X509CertificationRequest::from_der(&der).ok()?;
+    Some(asked(&parsed.certification_request_info.subject))
 }

@@ -221,9 +221,6 @@ impl Admission {
     /// The plugins that are part of this server.
     async fn fill_in(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
         let context = &self.context;
-        if !object.is_object() {
-            return Ok(());
-        }
         let (meters, operation) = (&self.context.meters, attributes.operation);
         /// One plugin, measured; those that ask nobody are done at once.
         macro_rules! plugin {
@@ -231,8 +228,14 @@ impl Admission {
                 meters.plugin($name, ADMIT, operation, async { Ok($work) }).await?
             };
         }
-        plugin!("LimitRanger", limit_range::mutate(context, attributes, object));
-        plugin!("ServiceAccount", service_account::mutate(context, attributes, object).await?);
+        if object.is_object() {
+            plugin!("LimitRanger", limit_range::mutate(context, attributes, object));
+            plugin!("ServiceAccount", service_account::mutate(context, attributes, object).await?);
+        }
+        plugin!("NodeRestriction", node_restriction::admit(context, attributes, object).await?);
+        if !object.is_object() {
+            return Ok(());
+        }
         plugin!("TaintNodesByCondition", defaults::taint_new_node(attributes, object));
         plugin!("Priority", priority::mutate(context, attributes, object).await?);
         plugin!("DefaultTolerationSeconds", defaults::tolerate_for_a_while(attributes, object));
@@ -261,7 +264,6 @@ impl Admission {
             };
         }
         plugin!("LimitRanger", limit_range::validate(context, attributes, object));
-        plugin!("NodeRestriction", node_restriction::validate(context, attributes, object).await);
         let mut warnings = plugin!("PodSecurity", pod_security::validate(context, attributes, object));
         plugin!("ServiceAccount", service_account::validate(context, attributes, object).await);
         plugin!("Priority", priority::validate(context, attributes, object));

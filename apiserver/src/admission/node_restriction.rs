@@ -1,7 +1,10 @@
-//! NodeRestriction: what a kubelet writes is about itself: its node, lease, CSINode, and the pods bound to it.
+//! NodeRestriction: what a kubelet writes is about itself: its node, lease, CSINode, ResourceSlices, certificates, and the
+//! pods bound to it.
+
+mod tokens;
 
 use super::service_account::is_mirror;
-use super::{Attributes, CREATE, Context, DELETE, UPDATE};
+use super::{Attributes, CREATE, Context, DELETE, UPDATE, certificates};
 use crate::authorization::node_of;
 use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
@@ -25,7 +28,7 @@ const OWN_LABELS: [&str; 11] = [
 ];
 
 /// Refuses what a node may not write; others pass.
-pub async fn validate(context: &Context, attributes: &Attributes<'_>, object: &Value) -> Result<(), Status> {
+pub async fn admit(context: &Context, attributes: &Attributes<'_>, object: &Value) -> Result<(), Status> {
     let Some(node) = node_of(attributes.user) else { return Ok(()) };
     let request = attributes.request;
     let refuse = |cause: String| Err(attributes.forbidden(object, &cause));
@@ -34,9 +37,15 @@ pub async fn validate(context: &Context, attributes: &Attributes<'_>, object: &V
     }
     let named = || if meta::name(object).is_empty() { request.name.as_str() } else { meta::name(object) };
     match (request.group.as_str(), request.resource.as_str(), request.subresource.as_str()) {
+        ("", "pods", "eviction") => evicted(context, attributes, object, node).await,
         ("", "pods", subresource) => pod(context, attributes, object, node, subresource).or_else(refuse),
         ("", "nodes", _) => own_node(attributes, object, node, named()).or_else(refuse),
-        ("", "serviceaccounts", "token") => token(context, attributes, object, node).await,
+        ("", "persistentvolumeclaims", subresource) => {
+            claim(attributes, object, node, subresource).or_else(refuse)
+        }
+        ("", "serviceaccounts", "token") if attributes.operation == CREATE => {
+            tokens::admit(context, attributes, object, node).await
+        }
         ("coordination.k8s.io", "leases", _) if request.namespace != LEASE_NAMESPACE => {
             refuse(format!("can only access leases in the {LEASE_NAMESPACE:?} system namespace"))
         }
@@ -46,8 +55,17 @@ pub async fn validate(context: &Context, attributes: &Attributes<'_>, object: &V
         ("storage.k8s.io", "csinodes", _) if named() != node => {
             refuse("can only access CSINode with the same name as the requesting node".to_owned())
         }
+        ("resource.k8s.io", "resourceslices", _) => slice(attributes, object, node).or_else(refuse),
+        ("certificates.k8s.io", "certificatesigningrequests", _) if attributes.operation == CREATE => {
+            certificate(object, node).or_else(refuse)
+        }
         _ => Ok(()),
     }
+}
+
+/// Whether a pod is bound to the node.
+fn bound_to(node: &str, pod: &Value) -> bool {
+    pod["spec"]["nodeName"] == node
 }
 
 fn pod(
@@ -57,7 +75,7 @@ fn pod(
     node: &str,
     subresource: &str,
 ) -> Result<(), String> {
-    let mine = |pod: &Value| pod["spec"]["nodeName"] == node;
+    let mine = |pod: &Value| bound_to(node, pod);
     match (subresource, attributes.operation) {
         ("", CREATE) => {
             if !is_mirror(object) {
@@ -75,31 +93,111 @@ fn pod(
             Err(format!("node {node:?} can only delete pods with spec.nodeName set to itself"))
         }
         ("", DELETE) => Ok(()),
-        ("status", UPDATE) => {
-            let old = attributes.old.unwrap_or(&Value::Null);
-            if !mine(old) {
-                return Err(format!(
-                    "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
-                ));
-            }
-            if old["metadata"]["labels"] != object["metadata"]["labels"] {
-                return Err(format!("node {node:?} cannot update labels through pod status"));
-            }
-            Ok(())
-        }
-        ("eviction", CREATE) => {
-            let request = attributes.request;
-            let pod = context.get("", "pods", &request.namespace, &request.name);
-            if pod.is_some_and(|pod| mine(&pod)) {
-                return Ok(());
-            }
-            Err(format!("node {node} can only evict pods with spec.nodeName set to itself"))
-        }
-        ("" | "status", operation) => Err(format!("unexpected operation {operation:?}")),
+        ("", operation) => Err(format!(
+            "unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods"
+        )),
+        ("status", UPDATE) => status(attributes.old.unwrap_or(&Value::Null), object, node),
+        ("status", operation) => Err(format!("unexpected operation {operation:?}")),
         (other, _) => {
-            Err(format!("unexpected pod subresource {other:?}, only \"status\" and \"eviction\" are allowed"))
+            Err(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"))
         }
     }
+}
+
+fn status(old: &Value, pod: &Value, node: &str) -> Result<(), String> {
+    if !bound_to(node, old) {
+        return Err(format!(
+            "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
+        ));
+    }
+    let labels = |pod: &Value| pod["metadata"]["labels"].as_object().cloned().unwrap_or_default();
+    if labels(old) != labels(pod) {
+        return Err(format!("node {node:?} cannot update labels through pod status"));
+    }
+    // They let the node read claims.
+    let claims = |pod: &Value| {
+        let told = pod["status"]["resourceClaimStatuses"].as_array().cloned().unwrap_or_default();
+        told.iter().map(|one| (one["name"].clone(), one["resourceClaimName"].clone())).collect::<Vec<_>>()
+    };
+    if claims(old) != claims(pod) {
+        return Err(format!("node {node:?} cannot update resource claim statues"));
+    }
+    Ok(())
+}
+
+async fn evicted(
+    context: &Context,
+    attributes: &Attributes<'_>,
+    eviction: &Value,
+    node: &str,
+) -> Result<(), Status> {
+    let (pods, request) = (GroupResource::new("", "pods"), attributes.request);
+    let Some(pod) = context.find("", "pods", &request.namespace, &request.name).await? else {
+        return Err(Status::not_found(&pods, &request.name));
+    };
+    if bound_to(node, &pod) {
+        return Ok(());
+    }
+    let cause = format!("node {node} can only evict pods with spec.nodeName set to itself");
+    Err(attributes.forbidden(eviction, &cause))
+}
+
+/// A node tells how its volumes grow, and nothing else of a claim.
+fn claim(attributes: &Attributes<'_>, object: &Value, node: &str, subresource: &str) -> Result<(), String> {
+    if subresource != "status" {
+        return Err("may only update PVC status".to_owned());
+    }
+    if attributes.operation != UPDATE {
+        return Err(format!("unexpected operation {:?}", attributes.operation));
+    }
+    let rest = |claim: &Value| {
+        let mut claim = claim.clone();
+        for (part, keys) in [
+            ("metadata", &["resourceVersion", "managedFields"][..]),
+            ("status", &["capacity", "conditions", "allocatedResources", "allocatedResourceStatuses"]),
+        ] {
+            if let Some(fields) = claim[part].as_object_mut() {
+                fields.retain(|key, _| !keys.contains(&key.as_str()));
+            }
+        }
+        if claim["status"].as_object().is_some_and(serde_json::Map::is_empty) {
+            claim["status"] = Value::Null;
+        }
+        claim
+    };
+    if attributes.old.is_some_and(|old| rest(old) == rest(object)) {
+        return Ok(());
+    }
+    Err(format!(
+        "node {node:?} is not allowed to update fields other than status.quantity and status.conditions"
+    ))
+}
+
+fn slice(attributes: &Attributes<'_>, object: &Value, node: &str) -> Result<(), String> {
+    let (slice, verb) = match attributes.operation {
+        CREATE => (Some(object), "create"),
+        DELETE => (attributes.old, "delete"),
+        _ => return Ok(()),
+    };
+    if slice.is_some_and(|slice| slice["spec"]["nodeName"] == node) {
+        return Ok(());
+    }
+    Err(format!("can only {verb} ResourceSlice with the same NodeName as the requesting node"))
+}
+
+/// A node asks for certificates of its own name; what else they are for is the signers' affair.
+fn certificate(request: &Value, node: &str) -> Result<(), String> {
+    if !["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"]
+        .contains(&request["spec"]["signerName"].as_str().unwrap_or_default())
+    {
+        return Ok(());
+    }
+    let name = certificates::common_name(request)
+        .ok_or("unable to parse csr: PEM block type must be CERTIFICATE REQUEST")?;
+    if name != format!("system:node:{node}") {
+        return Err(format!("can only create a node CSR with CN=system:node:{node}"));
+    }
+    Ok(())
 }
 
 /// A mirror pod is owned by its node, which controls it.
@@ -212,35 +310,4 @@ fn is_reserved(label: &str) -> bool {
         return false;
     }
     within("kubernetes.io") || within("k8s.io")
-}
-
-/// A node asks for tokens of its pods' accounts, bound to those pods.
-async fn token(
-    context: &Context,
-    attributes: &Attributes<'_>,
-    object: &Value,
-    node: &str,
-) -> Result<(), Status> {
-    let refuse = |cause: &str| Err(attributes.forbidden(object, cause));
-    let bound = &object["spec"]["boundObjectRef"];
-    if bound["kind"] != "Pod" || bound["apiVersion"] != "v1" {
-        return refuse("node requested token not bound to a pod");
-    }
-    let uid = bound["uid"].as_str().unwrap_or_default();
-    if uid.is_empty() {
-        return refuse("node requested token with a pod binding without a uid");
-    }
-    let name = bound["name"].as_str().unwrap_or_default();
-    let Some(pod) = context.find("", "pods", &attributes.request.namespace, name).await? else {
-        return Err(Status::not_found(&GroupResource::new("", "pods"), name));
-    };
-    if meta::uid(&pod) != uid {
-        return refuse(&format!(
-            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
-        ));
-    }
-    if pod["spec"]["nodeName"] != node {
-        return refuse("node requested token bound to a pod scheduled on a different node");
-    }
-    Ok(())
 }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "the tables read better with values written in place")]
 
+mod nodes;
+
 use super::*;
 use crate::reader::fake::Fake;
 use serde_json::json;
@@ -209,72 +211,6 @@ async fn classes_taints_and_finalizers_are_filled_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_writes_only_about_itself() {
-    let fake = world();
-    fake.put(
-        "",
-        "pods",
-        json!({"metadata": {"namespace": "a", "name": "mine", "uid": "u"}, "spec": {"nodeName": "n1"}}),
-    );
-    let theirs = json!({"metadata": {"namespace": "a", "name": "theirs"}, "spec": {"nodeName": "n2"}});
-    let node = |name: &str, labels: Value| json!({"metadata": {"name": name, "labels": labels}, "spec": {}});
-    let bound = |uid: &str| json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "mine", "uid": uid}}});
-    let cases = [
-        (
-            write(CREATE, "", "pods", "a", ""),
-            pod("p", json!({"containers": []})),
-            r#"pods "p" is forbidden: pod does not have "kubernetes.io/config.mirror" annotation, node "n1" can only create mirror pods"#,
-        ),
-        (
-            write(DELETE, "", "pods", "a", "theirs").over(theirs.clone()),
-            Value::Null,
-            r#"pods "theirs" is forbidden: node "n1" can only delete pods with spec.nodeName set to itself"#,
-        ),
-        (
-            write(UPDATE, "", "pods/status", "a", "theirs").over(theirs.clone()),
-            theirs,
-            r#"pods "theirs" is forbidden: node "n1" can only update pod status for pods with spec.nodeName set to itself"#,
-        ),
-        (
-            write(CREATE, "", "nodes", "", ""),
-            node("n2", json!({})),
-            r#"nodes "n2" is forbidden: node "n1" is not allowed to modify node "n2""#,
-        ),
-        (
-            write(CREATE, "", "nodes", "", ""),
-            node(
-                "n1",
-                json!({"kubernetes.io/os": "linux", "node-role.kubernetes.io/control-plane": "", "mine/x": ""}),
-            ),
-            r#"nodes "n1" is forbidden: node "n1" is not allowed to set the following labels: node-role.kubernetes.io/control-plane"#,
-        ),
-        (
-            write(UPDATE, "", "nodes", "", "n1")
-                .over(json!({"metadata": {"name": "n1"}, "spec": {"taints": [{"key": "k"}]}})),
-            node("n1", Value::Null),
-            r#"nodes "n1" is forbidden: node "n1" is not allowed to modify taints"#,
-        ),
-        (
-            write(CREATE, "coordination.k8s.io", "leases", "kube-node-lease", ""),
-            json!({"metadata": {"name": "n2"}}),
-            r#"leases.coordination.k8s.io "n2" is forbidden: can only access node lease with the same name as the requesting node"#,
-        ),
-        (
-            write(CREATE, "", "serviceaccounts/token", "a", "default"),
-            json!({"spec": {}}),
-            r#"serviceaccounts "default" is forbidden: node requested token not bound to a pod"#,
-        ),
-    ];
-    for (write, object, message) in cases {
-        assert_eq!(write.by_node("n1").refused(&fake, object).await, message);
-    }
-    let good = write(CREATE, "", "serviceaccounts/token", "a", "default").by_node("n1");
-    assert!(good.run(&fake, bound("u")).await.is_ok());
-    let own = write(CREATE, "", "nodes", "", "").by_node("n1");
-    assert!(own.run(&fake, node("n1", json!({"kubernetes.io/os": "linux"}))).await.is_ok());
-}
-
-#[tokio::test(start_paused = true)]
 async fn roles_are_checked_for_escalation() {
     let fake = world();
     let role = json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
@@ -287,6 +223,17 @@ async fn roles_are_checked_for_escalation() {
     );
 }
 
+/// A CertificateSigningRequest of a subject.
+fn certificate(signer: &str, part: rcgen::DnType, name: &str) -> Value {
+    use base64::Engine;
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(part, name);
+    let key = rcgen::KeyPair::generate().expect("key");
+    let pem = params.serialize_request(&key).expect("request").pem().expect("pem");
+    let text = base64::engine::general_purpose::STANDARD.encode(pem);
+    json!({"metadata": {"name": "c"}, "spec": {"signerName": signer, "request": text}})
+}
+
 #[tokio::test(start_paused = true)]
 async fn certificates_need_the_signers_permission() {
     let fake = world();
@@ -297,16 +244,8 @@ async fn certificates_need_the_signers_permission() {
         approval.refused(&fake, request).await,
         r#"certificatesigningrequests.certificates.k8s.io "c" is forbidden: user not permitted to approve requests with signerName "example.com/x""#
     );
-    let mut params = rcgen::CertificateParams::default();
-    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:masters");
-    let pem = params
-        .serialize_request(&rcgen::KeyPair::generate().expect("key"))
-        .expect("request")
-        .pem()
-        .expect("pem");
-    use base64::Engine;
-    let text = base64::engine::general_purpose::STANDARD.encode(pem);
-    let asked = json!({"metadata": {"name": "c"}, "spec": {"signerName": "kubernetes.io/kube-apiserver-client", "request": text}});
+    let asked =
+        certificate("kubernetes.io/kube-apiserver-client", rcgen::DnType::OrganizationName, "system:masters");
     assert_eq!(
         write(CREATE, "certificates.k8s.io", "certificatesigningrequests", "", "")
             .refused(&fake, asked)

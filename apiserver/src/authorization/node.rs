@@ -7,6 +7,7 @@ use super::rule::Rule;
 use crate::reader::Reader;
 use crate::request::{RequestInfo, UserInfo};
 use coracle_api::meta;
+use coracle_api::selector::FieldSelector;
 use coracle_api::status::GroupResource;
 use serde_json::Value;
 use std::sync::Arc;
@@ -14,6 +15,24 @@ use std::sync::Arc;
 const USER_PREFIX: &str = "system:node:";
 const NODES_GROUP: &str = "system:nodes";
 const LEASE_NAMESPACE: &str = "kube-node-lease";
+const MIRROR: &str = "kubernetes.io/config.mirror";
+const SLICE_VERBS: &str = "only the following verbs are allowed for a ResourceSlice: \
+    get, watch, list, create, update, patch, delete, deletecollection";
+/// Where a volume tells the secrets that nodes mount it with: the place, the key of the name and that of the namespace,
+/// which is the claim's when it is not told.
+const VOLUME_SECRETS: &[(&str, &str, &str)] = &[
+    ("/azureFile", "secretName", "secretNamespace"),
+    ("/cephfs/secretRef", "name", "namespace"),
+    ("/cinder/secretRef", "name", "namespace"),
+    ("/flexVolume/secretRef", "name", "namespace"),
+    ("/rbd/secretRef", "name", "namespace"),
+    ("/scaleIO/secretRef", "name", "namespace"),
+    ("/iscsi/secretRef", "name", "namespace"),
+    ("/storageos/secretRef", "name", "namespace"),
+    ("/csi/nodePublishSecretRef", "name", "namespace"),
+    ("/csi/nodeStageSecretRef", "name", "namespace"),
+    ("/csi/nodeExpandSecretRef", "name", "namespace"),
+];
 
 /// The node that `user` is, if it is one.
 #[must_use]
@@ -26,7 +45,7 @@ pub fn node_of(user: &UserInfo) -> Option<&str> {
 pub struct NodeAuthorizer {
     reader: Arc<dyn Reader>,
     pods: GroupResource,
-    claims: GroupResource,
+    volumes: GroupResource,
     /// What every node may do besides (ClusterRole `system:node`).
     rules: Vec<Rule>,
 }
@@ -40,9 +59,8 @@ fn no(why: &str) -> Answer {
 impl NodeAuthorizer {
     /// Over the cache; `rules` are those of ClusterRole `system:node`.
     pub fn new(reader: Arc<dyn Reader>, rules: Vec<Rule>) -> Self {
-        let (pods, claims) =
-            (GroupResource::new("", "pods"), GroupResource::new("", "persistentvolumeclaims"));
-        Self { reader, pods, claims, rules }
+        let (pods, volumes) = (GroupResource::new("", "pods"), GroupResource::new("", "persistentvolumes"));
+        Self { reader, pods, volumes, rules }
     }
 
     /// Ok when `user` is a node that may do this; `None` when it is none, so that others decide.
@@ -68,6 +86,7 @@ impl NodeAuthorizer {
                 | ("storage.k8s.io", "volumeattachments")
                 | ("resource.k8s.io", "resourceclaims") => return self.single_get(node, request),
                 ("", "serviceaccounts") => return self.token(node, request),
+                ("resource.k8s.io", "resourceslices") => return self.slice(node, request),
                 ("coordination.k8s.io", "leases") => return lease(node, request),
                 ("storage.k8s.io", "csinodes") => return csi_node(node, request),
                 ("", "nodes") => return own_node(node, request),
@@ -93,7 +112,7 @@ impl NodeAuthorizer {
 
     fn status_update(&self, node: &str, request: &RequestInfo) -> Answer {
         if !matches!(request.verb.as_str(), "update" | "patch") {
-            return no("can only get and update status of this type");
+            return no("can only get/update/patch this type");
         }
         self.related(node, request)
     }
@@ -109,11 +128,14 @@ impl NodeAuthorizer {
     }
 
     fn token(&self, node: &str, request: &RequestInfo) -> Answer {
+        if request.verb == "get" && request.subresource.is_empty() {
+            return no("not allowed to get service accounts");
+        }
         if request.verb != "create" || request.name.is_empty() {
             return no("can only create tokens for individual service accounts");
         }
         if request.subresource != "token" {
-            return no("can only create token subresource of service account");
+            return no("can only create token subresource of serviceaccount");
         }
         self.related(node, request)
     }
@@ -122,12 +144,7 @@ impl NodeAuthorizer {
         match (request.subresource.as_str(), request.verb.as_str()) {
             ("", "get") => self.related(node, request),
             ("", "list" | "watch") => {
-                let own = request.field_selector.split(',').any(|term| {
-                    let value =
-                        term.strip_prefix("spec.nodeName=").map(|value| value.trim_start_matches('='));
-                    value == Some(node)
-                });
-                if own {
+                if selects(request, "spec.nodeName", node) {
                     return Ok(());
                 }
                 if !request.name.is_empty() {
@@ -141,22 +158,42 @@ impl NodeAuthorizer {
         }
     }
 
+    /// Whose slice a create makes is NodeRestriction's affair.
+    fn slice(&self, node: &str, request: &RequestInfo) -> Answer {
+        if !request.subresource.is_empty() {
+            return no("cannot authorize ResourceSlice subresources");
+        }
+        match request.verb.as_str() {
+            "create" => Ok(()),
+            "get" | "update" | "patch" | "delete" => self.related(node, request),
+            "watch" | "list" | "deletecollection" if selects(request, "spec.nodeName", node) => Ok(()),
+            "watch" | "list" | "deletecollection" => {
+                no("can only list/watch/deletecollection resourceslices with nodeName field selector")
+            }
+            _ => no(SLICE_VERBS),
+        }
+    }
+
     fn related(&self, node: &str, request: &RequestInfo) -> Answer {
         if request.name.is_empty() {
             return no("No Object name found");
         }
         let RequestInfo { resource, namespace, name, .. } = request;
+        let named = |group: &str, field: &str| {
+            let object = self.reader.get(&GroupResource::new(group, resource), namespace, name);
+            object.is_some_and(|object| object["spec"][field] == node)
+        };
         let related = match resource.as_str() {
-            "persistentvolumes" => self.uses_volume(node, name),
-            "volumeattachments" => self
-                .reader
-                .get(&GroupResource::new("storage.k8s.io", "volumeattachments"), "", name)
-                .is_some_and(|attachment| attachment["spec"]["nodeName"] == node),
-            "pods" => self
-                .reader
-                .get(&self.pods, namespace, name)
-                .is_some_and(|pod| pod["spec"]["nodeName"] == node),
-            _ => self.own_pods(node, namespace).any(|pod| pod_uses(&pod, resource, name)),
+            "persistentvolumes" => {
+                self.reader.get(&self.volumes, "", name).is_some_and(|volume| self.mounts(node, &volume))
+            }
+            "volumeattachments" => named("storage.k8s.io", "nodeName"),
+            "resourceslices" => named("resource.k8s.io", "nodeName"),
+            "pods" => named("", "nodeName"),
+            _ => {
+                self.own_pods(node, namespace).any(|pod| pod_uses(&pod, resource, name))
+                    || (resource == "secrets" && self.secret_of_volume(node, namespace, name))
+            }
         };
         if related {
             return Ok(());
@@ -164,20 +201,45 @@ impl NodeAuthorizer {
         Err(format!("no relationship found between node '{node}' and this object"))
     }
 
+    /// The node's pods that may let it see other objects: a mirror pod is made by the node itself.
     fn own_pods<'a>(&self, node: &'a str, namespace: &str) -> impl Iterator<Item = Arc<Value>> + use<'a> {
-        self.reader.list(&self.pods, namespace).into_iter().filter(move |pod| pod["spec"]["nodeName"] == node)
+        let grants = move |pod: &Arc<Value>| {
+            pod["spec"]["nodeName"] == node && !pod["metadata"]["annotations"][MIRROR].is_string()
+        };
+        self.reader.list(&self.pods, namespace).into_iter().filter(grants)
     }
 
-    /// Whether a pod of the node uses a claim that is bound to the volume.
-    fn uses_volume(&self, node: &str, volume: &str) -> bool {
-        self.own_pods(node, "").any(|pod| {
-            let namespace = meta::namespace(&pod);
-            claims_of(&pod).any(|claim| {
-                let claim = self.reader.get(&self.claims, namespace, &claim);
-                claim.is_some_and(|claim| claim["spec"]["volumeName"] == volume)
-            })
-        })
+    /// Whether a pod of the node uses the claim that the volume is bound to.
+    fn mounts(&self, node: &str, volume: &Value) -> bool {
+        let claim = &volume["spec"]["claimRef"];
+        let (Some(namespace), Some(name)) = (claim["namespace"].as_str(), claim["name"].as_str()) else {
+            return false;
+        };
+        self.own_pods(node, namespace).any(|pod| claims_of(&pod).any(|own| own == name))
     }
+
+    /// Whether a volume of one of the node's pods is mounted with the secret.
+    fn secret_of_volume(&self, node: &str, namespace: &str, name: &str) -> bool {
+        let mut volumes = self.reader.list(&self.volumes, "").into_iter();
+        volumes.any(|volume| volume_needs(&volume, namespace, name) && self.mounts(node, &volume))
+    }
+}
+
+/// Whether a list is of what has `node` in that field.
+fn selects(request: &RequestInfo, field: &str, node: &str) -> bool {
+    FieldSelector::parse_any(&request.field_selector)
+        .is_ok_and(|selector| selector.terms().any(|term| term == (field, true, node)))
+}
+
+/// Whether a node needs the secret to mount the volume, which names its driver's secret itself.
+fn volume_needs(volume: &Value, namespace: &str, name: &str) -> bool {
+    let spec = &volume["spec"];
+    let bound = spec["claimRef"]["namespace"].as_str().unwrap_or_default();
+    VOLUME_SECRETS.iter().any(|(pointer, name_key, namespace_key)| {
+        let Some(secret) = spec.pointer(pointer) else { return false };
+        let told = secret[*namespace_key].as_str().filter(|told| !told.is_empty()).unwrap_or(bound);
+        !name.is_empty() && secret[*name_key] == name && told == namespace
+    })
 }
 
 fn lease(node: &str, request: &RequestInfo) -> Answer {
@@ -207,13 +269,16 @@ fn csi_node(node: &str, request: &RequestInfo) -> Answer {
     Ok(())
 }
 
-/// Writes are narrowed to the node's own object by NodeRestriction. Reads are open to all nodes: each kubelet keeps the
-/// routes to the others' pods, and learns them from their Node objects.
-fn own_node(_node: &str, request: &RequestInfo) -> Answer {
+/// Writes are narrowed to the node's own object by NodeRestriction. A read names it, so that a node may look before it
+/// is there.
+fn own_node(node: &str, request: &RequestInfo) -> Answer {
     match (request.subresource.as_str(), request.verb.as_str()) {
-        ("", "create" | "update" | "patch" | "get" | "list" | "watch") | ("status", "update" | "patch") => {
-            Ok(())
-        }
+        ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Ok(()),
+        ("", "get" | "list" | "watch") => match request.name.as_str() {
+            name if name == node => Ok(()),
+            "" => Err(format!("node '{node}' cannot read all nodes, only its own Node object")),
+            name => Err(format!("node '{node}' cannot read '{name}', only its own Node object")),
+        },
         _ => no(""),
     }
 }

@@ -168,10 +168,27 @@ fn two_nodes() -> Arc<Fake> {
         ("", "pods", pod("other", "n2", json!({"volumes": [{"name": "v", "secret": {"secretName": "s9"}}]}))),
         (
             "",
-            "persistentvolumeclaims",
-            json!({"metadata": {"namespace": "a", "name": "c1"}, "spec": {"volumeName": "pv1"}}),
+            "pods",
+            json!({"metadata": {"namespace": "a", "name": "mirror", "annotations": {"kubernetes.io/config.mirror": "x"}},
+                "spec": {"nodeName": "n1", "volumes": [{"name": "v", "secret": {"secretName": "s9"}}]}}),
         ),
+        ("", "persistentvolumes", volume("pv1", "c1", "vs1")),
+        ("", "persistentvolumes", volume("pv2", "c2", "vs2")),
+        ("resource.k8s.io", "resourceslices", slice("mine", "n1")),
+        ("resource.k8s.io", "resourceslices", slice("other", "n2")),
     ])
+}
+
+/// A volume that is bound to a claim and mounted with a secret of namespace `b`.
+fn volume(name: &str, claim: &str, secret: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {
+        "claimRef": {"namespace": "a", "name": claim},
+        "csi": {"driver": "d", "nodeStageSecretRef": {"namespace": "b", "name": secret},
+            "controllerPublishSecretRef": {"namespace": "b", "name": "not-for-nodes"}}}})
+}
+
+fn slice(name: &str, node: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"nodeName": node}})
 }
 
 #[test]
@@ -207,6 +224,11 @@ fn a_node_reaches_only_what_its_pods_need() {
         ("create /nodes - -", ""),
         ("patch /nodes/status - n1", ""),
         ("delete /nodes - n1", "-"),
+        ("get /nodes - n1", ""),
+        ("watch /nodes - n1", ""),
+        ("get /nodes - n2", "node 'n1' cannot read 'n2', only its own Node object"),
+        ("list /nodes - -", "node 'n1' cannot read all nodes, only its own Node object"),
+        ("get /nodes/status - n1", "-"),
         ("patch /pods/status a mine", ""),
         ("get /pods a mine", ""),
         ("get /pods a other", unrelated),
@@ -214,18 +236,66 @@ fn a_node_reaches_only_what_its_pods_need() {
         ("list /services - -", ""),
         ("list /endpoints - -", "-"),
     ];
+    answers(&authorization, &node, &cases);
+    assert!(authorization.decide_now(&user("system:node:n1", &[]), &request("get /secrets a s1")).is_err());
+}
+
+/// Asks, and compares the reasons: none of what is allowed, `-` where none is told.
+fn answers(authorization: &Authorization, user: &UserInfo, cases: &[(&str, &str)]) {
     for (asked, reason) in cases {
-        let told = authorization.decide_now(&node, &request(asked)).err().map(|refused| refused.reason);
-        match reason {
+        let told = authorization.decide_now(user, &request(asked)).err().map(|refused| refused.reason);
+        match *reason {
             "" => assert_eq!(told, None, "{asked}"),
             "-" => assert_eq!(told.as_deref(), Some(""), "{asked}"),
             reason => assert_eq!(told.as_deref(), Some(reason), "{asked}"),
         }
     }
-    let mut own = request("watch /pods - -");
-    own.field_selector = "spec.nodeName=n1".to_owned();
-    assert_eq!(authorization.decide_now(&node, &own), Ok(()));
-    assert!(authorization.decide_now(&user("system:node:n1", &[]), &request("get /secrets a s1")).is_err());
+}
+
+#[test]
+fn a_node_reaches_its_volumes_slices_and_accounts() {
+    let authorization = Authorization::new(two_nodes());
+    let node = user("system:node:n1", &["system:nodes", "system:authenticated"]);
+    let unrelated = "no relationship found between node 'n1' and this object";
+    let cases = [
+        ("get /secrets b vs1", ""),
+        ("get /secrets b vs2", unrelated),
+        ("get /secrets a vs1", unrelated),
+        ("get /secrets b not-for-nodes", unrelated),
+        ("patch /persistentvolumeclaims/status a c1", ""),
+        ("get /persistentvolumeclaims/status a c1", "can only get/update/patch this type"),
+        ("get /serviceaccounts a mine-sa", "not allowed to get service accounts"),
+        ("update /serviceaccounts/token a mine-sa", "can only create tokens for individual service accounts"),
+        ("create /serviceaccounts/x a mine-sa", "can only create token subresource of serviceaccount"),
+        ("create resource.k8s.io/resourceslices - -", ""),
+        ("update resource.k8s.io/resourceslices - mine", ""),
+        ("delete resource.k8s.io/resourceslices - other", unrelated),
+        ("get resource.k8s.io/resourceslices/x - mine", "cannot authorize ResourceSlice subresources"),
+        (
+            "list resource.k8s.io/resourceslices - -",
+            "can only list/watch/deletecollection resourceslices with nodeName field selector",
+        ),
+    ];
+    answers(&authorization, &node, &cases);
+}
+
+#[test]
+fn a_node_lists_what_a_selector_narrows_to_its_own() {
+    let authorization = Authorization::new(two_nodes());
+    let node = user("system:node:n1", &["system:nodes", "system:authenticated"]);
+    for (asked, selector, allowed) in [
+        ("watch /pods - -", "spec.nodeName=n1", true),
+        ("watch /pods - -", "status.phase!=Failed,spec.nodeName==n1", true),
+        ("list /pods - -", "spec.nodeName!=n1", false),
+        ("list /pods - -", "spec.nodeName=n2", false),
+        ("list /pods - -", "metadata.namespace=a", false),
+        ("deletecollection resource.k8s.io/resourceslices - -", "spec.nodeName=n1,spec.driver=d", true),
+        ("deletecollection resource.k8s.io/resourceslices - -", "spec.nodeName=n2", false),
+    ] {
+        let mut own = request(asked);
+        own.field_selector = selector.to_owned();
+        assert_eq!(authorization.decide_now(&node, &own).is_ok(), allowed, "{asked} {selector}");
+    }
 }
 
 #[tokio::test]

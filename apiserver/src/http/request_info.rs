@@ -2,6 +2,7 @@
 
 use crate::request::RequestInfo;
 use coracle_api::kinds;
+use coracle_api::labels;
 use coracle_api::selector::FieldSelector;
 use http::Method;
 use url::form_urlencoded;
@@ -124,8 +125,9 @@ fn collections(info: &mut RequestInfo, query: &Pairs) {
         info.field_selector = first(query, "fieldSelector").to_owned();
         info.label_selector = first(query, "labelSelector").to_owned();
         if info.name.is_empty()
-            && let Ok(selector) = FieldSelector::parse_custom(&info.field_selector, true, &[])
+            && let Ok(selector) = FieldSelector::parse_any(&info.field_selector)
             && let Some(name) = selector.exact("metadata.name")
+            && labels::is_path_segment_name(name).is_empty()
         {
             info.name = name.to_owned();
         }

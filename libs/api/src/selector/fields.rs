@@ -87,6 +87,14 @@ impl FieldSelector {
         })
     }
 
+    /// What a selector asks for, of whatever fields: for those who do not know the kind.
+    ///
+    /// # Errors
+    /// Kubernetes' text.
+    pub fn parse_any(text: &str) -> Result<Self, String> {
+        Self::build(text, |field| Ok((field.to_owned(), Vec::new())))
+    }
+
     fn build(text: &str, known: impl Fn(&str) -> Result<(String, Places), String>) -> Result<Self, String> {
         let mut terms = Vec::new();
         for term in split_unescaped(text).into_iter().filter(|term| !term.is_empty()) {
@@ -94,6 +102,10 @@ impl FieldSelector {
                 return Err(format!("invalid selector: '{text}'; can't understand '{term}'"));
             };
             let value = unescape(value)?;
+            // Nothing that is nothing asks nothing.
+            if field.is_empty() && value.is_empty() {
+                continue;
+            }
             let (field, places) = known(field)?;
             let absent =
                 places.iter().find_map(|place| place.strip_prefix('=')).unwrap_or_default().to_owned();
@@ -259,6 +271,10 @@ mod tests {
             assert_eq!(FieldSelector::parse(text, version, kind).unwrap_err(), want);
         }
         assert!(FieldSelector::parse_custom("spec.x=1", true, &[]).is_err());
+        assert!(FieldSelector::parse_custom("=", true, &[]).is_ok_and(|selector| selector.is_empty()));
+        assert!(FieldSelector::parse_custom("=x", true, &[]).is_err());
+        let any = FieldSelector::parse_any("spec.x==1,a!=b").unwrap();
+        assert_eq!(any.terms().collect::<Vec<_>>(), [("spec.x", true, "1"), ("a", false, "b")]);
         assert_eq!(unescape("a\\,b\\=c\\\\").unwrap(), "a,b=c\\");
     }
 }
