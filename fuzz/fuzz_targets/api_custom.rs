@@ -44,5 +44,5 @@ fuzz_target!(|data: &[u8]| {
     let _ = validate::create(&object, kind);
     let cells = table::cells(kind, &object, jiff::Timestamp::UNIX_EPOCH);
     assert_eq!(Some(cells.len()), table::columns(kind).as_array().map(Vec::len));
-    let _ = validate::update(&twice, &object, kind, "");
+    let _ = validate::update(&twice, &object, kind, "", &mut Vec::new());
 });

@@ -29,6 +29,6 @@ fuzz_target!(|data: &[u8]| {
     let mut updated = object.clone();
     for sub in ["", "status", "scale", "resize", "ephemeralcontainers", "approval", "finalize"] {
         strategy::prepare_update(&mut updated, &object, kind, sub);
-        let _ = validate::update(&updated, &object, kind, sub);
+        let _ = validate::update(&updated, &object, kind, sub, &mut Vec::new());
     }
 });

@@ -2,6 +2,7 @@
 //!
 //! Invariants: a change is made from the revision it replaces; one that changes nothing writes nothing.
 
+use super::allocate::Claims;
 use super::options::WriteOptions;
 use super::{At, Call, Outcome, Registry, Reply, TRIES, body, convert, scale};
 use crate::storage::entry::Entry;
@@ -150,6 +151,7 @@ impl Registry {
         if !owned {
             own(at, &mut object, old, named, &now);
         }
+        let raised = at.info.subresource.is_empty() && strategy::raises_by_empties(&object, kind);
         decode::settle(&mut object, kind);
         if at.info.subresource.is_empty() {
             prepare_for_admission(&mut object, old, kind);
@@ -157,13 +159,16 @@ impl Registry {
         warnings.extend(self.mutate(at, UPDATE, Some(old), &mut object).await?);
         apply::keep_times(&mut object, old, kind);
         strategy::prepare_update(&mut object, old, kind, &at.info.subresource);
+        if raised {
+            strategy::raise_generation(&mut object, old);
+        }
         strategy::stamp(&mut object, old, kind, &at.info.subresource, &now);
         let claims = if at.info.subresource.is_empty() {
             self.claim(at, &mut object, Some(old)).await?
         } else {
-            super::allocate::Claims::default()
+            Claims::default()
         };
-        let faults = validate::update(&object, old, kind, &at.info.subresource);
+        let faults = validate::update(&object, old, kind, &at.info.subresource, warnings);
         if !faults.is_empty() {
             return Err(Status::invalid(&of_object(kind, &object), &at.info.name, &faults));
         }
@@ -175,12 +180,27 @@ impl Registry {
         if at.options.dry_run {
             return Ok(Changed::Done(Outcome::Dry(object), std::mem::take(warnings)));
         }
+        self.write(at, (current, old), object, &claims, warnings).await
+    }
+
+    /// Brings a change that is allowed to the store.
+    async fn write(
+        &self,
+        at: &At,
+        (current, old): (&Arc<Entry>, &Value),
+        mut object: Value,
+        claims: &Claims,
+        warnings: &mut Vec<String>,
+    ) -> Result<Changed, Status> {
+        let kind = &at.kind;
         meta::set(&mut object, "resourceVersion", current.revision.to_string());
-        if object == **old && !self.store.stale(&at.resource, current).await? {
-            return Ok(Changed::Done(Outcome::Stored(current.clone()), std::mem::take(warnings)));
-        }
+        let unchanged = object == *old && !self.store.stale(&at.resource, current).await?;
         let finished = is_finished(&object);
         let stored = self.to_store(kind, object).await?;
+        // A definition may want another version stored by now, and a webhook may make something else on the way there.
+        if unchanged && (kind.custom.is_none() || stored == **current.value()) {
+            return Ok(Changed::Done(Outcome::Stored(current.clone()), std::mem::take(warnings)));
+        }
         let written = if finished {
             let beside = self.allocator.freed(kind, &stored);
             let lost =

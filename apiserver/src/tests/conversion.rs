@@ -56,6 +56,10 @@ fn host(version: &str, name: &str, spec: &Value) -> Value {
 async fn established(fixture: &Fixture, hooks: &Hooks) {
     let (code, made) = fixture.call("POST", DEFINITIONS, definition(hooks)).await;
     assert_eq!(code, 201, "{made}");
+    served(fixture).await;
+}
+
+async fn served(fixture: &Fixture) {
     let served = async {
         while fixture.call("GET", &path("v2"), Value::Null).await.0 != 200 {
             tokio::task::yield_now().await;
@@ -117,5 +121,62 @@ async fn what_the_webhook_cannot_convert_is_told() {
     let (code, told) = fixture.call("GET", &format!("{}/broken", path("v2")), Value::Null).await;
     assert_eq!(code, 500);
     assert_eq!(told["message"], "conversion webhook for b.io/v1, Kind=Host failed: cannot convert this one");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_webhook_makes_on_the_way_to_the_store_is_written_though_nothing_was_asked_for() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let stamped = |_: &str, request: &Value| {
+        let mut answer = converted(request);
+        for object in answer["convertedObjects"].as_array_mut().into_iter().flatten() {
+            object["metadata"]["labels"] =
+                json!({"made": request["desiredAPIVersion"].as_str().map(|v| &v[5..])});
+        }
+        answer
+    };
+    let hooks = Hooks::start(&fixture.tasks, stamped).await;
+    established(&fixture, &hooks).await;
+    let (_, made) = fixture.call("POST", &path("v1"), host("v1", "a", &json!({"at": "x:2"}))).await;
+    assert!(made["metadata"]["labels"].is_null(), "{made}");
+    let nothing = async || {
+        let at = format!("{}/a", path("v2"));
+        fixture.typed("PATCH", &at, "application/merge-patch+json", json!({})).await.1
+    };
+    let first = nothing().await;
+    let (_, stored) = fixture.call("GET", &format!("{}/a", path("v1")), Value::Null).await;
+    assert_eq!(stored["metadata"]["labels"], json!({"made": "v1"}));
+    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+    assert_ne!(version(&first), version(&made));
+    assert_eq!(version(&nothing().await), version(&first), "nothing new was made");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn an_object_that_is_written_as_it_is_comes_into_the_version_that_is_stored_by_now() {
+    let kv = MemoryKv::default();
+    let fixture = Fixture::over(&kv).await;
+    let hooks = Hooks::start(&fixture.tasks, |_, request| converted(request)).await;
+    let mut definition = definition(&hooks);
+    definition["spec"]["conversion"] = json!({"strategy": "None"});
+    assert_eq!(fixture.call("POST", DEFINITIONS, definition.clone()).await.0, 201);
+    served(&fixture).await;
+    let (_, made) = fixture.call("POST", &path("v1"), host("v1", "a", &json!({"at": "x:2"}))).await;
+    let at = format!("{DEFINITIONS}/hosts.b.io");
+    let swapped = json!([{"op": "replace", "path": "/spec/versions/0/storage", "value": false},
+        {"op": "replace", "path": "/spec/versions/1/storage", "value": true}]);
+    assert_eq!(fixture.typed("PATCH", &at, "application/json-patch+json", swapped).await.0, 200);
+    let moved = async {
+        loop {
+            let (_, put) = fixture.call("PUT", &format!("{}/a", path("v1")), made.clone()).await;
+            if put["metadata"]["resourceVersion"] != made["metadata"]["resourceVersion"] {
+                return put;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let put = tokio::time::timeout(Duration::from_secs(20), moved).await.expect("in time");
+    let (_, again) = fixture.call("PUT", &format!("{}/a", path("v1")), put.clone()).await;
+    assert_eq!(again["metadata"]["resourceVersion"], put["metadata"]["resourceVersion"]);
     fixture.stop().await;
 }

@@ -258,13 +258,14 @@ pub(crate) fn validate(
     old: Option<&Value>,
     version: &Version,
     before: &[FieldError],
-) -> Vec<FieldError> {
+) -> rules::Told {
     let mut faults = schema::validate(object, old, version);
     let blocking = schema::blocks(before) || schema::blocks(&faults);
     faults.extend(embedded::validate(object, old, version.schema()));
     scale::validate(object, &version["subresources"]["scale"], &mut faults);
+    let mut tolerated = Vec::new();
     if version.rules().is_none() {
-        return faults;
+        return rules::Told { faults, tolerated };
     }
     if blocking {
         faults.push(FieldError::invalid(
@@ -273,9 +274,11 @@ pub(crate) fn validate(
             "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
         ));
     } else {
-        faults.extend(rules::validate(object, old, version));
+        let told = rules::validate(object, old, version);
+        faults.extend(told.faults);
+        tolerated = told.tolerated;
     }
-    faults
+    rules::Told { faults, tolerated }
 }
 
 /// Faults of a schema's default, with the paths of its fields.
@@ -290,7 +293,7 @@ pub(crate) fn validate_default(default: &Value, schema: &Value, root: bool) -> V
     let blocking = schema::blocks(&own);
     faults.extend(own);
     if !blocking && version.rules().is_some() {
-        faults.extend(rules::validate(default, None, &version));
+        faults.extend(rules::validate(default, None, &version).faults);
     }
     faults
 }

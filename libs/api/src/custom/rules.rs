@@ -1,14 +1,14 @@
 //! `x-kubernetes-validations`: CEL rules over custom objects.
 //!
 //! `self` is the value where the rule stands, `oldSelf` what an update replaces. A rule that names `oldSelf` is only asked
-//! of updates, unless it takes it as optional. Rules of parts that an update leaves as they were are not asked again.
+//! of updates, unless it takes it as optional. What others refuse of parts that an update leaves as they were is only warned of.
 //! All rules of an object share one budget.
 
 use super::Version;
-use super::schema::{FAULTS_MAX, in_brackets, in_field, old_items};
+use super::schema::{FAULTS_MAX, in_brackets, in_field, is_same, of_field, old_items};
 use crate::expression::{self, Checked, Decl, Environment, Fault, OBJECT_BUDGET, Type, Value as Cel};
 use crate::status::FieldError;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -28,8 +28,6 @@ pub(crate) struct Part {
     properties: BTreeMap<String, Part>,
     items: Option<Box<Part>>,
     more: Option<Box<Part>>,
-    /// Whether a rule in it compares with what was before.
-    compares: bool,
 }
 
 /// What rules that stand on a schema may name.
@@ -89,22 +87,65 @@ pub(crate) fn part(schema: &Value, root: bool) -> Option<Part> {
     if rules.is_empty() && properties.is_empty() && items.is_none() && more.is_none() {
         return None;
     }
-    let mut parts = properties.values().chain(items.as_deref()).chain(more.as_deref());
-    let compares = rules.iter().any(|rule| rule.uses_old) || parts.any(|part| part.compares);
-    Some(Part { place, rules, properties, items, more, compares })
+    Some(Part { place, rules, properties, items, more })
 }
 
-/// Faults of an object by all rules.
-pub(super) fn validate(object: &Value, old: Option<&Value>, version: &Version) -> Vec<FieldError> {
-    let mut judge = Judge { faults: Vec::new(), budget: OBJECT_BUDGET, spent: false };
+/// What all rules say of an object.
+pub(super) fn validate(object: &Value, old: Option<&Value>, version: &Version) -> Told {
+    let mut judge = Judge { told: Told::default(), budget: OBJECT_BUDGET, spent: false };
     if let Some(part) = version.rules() {
-        judge.value(object, old, version.schema(), part, &mut String::new());
+        let (schema, path) = (version.schema(), &mut String::new());
+        let kin = old.map(|old| Kin { value: object, old, schema });
+        let own = Own { value: object, old, schema, kin, corresponds: kin.is_some(), root: true };
+        judge.value(&own, part, path);
     }
-    judge.faults
+    judge.told
+}
+
+/// What rules say.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// Faults that refuse the object.
+    pub faults: Vec<FieldError>,
+    /// Those of what an update leaves as it was, of which its writer is warned.
+    pub tolerated: Vec<FieldError>,
+}
+
+/// A part of an object that corresponds to a part of the old one.
+#[derive(Clone, Copy)]
+struct Kin<'a> {
+    value: &'a Value,
+    old: &'a Value,
+    schema: &'a Value,
+}
+
+/// A part of an object, as rules look at it.
+struct Own<'a> {
+    value: &'a Value,
+    /// What `oldSelf` is.
+    old: Option<&'a Value>,
+    schema: &'a Value,
+    /// The part itself, or the nearest around it, that corresponds to an old one.
+    kin: Option<Kin<'a>>,
+    corresponds: bool,
+    root: bool,
+}
+
+impl<'a> Own<'a> {
+    /// The part of a field or an item; `old` is that of the old one which it corresponds to.
+    fn inner(&self, value: &'a Value, old: Option<&'a Value>, schema: &'a Value) -> Self {
+        let found = old.filter(|_| self.corresponds).map(|old| Kin { value, old, schema });
+        Self { value, old, schema, kin: found.or(self.kin), corresponds: found.is_some(), root: false }
+    }
+
+    /// Whether an update leaves it as it was.
+    fn is_kept(&self) -> bool {
+        self.kin.is_some_and(|kin| is_same(kin.value, kin.old, kin.schema))
+    }
 }
 
 struct Judge {
-    faults: Vec<FieldError>,
+    told: Told,
     budget: u64,
     /// Whether no further rule is asked.
     spent: bool,
@@ -112,7 +153,7 @@ struct Judge {
 
 /// The place where a rule stands, with its values.
 struct Standing<'s> {
-    own: &'s Value,
+    own: &'s Own<'s>,
     old: Option<&'s Value>,
     place: &'s Decl,
     path: &'s str,
@@ -120,62 +161,64 @@ struct Standing<'s> {
 }
 
 impl Judge {
-    fn value(&mut self, value: &Value, old: Option<&Value>, schema: &Value, part: &Part, path: &mut String) {
-        let same = old == Some(value);
-        if self.spent || self.faults.len() >= FAULTS_MAX || (same && !part.compares) {
+    fn value(&mut self, own: &Own<'_>, part: &Part, path: &mut String) {
+        if self.spent || self.told.faults.len() >= FAULTS_MAX || own.value.is_null() {
             return;
         }
-        if !value.is_null() {
-            self.rules(value, old, schema, part, path);
-        }
-        match value {
-            Value::Object(map) => {
-                for (key, child) in map {
-                    let before = old.and_then(|old| old.get(key));
-                    let more = &schema["additionalProperties"];
-                    match (schema["properties"].get(key), part.properties.get(key), &part.more) {
-                        (Some(schema), Some(part), _) => {
-                            in_field(path, key, |path| self.value(child, before, schema, part, path));
-                        }
-                        (None, _, Some(part)) => {
-                            in_brackets(path, key, |path| self.value(child, before, more, part, path));
-                        }
-                        _ => {}
-                    }
-                }
-            }
+        self.rules(own, part, path);
+        match own.value {
+            Value::Object(map) => self.fields(own, map, part, path),
             Value::Array(items) => {
                 let Some(part) = &part.items else { return };
-                let before = old_items(items, old, schema);
+                let before = old_items(items, own.old, own.schema);
                 for (index, item) in items.iter().enumerate() {
                     let before = before.get(index).copied().flatten();
-                    in_brackets(path, index, |path| self.value(item, before, &schema["items"], part, path));
+                    let inner = own.inner(item, before, &own.schema["items"]);
+                    in_brackets(path, index, |path| self.value(&inner, part, path));
                 }
             }
             _ => {}
         }
     }
 
-    fn rules(&mut self, own: &Value, old: Option<&Value>, schema: &Value, part: &Part, path: &str) {
-        let Some(place) = &part.place else { return };
-        let shown = Value::from(schema["type"].as_str().unwrap_or("object"));
-        let same = old == Some(own);
-        let old = old.filter(|old| !old.is_null());
-        let standing = Standing { own, old, place, path, shown };
-        let written = schema[RULES].as_array().into_iter().flatten();
-        for (rule, written) in part.rules.iter().zip(written) {
-            if self.spent {
-                return;
+    fn fields(&mut self, own: &Own<'_>, map: &Map<String, Value>, part: &Part, path: &mut String) {
+        for (key, child) in map {
+            let before = own.old.and_then(|old| old.get(key));
+            let known = own.schema["properties"].get(key);
+            let (Some(schema), Some(part)) = (
+                of_field(own.schema, key),
+                if known.is_some() { part.properties.get(key) } else { part.more.as_deref() },
+            ) else {
+                continue;
+            };
+            let mut inner = own.inner(child, before, schema);
+            if own.root && matches!(key.as_str(), "apiVersion" | "kind") {
+                // Both were converted to the same type: their change is not to be seen.
+                (inner.kin, inner.corresponds) = (None, false);
             }
-            // What was wrong before may stay so, but for what must not stay as it was.
-            if !same || rule.uses_old {
-                self.one(rule, written, &standing);
+            if known.is_some() {
+                in_field(path, key, |path| self.value(&inner, part, path));
+            } else {
+                in_brackets(path, key, |path| self.value(&inner, part, path));
             }
         }
     }
 
+    fn rules(&mut self, own: &Own<'_>, part: &Part, path: &str) {
+        let Some(place) = &part.place else { return };
+        let shown = Value::from(own.schema["type"].as_str().unwrap_or("object"));
+        let standing = Standing { own, old: own.old.filter(|old| !old.is_null()), place, path, shown };
+        let written = own.schema[RULES].as_array().into_iter().flatten();
+        for (rule, written) in part.rules.iter().zip(written) {
+            if self.spent {
+                return;
+            }
+            self.one(rule, written, &standing);
+        }
+    }
+
     fn invalid(&mut self, standing: &Standing<'_>, detail: String) {
-        self.faults.push(FieldError::invalid(standing.path, &standing.shown, detail));
+        self.told.faults.push(FieldError::invalid(standing.path, &standing.shown, detail));
     }
 
     /// Evaluates within the budget; tells and ends it all where that is spent.
@@ -185,7 +228,7 @@ impl Judge {
         standing: &'p Standing<'_>,
         optional: bool,
     ) -> Option<Result<Cel<'p>, Fault>> {
-        let mut values = vec![("self", Cel::of(standing.own, Some(standing.place)))];
+        let mut values = vec![("self", Cel::of(standing.own.value, Some(standing.place)))];
         let before = standing.old.map(|old| Cel::of(old, Some(standing.place)));
         match (before, optional) {
             (before, true) => values.push(("oldSelf", Cel::Optional(before.map(Arc::new)))),
@@ -245,12 +288,18 @@ impl Judge {
         let path = format!("{}{}", standing.path, named_path(text("fieldPath")));
         let path = path.trim_start_matches('.');
         let shown = &standing.shown;
-        self.faults.push(match text("reason") {
+        let fault = match text("reason") {
             "FieldValueForbidden" => FieldError::forbidden(path, detail),
             "FieldValueRequired" => FieldError::required(path, detail),
             "FieldValueDuplicate" => FieldError::duplicate(path, shown),
             _ => FieldError::invalid(path, shown, detail),
-        });
+        };
+        // What was wrong before may stay so, but for what must not stay as it was.
+        if !rule.uses_old && standing.own.is_kept() {
+            self.told.tolerated.push(fault);
+        } else {
+            self.told.faults.push(fault);
+        }
     }
 
     /// The text that `messageExpression` makes, where it makes one.

@@ -71,6 +71,38 @@ pub(super) fn old_items<'a>(
     items.iter().map(|item| known.get(&key_of(item)).copied()).collect()
 }
 
+/// Whether an update leaves a part as it was, as far as its schema tells how it corresponds: what a schema does not
+/// know never does, and the order of a map's items tells nothing.
+pub(super) fn is_same(value: &Value, old: &Value, schema: &Value) -> bool {
+    match (value, old) {
+        (Value::Array(items), Value::Array(before)) => {
+            if items.len() != before.len() {
+                return false;
+            }
+            if schema["x-kubernetes-list-type"] != "map" {
+                return items == before;
+            }
+            let befores = old_items(items, Some(old), schema);
+            let mut pairs = items.iter().zip(befores);
+            pairs.all(|(item, old)| old.is_some_and(|old| is_same(item, old, &schema["items"])))
+        }
+        (Value::Object(fields), Value::Object(before)) => {
+            fields.len() == before.len()
+                && fields.iter().all(|(key, field)| {
+                    let known = before.get(key).zip(of_field(schema, key));
+                    known.is_some_and(|(old, schema)| is_same(field, old, schema))
+                })
+        }
+        _ => value == old,
+    }
+}
+
+/// The schema of a field, where there is one.
+pub(super) fn of_field<'a>(schema: &'a Value, key: &str) -> Option<&'a Value> {
+    let more = &schema["additionalProperties"];
+    schema["properties"].get(key).or_else(|| more.is_object().then_some(more))
+}
+
 /// JSON's name of a value's type.
 fn type_name(value: &Value) -> &'static str {
     match value {
@@ -112,7 +144,8 @@ impl Judge<'_> {
     }
 
     fn value(&mut self, value: &Value, old: Option<&Value>, schema: &Value, path: &mut String, root: bool) {
-        if old == Some(value) || self.faults.len() > FAULTS_MAX || !schema.is_object() {
+        let kept = old.is_some_and(|old| is_same(value, old, schema));
+        if kept || self.faults.len() > FAULTS_MAX || !schema.is_object() {
             return;
         }
         if value.is_null() && schema["nullable"] == true {

@@ -108,7 +108,7 @@ fn writes_of_every_kind_and_subresource_are_judged() {
             let mut new = self::object(kind, seed + 1);
             defaults::apply(&mut new, kind);
             strategy::prepare_update(&mut new, &object, kind, subresource);
-            let _ = validate::update(&new, &object, kind, subresource);
+            let _ = validate::update(&new, &object, kind, subresource, &mut Vec::new());
             let _ = validate::warnings(&new, Some(&object), kind);
         }
     });

@@ -126,13 +126,13 @@ fn custom(
     kind: &Kind,
     version: &crate::custom::Version,
     before: &Faults,
-) -> Faults {
-    let mut out = Faults::new();
+) -> crate::custom::rules::Told {
+    let mut told = crate::custom::validate(object, old, version, before);
     if object["kind"] != kind.kind {
-        out.push(FieldError::invalid("kind", &object["kind"], format!("must be {}", kind.kind)));
+        let fault = FieldError::invalid("kind", &object["kind"], format!("must be {}", kind.kind));
+        told.faults.insert(0, fault);
     }
-    out.extend(crate::custom::validate(object, old, version, before));
-    out
+    told
 }
 
 /// Faults of a new object (metadata rules included).
@@ -144,7 +144,7 @@ pub fn create(object: &Value, kind: &Kind) -> Vec<FieldError> {
     create(&Node::root(object), &mut out);
     if let Some(version) = &kind.custom {
         let more = custom(object, None, kind, version, &out);
-        out.extend(more);
+        out.extend(more.faults);
     }
     out
 }
@@ -160,8 +160,15 @@ pub fn before_allotment(object: &Value, kind: &Kind) -> Vec<FieldError> {
 }
 
 /// Faults of an update of the main resource or a subresource (`""`, `status`, `ephemeralcontainers`, `resize`, `approval`, `finalize` …).
+/// `warnings` are added to for faults that the update leaves as they were.
 #[must_use]
-pub fn update(new: &Value, old: &Value, kind: &Kind, subresource: &str) -> Vec<FieldError> {
+pub fn update(
+    new: &Value,
+    old: &Value,
+    kind: &Kind,
+    subresource: &str,
+    warnings: &mut Vec<String>,
+) -> Vec<FieldError> {
     let mut out = Faults::new();
     meta::update(new, old, kind, subresource, &mut out);
     let (_, update) = rules(kind);
@@ -169,9 +176,10 @@ pub fn update(new: &Value, old: &Value, kind: &Kind, subresource: &str) -> Vec<F
     if let Some(version) = &kind.custom {
         let mut more = custom(new, Some(old), kind, version, &out);
         if subresource == "status" {
-            more.iter_mut().for_each(within_status);
+            more.faults.iter_mut().for_each(within_status);
         }
-        out.extend(more);
+        warnings.extend(more.tolerated.iter().map(ToString::to_string));
+        out.extend(more.faults);
     }
     out
 }

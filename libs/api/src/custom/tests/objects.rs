@@ -1,6 +1,7 @@
 //! What kube-apiserver 1.33 and 1.36 were seen to say of custom objects.
 
 use super::super::{Version, default, read, validate, validate_default};
+use crate::status::FieldError;
 use serde_json::{Value, json};
 
 fn version(properties: &Value) -> Version {
@@ -12,7 +13,7 @@ fn version(properties: &Value) -> Version {
 
 fn told(property: &Value, value: &Value) -> Vec<String> {
     let version = version(&json!({"v": property}));
-    validate(&json!({"v": value}), None, &version, &[]).iter().map(ToString::to_string).collect()
+    validate(&json!({"v": value}), None, &version, &[]).faults.iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -183,10 +184,10 @@ fn what_the_scale_shows_must_be_a_number_and_a_text() {
     ];
     for (object, wanted) in rows {
         let told: Vec<String> =
-            validate(&object, None, &version, &[]).iter().map(ToString::to_string).collect();
+            validate(&object, None, &version, &[]).faults.iter().map(ToString::to_string).collect();
         assert_eq!(told, [wanted], "{object}");
     }
-    assert_eq!(validate(&json!({"n": 1, "status": {}}), None, &version, &[]), []);
+    assert_eq!(validate(&json!({"n": 1, "status": {}}), None, &version, &[]).faults, []);
 }
 
 #[test]
@@ -301,4 +302,42 @@ fn a_long_path_is_not_copied_for_each_of_its_parts() {
     let mut unknown = Vec::new();
     let read = read(&mut json!({"v": many(odd)}), &version(&json!({"v": map(whole)})), &mut unknown);
     assert_eq!((read, unknown), (Ok(()), Vec::new()));
+}
+
+/// What updates leave as it was is told where it would be refused, and only as far as schemas know it.
+#[test]
+fn what_stays_as_it_was_is_warned_of() {
+    let fine = |what: &str| json!([{"rule": "self != 'bad'", "message": what}]);
+    let word = |what: &str| json!({"type": "string", "x-kubernetes-validations": fine(what)});
+    let schema = json!({"type": "object", "properties": {
+        "word": word("word"),
+        "plain": {"type": "array", "items": word("plain item")},
+        "keyed": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": {
+            "type": "object", "properties": {"k": {"type": "string"}, "v": word("keyed item")}}},
+        "open": {"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+            "x-kubernetes-validations": [{"rule": "false", "message": "open"}]},
+        "moves": {"type": "string", "x-kubernetes-validations": [{"rule": "self != oldSelf", "message": "moves"}]}}});
+    let version = Version::new(json!({"schema": {"openAPIV3Schema": schema}}));
+    let (bad, other) = (json!({"k": "a", "v": "bad"}), json!({"k": "b", "v": "x"}));
+    let rows = [
+        (json!({"word": "bad"}), json!({"word": "bad", "plain": []}), "", "word"),
+        (json!({"word": "bad"}), json!({"word": "x"}), "word", ""),
+        (json!({"plain": ["bad"]}), json!({"plain": ["bad"]}), "", "plain item"),
+        // One item of such a list has no old one.
+        (json!({"plain": ["bad", "y"]}), json!({"plain": ["bad"]}), "plain item", ""),
+        (json!({"keyed": [other, bad]}), json!({"keyed": [bad]}), "", "keyed item"),
+        (json!({"keyed": [other, bad]}), json!({"keyed": [bad, other]}), "", "keyed item"),
+        (json!({"open": {}}), json!({"open": {}}), "", "open"),
+        // Nobody knows how what the schema does not know corresponds.
+        (json!({"open": {"x": 1}}), json!({"open": {"x": 1}}), "open", ""),
+        (json!({"moves": "a"}), json!({"moves": "a"}), "moves", ""),
+    ];
+    for (new, old, refused, warned) in rows {
+        let told = validate(&new, Some(&old), &version, &[]);
+        let words =
+            |faults: &[FieldError]| faults.iter().map(|fault| fault.detail.clone()).collect::<Vec<_>>();
+        let wanted = |word: &str| if word.is_empty() { Vec::new() } else { vec![word.to_owned()] };
+        let found = (words(&told.faults), words(&told.tolerated));
+        assert_eq!(found, (wanted(refused), wanted(warned)), "{old} to {new}");
+    }
 }

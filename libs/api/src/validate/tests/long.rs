@@ -50,7 +50,9 @@ fn long_lists_are_compared_in_one_walk() {
         pod["metadata"]["resourceVersion"] = json!("1");
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     }
-    let told: Vec<String> =
-        super::super::update(&new, &old, &kind, "").iter().map(ToString::to_string).collect();
+    let told: Vec<String> = super::super::update(&new, &old, &kind, "", &mut Vec::new())
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert!(told.contains(&want.to_owned()), "{told:?}");
 }

@@ -105,8 +105,10 @@ fn refuses_write(name: &str, subresource: &str, old: Value, new: Value, want: &[
     new["metadata"]["resourceVersion"] = json!("1");
     defaults::apply(&mut new, &kind);
     strategy::prepare_update(&mut new, &old, &kind, subresource);
-    let told: Vec<String> =
-        super::update(&new, &old, &kind, subresource).iter().map(ToString::to_string).collect();
+    let told: Vec<String> = super::update(&new, &old, &kind, subresource, &mut Vec::new())
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(told, want, "{new}");
 }
 
@@ -294,7 +296,8 @@ fn a_resize_takes_memory_away_only_where_the_container_starts_anew() {
         ("0.0625Gi", "NotRequired", None),
         ("128Mi", "NotRequired", None),
     ] {
-        let faults = super::update(&of(memory, policy), &of("64Mi", policy), &kind("Pod"), "resize");
+        let faults =
+            super::update(&of(memory, policy), &of("64Mi", policy), &kind("Pod"), "resize", &mut Vec::new());
         let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
         assert_eq!(told, want.into_iter().collect::<Vec<_>>(), "{memory} {policy}");
     }
