@@ -131,6 +131,10 @@ impl Registry {
         warnings.extend(self.mutate(at, CREATE, None, &mut object).await?);
         place(&mut object, kind, &at.namespace)?;
         identify(&mut object);
+        if kind.kind == "Namespace" && kind.custom.is_none() {
+            // Its label is of the name that it has by now.
+            defaults::apply(&mut object, kind);
+        }
         warnings.extend(strategy::prepare_create(&mut object, kind));
         if shares_labels {
             strategy::share_labels(&mut object);
