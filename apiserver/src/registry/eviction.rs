@@ -72,7 +72,7 @@ impl Registry {
         // What is wrong with them is seen once the budget has paid.
         let mut options = asked?;
         options.dry_run = at.options.dry_run;
-        if !options.dry_run {
+        if !options.dry_run && meta::field(pod, "deletionTimestamp").is_empty() {
             self.note_eviction(call, &options).await?;
         }
         self.delete_object(&at, &options, &mut Vec::new()).await?;

@@ -151,7 +151,6 @@ impl Registry {
         if !owned {
             own(at, &mut object, old, named, &now);
         }
-        let raised = at.info.subresource.is_empty() && strategy::raises_by_empties(&object, kind);
         decode::settle(&mut object, kind);
         if at.info.subresource.is_empty() {
             prepare_for_admission(&mut object, old, kind);
@@ -159,9 +158,6 @@ impl Registry {
         warnings.extend(self.mutate(at, UPDATE, Some(old), &mut object).await?);
         apply::keep_times(&mut object, old, kind);
         strategy::prepare_update(&mut object, old, kind, &at.info.subresource);
-        if raised {
-            strategy::raise_generation(&mut object, old);
-        }
         strategy::stamp(&mut object, old, kind, &at.info.subresource, &now);
         let claims = if at.info.subresource.is_empty() {
             self.claim(at, &mut object, Some(old)).await?

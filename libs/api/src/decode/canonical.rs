@@ -16,15 +16,8 @@ const DEPTH_MAX: usize = 500;
 const TYPED: [&str; 2] = ["v1.PersistentVolumeClaim", "v1.DeleteOptions"];
 
 /// Lists that have a default where none is given, and are refused where they hold nothing.
-const KEPT_EMPTY: [(&str, &str); 6] = [
-    ("v2.HPAScalingRules", "policies"),
-    ("v1.ObjectMeta", "managedFields"),
-    // Telling them raises the generation (`strategy::raises_by_empties`).
-    ("v1.MutatingWebhookConfiguration", "webhooks"),
-    ("v1.ValidatingWebhookConfiguration", "webhooks"),
-    ("v1.NetworkPolicySpec", "ingress"),
-    ("v1.NetworkPolicySpec", "egress"),
-];
+const KEPT_EMPTY: [(&str, &str); 2] =
+    [("v2.HPAScalingRules", "policies"), ("v1.ObjectMeta", "managedFields")];
 
 /// How Go's errors call what they found.
 #[must_use]

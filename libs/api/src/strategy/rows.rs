@@ -14,8 +14,6 @@ pub(super) enum Generation {
     SpecOrAnnotations,
     /// A top-level field other than spec.
     Field(&'static str),
-    /// The same, where even a list or map without items is something else than none.
-    Told(&'static str),
     /// Anything but metadata, and but status where status is a subresource.
     Content,
     /// Anything but metadata, or labels.
@@ -63,7 +61,7 @@ impl Row {
     }
 }
 
-use Generation::{Content, ContentOrLabels, Field, None as Not, Once, Spec, SpecOrAnnotations, Told};
+use Generation::{Content, ContentOrLabels, Field, None as Not, Once, Spec, SpecOrAnnotations};
 use StatusWrite::{Keeps, StatusOnly};
 
 const ROWS: &[Row] = &[
@@ -94,7 +92,7 @@ const ROWS: &[Row] = &[
     row("PodDisruptionBudget", "", Spec),
     row("Ingress", "u", Spec),
     row("IngressClass", "u", Spec),
-    row("NetworkPolicy", "u", Told("spec")),
+    row("NetworkPolicy", "u", Spec),
     row("ServiceCIDR", "u", Not).status(StatusOnly),
     row("IPAddress", "u", Not),
     row("Role", "uc", Not),
@@ -113,8 +111,8 @@ const ROWS: &[Row] = &[
     row("LeaseCandidate", "c", Not),
     row("CertificateSigningRequest", "u", Not),
     row("ClusterTrustBundle", "", Not),
-    row("ValidatingWebhookConfiguration", "", Told("webhooks")),
-    row("MutatingWebhookConfiguration", "", Told("webhooks")),
+    row("ValidatingWebhookConfiguration", "", Field("webhooks")),
+    row("MutatingWebhookConfiguration", "", Field("webhooks")),
     row("ValidatingAdmissionPolicy", "", Spec).status(StatusOnly),
     row("ValidatingAdmissionPolicyBinding", "", Spec),
     row("FlowSchema", "u", Spec).status(StatusOnly),
