@@ -19,9 +19,9 @@ use kube::api::{Api, ListParams, ObjectMeta, PostParams, WatchEvent, WatchParams
 use std::future::Future;
 use std::time::Duration;
 
-// A lease of a third of upstream's (15 s, 10 s, 2 s): in a lab one waits for what happens after a leader is killed. Measured,
-// the next instance acts 3 to 5 s after a kill or a freeze and 0.2 s after a clean stop. Renewals are most of what an idle
-// cluster does, some fifty wakeups of its processes each, so that they come as rarely as upstream's.
+// A lease of a third of upstream's (15 s, 10 s, 2 s): in a lab one waits for what happens after a leader is killed. The next
+// instance acts 3 to 5 s after a kill or a freeze, by these times, and 0.2 s after a clean stop (measured). Renewals are most
+// of what an idle cluster does, as each wakes most of its processes, so that they come as rarely as upstream's.
 
 /// How long after a renewal others must leave the lease alone.
 const LEASE: Duration = Duration::from_secs(5);
