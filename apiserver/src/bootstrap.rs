@@ -32,7 +32,9 @@ use std::time::Duration;
 /// Living apiservers: one key each, which goes when its server does.
 const MASTERS: &str = "/registry/masterleases/";
 const LEASE_SECONDS: i64 = 15;
-const LEASE_RENEWED: Duration = Duration::from_secs(5);
+const LEASE_RENEWED: Duration = Duration::from_secs(10);
+/// The lease outlives one renewal that fails, not two.
+const RENEWED_AGAIN: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// As upstream; not below our root, since nobody watches it.
@@ -177,9 +179,11 @@ async fn keep_address(server: &Server, args: &Args) {
     let mut identity = identity::Identity::new(args);
     let mut lease = 0;
     while !server.health.is_stopping() {
+        let mut pause = RENEWED_AGAIN;
         match renew(kv.as_ref(), args, lease).await {
             Ok(held) => {
                 lease = held;
+                pause = clock::until_whole(LEASE_RENEWED);
                 if let Err(status) = publish(server).await {
                     tracing::warn!(
                         error = status.message,
@@ -192,7 +196,7 @@ async fn keep_address(server: &Server, args: &Args) {
         if let Err(status) = identity.round(server).await {
             tracing::warn!(error = status.message, "cannot tell clients of this server");
         }
-        clock::sleep(LEASE_RENEWED).await;
+        clock::sleep(pause).await;
     }
     std::future::pending::<()>().await;
 }

@@ -238,8 +238,8 @@ fn prepared(layout: &Layout, spec: &Spec, index: u16) -> Result<Vec<process::Pro
 }
 
 /// Share of its time that containerd spends on collecting garbage at most. It also wakes that often to see that there is
-/// none: with the default of 0.02, some 5 times a second for as long as it runs.
-const GC_SHARE: f64 = 0.001;
+/// none: with the default of 0.02, some 5 times a second for as long as it runs; with this, about once a minute.
+const GC_SHARE: f64 = 0.0001;
 
 /// No CRI (our kubelet speaks containerd's own API) and no snapshotter but overlayfs.
 fn containerd_config(files: &Path) -> String {

@@ -60,12 +60,10 @@ pub fn start(
     scope.spawn("node registration", async move {
         each(&nodes, |node| inner.register_until_done(node)).await;
         inner.clone().correct_whenever(&corrections, nodes.clone());
-        let mut timer = clock::interval(RENEW_EVERY);
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for renewal in 0_u32.. {
-            timer.tick().await;
             let with_status = renewal > 0 && renewal % RENEWALS_PER_STATUS == 0;
             each(&ours, |node| inner.refresh(node, with_status)).await;
+            clock::sleep(clock::until_whole(RENEW_EVERY)).await;
         }
     });
 }

@@ -17,8 +17,6 @@ const NAMESPACE: &str = "kube-system";
 const LABEL: &str = "apiserver.kubernetes.io/identity";
 const HOST_LABEL: &str = "kubernetes.io/hostname";
 const LEASE_SECONDS: i64 = 3600;
-/// Rounds of the timer from one renewal to the next.
-const ROUNDS_OF_RENEWAL: u64 = 2;
 const SWEPT_EVERY: Duration = Duration::from_secs(3600);
 const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
 const SINCE: &str = "since";
@@ -30,7 +28,6 @@ pub struct Identity {
     name: String,
     holder: String,
     host: String,
-    rounds: u64,
     swept: Option<clock::Instant>,
     made: Option<clock::Instant>,
 }
@@ -82,7 +79,7 @@ impl Identity {
         let host = host.trim().to_owned();
         let name = name_of(&host, &SocketAddr::new(args.advertised(), args.secure_port));
         let holder = format!("{name}_{}", random::uuid());
-        Self { name, holder, host, rounds: 0, swept: None, made: None }
+        Self { name, holder, host, swept: None, made: None }
     }
 
     /// One round of the timer: does what is due.
@@ -90,10 +87,7 @@ impl Identity {
     /// # Errors
     /// The store cannot be written; the next round tries again.
     pub async fn round(&mut self, server: &Server) -> Result<(), Status> {
-        if self.rounds.is_multiple_of(ROUNDS_OF_RENEWAL) {
-            self.renew(server).await?;
-        }
-        self.rounds += 1;
+        self.renew(server).await?;
         self.track(server).await?;
         if self.swept.is_none_or(|swept| swept.elapsed() >= SWEPT_EVERY) {
             sweep(server).await?;

@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// How long a quiet connection with open requests goes unprobed.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a probe may take before the connection counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long connecting and the TLS handshake may take together.

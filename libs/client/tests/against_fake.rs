@@ -92,7 +92,7 @@ async fn one_leads_and_the_other_takes_over_at_once_when_it_stops() {
     assert_eq!(holder(&api), "");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_lease_stops_the_work() {
     let api = FakeApi::default();
     let tasks = Tasks::new();
@@ -111,7 +111,7 @@ async fn a_lost_lease_stops_the_work() {
         tokio::task::yield_now().await;
     };
     api.patch(LEASE, &json!({ "spec": { "holderIdentity": "thief" } }));
-    clock::timeout(Duration::from_secs(5), scope.stopping().cancelled()).await.expect("the work is stopped");
+    clock::timeout(Duration::from_secs(15), scope.stopping().cancelled()).await.expect("the work is stopped");
     tasks.stop_within(Duration::from_secs(5)).await.expect("stops");
     assert_eq!(holder(&api), "thief");
 }

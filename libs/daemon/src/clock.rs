@@ -50,6 +50,24 @@ pub async fn sleep_until_wall(at: jiff::Timestamp) {
     sleep(Duration::try_from(ahead).unwrap_or(Duration::ZERO)).await;
 }
 
+/// How long until the wall clock shows a whole multiple of `period`: the next, or the one after it where that is less than a
+/// quarter of the period away.
+///
+/// For whatever is done again and again and may be done a little sooner or later. The processes of an idle machine then wake
+/// together and find its caches warm, where each wake by itself costs many times its work.
+#[must_use]
+pub fn until_whole(period: Duration) -> Duration {
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    let until = until_multiple(now().as_millisecond(), millis(period));
+    u64::try_from(until).map_or(period, Duration::from_millis)
+}
+
+fn until_multiple(now: i64, period: i64) -> i64 {
+    let period = period.max(1);
+    // The first multiple that is more than a quarter of the period ahead.
+    (now + period / 4).div_euclid(period).saturating_add(1).saturating_mul(period) - now
+}
+
 /// `now` as Kubernetes' `metav1.Time`: RFC 3339, UTC, whole seconds.
 #[must_use]
 pub fn rfc3339_seconds(at: jiff::Timestamp) -> String {
@@ -60,4 +78,28 @@ pub fn rfc3339_seconds(at: jiff::Timestamp) -> String {
 #[must_use]
 pub fn rfc3339_micros(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_again_and_again_is_done_at_whole_multiples_of_its_period_however_late_it_was() {
+        for (now, until) in [
+            (0, 1000),
+            (3, 997),
+            (400, 600),
+            (749, 251),
+            // Too soon after what was just done, or just before it.
+            (750, 1250),
+            (999, 1001),
+            (-1, 1001),
+        ] {
+            assert_eq!(until_multiple(now, 1000), until, "at {now}");
+            assert_eq!((now + until) % 1000, 0);
+        }
+        assert_eq!(until_multiple(5, 0), 1);
+        assert!(until_whole(Duration::from_secs(10)) <= Duration::from_millis(12_500));
+    }
 }

@@ -39,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(25);
 /// How long a member may owe an answer before the others are asked whether it still leads.
 const DOUBT_AFTER: Duration = Duration::from_millis(300);
 /// A silent peer is dead after interval + timeout.
-const PING_EVERY: Duration = Duration::from_secs(5);
+const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_MAX: Duration = Duration::from_secs(2);
 
 /// Files for mutual TLS.

@@ -4,6 +4,7 @@
 
 use super::{Image, ImageError};
 use crate::machine::{Change, View};
+use coracle_daemon::clock;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -69,7 +70,7 @@ impl Inbox {
     fn take(&self) -> Option<Waiting> {
         let mut waiting = self.waiting.lock();
         self.woken.wait_while(&mut waiting, |waiting| waiting.is_empty() && !waiting.closed);
-        let due = Instant::now() + COLLECT;
+        let due = Instant::now() + clock::until_whole(COLLECT);
         self.woken.wait_while_until(&mut waiting, |waiting| !waiting.is_due(), due);
         let rest = Waiting { closed: waiting.closed, ..Waiting::default() };
         Some(std::mem::replace(&mut *waiting, rest)).filter(|taken| !taken.is_empty())

@@ -41,7 +41,7 @@ pub const TO: &str = "coracle-to";
 
 const CONNECT_MAX: Duration = Duration::from_millis(500);
 /// A peer that owes an answer and is silent is dead after interval + timeout. The stream of beats is always owed one.
-const PING_EVERY: Duration = Duration::from_secs(3);
+const PING_EVERY: Duration = Duration::from_secs(5);
 const PING_MAX: Duration = Duration::from_secs(1);
 /// How long a follower may take to store a batch.
 const APPEND_MAX: Duration = Duration::from_secs(5);

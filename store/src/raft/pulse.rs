@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 const COUNTED_OVER: Duration = Duration::from_secs(1);
 const BUSY_ENTRIES: u64 = 10;
 /// How much rarer beats are in a quiet cluster.
-const QUIET_FACTOR: u32 = 10;
+const QUIET_FACTOR: u32 = 20;
 /// The rarest beats that are believed.
 const ANNOUNCED_MAX: Duration = Duration::from_secs(60);
 
@@ -60,7 +60,7 @@ impl Timing {
     }
 
     fn quiet_heartbeat(self) -> Duration {
-        QUIET_FACTOR * self.heartbeat
+        (QUIET_FACTOR * self.heartbeat).min(ANNOUNCED_MAX / 2).max(self.heartbeat)
     }
 }
 
@@ -79,8 +79,8 @@ struct Trust {
 pub struct Pulse {
     timing: Timing,
     trust: Mutex<Option<Trust>>,
-    /// The leader is gone.
-    gone: Notify,
+    /// The leader is gone, or promised more.
+    changed: Notify,
     /// Milliseconds until this member's next beat, should it lead.
     next_beat: AtomicU32,
 }
@@ -89,7 +89,7 @@ impl Pulse {
     /// Nothing was heard yet.
     #[must_use]
     pub fn new(timing: Timing) -> Self {
-        Self { timing, trust: Mutex::default(), gone: Notify::new(), next_beat: AtomicU32::new(0) }
+        Self { timing, trust: Mutex::default(), changed: Notify::new(), next_beat: AtomicU32::new(0) }
     }
 
     /// `leader` called, leads indeed, and will call again within this time, should it have told one.
@@ -101,13 +101,17 @@ impl Pulse {
         let until = now + announced + self.timing.patience();
         *trust =
             Some(Trust { leader, last: now, until: promised.map_or(until, |promised| promised.max(until)) });
+        // The wait begins anew with each beat: otherwise a timer ends at what the beat before promised, and wakes the process.
+        if next_millis > 0 {
+            self.changed.notify_one();
+        }
     }
 
     /// The connection over which `leader` beat is closed.
     pub fn lost(&self, leader: u64) {
         if let Some(known) = self.trust.lock().as_mut().filter(|known| known.leader == leader) {
             known.until = known.last + self.timing.lease;
-            self.gone.notify_one();
+            self.changed.notify_one();
         }
     }
 
@@ -120,7 +124,7 @@ impl Pulse {
     /// How old a leader's last answers from a majority may be for it to count as one.
     #[must_use]
     pub fn answered_within(&self) -> Duration {
-        self.timing.quiet_heartbeat() + self.timing.patience()
+        self.timing.quiet_heartbeat() / 4 * 5 + self.timing.patience()
     }
 
     /// Milliseconds until this member's next beat.
@@ -207,13 +211,13 @@ impl Rhythm {
         Self { timing, next: now + timing.heartbeat, since: now, newest: 0, busy: true }
     }
 
-    /// A beat is sent; how long until the next one.
-    fn beat(&mut self, now: Instant, newest: u64) -> Duration {
+    /// A beat is sent; how long until the next one, which is `quiet` while little is written.
+    fn beat(&mut self, now: Instant, newest: u64, quiet: Duration) -> Duration {
         if now >= self.since + COUNTED_OVER {
             self.busy = newest >= self.newest + BUSY_ENTRIES;
             (self.since, self.newest) = (now, newest);
         }
-        let pause = if self.busy { self.timing.heartbeat } else { self.timing.quiet_heartbeat() };
+        let pause = if self.busy { self.timing.heartbeat } else { quiet };
         self.next = now + pause;
         pause
     }
@@ -253,7 +257,7 @@ pub async fn run(node: &Node, stop: CancellationToken) {
         };
         tokio::select! {
             () = due => {}
-            () = pulse.gone.notified() => continue,
+            () = pulse.changed.notified() => continue,
             changed = server.changed() => match changed {
                 Ok(()) => continue,
                 Err(_) => return,
@@ -264,7 +268,8 @@ pub async fn run(node: &Node, stop: CancellationToken) {
         let done = match turn {
             Turn::Beat(_) => {
                 let newest = node.raft.metrics().borrow_watched().last_log_index;
-                let pause = rhythm.beat(Instant::now(), newest.unwrap_or(0));
+                let quiet = clock::until_whole(timing.quiet_heartbeat());
+                let pause = rhythm.beat(Instant::now(), newest.unwrap_or(0), quiet);
                 pulse.next_beat.store(pause.as_millis().try_into().unwrap_or(u32::MAX), Ordering::Relaxed);
                 trigger.heartbeat().await
             }
@@ -348,7 +353,7 @@ mod tests {
             (4000, 119, rarely),
         ] {
             let now = start + millis(at);
-            assert_eq!(rhythm.beat(now, newest), wanted, "at {at} ms");
+            assert_eq!(rhythm.beat(now, newest, rarely), wanted, "at {at} ms");
             assert_eq!(rhythm.next, now + wanted);
         }
     }
