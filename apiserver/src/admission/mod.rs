@@ -25,6 +25,7 @@ mod storage;
 mod tests;
 mod webhook;
 
+pub use service_account::is_mirror;
 pub use webhook::{ANSWER_MAX, Dialler, of_kind};
 
 use crate::authorization::Authorization;

@@ -4,6 +4,7 @@
 //! for each Secret or ConfigMap that it watches, while a graph would have to be rebuilt for every pod's every status.
 
 use super::rule::Rule;
+use crate::admission::is_mirror;
 use crate::reader::Reader;
 use crate::request::{RequestInfo, UserInfo};
 use coracle_api::meta;
@@ -15,7 +16,6 @@ use std::sync::Arc;
 const USER_PREFIX: &str = "system:node:";
 const NODES_GROUP: &str = "system:nodes";
 const LEASE_NAMESPACE: &str = "kube-node-lease";
-const MIRROR: &str = "kubernetes.io/config.mirror";
 const SLICE_VERBS: &str = "only the following verbs are allowed for a ResourceSlice: \
     get, watch, list, create, update, patch, delete, deletecollection";
 /// Where a volume tells the secrets that nodes mount it with: the place, the key of the name and that of the namespace,
@@ -203,9 +203,7 @@ impl NodeAuthorizer {
 
     /// The node's pods that may let it see other objects: a mirror pod is made by the node itself.
     fn own_pods<'a>(&self, node: &'a str, namespace: &str) -> impl Iterator<Item = Arc<Value>> + use<'a> {
-        let grants = move |pod: &Arc<Value>| {
-            pod["spec"]["nodeName"] == node && !pod["metadata"]["annotations"][MIRROR].is_string()
-        };
+        let grants = move |pod: &Arc<Value>| pod["spec"]["nodeName"] == node && !is_mirror(pod);
         self.reader.list(&self.pods, namespace).into_iter().filter(grants)
     }
 

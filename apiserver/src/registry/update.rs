@@ -30,14 +30,6 @@ pub(super) struct Made {
 /// Makes the new object from the current one.
 pub(super) type Make<'a> = dyn Fn(&Value) -> Result<Made, Status> + Send + Sync + 'a;
 
-/// As admission sees it: a generation is counted once admission is through.
-fn prepare_for_admission(object: &mut Value, old: &Value, kind: &Kind) {
-    strategy::prepare_update(object, old, kind, "");
-    if let Some(generation) = old["metadata"]["generation"].as_i64() {
-        meta::set(object, "generation", generation);
-    }
-}
-
 impl Registry {
     pub(super) async fn update(&self, call: &Call) -> Result<Reply, Status> {
         let kind = call.kind()?.clone();
@@ -137,25 +129,18 @@ impl Registry {
         warnings: &mut Vec<String>,
     ) -> Result<Changed, Status> {
         let kind = &at.kind;
-        self.check_version(at, &mut object, old)?;
+        self.check_version(at, &object, old)?;
         defaults::apply(&mut object, kind);
         strategy::converted(&mut object, kind);
-        // What a subresource does not write has no new owner, nor has what the strategy or admission changes. Whoever writes
-        // the status of a custom object owns metadata that it names there, though it is not written.
-        let named =
-            (at.info.subresource == "status" && kind.custom.is_some()).then(|| object["metadata"].clone());
-        if strategy::is_prepared_first(&at.info.subresource) {
-            strategy::prepare_update(&mut object, old, kind, &at.info.subresource);
-        }
         let now = clock::rfc3339_seconds(clock::now());
         if !owned {
-            own(at, &mut object, old, named, &now);
+            own(at, &mut object, old, &now);
         }
         decode::settle(&mut object, kind);
-        if at.info.subresource.is_empty() {
-            prepare_for_admission(&mut object, old, kind);
-        }
         warnings.extend(self.mutate(at, UPDATE, Some(old), &mut object).await?);
+        if matches!(meta::field(&object, "resourceVersion"), "" | "0") {
+            meta::set(&mut object, "resourceVersion", meta::field(old, "resourceVersion"));
+        }
         apply::keep_times(&mut object, old, kind);
         strategy::prepare_update(&mut object, old, kind, &at.info.subresource);
         strategy::stamp(&mut object, old, kind, &at.info.subresource, &now);
@@ -216,7 +201,7 @@ impl Registry {
     }
 
     /// Optimistic concurrency: the resourceVersion and uid that the writer has seen must be the stored ones.
-    fn check_version(&self, at: &At, object: &mut Value, old: &Value) -> Result<(), Status> {
+    fn check_version(&self, at: &At, object: &Value, old: &Value) -> Result<(), Status> {
         let of = at.kind.group_resource();
         let stored = meta::field(old, "resourceVersion");
         let uid = meta::uid(object);
@@ -226,10 +211,7 @@ impl Registry {
             return Err(other_uid(at, uid, old));
         }
         match meta::field(object, "resourceVersion") {
-            "" | "0" if at.strategy().allow_unconditional_update || at.own => {
-                meta::set(object, "resourceVersion", stored);
-                Ok(())
-            }
+            "" | "0" if at.strategy().allow_unconditional_update || at.own => Ok(()),
             "" | "0" => {
                 let why = "must be specified for an update";
                 let mut fault = FieldError::invalid("metadata.resourceVersion", &Value::Null, why);
@@ -245,9 +227,27 @@ impl Registry {
     }
 }
 
-/// Notes who owns what is written. `named`: metadata as the writer names it, where it is not written so.
-fn own(at: &At, object: &mut Value, old: &Value, named: Option<Value>, now: &str) {
-    let kept = named.map(|named| std::mem::replace(&mut object["metadata"], named));
+/// Notes who owns what is written. Of an object that a subresource writes a part of, admission sees all that was sent,
+/// though what is not written has no new owner.
+fn own(at: &At, object: &mut Value, old: &Value, now: &str) {
+    let subresource = at.info.subresource.as_str();
+    if !strategy::is_prepared_first(subresource) {
+        return own_written(at, object, old, now);
+    }
+    let mut written = object.clone();
+    strategy::prepare_update(&mut written, old, &at.kind, subresource);
+    // Whoever writes the status of a custom object owns metadata that it names there, though it is not written.
+    if subresource == "status" && at.kind.custom.is_some() {
+        written["metadata"] = object["metadata"].clone();
+    }
+    own_written(at, &mut written, old, now);
+    match written["metadata"]["managedFields"].take() {
+        Value::Null => meta::remove(object, "managedFields"),
+        owners => meta::set(object, "managedFields", owners),
+    }
+}
+
+fn own_written(at: &At, object: &mut Value, old: &Value, now: &str) {
     let scales = at.info.subresource == "scale";
     if scales && at.kind.custom.is_some() {
         // Nobody is known to own what the Scale of a custom object changes.
@@ -264,11 +264,6 @@ fn own(at: &At, object: &mut Value, old: &Value, named: Option<Value>, now: &str
     apply::update(object, Some(old), &at.kind, &writer);
     if let Some(path) = hidden {
         scale::put(object, &path, 0);
-    }
-    if let Some(kept) = kept {
-        let owners = object["metadata"]["managedFields"].take();
-        object["metadata"] = kept;
-        meta::set(object, "managedFields", owners);
     }
 }
 

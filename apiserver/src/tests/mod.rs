@@ -19,6 +19,7 @@ mod panics;
 mod reads;
 mod recorded;
 mod routes;
+mod seen;
 mod watch_contract;
 mod webhooks;
 mod writes;

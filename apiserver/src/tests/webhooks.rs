@@ -89,7 +89,7 @@ impl Hooks {
     }
 
     /// A webhook at `path` for what a test makes of config maps.
-    fn hook(&self, path: &str, more: Value) -> Value {
+    pub(super) fn hook(&self, path: &str, more: Value) -> Value {
         let mut hook = json!({"name": format!("{}.hooks.test", path.trim_start_matches('/')),
             "clientConfig": {"url": format!("{}{path}", self.url), "caBundle": self.bundle},
             "admissionReviewVersions": ["v1"], "sideEffects": "None", "timeoutSeconds": 5,
@@ -106,9 +106,9 @@ impl Hooks {
     }
 }
 
-const REGISTRATION: &str = "/apis/admissionregistration.k8s.io/v1";
+pub(super) const REGISTRATION: &str = "/apis/admissionregistration.k8s.io/v1";
 
-async fn configure(fixture: &Fixture, kind: &str, name: &str, webhooks: Value) {
+pub(super) async fn configure(fixture: &Fixture, kind: &str, name: &str, webhooks: Value) {
     let path = format!("{REGISTRATION}/{}s", kind.to_lowercase());
     let object = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
         "metadata": {"name": name}, "webhooks": webhooks});
@@ -118,7 +118,7 @@ async fn configure(fixture: &Fixture, kind: &str, name: &str, webhooks: Value) {
 }
 
 /// Waits until the caches hold what was written before.
-async fn seen(fixture: &Fixture) {
+pub(super) async fn seen(fixture: &Fixture) {
     fixture.server.store.fresh().await.expect("fresh");
 }
 
@@ -210,126 +210,6 @@ async fn webhooks_patch_warn_and_deny_as_their_configurations_say() {
             .0,
         200
     );
-    fixture.stop().await;
-}
-
-/// (request, its answer's code, the webhook, what that saw)
-type Sight = ((&'static str, String, Value), u16, &'static str, Vec<(&'static str, Value)>);
-
-fn sights() -> Vec<Sight> {
-    let containers = json!({"containers": [{"name": "c", "image": "i"}]});
-    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": containers});
-    let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
-    let deployments = "/apis/apps/v1/namespaces/default/deployments";
-    let shown = [("/object/kind", json!("Scale")), ("/kind/group", json!("autoscaling"))];
-    vec![
-        (
-            ("POST", MAPS.to_owned(), json!({"metadata": {"generateName": "g-"}})),
-            201,
-            "/first",
-            vec![
-                ("/object/metadata/uid", Value::Null),
-                ("/object/metadata/name", Value::Null),
-                ("/name", Value::Null),
-            ],
-        ),
-        (
-            ("POST", MAPS.to_owned(), json!({"metadata": {"name": "m"}})),
-            201,
-            "/last",
-            vec![("/name", json!("m"))],
-        ),
-        (
-            ("PATCH", format!("{MAPS}/m"), json!({"data": {"a": "b"}})),
-            400,
-            "/last",
-            vec![("/options", json!({"kind": "UpdateOptions", "apiVersion": "meta.k8s.io/v1"}))],
-        ),
-        (
-            ("DELETE", format!("{MAPS}/m?gracePeriodSeconds=3&propagationPolicy=Background"), Value::Null),
-            200,
-            "/last",
-            vec![
-                ("/options/gracePeriodSeconds", json!(3)),
-                ("/options/propagationPolicy", json!("Background")),
-            ],
-        ),
-        (
-            ("POST", deployments.to_owned(), deployment),
-            201,
-            "/last",
-            vec![("/kind/kind", json!("Deployment"))],
-        ),
-        (
-            ("PATCH", format!("{deployments}/d"), json!({"spec": {"replicas": 2}})),
-            200,
-            "/first",
-            vec![("/object/metadata/generation", json!(1)), ("/object/spec/replicas", json!(2))],
-        ),
-        (
-            ("PATCH", format!("{deployments}/d/scale"), json!({"spec": {"replicas": 3}})),
-            200,
-            "/last",
-            shown.to_vec(),
-        ),
-    ]
-}
-
-fn connections() -> Vec<Sight> {
-    let (pods, exec) = ("/api/v1/namespaces/default/pods", "command=x&stdout=true");
-    vec![
-        (
-            ("POST", format!("{pods}/p/exec?{exec}"), Value::Null),
-            404,
-            "/first",
-            vec![
-                ("/operation", json!("CONNECT")),
-                ("/object/kind", json!("PodExecOptions")),
-                ("/object/command", json!(["x"])),
-            ],
-        ),
-        (
-            ("GET", "/api/v1/namespaces/default/services/s/proxy/a/".to_owned(), Value::Null),
-            404,
-            "/last",
-            vec![("/object/path", json!("/a/")), ("/subResource", json!("proxy"))],
-        ),
-    ]
-}
-
-#[tokio::test]
-async fn webhooks_see_what_is_asked_for_in_the_form_of_the_subresource_and_each_request_once() {
-    let fixture = Fixture::over(&MemoryKv::default()).await;
-    let hooks = Hooks::start(&fixture.tasks, |path, request| match path {
-        "/last" if request["operation"] == "UPDATE" && request["resource"]["resource"] == "configmaps" => {
-            json!({"allowed": false, "warnings": ["beware"]})
-        }
-        _ => json!({"allowed": true}),
-    })
-    .await;
-    let rules =
-        json!([{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"]}]);
-    for (kind, path) in
-        [("MutatingWebhookConfiguration", "/first"), ("ValidatingWebhookConfiguration", "/last")]
-    {
-        let hook = hooks.hook(path, json!({"rules": rules}));
-        configure(&fixture, kind, "all", json!([hook])).await;
-    }
-    let merge = "application/merge-patch+json";
-    for ((method, path, body), code, hook, wants) in sights().into_iter().chain(connections()) {
-        seen(&fixture).await;
-        let before = hooks.asked_at(hook).len();
-        let (got, answer) = fixture
-            .typed(method, &path, if method == "PATCH" { merge } else { "application/json" }, body)
-            .await;
-        assert_eq!(got, code, "{method} {path}: {answer}");
-        let asked = hooks.asked_at(hook);
-        assert_eq!(asked.len(), before + 1, "{method} {path}");
-        for (place, want) in wants {
-            let seen = asked.last().and_then(|request| request.pointer(place)).unwrap_or(&Value::Null);
-            assert_eq!(*seen, want, "{method} {path}: {place}");
-        }
-    }
     fixture.stop().await;
 }
 
