@@ -27,7 +27,7 @@ mod tokens;
 mod webhook;
 
 pub use front_proxy::Peer;
-pub use review::user_info;
+pub use review::{check_review, user_info};
 
 use crate::reader::{Objects, Reader};
 use crate::request::UserInfo;

@@ -34,22 +34,25 @@ fn told(error: &Refused) -> String {
     }
 }
 
+/// Whether a TokenReview can be answered.
+///
+/// # Errors
+/// 400 without a token.
+pub fn check_review(review: &Value) -> Result<(), Status> {
+    let namespace = meta::namespace(review);
+    if !namespace.is_empty() {
+        return Err(Status::bad_request(format!("namespace is not allowed on this type: {namespace}")));
+    }
+    if review["spec"]["token"].as_str().is_none_or(str::is_empty) {
+        return Err(Status::bad_request("token is required for TokenReview in authentication"));
+    }
+    Ok(())
+}
+
 impl Authentication {
-    /// Answers a TokenReview.
-    ///
-    /// # Errors
-    /// 400 without a token.
-    pub async fn review_token(&self, mut review: Value) -> Result<Value, Status> {
-        if !meta::namespace(&review).is_empty() {
-            return Err(Status::bad_request(format!(
-                "namespace is not allowed on this type: {}",
-                meta::namespace(&review)
-            )));
-        }
+    /// Answers a TokenReview that was found right.
+    pub async fn review_token(&self, mut review: Value) -> Value {
         let token = review["spec"]["token"].as_str().unwrap_or_default().to_owned();
-        if token.is_empty() {
-            return Err(Status::bad_request("token is required for TokenReview in authentication"));
-        }
         let asked: Vec<String> = meta::strings(&review["spec"]["audiences"]).map(str::to_owned).collect();
         let wanted = if asked.is_empty() { &self.audiences } else { &asked };
         review["status"] = match self.bearer(&token, wanted).await {
@@ -58,7 +61,7 @@ impl Authentication {
             }
             Err(error) => json!({"user": {}, "error": told(&error)}),
         };
-        Ok(review)
+        review
     }
 
     /// Answers a SelfSubjectReview (`kubectl auth whoami`).

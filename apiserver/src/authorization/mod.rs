@@ -25,6 +25,7 @@ pub use aggregate::aggregate;
 pub use bootstrap::bootstrap;
 pub use config::{AuthorizationArgs, Mode};
 pub use node::node_of;
+pub use review::check_review;
 pub use rule::Rule;
 
 use crate::audit;

@@ -174,34 +174,37 @@ fn metadata_faults(kind: &str, object: &Value) -> Option<FieldError> {
     more.then(|| FieldError::invalid("metadata", &json!(said), why))
 }
 
+/// Whether a `SubjectAccessReview`, `LocalSubjectAccessReview`, `SelfSubjectAccessReview` or `SelfSubjectRulesReview`
+/// (`kind`) can be answered.
+///
+/// # Errors
+/// 400 or 422 for a review that asks nothing or too much.
+pub fn check_review(kind: &str, object: &Value) -> Result<(), Status> {
+    if kind == "SelfSubjectRulesReview" {
+        let asks = !text(&object["spec"]["namespace"]).is_empty();
+        return if asks { Ok(()) } else { Err(Status::bad_request("no namespace on request")) };
+    }
+    let mut faults = faults(kind, &object["spec"], meta::namespace(object));
+    faults.extend(metadata_faults(kind, object));
+    if faults.is_empty() {
+        return Ok(());
+    }
+    // Kubernetes has no name for what it refuses here.
+    Err(Status::invalid(&GroupResource::new(GROUP, ""), "", &faults))
+}
+
 impl Authorization {
-    /// Answers a `SubjectAccessReview`, `LocalSubjectAccessReview`, `SelfSubjectAccessReview` or `SelfSubjectRulesReview`
-    /// (`kind`) of `user`: the object with its `status`.
-    ///
-    /// # Errors
-    /// 400 or 422 for a review that asks nothing or too much.
-    pub async fn review(&self, kind: &str, user: &UserInfo, mut object: Value) -> Result<Value, Status> {
+    /// Answers a review of `user` that was found right: the object with its `status`.
+    pub async fn review(&self, kind: &str, user: &UserInfo, mut object: Value) -> Value {
         if kind == "SelfSubjectRulesReview" {
-            let namespace = text(&object["spec"]["namespace"]);
-            if namespace.is_empty() {
-                return Err(Status::bad_request("no namespace on request"));
-            }
-            let status = self.rules(user, &namespace);
-            return Ok(
-                json!({"kind": object["kind"], "apiVersion": object["apiVersion"], "metadata": {}, "spec": {}, "status": status}),
-            );
+            let status = self.rules(user, &text(&object["spec"]["namespace"]));
+            return json!({"kind": object["kind"], "apiVersion": object["apiVersion"], "metadata": {}, "spec": {}, "status": status});
         }
         let spec = &object["spec"];
-        let mut faults = faults(kind, spec, meta::namespace(&object));
-        faults.extend(metadata_faults(kind, &object));
-        if !faults.is_empty() {
-            // Kubernetes has no name for what it refuses here.
-            return Err(Status::invalid(&GroupResource::new(GROUP, ""), "", &faults));
-        }
         let subject = if kind == "SelfSubjectAccessReview" { user.clone() } else { subject(spec) };
         let question = question(spec);
         object["status"] = self.answer(&subject, &question).await;
-        Ok(object)
+        object
     }
 
     async fn answer(&self, user: &UserInfo, request: &RequestInfo) -> Value {

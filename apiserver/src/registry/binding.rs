@@ -3,9 +3,10 @@
 use super::call::warned;
 use super::create::place;
 use super::options::WriteOptions;
+use super::review::own;
 use super::update::{Made, other_uid, other_version};
-use super::{At, Call, Registry, Reply, body};
-use coracle_api::kinds::{self, Kind};
+use super::{At, Call, Registry, Reply, body, pods};
+use coracle_api::kinds::Kind;
 use coracle_api::meta;
 use coracle_api::status::{FieldError, GroupResource, Status};
 use coracle_daemon::clock;
@@ -28,8 +29,9 @@ impl Registry {
         options: WriteOptions,
     ) -> Result<Reply, Status> {
         place(&mut binding, of, &call.info.namespace)?;
-        let pods = kinds::by_resource("", "v1", "pods").ok_or_else(|| Status::internal("no pods"))?.clone();
-        let mut at = At::new(call, self.resource(&pods)?, options)?;
+        own(&mut binding, of, &options, &call.info.subresource);
+        let pods = pods()?;
+        let mut at = self.unstored(call, options)?;
         let mut warnings = self.mutate(&at, "CREATE", None, &mut binding).await?;
         let by_url = !call.info.subresource.is_empty();
         if !by_url {
@@ -63,7 +65,7 @@ impl Registry {
         at.info.subresource = "binding".to_owned();
         let make = |old: &Value| {
             // Nobody owns what a binding sets.
-            Ok(Made { object: bound(old, &binding, node, &at)?, warnings: Vec::new(), owned: true })
+            Ok(Made::owned(bound(old, &binding, node, &at)?))
         };
         self.change(&at, &make).await?;
         let done =

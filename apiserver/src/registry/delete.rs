@@ -1,7 +1,10 @@
 //! delete and deletecollection: at once, after a grace period, or when finalizers have gone.
 
-use super::options::{FieldValidation, WriteOptions, dry_run};
-use super::{At, Call, Outcome, Registry, Reply, TRIES, body, convert};
+mod options;
+
+use super::{At, Call, Outcome, Registry, Reply, TRIES, convert};
+use crate::admission::Attributes;
+use crate::request::RequestInfo;
 use crate::storage::customs;
 use crate::storage::encode::{self, Shape};
 use crate::storage::entry::Entry;
@@ -10,11 +13,13 @@ use crate::storage::write::Written;
 use coracle_api::custom::names::{self, Ending};
 use coracle_api::kinds::Kind;
 use coracle_api::meta;
-use coracle_api::status::{FieldError, GroupResource, Status};
+use coracle_api::status::Status;
 use coracle_daemon::clock;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use std::sync::Arc;
+
+pub(super) use options::DeleteOptions;
 
 const DELETE: &str = "DELETE";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -44,176 +49,6 @@ const ANSWERED_WITH_OBJECT: &[&str] = &[
 
 /// PriorityClasses that the cluster itself needs.
 const SYSTEM_CLASSES: [&str; 2] = ["system-cluster-critical", "system-node-critical"];
-
-/// What the caller of a delete wants.
-#[derive(Clone, Debug, Default)]
-pub(super) struct DeleteOptions {
-    pub dry_run: bool,
-    /// Seconds.
-    pub grace: Option<i64>,
-    pub uid: Option<String>,
-    pub revision: Option<String>,
-    /// `Orphan`, `Background` or `Foreground`; `None` leaves it to the kind.
-    pub propagation: Option<String>,
-    /// As admission is shown them.
-    pub sent: Value,
-}
-
-impl DeleteOptions {
-    fn read(call: &Call) -> Result<Self, Status> {
-        let sent = if call.body.is_empty() {
-            Value::Null
-        } else {
-            let kind = body::loose_kind("meta.k8s.io", "v1", "DeleteOptions");
-            match body::media(&call.content_type)? {
-                encode::Media::Protobuf => {
-                    body::read(&call.content_type, &call.body, &kind, FieldValidation::Ignore)?.object
-                }
-                encode::Media::Yaml => coracle_api::decode::any(&call.body).map_err(untold)?,
-                encode::Media::Json => coracle_api::decode::document_of_json(&call.body).map_err(untold)?,
-            }
-        };
-        check_types(&sent)?;
-        // Who sends a body says everything there.
-        let query: &[_] = if call.body.is_empty() { &call.query } else { &[] };
-        let options = Self::of(&sent, query)?;
-        if !call.body.is_empty() {
-            crate::audit::options(&options.sent);
-        }
-        Ok(options)
-    }
-
-    /// What was sent in a body, or in a query.
-    ///
-    /// # Errors
-    /// 422 that names the option, 400 for what is no number.
-    pub(super) fn of(sent: &Value, query: &[(String, String)]) -> Result<Self, Status> {
-        let mut faults = Vec::new();
-        let grace = query.iter().find(|(key, _)| key == "gracePeriodSeconds");
-        let grace = super::read::integer(grace.map_or("", |(_, value)| value))?;
-        let in_query = query.iter().filter(|(key, _)| key == "dryRun").map(|(_, value)| value.as_str());
-        let dry_run = dry_run(meta::strings(&sent["dryRun"]).chain(in_query), &mut faults);
-        let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-        let asked = |name: &str| {
-            let found = query.iter().find(|(key, _)| key == name);
-            found.map(|(_, value)| value.clone()).filter(|text| !text.is_empty())
-        };
-        let propagation =
-            sent["propagationPolicy"].as_str().map(str::to_owned).or_else(|| asked("propagationPolicy"));
-        if let Some(policy) = &propagation
-            && !["Background", "Foreground", "Orphan"].contains(&policy.as_str())
-        {
-            faults.push(FieldError::not_supported(
-                "propagationPolicy",
-                &json!(policy),
-                &["Foreground", "Background", "Orphan", "nil"],
-            ));
-        }
-        let orphans = sent["orphanDependents"]
-            .as_bool()
-            .or_else(|| asked("orphanDependents").map(|text| !matches!(text.as_str(), "false" | "0")));
-        if orphans.is_some() && propagation.is_some() {
-            faults.push(FieldError::invalid(
-                "propagationPolicy",
-                &json!(propagation),
-                "orphanDependents and deletionPropagation cannot be both set",
-            ));
-        }
-        if !faults.is_empty() {
-            return Err(Status::invalid(&GroupResource::new("meta.k8s.io", "DeleteOptions"), "", &faults));
-        }
-        let mut shown = if sent.is_object() { sent.clone() } else { json!({}) };
-        (shown["kind"], shown["apiVersion"]) = (json!("DeleteOptions"), json!("meta.k8s.io/v1"));
-        if !query.is_empty() {
-            let rows = [
-                ("gracePeriodSeconds", grace.map(Value::from)),
-                ("dryRun", dry_run.then(|| json!(["All"]))),
-                ("orphanDependents", orphans.map(Value::from)),
-                ("propagationPolicy", propagation.clone().map(Value::from)),
-            ];
-            say(&mut shown, rows);
-        }
-        let by_flag = orphans.map(|orphans| if orphans { "Orphan" } else { "Background" }.to_owned());
-        Ok(Self {
-            dry_run,
-            grace: sent["gracePeriodSeconds"].as_i64().or(grace),
-            uid: text(&sent["preconditions"]["uid"]).or_else(|| asked("uid")),
-            revision: text(&sent["preconditions"]["resourceVersion"]).or_else(|| asked("resourceVersion")),
-            propagation: propagation.or(by_flag),
-            sent: shown,
-        })
-    }
-}
-
-impl DeleteOptions {
-    fn as_write(&self) -> WriteOptions {
-        WriteOptions { dry_run: self.dry_run, sent: self.sent.clone(), ..WriteOptions::of_server() }
-    }
-}
-
-/// Shows admission what a query has asked for.
-fn say(shown: &mut Value, rows: [(&str, Option<Value>); 4]) {
-    for (key, value) in rows {
-        if let Some(value) = value {
-            shown[key] = value;
-        }
-    }
-}
-
-/// Refuses options of the wrong types: what was meant cannot be known, and a deletion cannot be taken back.
-fn check_types(sent: &Value) -> Result<(), Status> {
-    let conditions = &sent["preconditions"];
-    let rows: [(&str, &Value, &str, bool); 7] = [
-        ("gracePeriodSeconds", &sent["gracePeriodSeconds"], "int64", sent["gracePeriodSeconds"].is_i64()),
-        ("orphanDependents", &sent["orphanDependents"], "bool", sent["orphanDependents"].is_boolean()),
-        ("propagationPolicy", &sent["propagationPolicy"], "string", sent["propagationPolicy"].is_string()),
-        ("dryRun", &sent["dryRun"], "[]string", sent["dryRun"].is_array()),
-        ("preconditions", conditions, "v1.Preconditions", conditions.is_object()),
-        ("preconditions.uid", &conditions["uid"], "types.UID", conditions["uid"].is_string()),
-        (
-            "preconditions.resourceVersion",
-            &conditions["resourceVersion"],
-            "string",
-            conditions["resourceVersion"].is_string(),
-        ),
-    ];
-    if !sent.is_object() && !sent.is_null() {
-        let found = coracle_api::decode::found(sent);
-        return Err(untold(format!(
-            "json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
-        )));
-    }
-    let text = |key: &str| sent[key].as_str().filter(|text| !text.is_empty());
-    if let Some(other) = text("kind").filter(|kind| *kind != "DeleteOptions") {
-        let version = text("apiVersion").unwrap_or("meta.k8s.io/v1");
-        return Err(Status::new(
-            500,
-            "",
-            format!(
-                "no kind {other:?} is registered for version {version:?} in scheme \"pkg/apis/meta/internalversion/scheme/register.go:27\""
-            ),
-        ));
-    }
-    match rows.into_iter().find(|(_, value, _, fits)| !value.is_null() && !fits) {
-        None => Ok(()),
-        Some((field, value, of, _)) => {
-            let found = match value {
-                // Go shows numbers that do not fit.
-                Value::Number(number) if of == "int64" => format!("number {number}"),
-                other => coracle_api::decode::found(other).to_owned(),
-            };
-            let text = format!(
-                "json: cannot unmarshal {found} into Go struct field DeleteOptions.{field} of type {of}"
-            );
-            Err(Status::new(500, "", text))
-        }
-    }
-}
-
-/// A body whose type cannot be told.
-fn untold(fault: impl std::fmt::Display) -> Status {
-    Status::new(500, "", format!("couldn't get version/kind; json parse error: {fault}"))
-}
 
 /// What a delete does to an object now.
 enum Step {
@@ -269,6 +104,8 @@ impl Registry {
             let (namespace, name) = keys::split(&entry.tail);
             let write = options.as_write();
             let at = At::new(call, resource.clone(), write).map(|mut at| {
+                // No one of them was named.
+                at.asked = Some(RequestInfo { name: String::new(), ..call.info.clone() });
                 at.info.name = name.to_owned();
                 if at.kind.namespaced {
                     at.info.namespace = namespace.to_owned();
@@ -306,10 +143,22 @@ impl Registry {
         for _ in 0..TRIES {
             let old = current.value().clone();
             check(at, options, &old)?;
-            warnings.extend(self.mutate(at, DELETE, Some(&old), &mut Value::Null).await?);
-            warnings.extend(self.admit(at, DELETE, Some(&old), &Value::Null).await?);
+            if is_ending(at, options, &old) {
+                return Ok((Outcome::Stored(current), false));
+            }
+            let shown = options.shown(stays(at, options, &old));
+            warnings.extend(self.judge(at, &old, &shown).await?);
             let mut told = Value::Null;
-            let written = match step(at, options, &old) {
+            let step = step(at, options, &old);
+            if let Step::Remove(last) = &step
+                && at.strategy().graceful_delete
+                && *last != *old
+                && !options.dry_run
+            {
+                // Of what gets no time to end, two things are asked: whether it may end, and whether it may go.
+                warnings.extend(self.judge(at, last, &shown).await?);
+            }
+            let written = match step {
                 Step::Nothing => return Ok((Outcome::Stored(current), false)),
                 Step::Remove(last) if options.dry_run => {
                     return Ok((Outcome::Dry(convert::to(&at.kind, &Arc::new(last)).as_ref().clone()), true));
@@ -345,6 +194,19 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// Asks admission about a deletion; returns warnings.
+    async fn judge(&self, at: &At, old: &Value, options: &Value) -> Result<Vec<String>, Status> {
+        if at.own {
+            return Ok(Vec::new());
+        }
+        let attributes = Attributes { options, ..at.attributes(DELETE, Some(old)) };
+        let mut warnings = self.admission.mutate(&attributes, &mut Value::Null).await?;
+        warnings.extend(self.admission.validate(&attributes, &Value::Null).await?);
+        Ok(warnings)
+    }
+}
+
 /// Whoever deletes a Job and says nothing of its pods is told what becomes of them.
 fn warnings(kind: &Kind, options: &DeleteOptions) -> Vec<String> {
     const TEXT: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
@@ -352,7 +214,7 @@ fn warnings(kind: &Kind, options: &DeleteOptions) -> Vec<String> {
     if warned { vec![TEXT.to_owned()] } else { Vec::new() }
 }
 
-fn check(at: &At, options: &DeleteOptions, object: &Value) -> Result<(), Status> {
+pub(super) fn check(at: &At, options: &DeleteOptions, object: &Value) -> Result<(), Status> {
     let told = [
         ("UID", &options.uid, meta::uid(object)),
         ("ResourceVersion", &options.revision, meta::field(object, "resourceVersion")),
@@ -401,19 +263,49 @@ fn finalizers(at: &At, options: &DeleteOptions, object: &Value) -> Vec<String> {
     list
 }
 
+/// Seconds that the caller gives an object.
+fn given(options: &DeleteOptions) -> Option<i64> {
+    options.grace.map(|seconds| if seconds < 0 { 1 } else { seconds })
+}
+
 /// Seconds that an object has left when it is deleted so.
 fn grace(at: &At, options: &DeleteOptions, object: &Value) -> i64 {
     if !at.strategy().graceful_delete {
         return 0;
+    }
+    if is_marked(object) {
+        return given(options).unwrap_or(0);
     }
     let never_ran = object["spec"]["nodeName"].as_str().is_none_or(str::is_empty);
     let ended = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
     if never_ran || ended {
         return 0;
     }
-    let seconds =
-        options.grace.or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30);
+    let own = || object["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30);
+    let seconds = options.grace.unwrap_or_else(own);
     if seconds < 0 { 1 } else { seconds }
+}
+
+fn is_marked(object: &Value) -> bool {
+    !meta::field(object, "deletionTimestamp").is_empty()
+}
+
+/// Whether an object ends already, and the caller does not hurry it.
+fn is_ending(at: &At, options: &DeleteOptions, object: &Value) -> bool {
+    let left = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    at.strategy().graceful_delete
+        && is_marked(object)
+        && left > 0
+        && given(options).is_none_or(|given| given >= left)
+}
+
+/// The seconds that admission is told of: all of a collection are asked about by what was said of the collection.
+fn stays(at: &At, options: &DeleteOptions, object: &Value) -> Option<i64> {
+    if at.info.verb == "deletecollection" {
+        return None;
+    }
+    let fresh = at.strategy().graceful_delete && !is_marked(object);
+    if fresh { Some(grace(at, options, object)) } else { given(options) }
 }
 
 fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
@@ -438,7 +330,9 @@ fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
         if removed && !graceful {
             return Step::Remove(old.clone());
         }
-        mark(&mut object, clock::now(), left);
+        let left_for = jiff::SignedDuration::from_secs(left);
+        let end = clock::now().checked_add(left_for).unwrap_or(jiff::Timestamp::MAX);
+        mark(&mut object, end, left);
         if at.kind.kind == "Namespace" {
             // It has always gone by its finalizers alone.
             meta::remove(&mut object, "deletionGracePeriodSeconds");
@@ -453,10 +347,8 @@ fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
         return if removed { Step::Remove(object) } else { Step::Mark(object) };
     };
     let before = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
-    let shortened = left < before && (options.grace.is_some() || left == 0);
-    if shortened {
-        let since = marked - jiff::SignedDuration::from_secs(before);
-        mark(&mut object, since, left);
+    if left < before {
+        hurry(&mut object, marked, before, left);
     }
     if !held && (left == 0 || before == 0) {
         return Step::Remove(object);
@@ -488,9 +380,16 @@ fn ending(definition: &Value) -> Value {
     object
 }
 
-/// The time at which a deleted object should be gone.
-fn mark(object: &mut Value, since: jiff::Timestamp, grace: i64) {
-    let end = since.checked_add(jiff::SignedDuration::from_secs(grace)).unwrap_or(jiff::Timestamp::MAX);
+/// Gives less time to an object that ends: what should have ended by then ends now, and is not taken away at once unless
+/// that was asked for.
+fn hurry(object: &mut Value, marked: jiff::Timestamp, before: i64, left: i64) {
+    let sooner = jiff::SignedDuration::from_secs(before.saturating_sub(left));
+    let (end, now) = (marked.checked_sub(sooner).unwrap_or(jiff::Timestamp::MIN), clock::now());
+    if end < now { mark(object, now, left.min(1)) } else { mark(object, end, left) }
+}
+
+/// Notes when a deleted object should be gone, and how many seconds it was given.
+fn mark(object: &mut Value, end: jiff::Timestamp, grace: i64) {
     meta::set(object, "deletionTimestamp", clock::rfc3339_seconds(end));
     meta::set(object, "deletionGracePeriodSeconds", grace);
 }

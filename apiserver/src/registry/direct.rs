@@ -68,7 +68,8 @@ fn at(
     };
     let resource = registry.resource(&kind)?;
     let namespace = namespace.to_owned();
-    Ok(At { kind, resource, info, namespace, user, options: WriteOptions::of_server(), own: true })
+    let options = WriteOptions::of_server();
+    Ok(At { kind, resource, info, asked: None, namespace, user, options, own: true })
 }
 
 impl Registry {
@@ -170,7 +171,7 @@ impl Objects for Direct {
         let mut at = at(&registry, of, "update", namespace, name)?;
         let make = |old: &Value| {
             let object = change(old).unwrap_or_else(|| old.clone());
-            Ok(Made { object, warnings: Vec::new(), owned: false })
+            Ok(Made::unowned(object))
         };
         // A change of the status alone goes through the status path, which keeps it.
         let current = at.resource.cache.get(&keys::tail(namespace, name));

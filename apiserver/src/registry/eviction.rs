@@ -2,9 +2,10 @@
 
 use super::call::warned;
 use super::create::place;
-use super::delete::DeleteOptions;
+use super::delete::{self, DeleteOptions};
 use super::options::WriteOptions;
-use super::update::{Made, other_uid};
+use super::review::own;
+use super::update::Made;
 use super::{At, Call, Registry, Reply, body};
 use crate::reader::Reader;
 use crate::storage::encode::Media;
@@ -50,6 +51,7 @@ impl Registry {
         options: WriteOptions,
     ) -> Result<Reply, Status> {
         place(&mut eviction, of, &call.info.namespace)?;
+        own(&mut eviction, of, &options, &call.info.subresource);
         let mut at = At::new(call, self.resource(call.kind()?)?, options)?;
         let mut warnings = self.mutate(&at, "CREATE", None, &mut eviction).await?;
         if meta::name(&eviction) != call.info.name {
@@ -69,11 +71,15 @@ impl Registry {
         if !free {
             self.ask_budget(call, pod, at.options.dry_run).await?;
         }
-        // What is wrong with them is seen once the budget has paid.
+        // What is wrong with them is seen once the budget has paid, and the pod tells what it goes for.
+        let conditions = DeleteOptions::conditions(&eviction["deleteOptions"], &[]);
+        let noted =
+            if at.options.dry_run { None } else { Some(self.note_eviction(call, &conditions).await?) };
         let mut options = asked?;
         options.dry_run = at.options.dry_run;
-        if !options.dry_run && meta::field(pod, "deletionTimestamp").is_empty() {
-            self.note_eviction(call, &options).await?;
+        if let (Some(noted), Some(revision)) = (noted, &mut options.revision) {
+            // It is the one that was asked for, with the note.
+            *revision = noted;
         }
         self.delete_object(&at, &options, &mut Vec::new()).await?;
         let done =
@@ -81,18 +87,17 @@ impl Registry {
         Ok(Reply::value(201, call.format, &done)?.warned(warnings))
     }
 
-    /// Tells in the pod's status what it goes for. Nobody owns that.
-    async fn note_eviction(&self, call: &Call, options: &DeleteOptions) -> Result<(), Status> {
+    /// Tells in the status of a pod what it goes for, where it is the pod that is meant; returns its resourceVersion. Nobody
+    /// owns that.
+    async fn note_eviction(&self, call: &Call, conditions: &DeleteOptions) -> Result<String, Status> {
         let mut at = At::new(call, self.resource(call.kind()?)?, WriteOptions::of_server())?;
         (at.own, at.info.subresource) = (true, "status".to_owned());
-        let uid = options.uid.as_deref();
         let make = |old: &Value| {
-            if let Some(uid) = uid.filter(|uid| *uid != meta::uid(old)) {
-                return Err(other_uid(&at, uid, old));
-            }
-            Ok(Made { object: evicted(old), warnings: Vec::new(), owned: true })
+            delete::check(&at, conditions, old)?;
+            Ok(Made::owned(evicted(old)))
         };
-        self.change(&at, &make).await.map(drop)
+        let (outcome, _) = self.change(&at, &make).await?;
+        Ok(meta::field(&outcome.object(&at.kind), "resourceVersion").to_owned())
     }
 
     /// Takes one disruption from the budget of a pod.
@@ -137,8 +142,7 @@ impl Registry {
         at.info.name = meta::name(budget).to_owned();
         at.info.subresource = "status".to_owned();
         let name = meta::name(pod).to_owned();
-        let make =
-            |old: &Value| Ok(Made { object: disrupted(old, &name)?, warnings: Vec::new(), owned: false });
+        let make = |old: &Value| Ok(Made::unowned(disrupted(old, &name)?));
         self.change(&at, &make).await.map(drop)
     }
 }

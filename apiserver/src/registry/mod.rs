@@ -38,7 +38,7 @@ use crate::storage::{Resource, Store, keys};
 use crate::streaming::options as streamed;
 use allocate::{Allocator, Claims};
 use bytes::Bytes;
-use coracle_api::kinds::Kind;
+use coracle_api::kinds::{self, Kind};
 use coracle_api::status::{Status, go_quoted};
 use coracle_api::strategy::{self, Strategy};
 use coracle_api::{labels, meta, validate};
@@ -68,6 +68,8 @@ struct At {
     kind: Arc<Kind>,
     resource: Arc<Resource>,
     info: RequestInfo,
+    /// As admission is told, where that is something else.
+    asked: Option<RequestInfo>,
     /// Where the object lives: empty for cluster-scoped kinds, whatever the URL says.
     namespace: String,
     user: UserInfo,
@@ -99,6 +101,10 @@ impl Outcome {
             Self::Dry(object) => encode::object(format, kind, object).map(Bytes::from),
         }
     }
+}
+
+fn pods() -> Result<Arc<Kind>, Status> {
+    kinds::by_resource("", "v1", "pods").cloned().ok_or_else(|| Status::internal("no pods"))
 }
 
 /// The namespace that an object of `kind` lives in; a Namespace's own URL names one too.
@@ -211,7 +217,7 @@ impl At {
         let kind = call.kind()?.clone();
         let namespace = home(&kind, &call.info).to_owned();
         let (info, user) = (call.info.clone(), call.user.clone());
-        Ok(Self { kind, resource, info, namespace, user, options, own: false })
+        Ok(Self { kind, resource, info, asked: None, namespace, user, options, own: false })
     }
 
     fn strategy(&self) -> Strategy {
@@ -220,7 +226,8 @@ impl At {
 
     fn attributes<'a>(&'a self, operation: &'static str, old: Option<&'a Value>) -> Attributes<'a> {
         let (dry_run, options) = (self.options.dry_run, &self.options.sent);
-        Attributes { request: &self.info, user: &self.user, operation, old, dry_run, options }
+        let request = self.asked.as_ref().unwrap_or(&self.info);
+        Attributes { request, user: &self.user, operation, old, dry_run, options }
     }
 
     fn not_found(&self) -> Status {
@@ -319,6 +326,11 @@ impl Registry {
         self.admission.connect(&attributes, &mut object).await
     }
 
+    /// For what is asked and not stored: where pods are, as it needs some place.
+    fn unstored(&self, call: &Call, options: WriteOptions) -> Result<At, Status> {
+        At::new(call, self.resource(&*pods()?)?, options)
+    }
+
     fn resource(&self, kind: &Kind) -> Result<Arc<Resource>, Status> {
         self.store.resource(&kind.group, &kind.plural).ok_or_else(Status::no_such_resource)
     }
@@ -333,15 +345,7 @@ impl Registry {
     ) -> Result<Vec<String>, Status> {
         let mut warnings = Vec::new();
         if !at.own {
-            warnings = match scale::shown(at, old, object) {
-                None => self.admission.mutate(&at.attributes(operation, old), object).await?,
-                Some((old, mut seen)) => {
-                    let told =
-                        self.admission.mutate(&at.attributes(operation, Some(&old)), &mut seen).await?;
-                    scale::take(at, object, &seen)?;
-                    told
-                }
-            };
+            warnings = self.admission.mutate(&at.attributes(operation, old), object).await?;
         }
         warnings.extend(body::dedup_owners(object, true));
         Ok(warnings)

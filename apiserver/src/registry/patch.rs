@@ -3,7 +3,7 @@
 use super::body::{Read, judged};
 use super::options::{FieldValidation, WriteOptions};
 use super::update::{Made, fits_url, nameless};
-use super::{At, Call, Outcome, Registry, Reply, scale, shown};
+use super::{At, Call, Outcome, Registry, Reply, shown};
 use coracle_api::apply::{self, ApplyError, Writer};
 use coracle_api::decode::{self, Decoded};
 use coracle_api::kinds::{self, Kind};
@@ -34,7 +34,7 @@ impl Registry {
             let read = patched(old, &call.content_type, &call.body, &kind, at.options.validation)?;
             let mut object = read.object;
             fits_url(&mut object, &at)?;
-            Ok(Made { object, warnings: read.warnings, owned: false })
+            Ok(Made { warnings: read.warnings, ..Made::unowned(object) })
         };
         let (outcome, warnings) = self.change(&at, &make).await?;
         Ok(Reply::bytes(200, call.format, self.encoded(&outcome, call.format, &kind).await?).warned(warnings))
@@ -79,9 +79,6 @@ impl Registry {
         let changing = as_said(config, &sent, (named, takes_namespace));
         let make = |old: &Value| {
             let mut object = applied(Some(old), (&changing, &sent), kind, &writer, at.options.force)?;
-            if at.info.subresource == "scale" {
-                scale::or_none(&mut object, kind);
-            }
             if takes_namespace {
                 meta::set(&mut object, "namespace", at.namespace.as_str());
             }
@@ -89,7 +86,7 @@ impl Registry {
             if takes_name || meta::name(&object).is_empty() {
                 return Err(nameless(at));
             }
-            Ok(Made { object, warnings: warnings.clone(), owned: true })
+            Ok(Made { warnings: warnings.clone(), ..Made::owned(object) })
         };
         let missing = match self.change(at, &make).await {
             Ok((outcome, warnings)) => return Ok((200, outcome, warnings)),

@@ -4,12 +4,13 @@ use super::options::WriteOptions;
 use super::update::{Made, fits_url};
 use super::{At, Call, Registry, Reply, body, convert, patch};
 use crate::storage::encode::{self, Shape};
-use coracle_api::apply;
+use coracle_api::apply::{self, Writer};
 use coracle_api::kinds::Kind;
 use coracle_api::meta;
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::{FieldError, GroupResource, Status};
 use coracle_api::table;
+use coracle_daemon::clock;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -79,34 +80,29 @@ pub(super) fn shown(at: &At, old: Option<&Value>, object: &Value) -> Option<(Val
     scales.then(|| (of(old.unwrap_or(&Value::Null), &at.kind), of(object, &at.kind)))
 }
 
-/// Takes over what admission has made of a Scale.
-pub(super) fn take(at: &At, object: &mut Value, scale: &Value) -> Result<(), Status> {
-    if *scale != of(object, &at.kind) {
-        *object = scaled(object, scale, at)?;
-    }
-    Ok(())
+/// The Scale of an object, with who owns its replicas.
+fn owned(object: &Value, kind: &Kind) -> Value {
+    let mut scale = of(object, kind);
+    set_owners(&mut scale, apply::of_scale(object, kind, &Paths::of(kind).replicas));
+    scale
 }
 
-/// A built-in object whose replicas nobody applies any more through this subresource has none.
-pub(super) fn or_none(object: &mut Value, kind: &Kind) {
-    let path = Paths::of(kind).replicas;
-    if kind.custom.is_none() && object.pointer(&path).is_none() {
-        put(object, &path, 0);
+fn set_owners(object: &mut Value, owners: Value) {
+    match owners.as_array().is_some_and(|owners| !owners.is_empty()) {
+        true => meta::set(object, "managedFields", owners),
+        false => meta::remove(object, "managedFields"),
     }
 }
 
-/// Takes the replicas of an object away that has none, and tells where they stood.
-pub(super) fn hide_none(object: &mut Value, kind: &Kind) -> Option<String> {
-    let path = Paths::of(kind).replicas;
-    let (parent, key) = path.rsplit_once('/')?;
-    let parent = object.pointer_mut(parent)?.as_object_mut()?;
-    parent.get(key).filter(|replicas| **replicas == 0)?;
-    parent.remove(key);
-    Some(path)
+/// No replicas are not told.
+fn hide_none(scale: &mut Value) {
+    if let Some(spec) = scale["spec"].as_object_mut() {
+        spec.retain(|key, value| key != "replicas" || *value != 0);
+    }
 }
 
 /// Sets a number, making the objects on the way.
-pub(super) fn put(object: &mut Value, pointer: &str, number: i64) {
+fn put(object: &mut Value, pointer: &str, number: i64) {
     let mut slot = object;
     for part in pointer.split('/').skip(1) {
         if !slot.is_object() {
@@ -161,66 +157,102 @@ impl Registry {
             fits_url(&mut read.object, &at).map_err(|status| status.warned(read.warnings.clone()))?;
             Some(read)
         };
+        let now = clock::rfc3339_seconds(clock::now());
         let make = |old: &Value| {
+            let live = owned(old, &kind);
             let (mut scale, warnings) = match &sent {
                 Some(read) => (read.object.clone(), read.warnings.clone()),
                 None => {
-                    let old = of(old, &kind);
-                    let read = patch::patched(&old, &call.content_type, &call.body, &scale_kind, validation)?;
+                    let read =
+                        patch::patched(&live, &call.content_type, &call.body, &scale_kind, validation)?;
                     (read.object, read.warnings)
                 }
             };
             fits_url(&mut scale, &at)?;
             let object = scaled(old, &scale, &at)?;
-            Ok(Made { object, warnings, owned: false })
+            hide_none(&mut scale);
+            apply::update(&mut scale, Some(&live), &scale_kind, &writer(&at, &now));
+            Ok(Made { warnings, scale: Some(scale), ..Made::owned(object) })
         };
         let (outcome, warnings) = self.change(&at, &make).await?;
         Ok(Reply::value(200, call.format, &of(&outcome.object(&kind), &kind))?.warned(warnings))
     }
 
-    /// Applies a Scale: the object's own replicas, owned through this subresource.
+    /// Applies a Scale to that of an object, whose replicas it then has.
     async fn apply_scale(&self, call: &Call, at: &At, scale_kind: &Kind) -> Result<Reply, Status> {
         let kind = &at.kind;
-        let body::Read { object: mut scale, warnings } =
+        let body::Read { object: mut config, warnings } =
             patch::configuration(&call.body, at.options.validation)?;
-        patch::is_of(&scale, scale_kind)?;
-        if kind.custom.is_some() {
-            self.find(call).await?;
-            // Upstream takes the Scale for a custom object here.
-            let fault = "failed to create manager for existing fields: failed to convert live object (/; autoscaling/v1, Kind=Scale) to proper version: request to convert CR to an invalid group/version: autoscaling/v1";
-            return Err(Status::new(500, "", fault));
+        let refused = |status: Status| status.warned(warnings.clone());
+        patch::is_of(&config, scale_kind).map_err(refused)?;
+        apply::declared(&config, scale_kind).map_err(patch::refused).map_err(refused)?;
+        if meta::name(&config).is_empty() {
+            meta::set(&mut config, "name", at.info.name.as_str());
         }
-        apply::declared(&scale, scale_kind).map_err(patch::refused)?;
-        if meta::name(&scale).is_empty() {
-            meta::set(&mut scale, "name", at.info.name.as_str());
-        }
-        let mut config =
-            json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": scale["metadata"]});
-        if let Some(replicas) = scale["spec"]["replicas"].as_i64() {
-            check(replicas, at)?;
-            put(&mut config, &Paths::of(kind).replicas, replicas);
-        }
-        let told = warnings.clone();
-        let applied = self.apply_config(at, &mut config, warnings).await;
-        let (code, outcome, warnings) = applied.map_err(|status| as_scale(status, kind).warned(told))?;
-        Ok(Reply::value(code, call.format, &of(&outcome.object(kind), kind))?.warned(warnings))
+        fits_url(&mut config.clone(), at).map_err(refused)?;
+        let now = clock::rfc3339_seconds(clock::now());
+        let make = |old: &Value| {
+            let live = owned(old, kind);
+            let nobody = live["metadata"].get("managedFields").is_none();
+            if kind.custom.is_some() && nobody {
+                let what = "failed to create manager for existing fields: failed to convert live object (/;";
+                return Err(unconverted(what));
+            }
+            let applied = apply::apply(Some(&live), &config, scale_kind, &writer(at, &now), at.options.force);
+            let mut scale = applied.map_err(patch::refused)?;
+            if kind.custom.is_some() && !same_but_owners(&scale, &live) {
+                let (namespace, name) = (meta::namespace(&config), meta::name(&config));
+                return Err(unconverted(&format!("failed to convert new object ({namespace}/{name};")));
+            }
+            let object = scaled(old, &scale, at)?;
+            hide_none(&mut scale);
+            Ok(Made { warnings: warnings.clone(), scale: Some(scale), ..Made::owned(object) })
+        };
+        let (outcome, told) = self.change(at, &make).await.map_err(refused)?;
+        Ok(Reply::value(200, call.format, &of(&outcome.object(kind), kind))?.warned(told))
     }
+
+    /// Lets admission change a Scale that was made of that of `old`, and takes it over into the object.
+    pub(super) async fn mutate_scale(
+        &self,
+        at: &At,
+        old: &Value,
+        mut scale: Value,
+    ) -> Result<(Value, Vec<String>), Status> {
+        let live = owned(old, &at.kind);
+        let told = self.admission.mutate(&at.attributes("UPDATE", Some(&live)), &mut scale).await?;
+        let mut object = scaled(old, &scale, at)?;
+        let owners = apply::through_scale(old, &scale, &at.kind, &Paths::of(&at.kind).replicas);
+        set_owners(&mut object, owners);
+        Ok((object, told))
+    }
+}
+
+fn writer<'a>(at: &'a At, now: &'a str) -> Writer<'a> {
+    Writer { manager: &at.options.manager, subresource: "scale", now }
+}
+
+fn same_but_owners(a: &Value, b: &Value) -> bool {
+    let without = |scale: &Value| {
+        let mut scale = scale.clone();
+        meta::remove(&mut scale, "managedFields");
+        scale
+    };
+    without(a) == without(b)
+}
+
+/// Upstream takes the Scale for a custom object where it is applied.
+fn unconverted(what: &str) -> Status {
+    let text = format!(
+        "{what} autoscaling/v1, Kind=Scale) to proper version: request to convert CR to an invalid group/version: autoscaling/v1"
+    );
+    Status::new(500, "", text)
 }
 
 /// The handler of custom kinds cannot even say what it did not understand.
 fn unread(status: Status) -> Status {
     const TEXT: &str = r#"no kind is registered for the type v1.Scale in scheme "pkg/runtime/scheme.go:110""#;
     if status.code == 400 { Status::bad_request(TEXT) } else { status }
-}
-
-/// Conflicts name the version that was applied.
-fn as_scale(mut status: Status, kind: &Kind) -> Status {
-    let named = |text: &str| text.replace(&format!(" using {}", kind.api_version()), " using autoscaling/v1");
-    status.message = named(&status.message);
-    for cause in status.details["causes"].as_array_mut().into_iter().flatten() {
-        cause["message"] = json!(named(cause["message"].as_str().unwrap_or_default()));
-    }
-    status
 }
 
 fn check(replicas: i64, at: &At) -> Result<(), Status> {

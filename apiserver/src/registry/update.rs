@@ -4,7 +4,7 @@
 
 use super::allocate::Claims;
 use super::options::WriteOptions;
-use super::{At, Call, Outcome, Registry, Reply, TRIES, body, convert, scale};
+use super::{At, Call, Outcome, Registry, Reply, TRIES, body, convert};
 use crate::storage::entry::Entry;
 use crate::storage::write::Written;
 use coracle_api::apply::{self, Writer};
@@ -25,6 +25,20 @@ pub(super) struct Made {
     pub warnings: Vec<String>,
     /// Apply has noted the owners of fields already.
     pub owned: bool,
+    /// What was written is the object's Scale, and this is it.
+    pub scale: Option<Value>,
+}
+
+impl Made {
+    /// Of who writes; who owns what is noted later.
+    pub fn unowned(object: Value) -> Self {
+        Self { object, warnings: Vec::new(), owned: false, scale: None }
+    }
+
+    /// With owners.
+    pub fn owned(object: Value) -> Self {
+        Self { owned: true, ..Self::unowned(object) }
+    }
 }
 
 /// Makes the new object from the current one.
@@ -39,8 +53,7 @@ impl Registry {
         let mut object = read.object;
         read.warnings.extend(body::dedup_owners(&mut object, false));
         fits_url(&mut object, &at)?;
-        let make =
-            |_: &Value| Ok(Made { object: object.clone(), warnings: read.warnings.clone(), owned: false });
+        let make = |_: &Value| Ok(Made { warnings: read.warnings.clone(), ..Made::unowned(object.clone()) });
         match self.change(&at, &make).await {
             Err(status) if self.creates_on_update(&at, &status, &object) => {
                 self.may_create(&at).await?;
@@ -115,19 +128,21 @@ impl Registry {
 
     async fn change_once(&self, at: &At, current: &Arc<Entry>, make: &Make<'_>) -> Result<Changed, Status> {
         let old = convert::to(&at.kind, self.shown_one(&at.kind, current.clone()).await?.value());
-        let Made { object, mut warnings, owned } = make(&old)?;
-        let changed = self.changed(at, (current, &old), (object, owned), &mut warnings).await;
+        let mut made = make(&old)?;
+        let mut warnings = std::mem::take(&mut made.warnings);
+        let changed = self.changed(at, (current, &old), made, &mut warnings).await;
         changed.map_err(|status| status.warned(warnings))
     }
 
-    /// Writes what was made of `old`, as far as it may be; `owned` when the owners of its fields are noted already.
+    /// Writes what was made of `old`, as far as it may be.
     async fn changed(
         &self,
         at: &At,
         (current, old): (&Arc<Entry>, &Arc<Value>),
-        (mut object, owned): (Value, bool),
+        made: Made,
         warnings: &mut Vec<String>,
     ) -> Result<Changed, Status> {
+        let Made { mut object, owned, scale, .. } = made;
         let kind = &at.kind;
         self.check_version(at, &object, old)?;
         defaults::apply(&mut object, kind);
@@ -137,7 +152,12 @@ impl Registry {
             own(at, &mut object, old, &now);
         }
         decode::settle(&mut object, kind);
-        warnings.extend(self.mutate(at, UPDATE, Some(old), &mut object).await?);
+        let told;
+        match scale {
+            None => told = self.mutate(at, UPDATE, Some(old), &mut object).await?,
+            Some(scale) => (object, told) = self.mutate_scale(at, old, scale).await?,
+        }
+        warnings.extend(told);
         if matches!(meta::field(&object, "resourceVersion"), "" | "0") {
             meta::set(&mut object, "resourceVersion", meta::field(old, "resourceVersion"));
         }
@@ -231,8 +251,9 @@ impl Registry {
 /// though what is not written has no new owner.
 fn own(at: &At, object: &mut Value, old: &Value, now: &str) {
     let subresource = at.info.subresource.as_str();
+    let writer = Writer { manager: &at.options.manager, subresource, now };
     if !strategy::is_prepared_first(subresource) {
-        return own_written(at, object, old, now);
+        return apply::update(object, Some(old), &at.kind, &writer);
     }
     let mut written = object.clone();
     strategy::prepare_update(&mut written, old, &at.kind, subresource);
@@ -240,30 +261,10 @@ fn own(at: &At, object: &mut Value, old: &Value, now: &str) {
     if subresource == "status" && at.kind.custom.is_some() {
         written["metadata"] = object["metadata"].clone();
     }
-    own_written(at, &mut written, old, now);
+    apply::update(&mut written, Some(old), &at.kind, &writer);
     match written["metadata"]["managedFields"].take() {
         Value::Null => meta::remove(object, "managedFields"),
         owners => meta::set(object, "managedFields", owners),
-    }
-}
-
-fn own_written(at: &At, object: &mut Value, old: &Value, now: &str) {
-    let scales = at.info.subresource == "scale";
-    if scales && at.kind.custom.is_some() {
-        // Nobody is known to own what the Scale of a custom object changes.
-        let owners = old["metadata"]["managedFields"].clone();
-        if !owners.is_null() {
-            meta::set(object, "managedFields", owners);
-        }
-        return;
-    }
-    // A Scale tells nobody of no replicas, nor when it was written.
-    let hidden = if scales { scale::hide_none(object, &at.kind) } else { None };
-    let now = if scales { "" } else { now };
-    let writer = Writer { manager: &at.options.manager, subresource: &at.info.subresource, now };
-    apply::update(object, Some(old), &at.kind, &writer);
-    if let Some(path) = hidden {
-        scale::put(object, &path, 0);
     }
 }
 

@@ -120,7 +120,7 @@ async fn whoever_drops_the_last_of_the_metadata_must_name_the_object() {
 }
 
 #[tokio::test]
-async fn scales_of_custom_objects_have_no_owners() {
+async fn scales_of_custom_objects_move_the_owners_of_replicas_and_are_hardly_applied() {
     let fixture = Fixture::over(&MemoryKv::default()).await;
     let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
     let scale = json!({"scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"}});
@@ -134,30 +134,53 @@ async fn scales_of_custom_objects_have_no_owners() {
         json!({"apiVersion": "a.io/v1", "kind": "Thing", "metadata": {"name": "t"}, "spec": {"size": 1}});
     posted_until(&fixture, things, &thing, 201).await;
     let path = format!("{things}/t/scale");
-    let body =
-        r#"{"apiVersion":"autoscaling/v1","kind":"Scale","metadata":{"name":"t"},"spec":{"replicas":7}}"#;
-    let (code, refused) = fixture.text("PATCH", &format!("{path}?fieldManager=m"), APPLY, body).await;
-    let text = refused["message"].as_str().unwrap_or_default();
-    assert!(
-        code == 500 && text.ends_with("request to convert CR to an invalid group/version: autoscaling/v1"),
-        "{refused}"
-    );
-    let (_, before) = fixture.call("GET", &format!("{things}/t"), Value::Null).await;
+    let rows = [
+        (
+            7,
+            "",
+            409,
+            "Apply failed with 1 conflict: conflict with \"unknown\" using autoscaling/v1: .spec.replicas",
+        ),
+        (
+            7,
+            "&force=true",
+            500,
+            "failed to convert new object (/t; autoscaling/v1, Kind=Scale) to proper version: request to convert CR to an invalid group/version: autoscaling/v1",
+        ),
+        (1, "", 200, ""),
+    ];
+    for (replicas, query, want, text) in rows {
+        let scale = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "t"}, "spec": {"replicas": replicas}});
+        let applied = format!("{path}?fieldManager=m{query}");
+        let (code, told) = fixture.text("PATCH", &applied, APPLY, &scale.to_string()).await;
+        assert_eq!((code, told["message"].as_str().unwrap_or_default()), (want, text), "{told}");
+    }
     let (code, _) =
         fixture.text("PATCH", &path, PATCH, r#"[{"op":"add","path":"/spec/replicas","value":4}]"#).await;
     assert_eq!(code, 200);
     let (_, after) = fixture.call("GET", &format!("{things}/t"), Value::Null).await;
-    assert_eq!(
-        (&after["spec"]["size"], &after["metadata"]["managedFields"]),
-        (&json!(4), &before["metadata"]["managedFields"])
-    );
+    let owners = json!([{"manager": "unknown", "operation": "Update", "apiVersion": "a.io/v1", "subresource": "scale",
+        "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:size": {}}}}]);
+    let owned = &after["metadata"]["managedFields"];
+    assert_eq!((&after["spec"]["size"], &owned[0]), (&json!(4), &owners[0]), "{owned}");
     let reset = json!({"metadata": {"managedFields": []}}).to_string();
     let (_, kept) =
         fixture.text("PATCH", &format!("{things}/t"), "application/merge-patch+json", &reset).await;
-    assert_eq!(
-        kept["metadata"]["managedFields"], before["metadata"]["managedFields"],
-        "an empty list is none: {kept}"
-    );
+    assert_eq!(kept["metadata"]["managedFields"], *owned, "an empty list is none: {kept}");
+    // What a Scale has set is no longer of who applied it, and stays when that is applied no more.
+    let apply = |manager: &str, size: Value| {
+        let body = json!({"apiVersion": "a.io/v1", "kind": "Thing", "metadata": {"name": "w"}, "spec": size})
+            .to_string();
+        (format!("{things}/w?fieldManager={manager}"), body)
+    };
+    let (applied, body) = apply("a", json!({"size": 1, "other": 1}));
+    assert_eq!(fixture.text("PATCH", &applied, APPLY, &body).await.0, 201);
+    let three = json!({"spec": {"replicas": 3}}).to_string();
+    let scale = format!("{things}/w/scale");
+    assert_eq!(fixture.text("PATCH", &scale, "application/merge-patch+json", &three).await.0, 200);
+    let (applied, body) = apply("a", json!({"other": 1}));
+    let (_, kept) = fixture.text("PATCH", &applied, APPLY, &body).await;
+    assert_eq!(kept["spec"], json!({"size": 3, "other": 1}), "{kept}");
     let table = fixture.accepted(&path, "application/json;as=Table;v=v1;g=meta.k8s.io").await;
     let names: Vec<&Value> =
         table["columnDefinitions"].as_array().into_iter().flatten().map(|column| &column["name"]).collect();

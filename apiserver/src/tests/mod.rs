@@ -13,6 +13,7 @@ mod encryption;
 mod fairness;
 mod first;
 mod front_proxy;
+mod goes;
 mod outside;
 mod owners;
 mod panics;

@@ -10,15 +10,13 @@ use serde_json::{Value, json};
 /// (request, its answer's code, the webhook, what that saw)
 type Sight = ((&'static str, String, Value), u16, &'static str, Vec<(&'static str, Value)>);
 
-fn sights() -> Vec<Sight> {
+fn deployment() -> Value {
     let containers = json!({"containers": [{"name": "c", "image": "i"}]});
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": containers});
-    let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
-    let whole = |replicas: i64, status: Value| {
-        let mut whole = deployment.clone();
-        (whole["spec"]["replicas"], whole["status"]) = (json!(replicas), status);
-        whole
-    };
+    json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}})
+}
+
+fn sights() -> Vec<Sight> {
     let deployments = "/apis/apps/v1/namespaces/default/deployments";
     let shown = [("/object/kind", json!("Scale")), ("/kind/group", json!("autoscaling"))];
     vec![
@@ -54,7 +52,7 @@ fn sights() -> Vec<Sight> {
             ],
         ),
         (
-            ("POST", deployments.to_owned(), deployment.clone()),
+            ("POST", deployments.to_owned(), deployment()),
             201,
             "/last",
             vec![("/kind/kind", json!("Deployment"))],
@@ -70,6 +68,40 @@ fn sights() -> Vec<Sight> {
             200,
             "/last",
             shown.to_vec(),
+        ),
+    ]
+}
+
+/// Of the Deployment `d`.
+fn changes() -> Vec<Sight> {
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let whole = |replicas: i64, status: Value| {
+        let mut whole = deployment();
+        (whole["spec"]["replicas"], whole["status"]) = (json!(replicas), status);
+        whole
+    };
+    vec![
+        // A Scale has owners while it is written: those of the replicas.
+        (
+            ("PATCH", format!("{deployments}/d/scale"), json!({"spec": {"replicas": 4}})),
+            200,
+            "/first",
+            vec![
+                ("/object/metadata/managedFields/0/fieldsV1", json!({"f:spec": {"f:replicas": {}}})),
+                ("/object/metadata/managedFields/0/apiVersion", json!("autoscaling/v1")),
+                ("/object/metadata/managedFields/0/subresource", json!("scale")),
+                ("/oldObject/metadata/managedFields/0/fieldsV1", json!({"f:spec": {"f:replicas": {}}})),
+            ],
+        ),
+        (
+            (
+                "PUT",
+                format!("{deployments}/d/scale"),
+                json!({"metadata": {"name": "d"}, "spec": {"replicas": 5}}),
+            ),
+            200,
+            "/first",
+            vec![("/object/metadata/uid", Value::Null), ("/object/spec/replicas", json!(5))],
         ),
         // Who changes objects before they are judged sees them as they were sent, with what their path does not write.
         (
@@ -89,6 +121,74 @@ fn sights() -> Vec<Sight> {
             200,
             "/last",
             vec![("/object/spec/replicas", json!(3)), ("/object/status/replicas", json!(2))],
+        ),
+    ]
+}
+
+/// What is asked and not stored.
+fn questions() -> Vec<Sight> {
+    let asks = json!({"user": "x", "resourceAttributes": {"namespace": "default", "verb": "get", "resource": "pods"}});
+    let owned = |fields: Value| vec![("/object/metadata/managedFields/0/fieldsV1", fields)];
+    let base = "/api/v1/namespaces/default";
+    let reviews = "/apis/authorization.k8s.io/v1";
+    vec![
+        (
+            (
+                "POST",
+                format!("{base}/pods/none/binding"),
+                json!({"metadata": {"name": "none"}, "target": {"name": "n"}}),
+            ),
+            404,
+            "/first",
+            owned(json!({"f:target": {}})),
+        ),
+        (
+            (
+                "POST",
+                format!("{base}/pods/none/eviction"),
+                json!({"metadata": {"name": "none"}, "deleteOptions": {"gracePeriodSeconds": 1}}),
+            ),
+            404,
+            "/last",
+            owned(json!({"f:deleteOptions": {".": {}, "f:gracePeriodSeconds": {}}})),
+        ),
+        (
+            ("POST", format!("{base}/serviceaccounts/none/token"), json!({"spec": {"audiences": ["a"]}})),
+            404,
+            "/first",
+            vec![("/object/metadata/namespace", json!("default"))],
+        ),
+        (
+            (
+                "POST",
+                format!("{reviews}/namespaces/default/localsubjectaccessreviews"),
+                json!({"metadata": {"namespace": "default"}, "spec": asks}),
+            ),
+            201,
+            "/last",
+            vec![("/object/spec/user", json!("x")), ("/operation", json!("CREATE")), ("/name", Value::Null)],
+        ),
+        (
+            ("POST", format!("{reviews}/selfsubjectrulesreviews"), json!({"spec": {"namespace": "default"}})),
+            201,
+            "/first",
+            owned(json!({"f:spec": {"f:namespace": {}}})),
+        ),
+        (
+            (
+                "POST",
+                "/apis/authentication.k8s.io/v1/tokenreviews".to_owned(),
+                json!({"spec": {"token": "t"}}),
+            ),
+            201,
+            "/last",
+            vec![("/object/spec/token", json!("t"))],
+        ),
+        (
+            ("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews".to_owned(), json!({})),
+            201,
+            "/last",
+            vec![("/object/kind", json!("SelfSubjectReview"))],
         ),
     ]
 }
@@ -134,7 +234,9 @@ async fn webhooks_see_what_is_asked_for_in_the_form_of_the_subresource_and_each_
         configure(&fixture, kind, "all", json!([hook])).await;
     }
     let merge = "application/merge-patch+json";
-    for ((method, path, body), code, hook, wants) in sights().into_iter().chain(connections()) {
+    for ((method, path, body), code, hook, wants) in
+        sights().into_iter().chain(changes()).chain(questions()).chain(connections())
+    {
         seen(&fixture).await;
         let before = hooks.asked_at(hook).len();
         let (got, answer) = fixture

@@ -8,10 +8,12 @@ mod compare;
 mod last_applied;
 mod merge;
 mod owners;
+mod scaled;
 mod set;
 mod typed;
 
 pub use last_applied::refresh;
+pub use scaled::{of_scale, through_scale};
 
 use crate::kinds::{self, Kind};
 use crate::meta;
@@ -95,7 +97,10 @@ fn is_version(version: &str, kind: &Kind) -> bool {
     match &kind.custom {
         Some(custom) => custom.is_in(version),
         None => {
-            kinds::by_gvk(version, &kind.kind).is_some() || crate::decode::is_retired(version, &kind.kind)
+            // A Scale is no kind of the table.
+            version == kind.api_version()
+                || kinds::by_gvk(version, &kind.kind).is_some()
+                || crate::decode::is_retired(version, &kind.kind)
         }
     }
 }

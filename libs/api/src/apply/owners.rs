@@ -32,6 +32,14 @@ impl Entry {
         self.operation == Operation::Update && self.manager == ANCIENT && self.subresource.is_empty()
     }
 
+    /// Whether both are of one owner. An applier is one, whatever version it writes in.
+    fn is_of(&self, other: &Self) -> bool {
+        self.operation == other.operation
+            && self.manager == other.manager
+            && self.subresource == other.subresource
+            && (self.operation == Operation::Apply || self.api_version == other.api_version)
+    }
+
     /// As conflicts name it.
     fn shown(&self) -> String {
         let mut text = format!("{:?}", self.manager);
@@ -100,6 +108,42 @@ impl Owners {
     pub fn decode(entries: &Value) -> Option<Self> {
         let entries: Option<Vec<Entry>> = entries.as_array()?.iter().map(Entry::decode).collect();
         Some(Self { entries: entries? }).filter(|owners| !owners.entries.is_empty())
+    }
+    /// Each owner once: of two entries of one the last is meant.
+    pub fn distinct(self) -> Self {
+        let mut distinct = Self::default();
+        for entry in self.entries {
+            distinct.entries.retain(|own| !own.is_of(&entry));
+            distinct.entries.push(entry);
+        }
+        distinct
+    }
+    /// Those who own `path`, as owners of `other` in a version.
+    pub fn narrowed(mut self, path: &FieldSet, other: &FieldSet, version: &str) -> Self {
+        self.entries.retain(|entry| !entry.fields.intersect(path).is_empty());
+        for entry in &mut self.entries {
+            entry.fields = other.clone();
+            version.clone_into(&mut entry.api_version);
+        }
+        self
+    }
+    /// With `path` owned by those of `narrow` alone, who own it there as `other`; who owned it before keeps the time of that.
+    pub fn widened(mut self, mut narrow: Self, other: &FieldSet, path: &FieldSet, version: &str) -> Self {
+        for entry in self.entries.iter_mut().filter(|entry| !entry.fields.intersect(path).is_empty()) {
+            match narrow.entries.iter().position(|own| own.is_of(entry)) {
+                Some(same) => drop(narrow.entries.remove(same)),
+                None => entry.fields.subtract(path),
+            }
+        }
+        // Who owns something else there owns nothing here.
+        narrow.entries.retain(|entry| !entry.fields.intersect(other).is_empty());
+        self.entries.extend(narrow.entries.into_iter().map(|entry| Entry {
+            time: String::new(),
+            fields: path.clone(),
+            api_version: version.to_owned(),
+            ..entry
+        }));
+        self
     }
     /// Writes `managedFields`, in Kubernetes' order.
     pub fn encode(mut self) -> Value {
