@@ -1,6 +1,7 @@
 //! update: PUT of an object or a subresource; and the loop in which every change of a stored object is made.
 //!
-//! Invariants: a change is made from the revision it replaces; one that changes nothing writes nothing.
+//! Invariants: a change is made from the revision it replaces; one that changes nothing writes nothing, and is nothing to
+//! what the store holds, whatever a cache does.
 
 use super::allocate::Claims;
 use super::options::WriteOptions;
@@ -101,7 +102,8 @@ impl Registry {
         };
         let mut tries = 0;
         loop {
-            match self.change_once(at, &current, make).await {
+            let seen = current.revision;
+            let unsure = match self.change_once(at, &current, make).await {
                 Ok(Changed::Done(outcome, warnings)) => return Ok((outcome, warnings)),
                 Ok(Changed::Moved(found)) => {
                     tries += usize::from(fresh);
@@ -109,20 +111,22 @@ impl Registry {
                         return Err(Status::stale(&at.kind.group_resource(), &at.info.name));
                     }
                     (current, fresh) = (Entry::readable(found.ok_or_else(|| at.not_found())?)?, true);
+                    continue;
                 }
                 // It may have been done: making it again from fresh state could do it twice.
                 Ok(Changed::Unwritten(status)) => return Err(status),
-                Err(status) if !fresh => {
-                    let seen = current.revision;
-                    current = self.store.get(&at.resource, &tail).await?.ok_or_else(|| at.not_found())?;
-                    // What was refused was no older: nobody is asked about it twice.
-                    if current.revision == seen {
-                        return Err(status);
-                    }
-                    fresh = true;
-                }
-                Err(status) => return Err(status),
+                Ok(Changed::Same(outcome, warnings)) => Ok((outcome, warnings)),
+                Err(status) => Err(status),
+            };
+            if fresh {
+                return unsure;
             }
+            // No write has told whether the cache is behind. What it holds is no older: nobody is asked about it twice.
+            current = self.store.get(&at.resource, &tail).await?.ok_or_else(|| at.not_found())?;
+            if current.revision == seen {
+                return unsure;
+            }
+            fresh = true;
         }
     }
 
@@ -179,7 +183,7 @@ impl Registry {
         }
         warnings.extend(self.admit(at, UPDATE, Some(old), &object).await?);
         if at.options.dry_run {
-            return Ok(Changed::Done(Outcome::Dry(object), std::mem::take(warnings)));
+            return Ok(Changed::Same(Outcome::Dry(object), std::mem::take(warnings)));
         }
         self.write(at, (current, old), object, &claims, warnings).await
     }
@@ -200,7 +204,7 @@ impl Registry {
         let stored = self.to_store(kind, object).await?;
         // A definition may want another version stored by now, and a webhook may make something else on the way there.
         if unchanged && (kind.custom.is_none() || stored == **current.value()) {
-            return Ok(Changed::Done(Outcome::Stored(current.clone()), std::mem::take(warnings)));
+            return Ok(Changed::Same(Outcome::Stored(current.clone()), std::mem::take(warnings)));
         }
         let written = if finished {
             let beside = self.allocator.freed(kind, &stored);
@@ -304,6 +308,8 @@ pub(super) fn of_object(kind: &Kind, object: &Value) -> GroupResource {
 
 enum Changed {
     Done(Outcome, Vec<String>),
+    /// Nothing was to be written, as far as is known.
+    Same(Outcome, Vec<String>),
     Moved(Option<Arc<Entry>>),
     /// The store failed, or its answer was lost.
     Unwritten(Status),

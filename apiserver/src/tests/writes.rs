@@ -64,6 +64,88 @@ impl Kv for Losing {
     }
 }
 
+/// Tells nobody of what is written, once it is told so.
+#[derive(Clone, Default)]
+struct Silent {
+    memory: MemoryKv,
+    silent: Arc<AtomicBool>,
+}
+
+#[async_trait::async_trait]
+impl Kv for Silent {
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, KvError> {
+        self.memory.range(request).await
+    }
+
+    async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, KvError> {
+        self.memory.txn(request).await
+    }
+
+    async fn compact(&self, revision: i64) -> Result<(), KvError> {
+        self.memory.compact(revision).await
+    }
+
+    async fn lease_grant(&self, ttl_seconds: i64) -> Result<i64, KvError> {
+        self.memory.lease_grant(ttl_seconds).await
+    }
+
+    async fn lease_keep_alive(&self, lease: i64) -> Result<i64, KvError> {
+        self.memory.lease_keep_alive(lease).await
+    }
+
+    async fn watch(
+        &self,
+        key: Bytes,
+        range_end: Bytes,
+        start_revision: i64,
+        prev_kv: bool,
+    ) -> Result<WatchStream, KvError> {
+        let mut inner = self.memory.watch(key, range_end, start_revision, prev_kv).await?;
+        let progress = inner.progress_requests();
+        let (batches, out) = tokio::sync::mpsc::channel(4);
+        let silent = self.silent.clone();
+        #[expect(clippy::disallowed_methods, reason = "a store in a test: the task ends with its reader")]
+        tokio::spawn(async move {
+            loop {
+                let told = inner.next().await;
+                let over = told.is_err();
+                if silent.load(Ordering::SeqCst) {
+                    return batches.closed().await;
+                }
+                if batches.send(told).await.is_err() || over {
+                    return;
+                }
+            }
+        });
+        Ok(WatchStream::new(out, progress))
+    }
+}
+
+#[tokio::test]
+async fn a_change_back_is_made_though_the_cache_never_saw_the_change() {
+    let kv = Silent::default();
+    let fixture = Fixture::on(Arc::new(kv.clone()), &[]).await;
+    let path = format!("{MAPS}/a");
+    let (_, made) = fixture.call("POST", MAPS, map("a", "1")).await;
+    fixture.server.store.fresh().await.expect("fresh");
+    kv.silent.store(true, Ordering::SeqCst);
+    assert_eq!(fixture.call("PUT", &path, map("a", "2")).await.0, 200);
+    // As the cache knows it, each of these changes nothing.
+    let (code, dry) = fixture.call("PUT", &format!("{path}?dryRun=All"), map("a", "1")).await;
+    assert_eq!((code, &dry["data"]), (200, &made["data"]), "{dry}");
+    assert_ne!(dry["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"], "{dry}");
+    let (code, stale) = fixture.call("PUT", &path, made.clone()).await;
+    assert_eq!((code, &stale["reason"]), (409, &json!("Conflict")), "{stale}");
+    let (code, back) = fixture.call("PUT", &path, map("a", "1")).await;
+    assert_eq!(code, 200, "{back}");
+    let key = RangeRequest { key: "/registry/configmaps/default/a".into(), ..RangeRequest::default() };
+    let stored = kv.memory.range(key).await.expect("range").kvs.remove(0);
+    assert_eq!(stored.version, 3, "created, changed, changed back");
+    let stored: Value = serde_json::from_slice(&stored.value).expect("an object");
+    assert_eq!(stored["data"], made["data"], "{stored}");
+    fixture.stop().await;
+}
+
 #[tokio::test]
 async fn a_change_whose_answer_got_lost_is_not_made_again() {
     let kv = Losing::default();
