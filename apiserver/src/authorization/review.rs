@@ -2,6 +2,7 @@
 
 use super::Authorization;
 use crate::request::{RequestInfo, UserInfo};
+use coracle_api::selector::{FieldSelector, LabelSelector};
 use coracle_api::status::{FieldError, GroupResource, Status};
 use coracle_api::{labels, meta};
 use serde_json::{Value, json};
@@ -38,6 +39,27 @@ fn fields(selector: &Value) -> String {
         Some(format!("{}{sign}{value}", text(&one["key"])))
     });
     if raw.is_empty() { said.collect::<Vec<_>>().join(",") } else { raw }
+}
+
+/// What of the selectors that a review tells does not count, as it cannot be said so or read.
+fn ignored(resource: &Value) -> Vec<String> {
+    let raw = |key: &str| text(&resource[key]["rawSelector"]);
+    let requirements = resource["fieldSelector"]["requirements"].as_array().map_or(&[][..], Vec::as_slice);
+    let said = fields(&json!({"requirements": requirements}));
+    let said = said.split(',').filter(|one| !one.is_empty()).count();
+    let unread = [
+        (
+            "fieldSelector",
+            FieldSelector::parse_any(&raw("fieldSelector")).is_err() || said < requirements.len(),
+            said,
+        ),
+        ("labelSelector", LabelSelector::parse(&raw("labelSelector")).is_err(), 0),
+    ];
+    let told = |(key, wrong, said): (&str, bool, usize)| {
+        let part = if said > 0 { "partially " } else { "" };
+        wrong.then(|| format!("spec.resourceAttributes.{key} {part}ignored due to parse error"))
+    };
+    unread.into_iter().filter_map(told).collect()
 }
 
 /// The request that a review asks about.
@@ -139,11 +161,12 @@ fn requirement_faults(place: &str, selector: &str, requirement: &Value) -> Vec<F
     let values = format!("{place}.values");
     match operator.as_str() {
         "In" | "NotIn" if !given => {
-            faults.push(FieldError::required(values, "must be specified when `operator` is 'In' or 'NotIn'"));
+            faults
+                .push(FieldError::required(&*values, "must be specified when `operator` is 'In' or 'NotIn'"));
         }
         "Exists" | "DoesNotExist" if given => {
             let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-            faults.push(FieldError::forbidden(values, why));
+            faults.push(FieldError::forbidden(&*values, why));
         }
         "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
         // Later operators of fields may come; those of labels are all known.
@@ -157,6 +180,11 @@ fn requirement_faults(place: &str, selector: &str, requirement: &Value) -> Vec<F
     if selector == "labelSelector" {
         for complaint in labels::is_qualified_name(&key) {
             faults.push(FieldError::invalid(format!("{place}.key"), &json!(key), complaint));
+        }
+        for (i, value) in meta::strings(&requirement["values"]).enumerate() {
+            for complaint in labels::is_valid_label_value(value) {
+                faults.push(FieldError::invalid(format!("{values}[{i}]"), &json!(value), complaint));
+            }
         }
     }
     faults
@@ -202,8 +230,14 @@ impl Authorization {
         }
         let spec = &object["spec"];
         let subject = if kind == "SelfSubjectAccessReview" { user.clone() } else { subject(spec) };
-        let question = question(spec);
-        object["status"] = self.answer(&subject, &question).await;
+        let (question, ignored) = (question(spec), ignored(&spec["resourceAttributes"]));
+        let mut status = self.answer(&subject, &question).await;
+        if !ignored.is_empty() {
+            let failure = status["evaluationError"].as_str().map(str::to_owned);
+            let told: Vec<String> = failure.into_iter().chain(ignored).collect();
+            status["evaluationError"] = json!(told.join("; "));
+        }
+        object["status"] = status;
         object
     }
 
@@ -271,6 +305,49 @@ mod tests {
         ];
         for (selector, want) in rows {
             assert_eq!(fields(&selector), want);
+        }
+    }
+
+    #[test]
+    fn values_of_labels_are_judged() {
+        let one = |value: &str| json!({"key": "a", "operator": "In", "values": ["ok", value]});
+        for (value, count) in [("fine", 0), ("b c", 1)] {
+            let faults = requirement_faults("r", "labelSelector", &one(value));
+            assert_eq!(faults.iter().filter(|fault| fault.field == "r.values[1]").count(), count, "{value}");
+            assert_eq!(requirement_faults("r", "fieldSelector", &one(value)).len(), 0, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_selectors_is_told() {
+        let fields = "spec.resourceAttributes.fieldSelector";
+        let several = json!({"key": "a", "operator": "In", "values": ["b", "c"]});
+        let one = json!({"key": "a", "operator": "In", "values": ["b"]});
+        let rows = [
+            (
+                json!({"fieldSelector": {"rawSelector": "a=b"}, "labelSelector": {"rawSelector": "a in (b)"}}),
+                vec![],
+            ),
+            (
+                json!({"fieldSelector": {"rawSelector": "a"}}),
+                vec![format!("{fields} ignored due to parse error")],
+            ),
+            (
+                json!({"fieldSelector": {"requirements": [several]}}),
+                vec![format!("{fields} ignored due to parse error")],
+            ),
+            (
+                json!({"fieldSelector": {"requirements": [several, one]}}),
+                vec![format!("{fields} partially ignored due to parse error")],
+            ),
+            (
+                json!({"labelSelector": {"rawSelector": "a in"}}),
+                vec!["spec.resourceAttributes.labelSelector ignored due to parse error".to_owned()],
+            ),
+            (json!({"verb": "get"}), vec![]),
+        ];
+        for (resource, want) in rows {
+            assert_eq!(ignored(&resource), want, "{resource}");
         }
     }
 }

@@ -16,7 +16,7 @@ impl Registry {
     pub(super) async fn bind(&self, call: &Call) -> Result<Reply, Status> {
         let options = WriteOptions::read(call, "CreateOptions", false)?;
         let of = body::loose_kind("", "v1", "Binding");
-        let body::Read { object, warnings } =
+        let body::Read { object, warnings, .. } =
             body::read(&call.content_type, &call.body, &of, options.validation)?;
         warned(self.bound(call, &of, object, options).await, warnings)
     }

@@ -34,6 +34,8 @@ pub struct Read {
     pub object: Value,
     /// For the writer.
     pub warnings: Vec<String>,
+    /// See [`Decoded::raises`].
+    pub raises: bool,
 }
 
 /// Decodes a body that should be of `kind`.
@@ -94,7 +96,7 @@ fn from_protobuf(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
         );
         return Err(DecodeError::BadRequest(text));
     }
-    Ok(Decoded { object, findings: Vec::new() })
+    Ok(Decoded { object, findings: Vec::new(), raises: false })
 }
 
 /// Takes out the owners that an object names twice, and warns of them. Kubernetes looks for them before admission changes an
@@ -127,15 +129,16 @@ pub fn judged(
     validation: FieldValidation,
     prefix: impl FnOnce() -> String,
 ) -> Result<Read, Status> {
-    let Decoded { object, findings } = decoded;
+    let Decoded { object, findings, raises } = decoded;
     match validation {
         FieldValidation::Strict if !findings.is_empty() => {
             Err(Status::bad_request(format!("{}strict decoding error: {}", prefix(), findings.join(", "))))
         }
         FieldValidation::Warn => {
-            Ok(Read { object, warnings: findings.iter().flat_map(|finding| warnings(finding)).collect() })
+            let warnings = findings.iter().flat_map(|finding| warnings(finding)).collect();
+            Ok(Read { object, warnings, raises })
         }
-        _ => Ok(Read { object, warnings: Vec::new() }),
+        _ => Ok(Read { object, warnings: Vec::new(), raises }),
     }
 }
 

@@ -38,7 +38,7 @@ impl Registry {
     pub(super) async fn evict(&self, call: &Call) -> Result<Reply, Status> {
         let options = WriteOptions::read(call, "CreateOptions", false)?;
         let of = sent_kind(call);
-        let body::Read { object, warnings } =
+        let body::Read { object, warnings, .. } =
             body::read(&call.content_type, &call.body, &of, options.validation)?;
         warned(self.evicted(call, &of, object, options).await, warnings)
     }

@@ -34,7 +34,7 @@ impl Registry {
             let read = patched(old, &call.content_type, &call.body, &kind, at.options.validation)?;
             let mut object = read.object;
             fits_url(&mut object, &at)?;
-            Ok(Made { warnings: read.warnings, ..Made::unowned(object) })
+            Ok(Made { warnings: read.warnings, raises: read.raises, ..Made::unowned(object) })
         };
         let (outcome, warnings) = self.change(&at, &make).await?;
         Ok(Reply::bytes(200, call.format, self.encoded(&outcome, call.format, &kind).await?).warned(warnings))
@@ -43,7 +43,7 @@ impl Registry {
     async fn apply(&self, call: &Call, at: At) -> Result<Reply, Status> {
         let kind = at.kind.clone();
         // As it was sent: what is not in it is not owned.
-        let Read { object: mut config, warnings } = configuration(&call.body, at.options.validation)?;
+        let Read { object: mut config, warnings, .. } = configuration(&call.body, at.options.validation)?;
         let told = warnings.clone();
         let applied = self.apply_config(&at, &mut config, warnings).await;
         let (code, outcome, warnings) = applied.map_err(|status| status.warned(told))?;
@@ -78,7 +78,8 @@ impl Registry {
         let takes_namespace = kind.namespaced && says_none(&sent["metadata"], "namespace");
         let changing = as_said(config, &sent, (named, takes_namespace));
         let make = |old: &Value| {
-            let mut object = applied(Some(old), (&changing, &sent), kind, &writer, at.options.force)?;
+            let applied = applied(Some(old), (&changing, &sent), kind, &writer, at.options.force)?;
+            let Decoded { mut object, raises, .. } = applied;
             if takes_namespace {
                 meta::set(&mut object, "namespace", at.namespace.as_str());
             }
@@ -86,18 +87,20 @@ impl Registry {
             if takes_name || meta::name(&object).is_empty() {
                 return Err(nameless(at));
             }
-            Ok(Made { warnings: warnings.clone(), ..Made::owned(object) })
+            Ok(Made { warnings: warnings.clone(), raises, ..Made::owned(object) })
         };
         let missing = match self.change(at, &make).await {
             Ok((outcome, warnings)) => return Ok((200, outcome, warnings)),
             Err(status) => status,
         };
-        let creates = missing.message == at.not_found().message && at.info.subresource.is_empty();
-        if !creates {
-            return Err(missing);
-        }
-        if !named {
+        let creates = at.info.subresource.is_empty();
+        // What is made by updates is so through its subresources, too.
+        let may = creates || at.strategy().allow_create_on_update;
+        if missing.message == at.not_found().message && may && !named {
             return Err(nameless(at));
+        }
+        if missing.message != at.not_found().message || !creates {
+            return Err(missing);
         }
         let uid = meta::uid(config);
         if !uid.is_empty() {
@@ -107,7 +110,7 @@ impl Registry {
             return Err(Status::conflict(&kind.group_resource(), &at.info.name, &cause));
         }
         self.may_create(at).await?;
-        let mut object = applied(None, (config, &sent), kind, &writer, at.options.force)?;
+        let mut object = applied(None, (config, &sent), kind, &writer, at.options.force)?.object;
         meta::remove(&mut object, "resourceVersion");
         let mut warnings = warnings;
         let outcome = self.create_object(at, object, true, &mut warnings).await?;
@@ -177,11 +180,11 @@ fn applied(
     kind: &Kind,
     writer: &Writer<'_>,
     force: bool,
-) -> Result<Value, Status> {
+) -> Result<Decoded, Status> {
     let decoded = |config: &Value| {
         let mut object = apply::apply(old, config, kind, writer, force).map_err(refused)?;
         apply::refresh(&mut object, sent, writer.manager);
-        Ok::<_, Status>(decode::canonical(object, kind).map(|decoded| decoded.object))
+        Ok::<_, Status>(decode::canonical(object, kind))
     };
     let text = match decoded(config)? {
         Ok(object) => return Ok(object),

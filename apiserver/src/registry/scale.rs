@@ -181,7 +181,7 @@ impl Registry {
     /// Applies a Scale to that of an object, whose replicas it then has.
     async fn apply_scale(&self, call: &Call, at: &At, scale_kind: &Kind) -> Result<Reply, Status> {
         let kind = &at.kind;
-        let body::Read { object: mut config, warnings } =
+        let body::Read { object: mut config, warnings, .. } =
             patch::configuration(&call.body, at.options.validation)?;
         let refused = |status: Status| status.warned(warnings.clone());
         patch::is_of(&config, scale_kind).map_err(refused)?;

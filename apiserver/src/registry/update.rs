@@ -26,6 +26,8 @@ pub(super) struct Made {
     pub warnings: Vec<String>,
     /// Apply has noted the owners of fields already.
     pub owned: bool,
+    /// It told something that is not left in it, which raises the generation.
+    pub raises: bool,
     /// What was written is the object's Scale, and this is it.
     pub scale: Option<Value>,
 }
@@ -33,7 +35,7 @@ pub(super) struct Made {
 impl Made {
     /// Of who writes; who owns what is noted later.
     pub fn unowned(object: Value) -> Self {
-        Self { object, warnings: Vec::new(), owned: false, scale: None }
+        Self { object, warnings: Vec::new(), owned: false, raises: false, scale: None }
     }
 
     /// With owners.
@@ -54,7 +56,9 @@ impl Registry {
         let mut object = read.object;
         read.warnings.extend(body::dedup_owners(&mut object, false));
         fits_url(&mut object, &at)?;
-        let make = |_: &Value| Ok(Made { warnings: read.warnings.clone(), ..Made::unowned(object.clone()) });
+        let make = |_: &Value| {
+            Ok(Made { warnings: read.warnings.clone(), raises: read.raises, ..Made::unowned(object.clone()) })
+        };
         match self.change(&at, &make).await {
             Err(status) if self.creates_on_update(&at, &status, &object) => {
                 self.may_create(&at).await?;
@@ -146,7 +150,7 @@ impl Registry {
         made: Made,
         warnings: &mut Vec<String>,
     ) -> Result<Changed, Status> {
-        let Made { mut object, owned, scale, .. } = made;
+        let Made { mut object, owned, raises, scale, .. } = made;
         let kind = &at.kind;
         self.check_version(at, &object, old)?;
         defaults::apply(&mut object, kind);
@@ -167,6 +171,9 @@ impl Registry {
         }
         apply::keep_times(&mut object, old, kind);
         strategy::prepare_update(&mut object, old, kind, &at.info.subresource);
+        if raises && at.info.subresource.is_empty() {
+            strategy::raise_generation(&mut object, old);
+        }
         strategy::stamp(&mut object, old, kind, &at.info.subresource, &now);
         let claims = if at.info.subresource.is_empty() {
             self.claim(at, &mut object, Some(old)).await?

@@ -116,6 +116,18 @@ async fn whoever_drops_the_last_of_the_metadata_must_name_the_object() {
         let (code, told) = fixture.text("PATCH", &path, APPLY, &body).await;
         assert_eq!(code, want, "{body}: {told}");
     }
+    // Who does not say its name is not told that it is missing, where it could be made.
+    let rows = [
+        ("v1", "Service", "/api/v1/namespaces/default/services", json!({}), 400),
+        ("v1", "Service", "/api/v1/namespaces/default/services", json!({"name": "none"}), 404),
+        ("apps/v1", "Deployment", "/apis/apps/v1/namespaces/default/deployments", json!({}), 404),
+    ];
+    for (version, kind, path, metadata, want) in rows {
+        let body = json!({"apiVersion": version, "kind": kind, "metadata": metadata}).to_string();
+        let status = format!("{path}/none/status?fieldManager=m");
+        let (code, told) = fixture.text("PATCH", &status, APPLY, &body).await;
+        assert_eq!(code, want, "{body}: {told}");
+    }
     fixture.stop().await;
 }
 

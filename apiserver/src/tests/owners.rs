@@ -131,3 +131,43 @@ async fn the_status_of_a_range_is_anybodys() {
     assert!(changed["status"]["conditions"].is_null(), "{changed}");
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_told_without_items_raises_the_generation_each_time_and_leaves_nothing() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let (json_type, merge) = ("application/json", "application/merge-patch+json");
+    let apply = "application/apply-patch+yaml";
+    let policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    let policy = |spec: Value| json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "n"}, "spec": spec});
+    let bare = || policy(json!({"podSelector": {}}));
+    assert_eq!(fixture.call("POST", policies, bare()).await.0, 201);
+    let hooks = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+    assert_eq!(fixture.call("POST", hooks, json!({"metadata": {"name": "h"}})).await.0, 201);
+    let (one, hook) = (format!("{policies}/n"), format!("{hooks}/h"));
+    let applied = format!("{one}?fieldManager=a&force=true");
+    let empty = || json!({"podSelector": {}, "egress": []});
+    let rows = [
+        ("PUT", &one, json_type, policy(empty()), 2),
+        ("PUT", &one, json_type, policy(empty()), 3),
+        ("PUT", &one, json_type, bare(), 3),
+        ("PATCH", &one, merge, json!({"spec": {"podSelector": {"matchLabels": {}}}}), 4),
+        ("PATCH", &one, merge, json!({"metadata": {"labels": {"a": "b"}}}), 4),
+        ("PATCH", &applied, apply, policy(empty()), 5),
+        ("PATCH", &applied, apply, bare(), 5),
+        ("PATCH", &hook, merge, json!({"webhooks": []}), 2),
+        ("PATCH", &hook, merge, json!({"webhooks": []}), 3),
+        ("PATCH", &hook, merge, json!({"webhooks": null}), 3),
+    ];
+    for (method, path, kind, body, want) in rows {
+        let (code, changed) = fixture.typed(method, path, kind, body.clone()).await;
+        assert_eq!((code, &changed["metadata"]["generation"]), (200, &json!(want)), "{body}: {changed}");
+        assert!(changed["spec"].get("egress").is_none() && changed.get("webhooks").is_none(), "{changed}");
+        let owned = changed["metadata"]["managedFields"].to_string();
+        // Who applies owns all that it names.
+        assert!(
+            kind == apply || !owned.contains("f:egress") && !owned.contains("f:webhooks"),
+            "{body}: {owned}"
+        );
+    }
+    fixture.stop().await;
+}

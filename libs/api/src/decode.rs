@@ -16,6 +16,7 @@ use crate::custom;
 use crate::kinds::{self, Kind};
 use crate::schema;
 use crate::status::go_quoted;
+use crate::strategy;
 use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
@@ -37,6 +38,8 @@ pub struct Decoded {
     pub object: Value,
     /// `unknown field "spec.foo"`, `duplicate field "spec.bar"`, in order; at most 100.
     pub findings: Vec<String>,
+    /// It told lists without items, which are not in the object and raise its generation all the same.
+    pub raises: bool,
 }
 
 /// Why a body is not an object.
@@ -93,7 +96,7 @@ pub fn document(body: &[u8]) -> Result<Decoded, String> {
         && let Ok(object) = json::parse(body, &mut findings)
         && !too_deep(&object)
     {
-        return Ok(Decoded { object, findings });
+        return Ok(Decoded { object, findings, raises: false });
     }
     findings.clear();
     let read = yaml::parse(body).map_err(|error| format!("error converting YAML to JSON: {error}"))?;
@@ -104,8 +107,8 @@ pub fn document(body: &[u8]) -> Result<Decoded, String> {
     findings.extend(repeated(&read.duplicates).map(|text| format!("error converting YAML to JSON: {text}")));
     match object {
         // Nothing is an object without fields.
-        Value::Null => Ok(Decoded { object: Value::Object(Map::new()), findings }),
-        object @ Value::Object(_) => Ok(Decoded { object, findings }),
+        Value::Null => Ok(Decoded { object: Value::Object(Map::new()), findings, raises: false }),
+        object @ Value::Object(_) => Ok(Decoded { object, findings, raises: false }),
         other => Err(format!(
             "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
             canonical::found(&other)
@@ -252,8 +255,9 @@ fn shaped(mut object: Value, mut findings: Vec<String>, kind: &Kind) -> Result<D
             canonical::as_go_writes(&mut object);
             custom::read(&mut object, version, &mut findings)?;
         }
-        return Ok(Decoded { object, findings });
+        return Ok(Decoded { object, findings, raises: false });
     };
+    let raises = strategy::tells_empties(&object, kind);
     let (name, version) = (object["kind"].take(), object["apiVersion"].take());
     if let Some(object) = object.as_object_mut() {
         object.remove("kind");
@@ -262,7 +266,7 @@ fn shaped(mut object: Value, mut findings: Vec<String>, kind: &Kind) -> Result<D
     let mut object = canonical::message(root, object, &mut Vec::new(), &mut findings)?;
     object["kind"] = name;
     object["apiVersion"] = version;
-    Ok(Decoded { object, findings })
+    Ok(Decoded { object, findings, raises })
 }
 
 fn typed(mut object: Value, findings: Vec<String>, body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {

@@ -18,6 +18,29 @@ pub fn same_field(kind: &Kind, field: &str, a: &Value, b: &Value) -> bool {
     }
 }
 
+/// Whether a list or a map without items is told in a field.
+pub(super) fn tells_empties(kind: &Kind, field: &str, value: &Value) -> bool {
+    let root = schema::of(kind).filter(|_| kind.custom.is_none());
+    let of = root.and_then(|at| schema::message(at).fields.iter().find(|own| own.name == field));
+    of.is_some_and(|of| has_empties(&of.of, value))
+}
+
+fn has_empties(of: &Type, value: &Value) -> bool {
+    match (of, value) {
+        (Type::List(item), Value::Array(items)) => {
+            items.is_empty() || items.iter().any(|value| has_empties(item, value))
+        }
+        (Type::Map(item), Value::Object(map)) => {
+            map.is_empty() || map.values().any(|value| has_empties(item, value))
+        }
+        (Type::Message(at), Value::Object(map)) => schema::message(*at).fields.iter().any(|field| {
+            let inner = if field.inline { Some(value) } else { map.get(&field.name) };
+            inner.is_some_and(|inner| has_empties(&field.of, inner))
+        }),
+        _ => false,
+    }
+}
+
 fn same_as(of: &Type, a: &Value, b: &Value) -> bool {
     if a.is_null() && b.is_null() {
         return true;
@@ -53,7 +76,7 @@ fn same_message(at: usize, a: &Value, b: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::same_field;
+    use super::{same_field, tells_empties};
     use crate::kinds;
     use serde_json::json;
 
@@ -85,6 +108,25 @@ mod tests {
             let kind = kinds::by_gvk(version, name).expect(name);
             assert_eq!(same_field(kind, "spec", &a, &b), want, "{a} {b}");
             assert_eq!(same_field(kind, "spec", &b, &a), want, "{b} {a}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_items_is_told_all_the_same() {
+        let hooks = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "webhooks");
+        let policy = ("networking.k8s.io/v1", "NetworkPolicy", "spec");
+        let rows = [
+            (hooks, json!([]), true),
+            (hooks, json!(null), false),
+            (hooks, json!([{"rules": []}]), true),
+            (policy, json!({"podSelector": {}}), false),
+            (policy, json!({"podSelector": {"matchLabels": {}}}), true),
+            (policy, json!({"ingress": [{"from": []}]}), true),
+            (policy, json!({"ingress": [{}]}), false),
+        ];
+        for ((version, name, field), value, want) in rows {
+            let kind = kinds::by_gvk(version, name).expect(name);
+            assert_eq!(tells_empties(kind, field, &value), want, "{value}");
         }
     }
 }

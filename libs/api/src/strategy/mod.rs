@@ -310,7 +310,7 @@ fn bump_generation(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
         Generation::SpecOrAnnotations => {
             changed("spec") || !same(&new["metadata"]["annotations"], &old["metadata"]["annotations"])
         }
-        Generation::Field(key) => changed(key),
+        Generation::Field(key) | Generation::Told(key) => changed(key),
         Generation::ContentOrLabels => {
             !same_content(new, old, &["metadata"])
                 || !same(&new["metadata"]["labels"], &old["metadata"]["labels"])
@@ -321,9 +321,21 @@ fn bump_generation(new: &mut Value, old: &Value, row: &Row, kind: &Kind) {
         Generation::Content => !same_content(new, old, &["metadata"]),
     };
     if bump {
-        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
-        meta::set(new, "generation", generation);
+        raise_generation(new, old);
     }
+}
+
+/// Makes the generation the next one.
+pub fn raise_generation(new: &mut Value, old: &Value) {
+    let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+    meta::set(new, "generation", generation);
+}
+
+/// Whether an object, as it was sent, raises its generation by lists or maps that it tells without items. Nothing is left
+/// of them once it is read, so that each time counts.
+#[must_use]
+pub fn tells_empties(sent: &Value, kind: &Kind) -> bool {
+    matches!(rows::of(kind).generation, Generation::Told(key) if equal::tells_empties(kind, key, &sent[key]))
 }
 
 fn same_content(new: &Value, old: &Value, but: &[&str]) -> bool {

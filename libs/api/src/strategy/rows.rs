@@ -14,6 +14,8 @@ pub(super) enum Generation {
     SpecOrAnnotations,
     /// A top-level field other than spec.
     Field(&'static str),
+    /// The same, where even a list or a map without items is something else than none.
+    Told(&'static str),
     /// Anything but metadata, and but status where status is a subresource.
     Content,
     /// Anything but metadata, or labels.
@@ -61,7 +63,7 @@ impl Row {
     }
 }
 
-use Generation::{Content, ContentOrLabels, Field, None as Not, Once, Spec, SpecOrAnnotations};
+use Generation::{Content, ContentOrLabels, Field, None as Not, Once, Spec, SpecOrAnnotations, Told};
 use StatusWrite::{Keeps, StatusOnly};
 
 const ROWS: &[Row] = &[
@@ -92,7 +94,7 @@ const ROWS: &[Row] = &[
     row("PodDisruptionBudget", "", Spec),
     row("Ingress", "u", Spec),
     row("IngressClass", "u", Spec),
-    row("NetworkPolicy", "u", Spec),
+    row("NetworkPolicy", "u", Told("spec")),
     row("ServiceCIDR", "u", Not).status(StatusOnly),
     row("IPAddress", "u", Not),
     row("Role", "uc", Not),
@@ -111,8 +113,8 @@ const ROWS: &[Row] = &[
     row("LeaseCandidate", "c", Not),
     row("CertificateSigningRequest", "u", Not),
     row("ClusterTrustBundle", "", Not),
-    row("ValidatingWebhookConfiguration", "", Field("webhooks")),
-    row("MutatingWebhookConfiguration", "", Field("webhooks")),
+    row("ValidatingWebhookConfiguration", "", Told("webhooks")),
+    row("MutatingWebhookConfiguration", "", Told("webhooks")),
     row("ValidatingAdmissionPolicy", "", Spec).status(StatusOnly),
     row("ValidatingAdmissionPolicyBinding", "", Spec),
     row("FlowSchema", "u", Spec).status(StatusOnly),
