@@ -1,6 +1,8 @@
 //! Compare-and-swap on one key, with other keys written or freed in the same transaction.
 //!
-//! Invariant: each call has at most one effect. Where the store's answer was lost, the key is read back to find out.
+//! Invariant: each call has at most one effect. Where the store's answer was lost, a change is sent once more: no key is at
+//! the same revision twice, so that one of both has no effect. What must not exist may come and go, and come again by the
+//! first that was late: such a key is only read back.
 
 use super::entry::{Entry, stored};
 use super::{Resource, Store, unreachable};
@@ -108,14 +110,9 @@ impl Store {
             lease,
         };
         let done = |revision| Written::Done(Arc::new(Entry::new(tail, revision, raw).with_value(object)));
-        match self.swap(&write, beside).await {
-            Ok(Swapped::At(revision)) => Ok(done(revision)),
-            Ok(Swapped::Not(current)) => Ok(refused(current, expected)),
-            Err(error @ KvError::Unknown(_)) => match self.read_back(&write).await {
-                Some(entry) if Some(entry.raw()) == write.raw.as_ref() => Ok(done(entry.revision)),
-                _ => Err(unreachable(&error)),
-            },
-            Err(error) => Err(unreachable(&error)),
+        match self.swap_surely(&write, beside).await? {
+            Swapped::At(revision) => Ok(done(revision)),
+            Swapped::Not(current) => Ok(refused(current, expected)),
         }
     }
 
@@ -136,10 +133,33 @@ impl Store {
             raw: None,
             lease: 0,
         };
-        match self.swap(&write, beside).await {
-            Ok(Swapped::At(revision)) => Ok(Written::Done(Arc::new(current.at(revision)))),
-            Ok(Swapped::Not(found)) => Ok(refused(found, current.revision)),
-            Err(error) => Err(unreachable(&error)),
+        match self.swap_surely(&write, beside).await? {
+            Swapped::At(revision) => Ok(Written::Done(Arc::new(current.at(revision)))),
+            Swapped::Not(found) => Ok(refused(found, current.revision)),
+        }
+    }
+
+    /// Swaps, and finds out what came of it should the answer be lost.
+    async fn swap_surely(&self, write: &Write<'_>, beside: &Beside) -> Result<Swapped, Status> {
+        let lost = match self.swap(write, beside).await {
+            Err(error @ KvError::Unknown(_)) => unreachable(&error),
+            swapped => return swapped.map_err(|error| unreachable(&error)),
+        };
+        let found = if write.expected == 0 {
+            self.read_back(write).await.map(Arc::new)
+        } else {
+            match self.swap(write, beside).await {
+                Ok(Swapped::Not(found)) => found,
+                done => return done.map_err(|_| lost),
+            }
+        };
+        match found {
+            Some(entry) if Some(entry.raw()) == write.raw.as_ref() => Ok(Swapped::At(entry.revision)),
+            Some(entry) if write.expected > 0 && entry.revision == write.expected => {
+                Ok(Swapped::Not(Some(entry)))
+            }
+            // Done and changed by another since, or not done and changed by another before.
+            _ => Err(lost),
         }
     }
 

@@ -6,6 +6,7 @@ use coracle_etcd::memory::MemoryKv;
 use coracle_etcd::proto::{RangeRequest, RangeResponse, TxnRequest, TxnResponse};
 use coracle_etcd::{Kv, KvError, WatchStream};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -167,6 +168,76 @@ async fn a_change_whose_answer_got_lost_is_not_made_again() {
         .memory
         .range(RangeRequest { key: "/registry/configmaps/default/a".into(), ..RangeRequest::default() });
     assert_eq!(revision.await.expect("range").kvs[0].version, 3, "created, changed, changed by another");
+    fixture.stop().await;
+}
+
+/// Keeps a write to itself when told to, as a store that stands still does.
+#[derive(Clone, Default)]
+struct Still {
+    memory: MemoryKv,
+    next: Arc<AtomicBool>,
+    kept: Arc<Mutex<Vec<TxnRequest>>>,
+}
+
+#[async_trait::async_trait]
+impl Kv for Still {
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, KvError> {
+        self.memory.range(request).await
+    }
+
+    async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, KvError> {
+        if !self.next.swap(false, Ordering::SeqCst) {
+            return self.memory.txn(request).await;
+        }
+        self.kept.lock().push(request);
+        Err(KvError::Unknown("another member leads now".to_owned()))
+    }
+
+    async fn compact(&self, revision: i64) -> Result<(), KvError> {
+        self.memory.compact(revision).await
+    }
+
+    async fn lease_grant(&self, ttl_seconds: i64) -> Result<i64, KvError> {
+        self.memory.lease_grant(ttl_seconds).await
+    }
+
+    async fn lease_keep_alive(&self, lease: i64) -> Result<i64, KvError> {
+        self.memory.lease_keep_alive(lease).await
+    }
+
+    async fn watch(
+        &self,
+        key: Bytes,
+        range_end: Bytes,
+        start_revision: i64,
+        prev_kv: bool,
+    ) -> Result<WatchStream, KvError> {
+        self.memory.watch(key, range_end, start_revision, prev_kv).await
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_a_store_kept_to_itself_is_made_by_the_next_and_not_twice() {
+    let kv = Still::default();
+    let fixture = Fixture::on(Arc::new(kv.clone()), &[]).await;
+    let path = format!("{MAPS}/a");
+    fixture.call("POST", MAPS, map("a", "1")).await;
+    kv.next.store(true, Ordering::SeqCst);
+    let (code, changed) = fixture.call("PUT", &path, map("a", "2")).await;
+    assert_eq!((code, &changed["data"]), (200, &map("a", "2")["data"]), "{changed}");
+    kv.next.store(true, Ordering::SeqCst);
+    let (code, told) = fixture.call("DELETE", &path, Value::Null).await;
+    assert_eq!((code, &told["status"]), (200, &json!("Success")), "{told}");
+    // A new object may be made, deleted, and made again by the first request: whoever sent it is told that nobody knows.
+    kv.next.store(true, Ordering::SeqCst);
+    let (code, told) = fixture.call("POST", MAPS, map("a", "3")).await;
+    assert_eq!((code, &told["reason"]), (504, &json!("Timeout")), "{told}");
+    assert_eq!(fixture.call("POST", MAPS, map("a", "4")).await.0, 201);
+    let kept = std::mem::take(&mut *kv.kept.lock());
+    assert_eq!(kept.len(), 3);
+    for late in kept {
+        assert!(!kv.memory.txn(late).await.expect("answered").succeeded, "it has an effect of its own");
+    }
     fixture.stop().await;
 }
 
