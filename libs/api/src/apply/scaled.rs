@@ -45,7 +45,7 @@ mod tests {
     use crate::kinds;
     use serde_json::json;
 
-    fn entry(who: (&str, &str, &str, &str), time: &str, fields: Value) -> Value {
+    fn entry(who: (&str, &str, &str, &str), time: &str, fields: &Value) -> Value {
         let (manager, operation, version, subresource) = who;
         let mut entry = json!({"manager": manager, "operation": operation, "apiVersion": version,
             "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": fields}});
@@ -65,57 +65,50 @@ mod tests {
         let main = ("m", "Update", "apps/v1", "");
         let applied = ("a", "Apply", "apps/v1", "");
         let scale = |who: &str, operation: &str, sub: &str, time: &str| {
-            entry((who, operation, VERSION, sub), time, replicas.clone())
+            entry((who, operation, VERSION, sub), time, &replicas)
         };
         // (of the object, of its Scale, of the Scale as it was written, of the object after it)
         let rows = [
             // Who changes them takes them from whoever had them, at no time.
             (
-                vec![entry(main, "t", both.clone())],
+                vec![entry(main, "t", &both)],
                 vec![scale("m", "Update", "", "t")],
                 vec![scale("s", "Update", "scale", "u")],
-                vec![
-                    entry(("s", "Update", "apps/v1", "scale"), "", replicas.clone()),
-                    entry(main, "t", paused.clone()),
-                ],
+                vec![entry(("s", "Update", "apps/v1", "scale"), "", &replicas), entry(main, "t", &paused)],
             ),
             // Who is left with them is not known again, but for who applies.
             (
-                vec![entry(applied, "t", both.clone()), entry(main, "t", both.clone())],
+                vec![entry(applied, "t", &both), entry(main, "t", &both)],
                 vec![scale("a", "Apply", "", "t"), scale("m", "Update", "", "t")],
                 vec![scale("a", "Apply", "", "t"), scale("m", "Update", "", "t")],
-                vec![
-                    entry(applied, "t", both.clone()),
-                    entry(main, "", replicas.clone()),
-                    entry(main, "t", paused.clone()),
-                ],
+                vec![entry(applied, "t", &both), entry(main, "", &replicas), entry(main, "t", &paused)],
             ),
             // Of two with one name the last is meant.
             (
-                vec![entry(main, "", replicas.clone()), entry(main, "t", paused.clone())],
+                vec![entry(main, "", &replicas), entry(main, "t", &paused)],
                 vec![],
                 vec![],
-                vec![entry(main, "t", paused.clone())],
+                vec![entry(main, "t", &paused)],
             ),
             // Who applies a Scale and no replicas any more keeps what it has.
             (
-                vec![entry(applied, "t", both.clone())],
+                vec![entry(applied, "t", &both)],
                 vec![scale("a", "Apply", "", "t")],
-                vec![entry(("a", "Apply", VERSION, ""), "t", json!({}))],
-                vec![entry(applied, "t", both.clone())],
+                vec![entry(("a", "Apply", VERSION, ""), "t", &json!({}))],
+                vec![entry(applied, "t", &both)],
             ),
             // Labels of a Scale are nothing to the object.
             (
-                vec![entry(main, "t", paused.clone())],
+                vec![entry(main, "t", &paused)],
                 vec![],
                 vec![
                     json!({"manager": "s", "operation": "Update", "apiVersion": VERSION, "subresource": "scale",
                     "fieldsType": "FieldsV1", "fieldsV1": {"f:metadata": {"f:labels": {"f:a": {}}}}}),
                 ],
-                vec![entry(main, "t", paused.clone())],
+                vec![entry(main, "t", &paused)],
             ),
             // Nobody is known in a version that nobody knows.
-            (vec![entry(("x", "Update", "apps/v7", ""), "t", both.clone())], vec![], vec![], vec![]),
+            (vec![entry(("x", "Update", "apps/v7", ""), "t", &both)], vec![], vec![], vec![]),
         ];
         for (owners, of, written, want) in rows {
             let object = json!({"metadata": {"managedFields": owners}});
