@@ -33,7 +33,7 @@ use std::time::Duration;
 const MASTERS: &str = "/registry/masterleases/";
 const LEASE_SECONDS: i64 = 15;
 const LEASE_RENEWED: Duration = Duration::from_secs(10);
-/// The lease outlives one renewal that fails, not two.
+/// After a renewal that failed: the next would come when the lease is over.
 const RENEWED_AGAIN: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);

@@ -112,24 +112,39 @@ pub fn watch_survives(cluster: &Cluster) -> Result<()> {
     cluster.expect("delete configmap beacon", "deleted")
 }
 
+/// Leaders that are killed are started again and go on; where they stand still, others take over within their leases.
 pub fn leaders_are_replaced(cluster: &Cluster) -> Result<()> {
-    for component in ["scheduler", "controllers"] {
-        let leads = |cluster: &Cluster| -> Result<Option<String>> {
-            let all = cluster.processes()?;
-            Ok(all
-                .into_iter()
-                .find(|process| process.component == component && process.role == "leader")
-                .map(|process| process.id))
-        };
-        cluster.until(&format!("that a {component} leads"), Deadline::seconds(40), |cluster| {
-            Ok(leads(cluster)?.is_some())
-        })?;
-        let leader = leads(cluster)?.context("it led a moment ago")?;
+    for leader in leading(cluster)? {
         cluster.kill(&leader)?;
     }
-    cluster.tells("create deployment after --image=a --replicas=2")?;
-    cluster.expect("rollout status deployment after --timeout=60s", "successfully rolled out")?;
-    cluster.expect("delete deployment after", "deleted")
+    rolls_out(cluster, "after")?;
+    let still: Vec<_> =
+        leading(cluster)?.iter().map(|leader| cluster.pause(leader)).collect::<Result<_>>()?;
+    rolls_out(cluster, "instead")?;
+    drop(still);
+    Ok(())
+}
+
+/// The scheduler and the controller manager that lead, once there are both.
+fn leading(cluster: &Cluster) -> Result<Vec<String>> {
+    let leader = |component: &str| -> Result<Option<String>> {
+        let all = cluster.processes()?;
+        let mut leaders = all.into_iter().filter(|process| process.role == "leader");
+        Ok(leaders.find(|process| process.component == component).map(|process| process.id))
+    };
+    let components = ["scheduler", "controllers"];
+    for component in components {
+        cluster.until(&format!("that a {component} leads"), Deadline::seconds(40), |_| {
+            Ok(leader(component)?.is_some())
+        })?;
+    }
+    components.iter().map(|component| leader(component)?.context("it led a moment ago")).collect()
+}
+
+fn rolls_out(cluster: &Cluster, name: &str) -> Result<()> {
+    cluster.tells(&format!("create deployment {name} --image=a --replicas=2"))?;
+    cluster.expect(&format!("rollout status deployment {name} --timeout=60s"), "successfully rolled out")?;
+    cluster.expect(&format!("delete deployment {name}"), "deleted")
 }
 
 pub fn resume(cluster: &Cluster) -> Result<()> {
