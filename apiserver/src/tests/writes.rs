@@ -11,11 +11,27 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Loses the answer of a write when told to, and lets another write come between before the writer can look.
+/// What becomes of the answer to a write.
+enum Lost {
+    /// The write is done, and another of the same key comes between before the writer can look.
+    Hidden,
+    /// The store keeps the write to itself, as one that stands still does.
+    Kept,
+}
+
+/// A store that loses the answer of the next write when told to, and tells nobody of what is written once it is silent.
 #[derive(Clone, Default)]
 struct Losing {
     memory: MemoryKv,
-    next: Arc<AtomicBool>,
+    next: Arc<Mutex<Option<Lost>>>,
+    kept: Arc<Mutex<Vec<TxnRequest>>>,
+    silent: Arc<AtomicBool>,
+}
+
+impl Losing {
+    fn lose(&self, how: Lost) {
+        *self.next.lock() = Some(how);
+    }
 }
 
 #[async_trait::async_trait]
@@ -25,61 +41,24 @@ impl Kv for Losing {
     }
 
     async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, KvError> {
-        let answer = self.memory.txn(request.clone()).await?;
-        if !self.next.swap(false, Ordering::SeqCst) {
-            return Ok(answer);
-        }
-        // Somebody else's write of the same key.
-        let mut other = TxnRequest { success: request.success, ..TxnRequest::default() };
-        for op in &mut other.success {
-            if let Some(coracle_etcd::proto::request_op::Request::RequestPut(put)) = &mut op.request {
-                let mut object: Value = serde_json::from_slice(&put.value).expect("an object");
-                object["data"]["other"] = json!("1");
-                put.value = crate::storage::entry::stored(&object).into();
+        let lost = self.next.lock().take();
+        match lost {
+            None => return self.memory.txn(request).await,
+            Some(Lost::Kept) => self.kept.lock().push(request),
+            Some(Lost::Hidden) => {
+                self.memory.txn(request.clone()).await?;
+                let mut other = TxnRequest { success: request.success, ..TxnRequest::default() };
+                for op in &mut other.success {
+                    if let Some(coracle_etcd::proto::request_op::Request::RequestPut(put)) = &mut op.request {
+                        let mut object: Value = serde_json::from_slice(&put.value).expect("an object");
+                        object["data"]["other"] = json!("1");
+                        put.value = crate::storage::entry::stored(&object).into();
+                    }
+                }
+                self.memory.txn(other).await?;
             }
         }
-        self.memory.txn(other).await?;
         Err(KvError::Unknown("lost".to_owned()))
-    }
-
-    async fn compact(&self, revision: i64) -> Result<(), KvError> {
-        self.memory.compact(revision).await
-    }
-
-    async fn lease_grant(&self, ttl_seconds: i64) -> Result<i64, KvError> {
-        self.memory.lease_grant(ttl_seconds).await
-    }
-
-    async fn lease_keep_alive(&self, lease: i64) -> Result<i64, KvError> {
-        self.memory.lease_keep_alive(lease).await
-    }
-
-    async fn watch(
-        &self,
-        key: Bytes,
-        range_end: Bytes,
-        start_revision: i64,
-        prev_kv: bool,
-    ) -> Result<WatchStream, KvError> {
-        self.memory.watch(key, range_end, start_revision, prev_kv).await
-    }
-}
-
-/// Tells nobody of what is written, once it is told so.
-#[derive(Clone, Default)]
-struct Silent {
-    memory: MemoryKv,
-    silent: Arc<AtomicBool>,
-}
-
-#[async_trait::async_trait]
-impl Kv for Silent {
-    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, KvError> {
-        self.memory.range(request).await
-    }
-
-    async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, KvError> {
-        self.memory.txn(request).await
     }
 
     async fn compact(&self, revision: i64) -> Result<(), KvError> {
@@ -124,7 +103,7 @@ impl Kv for Silent {
 
 #[tokio::test]
 async fn a_change_back_is_made_though_the_cache_never_saw_the_change() {
-    let kv = Silent::default();
+    let kv = Losing::default();
     let fixture = Fixture::on(Arc::new(kv.clone()), &[]).await;
     let path = format!("{MAPS}/a");
     let (_, made) = fixture.call("POST", MAPS, map("a", "1")).await;
@@ -155,7 +134,7 @@ async fn a_change_whose_answer_got_lost_is_not_made_again() {
     object["metadata"]["finalizers"] = json!([]);
     fixture.call("POST", MAPS, object).await;
     let path = format!("{MAPS}/a");
-    kv.next.store(true, Ordering::SeqCst);
+    kv.lose(Lost::Hidden);
     let add = json!([{"op": "add", "path": "/metadata/finalizers", "value": ["example.com/a"]},
         {"op": "add", "path": "/metadata/finalizers/-", "value": "example.com/b"}]);
     let (code, told) = fixture.typed("PATCH", &path, "application/json-patch+json", add).await;
@@ -171,65 +150,20 @@ async fn a_change_whose_answer_got_lost_is_not_made_again() {
     fixture.stop().await;
 }
 
-/// Keeps a write to itself when told to, as a store that stands still does.
-#[derive(Clone, Default)]
-struct Still {
-    memory: MemoryKv,
-    next: Arc<AtomicBool>,
-    kept: Arc<Mutex<Vec<TxnRequest>>>,
-}
-
-#[async_trait::async_trait]
-impl Kv for Still {
-    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, KvError> {
-        self.memory.range(request).await
-    }
-
-    async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, KvError> {
-        if !self.next.swap(false, Ordering::SeqCst) {
-            return self.memory.txn(request).await;
-        }
-        self.kept.lock().push(request);
-        Err(KvError::Unknown("another member leads now".to_owned()))
-    }
-
-    async fn compact(&self, revision: i64) -> Result<(), KvError> {
-        self.memory.compact(revision).await
-    }
-
-    async fn lease_grant(&self, ttl_seconds: i64) -> Result<i64, KvError> {
-        self.memory.lease_grant(ttl_seconds).await
-    }
-
-    async fn lease_keep_alive(&self, lease: i64) -> Result<i64, KvError> {
-        self.memory.lease_keep_alive(lease).await
-    }
-
-    async fn watch(
-        &self,
-        key: Bytes,
-        range_end: Bytes,
-        start_revision: i64,
-        prev_kv: bool,
-    ) -> Result<WatchStream, KvError> {
-        self.memory.watch(key, range_end, start_revision, prev_kv).await
-    }
-}
-
 #[tokio::test]
 async fn a_change_that_a_store_kept_to_itself_is_made_by_the_next_and_not_twice() {
-    let kv = Still::default();
+    let kv = Losing::default();
     let fixture = Fixture::on(Arc::new(kv.clone()), &[]).await;
     let path = format!("{MAPS}/a");
     fixture.call("POST", MAPS, map("a", "1")).await;
-    kv.next.store(true, Ordering::SeqCst);
+    kv.lose(Lost::Kept);
     let (code, changed) = fixture.call("PUT", &path, map("a", "2")).await;
     assert_eq!((code, &changed["data"]), (200, &map("a", "2")["data"]), "{changed}");
-    kv.next.store(true, Ordering::SeqCst);
+    kv.lose(Lost::Kept);
     let (code, told) = fixture.call("DELETE", &path, Value::Null).await;
     assert_eq!((code, &told["status"]), (200, &json!("Success")), "{told}");
     // A new object may be made, deleted, and made again by the first request: whoever sent it is told that nobody knows.
-    kv.next.store(true, Ordering::SeqCst);
+    kv.lose(Lost::Kept);
     let (code, told) = fixture.call("POST", MAPS, map("a", "3")).await;
     assert_eq!((code, &told["reason"]), (504, &json!("Timeout")), "{told}");
     assert_eq!(fixture.call("POST", MAPS, map("a", "4")).await.0, 201);
