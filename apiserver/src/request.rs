@@ -68,3 +68,11 @@ pub struct RequestInfo {
     /// The row of the kind, where the resource is served.
     pub kind: Option<Arc<Kind>>,
 }
+
+impl RequestInfo {
+    /// Whether it is about reviews, which are answered and not stored.
+    #[must_use]
+    pub fn is_review(&self) -> bool {
+        matches!(self.group.as_str(), "authentication.k8s.io" | "authorization.k8s.io")
+    }
+}

@@ -37,7 +37,7 @@ pub async fn validate(
 ) -> Result<Vec<String>, Status> {
     let mut warnings = Vec::new();
     // Who could refuse reviews could keep the cluster from working.
-    if matches!(attributes.request.group.as_str(), "authentication.k8s.io" | "authorization.k8s.io") {
+    if attributes.request.is_review() {
         return Ok(warnings);
     }
     let mut policies = context.list(GROUP, "validatingadmissionpolicies", "");

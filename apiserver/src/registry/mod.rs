@@ -264,7 +264,7 @@ impl Registry {
     /// Each verb in a place of its own: a read would otherwise take as much memory as the largest of writes.
     fn dispatch<'a>(&'a self, kind: &Kind, call: &'a Call) -> BoxFuture<'a, Result<Reply, Status>> {
         match (call.info.verb.as_str(), call.info.subresource.as_str()) {
-            ("create", "") if review::is_review(kind) => self.review(call).boxed(),
+            ("create", "") if call.info.is_review() => self.review(call).boxed(),
             ("create", "") if kind.kind == "Binding" => self.bind(call).boxed(),
             ("create", "binding") => self.bind(call).boxed(),
             ("create", "eviction") => self.evict(call).boxed(),

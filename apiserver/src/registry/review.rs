@@ -12,11 +12,6 @@ use coracle_api::status::Status;
 use coracle_daemon::clock;
 use serde_json::{Value, json};
 
-/// Whether `kind` is a review.
-pub(super) fn is_review(kind: &Kind) -> bool {
-    matches!(kind.group.as_str(), "authorization.k8s.io" | "authentication.k8s.io")
-}
-
 /// Notes who owns what was asked, as admission sees it: nothing of it is kept.
 pub(super) fn own(object: &mut Value, kind: &Kind, options: &WriteOptions, subresource: &str) {
     let now = clock::rfc3339_seconds(clock::now());

@@ -288,6 +288,7 @@ pub async fn run(node: &Node, stop: CancellationToken) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt;
 
     const TIMING: Timing = Timing { heartbeat: Duration::from_millis(50), lease: Duration::from_millis(200) };
 
@@ -356,6 +357,28 @@ mod tests {
             assert_eq!(rhythm.beat(now, newest, rarely), wanted, "at {at} ms");
             assert_eq!(rhythm.next, now + wanted);
         }
+    }
+
+    #[test]
+    fn rare_beats_are_never_rarer_than_is_believed() {
+        for (heartbeat, quiet) in [(50, 1_000), (1_000, 20_000), (2_000, 30_000), (10_000, 30_000)] {
+            let timing = Timing { heartbeat: millis(heartbeat), ..TIMING };
+            assert_eq!(timing.quiet_heartbeat(), millis(quiet), "{heartbeat}");
+            // The first beat comes a quarter later at most.
+            assert!(timing.quiet_heartbeat() / 4 * 5 <= ANNOUNCED_MAX, "{heartbeat}");
+        }
+    }
+
+    #[test]
+    fn a_wait_begins_anew_with_a_beat_and_not_with_each_entry() {
+        let pulse = Pulse::new(TIMING);
+        let anew = || pulse.changed.notified().now_or_never().is_some();
+        pulse.heard(1, 0);
+        assert!(!anew(), "an entry promises nothing");
+        pulse.heard(1, 1_000);
+        assert!(anew(), "a beat promises the next");
+        pulse.lost(1);
+        assert!(anew(), "the leader is gone");
     }
 
     #[tokio::test(start_paused = true)]
