@@ -147,14 +147,25 @@ impl Client {
     /// Ends when a member that owes an answer has had its time, or does not lead any more; tells which.
     async fn given_up(&self, at: usize, limit: Duration) -> String {
         let began = tokio::time::Instant::now();
-        while began.elapsed() < limit {
-            tokio::time::sleep(DOUBT_AFTER).await;
-            self.members.doubt().await;
+        tokio::time::sleep(DOUBT_AFTER).await;
+        let mut led = self.members.led();
+        loop {
+            tokio::select! {
+                () = self.members.doubt() => {}
+                // An earlier doubt may be answered first.
+                _ = led.changed() => {}
+            }
             if self.members.current().0 != at {
                 return "another member leads now".to_owned();
             }
+            if began.elapsed() >= limit {
+                return "no answer in time".to_owned();
+            }
+            tokio::select! {
+                () = tokio::time::sleep(DOUBT_AFTER) => {}
+                _ = led.changed() => {}
+            }
         }
-        "no answer in time".to_owned()
     }
 
     fn kv(channel: Channel) -> KvClient<Channel> {

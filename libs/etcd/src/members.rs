@@ -1,11 +1,13 @@
 //! The members of a cluster, and which of them calls go to: the leader, as every write and every fresh read ends there.
 //!
 //! In: the term of every answer. Out: a member. A new term means that another may lead, and all members are asked which.
+//! Where one owes an answer, the others are asked for a fresh read, for which they need the leader themselves.
 
+use crate::proto::kv_client::KvClient;
 use crate::proto::maintenance_client::MaintenanceClient;
 use crate::proto::{
-    CompactionResponse, LeaseGrantResponse, LeaseKeepAliveResponse, RangeResponse, ResponseHeader,
-    StatusRequest, StatusResponse, TxnResponse, WatchResponse,
+    CompactionResponse, LeaseGrantResponse, LeaseKeepAliveResponse, RangeRequest, RangeResponse,
+    ResponseHeader, StatusRequest, StatusResponse, TxnResponse, WatchResponse,
 };
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -18,6 +20,8 @@ use tonic::transport::Channel;
 
 /// How long members may take to tell who leads.
 const STATUS_MAX: Duration = Duration::from_millis(250);
+/// How long they may take for a fresh read when they do not hear their leader: they find that out, and elect another.
+const READ_MAX: Duration = Duration::from_secs(5);
 /// Before a leader is known.
 const NOBODY: usize = usize::MAX;
 
@@ -54,6 +58,8 @@ pub(crate) struct Members {
     /// Who was found to lead.
     leader: watch::Sender<usize>,
     seeking: Arc<Mutex<()>>,
+    /// Held while others are asked for a fresh read.
+    reading: Arc<Mutex<()>>,
 }
 
 impl Members {
@@ -65,6 +71,7 @@ impl Members {
             term: AtomicU64::new(0),
             leader: watch::Sender::new(NOBODY),
             seeking: Arc::default(),
+            reading: Arc::default(),
         }
     }
 
@@ -103,12 +110,49 @@ impl Members {
         tokio::spawn(async move { members.seek(turn).await });
     }
 
-    /// Has the member that is called doubted: maybe another leads. One question serves all who doubt at the time.
-    pub(crate) async fn doubt(&self) {
+    /// Has the member that is called doubted: maybe another leads, or should. One question serves all who doubt at the time.
+    pub(crate) async fn doubt(self: &Arc<Self>) {
+        if let Ok(turn) = self.reading.clone().try_lock_owned() {
+            let members = self.clone();
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a protocol library owns this task: it ends when a member answered or had its time"
+            )]
+            tokio::spawn(async move { members.read_of_others(turn).await });
+        }
         match self.seeking.clone().try_lock_owned() {
             Ok(turn) => self.seek(turn).await,
             // Before the answer is there, nothing is known of the leader.
             Err(_) => drop(self.seeking.lock().await),
+        }
+    }
+
+    /// Asks all but the current member for a fresh read, until one answers. A member whose leader does not answer it stands for
+    /// election; otherwise it may wait for the leader's next beat, as nothing tells it that the leader is gone.
+    async fn read_of_others(self: &Arc<Self>, _turn: OwnedMutexGuard<()>) {
+        let (current, _) = self.current();
+        let others = self.channels.iter().enumerate().filter(|(at, _)| *at != current);
+        let asked = others.map(|(_, channel)| {
+            let mut client = KvClient::new(channel.clone());
+            // No key is needed, only what it takes to read one.
+            let fresh =
+                RangeRequest { key: b"\0".as_slice().into(), count_only: true, ..RangeRequest::default() };
+            async move { client.range(fresh).await.ok()?.into_inner().header }
+        });
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let answered = async {
+            while let Some(header) = asked.next().await {
+                if let Some(header) = header {
+                    return Some(header.raft_term);
+                }
+            }
+            None
+        };
+        if let Ok(Some(term)) = tokio::time::timeout(READ_MAX, answered).await {
+            let turn = self.seeking.clone().lock_owned().await;
+            if term > self.term.load(Ordering::Relaxed) {
+                self.seek(turn).await;
+            }
         }
     }
 

@@ -17,6 +17,8 @@ use tonic::{Request, Response, Status};
 struct Cluster {
     term: AtomicU64,
     leader: AtomicU64,
+    /// The member that will lead once it is asked for a fresh read.
+    stands: AtomicU64,
 }
 
 /// One of them, numbered from 1.
@@ -48,6 +50,10 @@ fn unasked<T>() -> Answer<T> {
 impl KvService for Member {
     async fn range(&self, _: Request<RangeRequest>) -> Answer<RangeResponse> {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.cluster.stands.load(Ordering::SeqCst) == self.id {
+            self.cluster.leader.store(self.id, Ordering::SeqCst);
+            self.cluster.term.store(2, Ordering::SeqCst);
+        }
         Ok(Response::new(RangeResponse { header: self.header().await, ..RangeResponse::default() }))
     }
     async fn put(&self, _: Request<PutRequest>) -> Answer<PutResponse> {
@@ -98,7 +104,8 @@ impl Maintenance for Member {
 
 /// Three members, led by `leader` in term 1, and a client of theirs.
 async fn cluster(leader: u64) -> (Arc<Cluster>, Vec<Member>, Client) {
-    let cluster = Arc::new(Cluster { term: AtomicU64::new(1), leader: AtomicU64::new(leader) });
+    let cluster =
+        Arc::new(Cluster { term: AtomicU64::new(1), leader: AtomicU64::new(leader), ..Cluster::default() });
     let (mut members, mut endpoints) = (Vec::new(), Vec::new());
     for id in 1..=3 {
         let member = Member { id, cluster: cluster.clone(), still: Arc::default(), asked: Arc::default() };
@@ -158,4 +165,16 @@ async fn a_leader_that_stands_still_is_left_when_another_leads() {
     cluster.term.store(2, Ordering::SeqCst);
     let answer = tokio::time::timeout(Duration::from_secs(20), waits).await.expect("goes on");
     assert_eq!(answer.expect("an answer").header.map(|header| header.member_id), Some(1));
+}
+
+#[tokio::test]
+async fn members_that_do_not_miss_a_leader_which_stands_still_are_made_to() {
+    let (cluster, members, client) = cluster(3).await;
+    until_asked(&client, &members[2]).await;
+    members[2].still.store(true, Ordering::SeqCst);
+    // They hear little of a leader while little is written.
+    cluster.stands.store(1, Ordering::SeqCst);
+    let answer = tokio::time::timeout(Duration::from_secs(20), client.range(RangeRequest::default())).await;
+    let answer = answer.expect("goes on").expect("an answer");
+    assert_eq!(answer.header.map(|header| header.member_id), Some(1));
 }

@@ -81,10 +81,11 @@ pub async fn run(node: &Arc<Node>, mut queue: Queue) {
             }
             let rest = waiting.split_off(batch_len(&waiting));
             let batch = std::mem::replace(&mut waiting, rest);
-            let (answers, came) = send(node, &mut way, batch);
+            let leader = batch.first().map_or(0, |first| first.leader);
+            let (answers, came) = send(node, &mut way, leader, batch);
             let this = node.clone();
             node.tasks().run("forward changes", async move {
-                let came = answers_of(in_time(came).await, answers.len());
+                let came = answers_of(in_time(&this, leader, came).await, answers.len());
                 drop(permit);
                 answer(&this, answers, came).await;
             });
@@ -108,9 +109,9 @@ fn batch_len(waiting: &[Waiting]) -> usize {
 fn send(
     node: &Node,
     way: &mut Option<Proposals>,
+    leader: u64,
     batch: Vec<Waiting>,
 ) -> (Vec<oneshot::Sender<Answer>>, oneshot::Receiver<Came>) {
-    let leader = batch.first().map_or(0, |first| first.leader);
     let (commands, answers) = batch.into_iter().map(|change| (change.command, change.answer)).unzip();
     if way.as_ref().is_none_or(|way| way.leader != leader || !way.is_open()) {
         *way = match node.client_of(leader) {
@@ -131,12 +132,12 @@ fn not_taken() -> oneshot::Receiver<Came> {
 }
 
 /// What comes within the time that a request has.
-async fn in_time(came: oneshot::Receiver<Came>) -> Came {
+async fn in_time(node: &Node, leader: u64, came: oneshot::Receiver<Came>) -> Came {
     let late = || Status::deadline_exceeded(format!("no answer within {REQUEST_MAX:?}"));
     let stopped = || Status::unavailable("this member stops");
-    match tokio::time::timeout(REQUEST_MAX, came).await {
-        Ok(came) => came.unwrap_or_else(|_| Err(Unanswered::Lost(stopped()))),
-        Err(_) => Err(Unanswered::Lost(late())),
+    match node.owed(leader, REQUEST_MAX, came).await {
+        Some(came) => came.unwrap_or_else(|_| Err(Unanswered::Lost(stopped()))),
+        None => Err(Unanswered::Lost(late())),
     }
 }
 

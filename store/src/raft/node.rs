@@ -2,7 +2,7 @@
 
 use super::forward::{Forward, ForwardError};
 use super::metrics::Metrics;
-use super::peers::{Client, Peers, lost_call, never_sent, within};
+use super::peers::{Client, Peers, lost_call, never_sent};
 use super::pulse::Pulse;
 use super::reads::Rounds;
 use super::snapshot::Snapshots;
@@ -19,7 +19,7 @@ use futures::TryStreamExt;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, ForwardReason, LinearizableReadError, RaftError};
 use openraft::raft::WriteResult;
-use openraft::{Instant as _, Raft, ReadPolicy, ServerState};
+use openraft::{Raft, ReadPolicy};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -67,7 +67,7 @@ impl std::fmt::Debug for Node {
 /// Who should do something.
 enum Doer {
     Me,
-    Leader(Box<Client>),
+    Leader(u64, Box<Client>),
 }
 
 impl Node {
@@ -81,17 +81,6 @@ impl Node {
     #[must_use]
     pub fn member_id(&self) -> u64 {
         self.identity.member
-    }
-
-    /// Whether an election now would only disturb: this member follows a leader that is not missing, or leads a majority
-    /// that answers.
-    #[must_use]
-    pub(super) fn has_leader(&self) -> bool {
-        if self.raft.server_metrics().borrow_watched().state != ServerState::Leader {
-            return self.pulse.trusts();
-        }
-        let answered = self.raft.metrics().borrow_watched().last_quorum_acked;
-        answered.is_some_and(|answered| answered.elapsed() < self.pulse.answered_within())
     }
 
     /// What monitoring may know.
@@ -159,7 +148,7 @@ impl Node {
             }
             if let Some(client) = self.client_of(known.leader) {
                 let client = client.map_err(|status| StoreError::Internal(status.message().to_owned()))?;
-                return Ok(Doer::Leader(Box::new(client)));
+                return Ok(Doer::Leader(known.leader, Box::new(client)));
             }
             // A member that has just joined hears of the leader before it knows where the leader is.
             self.breathe(deadline).await?;
@@ -184,6 +173,7 @@ impl Node {
         term: Option<u64>,
     ) -> Vec<Result<Committed, StoreError>> {
         let (began, count) = (Instant::now(), ops.len());
+        self.pulse.replicates(count as u64);
         let proposed_at_millis = clock::now().as_millisecond();
         let proposals = ops.into_iter().map(|op| Proposal(Command { proposed_at_millis, op }.encode()));
         let proposals: Vec<Proposal> = proposals.collect();
@@ -245,9 +235,9 @@ impl Node {
                         )) => true,
                     }
                 }
-                Doer::Leader(mut client) => {
-                    let limit = deadline.saturating_duration_since(Instant::now());
-                    match within(limit, client.read_index(ReadIndexRequest {})).await {
+                Doer::Leader(leader, mut client) => {
+                    let asked = client.read_index(ReadIndexRequest {});
+                    match self.told(leader, deadline, true, asked).await {
                         Ok(reply) => match wire::take_error(&reply.error) {
                             Ok(()) => return Ok(reply.index),
                             Err(StoreError::NotLeader | StoreError::NoLeader) => true,
@@ -315,10 +305,9 @@ impl Node {
                     Err(StoreError::NotLeader) => {}
                     other => return other,
                 },
-                Doer::Leader(mut client) => {
+                Doer::Leader(leader, mut client) => {
                     let request = AskRequest { what: Some(what.clone()) };
-                    let limit = deadline.saturating_duration_since(Instant::now());
-                    match within(limit, client.ask(request)).await {
+                    match self.told(leader, deadline, idempotent, client.ask(request)).await {
                         Ok(reply) => match wire::take_error(&reply.error) {
                             Ok(()) => return Ok(reply),
                             Err(StoreError::NotLeader) => {}

@@ -3,26 +3,25 @@
 //!
 //! openraft's own tick, which wakes every few milliseconds to find that nothing is due, is off. Every beat announces when
 //! the next one comes, so a leader may beat rarely while little is written. A leader that dies closes its connections, which
-//! its followers see at once; one that falls silent is missed after [`Timing::patience`]. Members stand for election one
-//! after the other, in the order of their ids, so that they do not take each other's votes.
+//! its followers see at once; one that falls silent is missed once a beat is late by [`Timing::patience`], or once it owes
+//! an answer for as long. A leader that is asked for its vote beats at once: whoever asks did not hear it. Members stand for
+//! election one after the other, in the order of their ids, so that they do not take each other's votes.
 
 use super::NodeConfig;
 use super::node::Node;
+use super::rhythm::Rhythm;
 use coracle_daemon::clock::{self, Instant};
 use coracle_daemon::random;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Over how long entries are counted, and how many make a busy cluster: components that renew their leases do not.
-const COUNTED_OVER: Duration = Duration::from_secs(1);
-const BUSY_ENTRIES: u64 = 10;
-/// How much rarer beats are in a quiet cluster.
-const QUIET_FACTOR: u32 = 20;
+/// Between beats in a quiet cluster. Each wakes every member, which costs more than all else that such a cluster does.
+const QUIET_HEARTBEAT: Duration = Duration::from_secs(10);
 /// The rarest beats that are believed.
 const ANNOUNCED_MAX: Duration = Duration::from_secs(60);
 
@@ -43,7 +42,7 @@ impl Timing {
         Self { heartbeat: millis(config.heartbeat_millis), lease: millis(config.election_millis) }
     }
 
-    /// How late a beat may be.
+    /// How late a beat, or an answer, may be.
     fn patience(self) -> Duration {
         2 * self.lease
     }
@@ -60,7 +59,7 @@ impl Timing {
     }
 
     fn quiet_heartbeat(self) -> Duration {
-        (QUIET_FACTOR * self.heartbeat).min(ANNOUNCED_MAX / 2).max(self.heartbeat)
+        QUIET_HEARTBEAT.max(self.heartbeat)
     }
 }
 
@@ -72,6 +71,14 @@ struct Trust {
     last: Instant,
     /// Its next call must come before.
     until: Instant,
+    /// It owes an answer for too long, and has not called since.
+    doubted: bool,
+}
+
+impl Trust {
+    fn until(self, timing: Timing) -> Instant {
+        if self.doubted { self.until.min(self.last + timing.lease) } else { self.until }
+    }
 }
 
 /// What a member heard, and what it says to others.
@@ -81,15 +88,25 @@ pub struct Pulse {
     trust: Mutex<Option<Trust>>,
     /// The leader is gone, or promised more.
     changed: Notify,
-    /// Milliseconds until this member's next beat, should it lead.
-    next_beat: AtomicU32,
+    /// This member's next beat, should it lead.
+    next_beat: Mutex<Option<Instant>>,
+    /// Entries that this member had replicated as a leader, and how many make a burst.
+    entries: AtomicU64,
+    burst: AtomicU64,
 }
 
 impl Pulse {
     /// Nothing was heard yet.
     #[must_use]
     pub fn new(timing: Timing) -> Self {
-        Self { timing, trust: Mutex::default(), changed: Notify::new(), next_beat: AtomicU32::new(0) }
+        Self {
+            timing,
+            trust: Mutex::default(),
+            changed: Notify::new(),
+            next_beat: Mutex::default(),
+            entries: AtomicU64::new(0),
+            burst: AtomicU64::new(u64::MAX),
+        }
     }
 
     /// `leader` called, leads indeed, and will call again within this time, should it have told one.
@@ -99,8 +116,8 @@ impl Pulse {
         let mut trust = self.trust.lock();
         let promised = trust.filter(|known| known.leader == leader).map(|known| known.until);
         let until = now + announced + self.timing.patience();
-        *trust =
-            Some(Trust { leader, last: now, until: promised.map_or(until, |promised| promised.max(until)) });
+        let until = promised.map_or(until, |promised| promised.max(until));
+        *trust = Some(Trust { leader, last: now, until, doubted: false });
         // The wait begins anew with each beat: otherwise a timer ends at what the beat before promised, and wakes the process.
         if next_millis > 0 {
             self.changed.notify_one();
@@ -115,10 +132,51 @@ impl Pulse {
         }
     }
 
-    /// Whether this member follows a leader that is not missing.
+    /// `leader` leads, as it tells a majority.
+    pub fn answered(&self, leader: u64) {
+        if let Some(known) = self.trust.lock().as_mut().filter(|known| known.leader == leader) {
+            (known.last, known.doubted) = (Instant::now(), false);
+        }
+    }
+
+    /// `leader` owes an answer for too long. If it has not called for as long, it is missing; otherwise it may be from the
+    /// time that is returned on, should it still owe the answer then.
+    pub fn doubt(&self, leader: u64) -> Instant {
+        let (patience, now) = (self.timing.patience(), Instant::now());
+        let mut trust = self.trust.lock();
+        let Some(known) = trust.as_mut().filter(|known| known.leader == leader) else {
+            return now + patience;
+        };
+        if known.last + patience > now {
+            return known.last + patience;
+        }
+        if !std::mem::replace(&mut known.doubted, true) {
+            self.changed.notify_one();
+        }
+        now + patience
+    }
+
+    /// The leader that this member follows, unless it is missing, and whether it called lately.
     #[must_use]
-    pub fn trusts(&self) -> bool {
-        self.trust.lock().is_some_and(|known| known.until > Instant::now())
+    pub fn follows(&self) -> Option<(u64, bool)> {
+        let (trust, now) = (*self.trust.lock(), Instant::now());
+        let known = trust.filter(|known| known.until(self.timing) > now)?;
+        Some((known.leader, known.last + self.timing.patience() > now))
+    }
+
+    /// How long a leader may owe an answer, and how long to wait for it when another doubts the leader already.
+    #[must_use]
+    pub fn patience(&self) -> (Duration, Duration) {
+        (self.timing.patience(), self.timing.lease)
+    }
+
+    /// This member, which leads, has `count` more entries replicated. Many of them make it beat often, at once.
+    pub fn replicates(&self, count: u64) {
+        let (before, burst) =
+            (self.entries.fetch_add(count, Ordering::Relaxed), self.burst.load(Ordering::Relaxed));
+        if (before..before + count).contains(&burst) {
+            self.changed.notify_one();
+        }
     }
 
     /// How old a leader's last answers from a majority may be for it to count as one.
@@ -127,19 +185,22 @@ impl Pulse {
         self.timing.quiet_heartbeat() / 4 * 5 + self.timing.patience()
     }
 
-    /// Milliseconds until this member's next beat.
+    /// Milliseconds until this member's next beat; 0 when it has none before it.
     #[must_use]
     pub fn next_beat(&self) -> u32 {
-        self.next_beat.load(Ordering::Relaxed)
+        let rest = self.next_beat.lock().map(|next| next.saturating_duration_since(Instant::now()));
+        rest.map_or(0, |rest| rest.as_millis().try_into().unwrap_or(u32::MAX).max(1))
     }
 }
 
 /// Part that a member has in elections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    /// It votes not, or leads alone.
+    /// It is no member yet, or leads alone.
     None,
     Leads,
+    /// It votes not.
+    Learns,
     /// The only one that votes.
     Alone,
     /// How many others stand for election first.
@@ -156,8 +217,9 @@ fn part(leads: bool, me: u64, leader: Option<u64>, voters: impl Iterator<Item = 
         before += u32::from(voter < me && Some(voter) != leader);
     }
     match (leads, votes, count) {
-        (true, _, 1) | (false, false, _) => Part::None,
+        (true, _, 1) | (false, false, 0) => Part::None,
         (true, ..) => Part::Leads,
+        (_, false, _) => Part::Learns,
         (_, _, 1) => Part::Alone,
         _ => Part::Votes { rank: before },
     }
@@ -172,6 +234,7 @@ enum Turn {
     Beat(Instant),
     /// Nothing, until this time.
     Wait(Instant),
+    /// For election; or call the leader, should this member not vote.
     Stand,
 }
 
@@ -187,47 +250,20 @@ fn turn(
     let rank = match part {
         Part::None => return Turn::Rest,
         Part::Leads => return Turn::Beat(next_beat),
-        Part::Alone => 0,
+        Part::Alone | Part::Learns => 0,
         Part::Votes { rank } => rank,
     };
-    let missed = trust.map(|known| known.until + timing.turn_of(rank));
+    let missed = trust.map(|known| known.until(timing) + timing.turn_of(rank));
     let due = missed.map_or(not_before, |missed| missed.max(not_before));
     if due > now { Turn::Wait(due) } else { Turn::Stand }
-}
-
-/// How often a leader beats.
-#[derive(Debug)]
-struct Rhythm {
-    timing: Timing,
-    next: Instant,
-    /// Since when entries are counted, and the newest one then.
-    since: Instant,
-    newest: u64,
-    busy: bool,
-}
-
-impl Rhythm {
-    fn new(timing: Timing, now: Instant) -> Self {
-        Self { timing, next: now + timing.heartbeat, since: now, newest: 0, busy: true }
-    }
-
-    /// A beat is sent; how long until the next one, which is `quiet` while little is written.
-    fn beat(&mut self, now: Instant, newest: u64, quiet: Duration) -> Duration {
-        if now >= self.since + COUNTED_OVER {
-            self.busy = newest >= self.newest + BUSY_ENTRIES;
-            (self.since, self.newest) = (now, newest);
-        }
-        let pause = if self.busy { self.timing.heartbeat } else { quiet };
-        self.next = now + pause;
-        pause
-    }
 }
 
 /// Beats, watches and stands for election, until the member stops or replication ends.
 pub async fn run(node: &Node, stop: CancellationToken) {
     let (pulse, timing, me) = (&node.pulse, node.pulse.timing, node.member_id());
     let mut server = node.raft.server_metrics();
-    let mut rhythm = Rhythm::new(timing, Instant::now());
+    let entries = || pulse.entries.load(Ordering::Relaxed);
+    let mut rhythm = Rhythm::new(timing, Instant::now(), entries());
     // A leader that lives calls before.
     let mut not_before: Option<Instant> = None;
     let mut led = false;
@@ -240,14 +276,14 @@ pub async fn run(node: &Node, stop: CancellationToken) {
         };
         if part == Part::Leads && !led {
             // Its first entry tells the others.
-            rhythm = Rhythm::new(timing, Instant::now());
+            rhythm = Rhythm::new(timing, Instant::now(), entries());
         }
         led = part == Part::Leads;
         let first = *not_before.get_or_insert_with(|| match part {
             Part::Votes { rank } => Instant::now() + timing.turn_of(rank),
             _ => Instant::now(),
         });
-        let turn = turn(part, rhythm.next, trust, first, timing, Instant::now());
+        let turn = turn(part, rhythm.due(entries()), trust, first, timing, Instant::now());
         let due = async {
             match turn {
                 Turn::Rest => std::future::pending().await,
@@ -264,18 +300,24 @@ pub async fn run(node: &Node, stop: CancellationToken) {
             },
             () = stop.cancelled() => return,
         }
-        let trigger = node.raft.trigger();
         let done = match turn {
             Turn::Beat(_) => {
-                let newest = node.raft.metrics().borrow_watched().last_log_index;
                 let quiet = clock::until_whole(timing.quiet_heartbeat());
-                let pause = rhythm.beat(Instant::now(), newest.unwrap_or(0), quiet);
-                pulse.next_beat.store(pause.as_millis().try_into().unwrap_or(u32::MAX), Ordering::Relaxed);
-                trigger.heartbeat().await
+                let now = Instant::now();
+                let pause = rhythm.beat(now, entries(), quiet);
+                *pulse.next_beat.lock() = Some(now + pause);
+                pulse.burst.store(rhythm.burst(), Ordering::Relaxed);
+                node.raft.trigger().heartbeat().await
             }
             Turn::Stand => {
                 not_before = Some(Instant::now() + timing.pause());
-                trigger.elect(part != Part::Alone).await
+                match part {
+                    Part::Learns => {
+                        node.call_leader().await;
+                        Ok(())
+                    }
+                    _ => node.raft.trigger().elect(part != Part::Alone).await,
+                }
             }
             Turn::Rest | Turn::Wait(_) => Ok(()),
         };
@@ -307,7 +349,9 @@ mod tests {
             (true, 3, None, &[1, 2, 3], Part::Leads),
             (true, 1, None, &[1], Part::None),
             (false, 1, None, &[1], Part::Alone),
-            (false, 4, Some(1), &[1, 2, 3], Part::None),
+            (false, 4, Some(1), &[1, 2, 3], Part::Learns),
+            (false, 4, Some(1), &[1], Part::Learns),
+            (false, 4, None, &[], Part::None),
         ] {
             let got = part(leads, me, leader, voters.iter().copied());
             assert_eq!(got, wanted, "leads {leads}, member {me} of {voters:?}, {leader:?} is lost");
@@ -318,7 +362,9 @@ mod tests {
     fn a_member_stands_once_its_leader_is_missed_and_its_turn_has_come() {
         let now = Instant::now() + Duration::from_secs(1);
         let votes = |rank| Part::Votes { rank };
-        let trust = |until| Some(Trust { leader: 9, last: now - millis(200), until });
+        let trust = |until| Some(Trust { leader: 9, last: now - millis(200), until, doubted: false });
+        let doubted =
+            Some(Trust { leader: 9, last: now - millis(200), until: now + millis(9_000), doubted: true });
         let (beat, before) = (now + millis(50), now - millis(1));
         let first = TIMING.turn_of(0);
         for (part, trust, not_before, wanted) in [
@@ -329,6 +375,8 @@ mod tests {
             (votes(0), trust(now + millis(100)), before, Turn::Wait(now + millis(100) + first)),
             (votes(0), trust(now), before, Turn::Wait(now + first)),
             (votes(0), trust(now - first), before, Turn::Stand),
+            (votes(0), doubted, before, Turn::Wait(now + first)),
+            (Part::Learns, trust(now - first), before, Turn::Stand),
             (votes(1), trust(now - first), before, Turn::Wait(now + TIMING.lease / 3)),
             (votes(0), trust(now - first), now + millis(70), Turn::Wait(now + millis(70))),
         ] {
@@ -338,35 +386,28 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_beats_rarely_while_little_is_written() {
-        let start = Instant::now();
-        let (often, rarely) = (TIMING.heartbeat, TIMING.quiet_heartbeat());
-        let mut rhythm = Rhythm::new(TIMING, start);
-        for (at, newest, wanted) in [
-            (50, 100, often),
-            (950, 100, often),
-            (1000, 100, often),
-            (1050, 109, often),
-            (2000, 109, rarely),
-            (2500, 119, rarely),
-            (3000, 119, often),
-            (3050, 119, often),
-            (4000, 119, rarely),
-        ] {
-            let now = start + millis(at);
-            assert_eq!(rhythm.beat(now, newest, rarely), wanted, "at {at} ms");
-            assert_eq!(rhythm.next, now + wanted);
-        }
-    }
-
-    #[test]
     fn rare_beats_are_never_rarer_than_is_believed() {
-        for (heartbeat, quiet) in [(50, 1_000), (1_000, 20_000), (2_000, 30_000), (10_000, 30_000)] {
+        for (heartbeat, quiet) in [(50, 10_000), (1_000, 10_000), (10_000, 10_000), (20_000, 20_000)] {
             let timing = Timing { heartbeat: millis(heartbeat), ..TIMING };
             assert_eq!(timing.quiet_heartbeat(), millis(quiet), "{heartbeat}");
             // The first beat comes a quarter later at most.
             assert!(timing.quiet_heartbeat() / 4 * 5 <= ANNOUNCED_MAX, "{heartbeat}");
         }
+    }
+
+    #[test]
+    fn many_entries_end_a_leaders_rest_once() {
+        let pulse = Pulse::new(TIMING);
+        let woken = || pulse.changed.notified().now_or_never().is_some();
+        pulse.replicates(1_000);
+        assert!(!woken(), "nothing rests");
+        pulse.burst.store(1_032, Ordering::Relaxed);
+        pulse.replicates(31);
+        assert!(!woken(), "few entries");
+        pulse.replicates(2);
+        assert!(woken(), "a burst");
+        pulse.replicates(100);
+        assert!(!woken(), "it was told");
     }
 
     #[test]
@@ -382,26 +423,66 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_beat_tells_how_long_it_really_is_until_the_next() {
+        let pulse = Pulse::new(TIMING);
+        assert_eq!(pulse.next_beat(), 0, "none is planned");
+        *pulse.next_beat.lock() = Some(Instant::now() + millis(500));
+        clock::sleep(millis(200)).await;
+        assert_eq!(pulse.next_beat(), 300);
+        clock::sleep(millis(400)).await;
+        assert_eq!(pulse.next_beat(), 1, "it is due");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_owes_an_answer_is_missed_until_it_calls() {
+        let pulse = Pulse::new(TIMING);
+        pulse.heard(1, 9_000);
+        assert!(pulse.changed.notified().now_or_never().is_some(), "it called");
+        clock::sleep(millis(300)).await;
+        assert_eq!(pulse.doubt(1), Instant::now() + millis(100), "it called lately");
+        assert_eq!(pulse.follows(), Some((1, true)));
+        clock::sleep(millis(100)).await;
+        pulse.doubt(2);
+        assert_eq!(pulse.follows(), Some((1, false)), "another is doubted");
+        for is_new in [true, false] {
+            assert_eq!(pulse.doubt(1), Instant::now() + millis(400));
+            assert_eq!(pulse.follows(), None);
+            assert_eq!(pulse.changed.notified().now_or_never().is_some(), is_new, "it may be time to stand");
+        }
+        // Whatever it says restores what it promised.
+        for call in [Pulse::answered, |pulse: &Pulse, leader| pulse.heard(leader, 0)] {
+            pulse.doubt(1);
+            call(&pulse, 1);
+            assert_eq!(pulse.follows(), Some((1, true)));
+            clock::sleep(millis(2_000)).await;
+            assert_eq!(pulse.follows(), Some((1, false)));
+        }
+        pulse.doubt(1);
+        pulse.answered(2);
+        assert_eq!(pulse.follows(), None, "another answered");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_leader_is_trusted_for_as_long_as_it_announced_unless_its_connection_is_lost() {
         let pulse = Pulse::new(TIMING);
-        assert!(!pulse.trusts(), "nobody called");
+        assert!(pulse.follows().is_none(), "nobody called");
         pulse.heard(1, 500);
         clock::sleep(millis(400)).await;
         // An entry announces nothing, and takes nothing back.
         pulse.heard(1, 0);
         clock::sleep(millis(499)).await;
-        assert!(pulse.trusts());
+        assert!(pulse.follows().is_some());
         clock::sleep(millis(2)).await;
-        assert!(!pulse.trusts(), "the beat is missed");
+        assert!(pulse.follows().is_none(), "the beat is missed");
         pulse.heard(1, 500);
         pulse.lost(2);
         clock::sleep(TIMING.lease).await;
-        assert!(pulse.trusts(), "another's connection closed");
+        assert!(pulse.follows().is_some(), "another's connection closed");
         pulse.lost(1);
-        assert!(!pulse.trusts(), "its lease is over too");
+        assert!(pulse.follows().is_none(), "its lease is over too");
         pulse.heard(2, 0);
-        assert!(pulse.trusts(), "the next leader");
+        assert!(pulse.follows().is_some(), "the next leader");
         pulse.lost(2);
-        assert!(pulse.trusts(), "as long as its lease");
+        assert!(pulse.follows().is_some(), "as long as its lease");
     }
 }

@@ -211,7 +211,7 @@ impl Peer for Served {
         let request = request.into_inner();
         let rpc = wire::take_vote_request(&request)?;
         let raft = self.node.raft();
-        if request.before && self.node.has_leader() {
+        if request.before && self.node.has_leader().await {
             // Beats may be rarer than openraft's lease is long.
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();

@@ -59,6 +59,26 @@ fn members_are_added_promoted_and_removed() {
 }
 
 #[test]
+fn a_learner_that_comes_back_hears_a_leader_that_beats_rarely_at_once() {
+    let mut cluster = Cluster::beating(3, 10_000, 50);
+    cluster.ports.push(NEXT_PORT.fetch_add(1, Ordering::Relaxed));
+    cluster.members.push(None);
+    let urls = vec![url(cluster.ports[3])];
+    eventually("the learner is added", || {
+        let (adder, urls) = (cluster.member(0).node.clone(), urls.clone());
+        cluster.member(0).run(async move { adder.add_member(urls, true).await }).ok()
+    });
+    cluster.start(3);
+    cluster.member(3).put("k", "v").expect("commits");
+    cluster.quiet();
+    cluster.kill(3);
+    cluster.start(3);
+    let began = Instant::now();
+    assert_eq!(cluster.member(3).get("k").as_deref(), Some("v"));
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[test]
 fn leadership_is_handed_over_when_asked() {
     let cluster = Cluster::new(3, 10_000);
     let (leader, follower) = (cluster.leader(), cluster.follower());

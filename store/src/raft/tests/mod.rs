@@ -32,6 +32,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -63,6 +64,9 @@ impl StoreBuilder<Types, Log, Applier, TempDir> for Stores {
 async fn storage_keeps_every_promise_that_openraft_asks_of_it() {
     Suite::test_all(Stores).await.expect("passes");
 }
+
+/// Threads of a member.
+const WORKERS: usize = 2;
 
 static NEXT_PORT: AtomicU16 = AtomicU16::new(21_100);
 
@@ -187,7 +191,7 @@ impl Cluster {
 
     fn try_start(&self, at: usize) -> Result<Member, String> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(WORKERS)
             .enable_all()
             .build()
             .expect("a runtime");
@@ -216,6 +220,30 @@ impl Cluster {
     fn kill(&mut self, at: usize) {
         let member = self.members[at].take().expect("runs");
         member.runtime.shutdown_background();
+    }
+
+    /// Its tasks stand still where they are, for as long as what is returned lives; its connections stay.
+    fn freeze(&self, at: usize) -> Vec<mpsc::Sender<()>> {
+        let (stands, still) = mpsc::channel();
+        let worker = |_| {
+            let (thaw, frozen) = mpsc::channel::<()>();
+            let stands = stands.clone();
+            self.member(at).runtime.spawn(async move {
+                stands.send(()).expect("is awaited");
+                // An error: it is over.
+                let _ = frozen.recv();
+            });
+            thaw
+        };
+        let frozen = (0..WORKERS).map(worker).collect();
+        (0..WORKERS).for_each(|_| still.recv().expect("stands"));
+        frozen
+    }
+
+    /// Waits until nobody has written for a while, so that the leader beats rarely.
+    fn quiet(&self) {
+        let leader = self.member(self.leader());
+        eventually("nobody writes", || (leader.node.pulse.next_beat() >= 5_000).then_some(()));
     }
 
     /// It stops as when it is asked to.
