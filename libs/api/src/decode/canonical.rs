@@ -407,14 +407,20 @@ fn plain(mut value: Value) -> Value {
     value
 }
 
-/// Numbers without a fraction lose their point, as Go writes floats.
+/// Numbers without a fraction lose their point, and those that only a float holds lose what it does not keep of them.
 pub(super) fn as_go_writes(value: &mut Value) {
-    /// Above it Go writes an exponent, which is kept as it is.
-    const PLAIN_MAX: f64 = 1e15;
+    /// What is larger fits no integer, and is kept as it is.
+    const WHOLE_MAX: f64 = 2e19;
     match value {
-        Value::Number(number) if number.is_f64() => match number.as_f64() {
-            #[expect(clippy::cast_possible_truncation, reason = "it is whole and small")]
-            Some(float) if float.fract() == 0.0 && float.abs() < PLAIN_MAX => *value = (float as i64).into(),
+        Value::Number(number) if !number.is_i64() => match number.as_f64() {
+            Some(float) if float.fract() == 0.0 && float.abs() < WHOLE_MAX => {
+                // As few digits as tell it from other floats, and zeros.
+                let digits = float.to_string();
+                let signed = digits.parse::<i64>().map(Value::from);
+                if let Ok(whole) = signed.or_else(|_| digits.parse::<u64>().map(Value::from)) {
+                    *value = whole;
+                }
+            }
             _ => {}
         },
         Value::Array(items) => items.iter_mut().for_each(as_go_writes),

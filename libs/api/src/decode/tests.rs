@@ -213,3 +213,26 @@ fn floating_point_numbers_come_back_as_they_were_written() {
         assert_eq!(decoded.object["data"]["x"].as_f64().map(f64::to_bits), Some(bits), "{number:e}");
     }
 }
+
+#[test]
+fn numbers_of_custom_objects_are_as_go_keeps_them() {
+    let rows = [
+        ("5.0", "5"),
+        ("1e3", "1000"),
+        ("1.5", "1.5"),
+        ("1e15", "1000000000000000"),
+        ("9223372036854775807", "9223372036854775807"),
+        ("9223372036854775808", "9223372036854776000"),
+        ("12345678901234567890", "12345678901234567000"),
+        ("1e300", "1e300"),
+    ];
+    for (written, kept) in rows {
+        let mut value: Value = serde_json::from_str(written).expect(written);
+        for _ in 0..2 {
+            canonical::as_go_writes(&mut value);
+            assert_eq!(value.to_string().replace('+', ""), kept, "{written}");
+            // What the store gives back is no other.
+            value = serde_json::from_str(&value.to_string()).expect(written);
+        }
+    }
+}
