@@ -75,7 +75,13 @@ pub(super) fn all(new: &Value, old: Option<&Value>, kind: &str) -> Vec<String> {
         on_create(&root, kind, &mut out);
     }
     // Controllers change templates' objects again and again; people look at what they have changed.
-    let is_new = old.is_none_or(|old| old["spec"] != new["spec"] || old["template"] != new["template"]);
+    let differs = |at: &str| old.is_none_or(|old| old.pointer(at) != new.pointer(at));
+    let is_new = match kind {
+        "Deployment" => differs("/spec") || differs("/metadata/annotations"),
+        "DaemonSet" => differs("/spec/template"),
+        "PodTemplate" => differs("/template"),
+        _ => differs("/spec"),
+    };
     match kind {
         // Nobody looks at updates of pods.
         "Pod" if old.is_none() => pod::new_pod(&root, &mut out),

@@ -145,6 +145,14 @@ fn updates_are_warned_of_what_they_change_and_pods_never() {
     let odd = |replicas: i64| json!({"spec": {"replicas": replicas, "template": {"spec": {"terminationGracePeriodSeconds": -1}}}});
     assert_eq!(all(&odd(2), Some(&odd(1)), "Deployment").len(), 1);
     assert_eq!(all(&odd(1), Some(&odd(1)), "Deployment"), Vec::<String>::new());
+    let mut noted = odd(1);
+    noted["metadata"] = json!({"annotations": {"a": "b"}});
+    // As generations go: Deployments count annotations, DaemonSets only what their pods are made of.
+    for (kind, replicas, told) in
+        [("Deployment", 1, 1), ("ReplicaSet", 1, 0), ("ReplicaSet", 2, 1), ("DaemonSet", 2, 0)]
+    {
+        assert_eq!(all(&noted, Some(&odd(replicas)), kind).len(), told, "{kind}");
+    }
     let pod = pod(&json!({"terminationGracePeriodSeconds": -1}));
     assert_eq!(all(&pod, Some(&json!({"spec": {}})), "Pod"), Vec::<String>::new());
 }
