@@ -140,7 +140,11 @@ impl Registry {
             strategy::share_labels(&mut object);
         }
         strategy::prepare_create_by(&mut object, kind, || at.user.fields());
-        let claims = self.claim(at, &mut object, None).await?;
+        // What a status makes gets addresses by its first update.
+        let claims = match at.info.subresource.as_str() {
+            "" => self.claim(at, &mut object, None).await?,
+            _ => Claims::default(),
+        };
         let faults = validate::create(&object, kind);
         let name = meta::name(&object).to_owned();
         if !faults.is_empty() {
@@ -197,10 +201,11 @@ const TRIES_TO_ALLOCATE: usize = 16;
 
 /// Notes who owns the fields of a new object. What the server itself fills in (status) has no owner.
 fn own_fields(object: &mut Value, at: &At) {
-    let fields = object.as_object_mut().filter(|_| !strategy::unowned(&at.kind, "").is_empty());
-    let status = fields.and_then(|fields| fields.remove("status"));
+    let subresource = at.info.subresource.as_str();
+    let fills = subresource.is_empty() && !strategy::unowned(&at.kind, subresource).is_empty();
+    let status = object.as_object_mut().filter(|_| fills).and_then(|fields| fields.remove("status"));
     let now = clock::rfc3339_seconds(clock::now());
-    let writer = Writer { manager: &at.options.manager, subresource: "", now: &now };
+    let writer = Writer { manager: &at.options.manager, subresource, now: &now };
     apply::update(object, None, &at.kind, &writer);
     if let (Some(status), Some(fields)) = (status, object.as_object_mut()) {
         fields.insert("status".to_owned(), status);

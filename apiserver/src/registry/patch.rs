@@ -2,8 +2,8 @@
 
 use super::body::{Read, judged};
 use super::options::{FieldValidation, WriteOptions};
-use super::update::{Made, fits_url, nameless};
-use super::{At, Call, Outcome, Registry, Reply, shown};
+use super::update::{Made, fits_url, is_absent, nameless};
+use super::{At, Call, Outcome, Registry, Reply, shown, tail};
 use coracle_api::apply::{self, ApplyError, Writer};
 use coracle_api::decode::{self, Decoded};
 use coracle_api::kinds::{self, Kind};
@@ -43,12 +43,35 @@ impl Registry {
     async fn apply(&self, call: &Call, at: At) -> Result<Reply, Status> {
         let kind = at.kind.clone();
         // As it was sent: what is not in it is not owned.
-        let Read { object: mut config, warnings, .. } = configuration(&call.body, at.options.validation)?;
+        let read = match configuration(&call.body, at.options.validation) {
+            Ok(read) => read,
+            Err(status) => return Err(self.unless_absent(&at, status).await),
+        };
+        let Read { object: mut config, warnings, .. } = read;
         let told = warnings.clone();
         let applied = self.apply_config(&at, &mut config, warnings).await;
-        let (code, outcome, warnings) = applied.map_err(|status| status.warned(told))?;
+        let (code, outcome, warnings) = match applied {
+            Ok(applied) => applied,
+            Err(status) => return Err(self.unless_absent(&at, status.warned(told)).await),
+        };
         Ok(Reply::bytes(code, call.format, self.encoded(&outcome, call.format, &kind).await?)
             .warned(warnings))
+    }
+
+    /// What is wrong with a configuration, unless nothing is there that it could be applied to.
+    async fn unless_absent(&self, at: &At, wrong: Status) -> Status {
+        if makes(at) {
+            return wrong;
+        }
+        let found = match tail(&at.namespace, &at.info.name) {
+            Ok(tail) => self.store.get(&at.resource, &tail).await,
+            Err(status) => Err(status),
+        };
+        match found {
+            Ok(Some(_)) => wrong,
+            Ok(None) => at.not_found(),
+            Err(status) => status,
+        }
     }
 
     /// Applies a configuration; tells whether that created (201) or changed (200) the object.
@@ -85,7 +108,7 @@ impl Registry {
             }
             // With the last that anybody has applied of its metadata, an object loses all of it.
             if takes_name || meta::name(&object).is_empty() {
-                return Err(nameless(at));
+                return Err(nameless(&at.info.name));
             }
             Ok(Made { warnings: warnings.clone(), raises, ..Made::owned(object) })
         };
@@ -93,14 +116,12 @@ impl Registry {
             Ok((outcome, warnings)) => return Ok((200, outcome, warnings)),
             Err(status) => status,
         };
-        let creates = at.info.subresource.is_empty();
         // What is made by updates is so through its subresources, too.
-        let may = creates || at.strategy().allow_create_on_update;
-        if missing.message == at.not_found().message && may && !named {
-            return Err(nameless(at));
-        }
-        if missing.message != at.not_found().message || !creates {
+        if !is_absent(at, &missing) || !makes(at) {
             return Err(missing);
+        }
+        if !named {
+            return Err(nameless(&at.info.name));
         }
         let uid = meta::uid(config);
         if !uid.is_empty() {
@@ -115,6 +136,15 @@ impl Registry {
         let mut warnings = warnings;
         let outcome = self.create_object(at, object, true, &mut warnings).await?;
         Ok((201, outcome, warnings))
+    }
+}
+
+/// Whether an apply may make the object: through a subresource it does where updates do.
+fn makes(at: &At) -> bool {
+    match at.info.subresource.as_str() {
+        "" => true,
+        "status" => at.strategy().allow_create_on_update,
+        _ => false,
     }
 }
 
@@ -335,16 +365,12 @@ fn untyped(
     let mut findings: Vec<String> = keys.map(|key| format!("unknown field {}", go_quoted(key))).collect();
     findings.sort_unstable();
     match validation {
-        FieldValidation::Strict => {
+        FieldValidation::Strict if !findings.is_empty() => {
             unfit(shown(object), format!("strict decoding error: {}", findings.join(", ")))
         }
         _ => {
             let told = if validation == FieldValidation::Warn { findings } else { Vec::new() };
-            let name = meta::name(old);
-            let text = format!(
-                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-            );
-            Status::bad_request(text).warned(told)
+            nameless(meta::name(old)).warned(told)
         }
     }
 }
@@ -354,18 +380,20 @@ fn types_stay(object: &Value, kind: &Kind, old: &Value) -> Result<(), Wrong> {
     let text = |key: &str| object[key].as_str().unwrap_or_default();
     let (name, version) = (text("kind"), text("apiVersion"));
     let refused = |status: Status| Err(Wrong::Refused(Box::new(status)));
-    for key in ["apiVersion", "kind"] {
-        let value = &object[key];
-        if !value.is_string() && !value.is_null() {
-            let found = decode::found(value);
-            return Err(Wrong::Unfit(format!(
-                "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go struct field .{key} of type string"
-            )));
-        }
+    if let Some(text) = decode::type_fault(object) {
+        return Err(Wrong::Unfit(text));
     }
     if kind.custom.is_some() {
         if name.is_empty() {
             return Err(Wrong::Unfit(format!("Object 'Kind' is missing in '{object}'")));
+        }
+        if object.get("apiVersion").is_some_and(Value::is_null) {
+            let text = ".apiVersion accessor error: <nil> is of the type <nil>, expected string";
+            return Err(Wrong::Unfit(text.to_owned()));
+        }
+        let has_metadata = matches!(object["metadata"], Value::Object(_) | Value::Null);
+        if has_metadata && meta::name(object).is_empty() && !version.is_empty() {
+            return refused(nameless(meta::name(old)));
         }
         if version.is_empty() {
             return refused(Status::internal(

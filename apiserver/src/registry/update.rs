@@ -263,7 +263,7 @@ impl Registry {
 fn own(at: &At, object: &mut Value, old: &Value, now: &str) {
     let subresource = at.info.subresource.as_str();
     let writer = Writer { manager: &at.options.manager, subresource, now };
-    if !strategy::is_prepared_first(subresource) {
+    if !strategy::is_prepared_first(&at.kind, subresource) {
         return apply::update(object, Some(old), &at.kind, &writer);
     }
     let mut written = object.clone();
@@ -280,7 +280,7 @@ fn own(at: &At, object: &mut Value, old: &Value, now: &str) {
 }
 
 /// Whether it is the object itself that was not found.
-fn is_absent(at: &At, status: &Status) -> bool {
+pub(super) fn is_absent(at: &At, status: &Status) -> bool {
     status.code == 404 && status.message == at.not_found().message
 }
 
@@ -334,10 +334,9 @@ fn is_finished(object: &Value) -> bool {
 }
 
 /// Objects say their name themselves.
-pub(super) fn nameless(at: &At) -> Status {
+pub(super) fn nameless(name: &str) -> Status {
     Status::bad_request(format!(
-        "the name of the object ({} based on URL) was undeterminable: name must be provided",
-        at.info.name
+        "the name of the object ({name} based on URL) was undeterminable: name must be provided"
     ))
 }
 
@@ -354,7 +353,7 @@ pub(super) fn fits_url(object: &mut Value, at: &At) -> Result<(), Status> {
     }
     let name = meta::name(object);
     if name.is_empty() {
-        return Err(nameless(at));
+        return Err(nameless(&at.info.name));
     }
     if name != at.info.name {
         return Err(Status::bad_request(format!(

@@ -156,7 +156,7 @@ async fn patches_that_would_cost_much_are_refused() {
         (PATCH, nested("[", 100_000)),
         (PATCH, operations(1, json!({"op": "add", "path": "/x".repeat(100_000), "value": 0}))),
         (PATCH, operations(1, json!({"op": "remove", "path": ""}))),
-        (PATCH, operations(1, json!({"op": "replace", "path": "", "value": 5}))),
+        (PATCH, operations(1, json!({"op": "replace", "path": "", "value": [5]}))),
         (MERGE, nested(r#"{"a":"#, 100_000)),
         (MERGE, json!({"metadata": {"finalizers": many(20_000)}}).to_string()),
         (STRATEGIC, nested(r#"{"a":"#, 100_000)),
@@ -381,5 +381,31 @@ async fn connections_that_never_ask_or_ask_without_end_are_closed() {
     // Nobody else noticed.
     let text = said(port, &tls, b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", false).await;
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn patches_of_the_whole_are_read_as_what_they_make() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let path = format!("{MAPS}/m");
+    let (_, made) = fixture.call("POST", MAPS, map("m", "1")).await;
+    let rows = [
+        (json!("x"), 200, ""),
+        (Value::Null, 200, ""),
+        (json!({}), 400, "was undeterminable"),
+        (json!([1]), 422, "cannot unmarshal array into Go value of type struct"),
+    ];
+    for (whole, code, text) in rows {
+        let patch = json!([{"op": "replace", "path": "", "value": whole}]);
+        for path in [path.clone(), format!("{path}?fieldValidation=Strict")] {
+            let (got, told) =
+                fixture.typed("PATCH", &path, "application/json-patch+json", patch.clone()).await;
+            assert_eq!(got, code, "{patch}: {told}");
+            match code {
+                200 => assert_eq!(told, made),
+                _ => assert!(told["message"].as_str().is_some_and(|told| told.contains(text)), "{told}"),
+            }
+        }
+    }
     fixture.stop().await;
 }

@@ -116,10 +116,10 @@ async fn whoever_drops_the_last_of_the_metadata_must_name_the_object() {
         let (code, told) = fixture.text("PATCH", &path, APPLY, &body).await;
         assert_eq!(code, want, "{body}: {told}");
     }
-    // Who does not say its name is not told that it is missing, where it could be made.
+    // Where it could be made, who does not say its name is told so, and who does what it lacks.
     let rows = [
         ("v1", "Service", "/api/v1/namespaces/default/services", json!({}), 400),
-        ("v1", "Service", "/api/v1/namespaces/default/services", json!({"name": "none"}), 404),
+        ("v1", "Service", "/api/v1/namespaces/default/services", json!({"name": "none"}), 422),
         ("apps/v1", "Deployment", "/apis/apps/v1/namespaces/default/deployments", json!({}), 404),
     ];
     for (version, kind, path, metadata, want) in rows {

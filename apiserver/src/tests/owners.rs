@@ -171,3 +171,31 @@ async fn what_is_told_without_items_raises_the_generation_each_time_and_leaves_n
     }
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn a_status_makes_services_and_nothing_else() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let conditions = json!([{"type": "A", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2020-01-01T00:00:00Z"}]);
+    let apply = "application/apply-patch+yaml";
+    let services = "/api/v1/namespaces/default/services";
+    let config = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+        "spec": {"ports": [{"port": 80}]}, "status": {"conditions": conditions}});
+    let path = format!("{services}/s/status?fieldManager=a");
+    let (code, made) = fixture.typed("PATCH", &path, apply, config).await;
+    assert_eq!((code, owners(&made)), (201, vec![json!(["a", "Apply", "status"])]), "{made}");
+    let owned = &made["metadata"]["managedFields"][0]["fieldsV1"];
+    assert!(owned["f:status"]["f:conditions"].is_object() && owned["f:spec"].is_null(), "{made}");
+    assert_eq!(made["spec"]["clusterIP"], Value::Null);
+    // Its first update gives it an address.
+    let (code, got) = fixture.call("PUT", &format!("{services}/s"), made).await;
+    assert!(code == 200 && got["spec"]["clusterIP"].is_string(), "{got}");
+    // What is wrong with a configuration is told of what is there.
+    for (kind, plural) in [("PersistentVolumeClaim", "persistentvolumeclaims"), ("Pod", "pods")] {
+        let config =
+            json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "other"}, "status": {"odd": 1}});
+        let path = format!("/api/v1/namespaces/default/{plural}/none/status?fieldManager=a");
+        let (code, told) = fixture.typed("PATCH", &path, apply, config).await;
+        assert_eq!((code, &told["reason"]), (404, &json!("NotFound")), "{told}");
+    }
+    fixture.stop().await;
+}

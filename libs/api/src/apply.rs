@@ -11,6 +11,7 @@ mod owners;
 mod scaled;
 mod set;
 mod typed;
+mod versions;
 
 pub use last_applied::refresh;
 pub use scaled::{of_scale, through_scale};
@@ -22,6 +23,7 @@ use crate::status::Status;
 use owners::{Operation, Owners};
 use serde_json::{Map, Value, json};
 use set::FieldSet;
+use versions::Change;
 
 /// The owner of what an object had before anybody applied, where nobody is known to own any of it.
 const BEFORE: &str = "before-first-apply";
@@ -120,8 +122,9 @@ fn take(owners: &mut Owners, (old, new): (Option<&Value>, &Value), kind: &Kind, 
         // Who owns an item that cannot be named is not known, nor is anything else.
         return false;
     }
-    changes.forget(&untouchable(kind, writer.subresource));
-    owners.lose(&changes, None);
+    let ignored = untouchable(kind, writer.subresource);
+    changes.forget(&ignored);
+    owners.lose(&Change { kind, old, new, ignored: &ignored, own: &changes }, None);
     let mut taken = changes.modified;
     taken.add_all(changes.added);
     strip(&mut taken);
@@ -193,13 +196,14 @@ fn merged(
     owners.entry(Operation::Apply, &kind.api_version(), writer).fields = owned;
     let mut changes = compare::compare(&shape, &before, &merged);
     changes.forget(&ignored);
+    let change = Change { kind, old: &before, new: &merged, ignored: &ignored, own: &changes };
     if !force {
-        let conflicts = owners.conflicts(&changes, writer);
+        let conflicts = owners.conflicts(&change, writer);
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
     }
-    owners.lose(&changes, Some(writer));
+    owners.lose(&change, Some(writer));
     // Who takes over what is there already wrote nothing, and so at no time.
     if merged != before {
         writer.now.clone_into(&mut owners.entry(Operation::Apply, &kind.api_version(), writer).time);

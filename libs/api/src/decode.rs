@@ -252,7 +252,7 @@ fn shaped(mut object: Value, mut findings: Vec<String>, kind: &Kind) -> Result<D
             *given = metadata(given.take(), "metadata", &mut findings)?;
         }
         if let Some(version) = &kind.custom {
-            canonical::as_go_writes(&mut object);
+            unstructured::as_go_writes(&mut object);
             custom::read(&mut object, version, &mut findings)?;
         }
         return Ok(Decoded { object, findings, raises: false });
@@ -269,28 +269,31 @@ fn shaped(mut object: Value, mut findings: Vec<String>, kind: &Kind) -> Result<D
     Ok(Decoded { object, findings, raises })
 }
 
+/// Why it cannot be read what an object is of, in Go's words.
+#[must_use]
+pub fn type_fault(object: &Value) -> Option<String> {
+    let fields = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    let unfit = |value: &Value, of: &str| {
+        let found = canonical::found(value);
+        Some(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go {of}"
+        ))
+    };
+    let Some(map) = object.as_object() else {
+        return unfit(object, &format!("value of type {fields}"));
+    };
+    let told = map.iter().find(|(key, value)| {
+        matches!(key.as_str(), "apiVersion" | "kind") && !value.is_string() && !value.is_null()
+    });
+    told.and_then(|(key, value)| unfit(value, &format!("struct field .{key} of type string")))
+}
+
 fn typed(mut object: Value, findings: Vec<String>, body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
-    if !object.is_object() {
-        let found = if object.is_null() { Value::Object(Map::new()) } else { object };
-        if found.is_object() {
-            object = found;
-        } else {
-            let fields = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
-            let text = format!(
-                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {fields}",
-                canonical::found(&found)
-            );
-            return Err(unrecognized(body, kind, &text));
-        }
+    if object.is_null() {
+        object = Value::Object(Map::new());
     }
-    for (key, value) in object.as_object().into_iter().flatten() {
-        if matches!(key.as_str(), "apiVersion" | "kind") && !value.is_string() && !value.is_null() {
-            let text = format!(
-                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{key} of type string",
-                canonical::found(value)
-            );
-            return Err(unrecognized(body, kind, &text));
-        }
+    if let Some(text) = type_fault(&object) {
+        return Err(unrecognized(body, kind, &text));
     }
     let told = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
     let (mut version, mut name) = (told("apiVersion"), told("kind"));

@@ -1,7 +1,7 @@
 //! The entries of `managedFields`: who owns which fields, by which operation.
 
-use super::compare::Changes;
 use super::set::FieldSet;
+use super::versions::Change;
 use super::{Conflicts, Writer};
 use serde_json::{Value, json};
 
@@ -194,21 +194,25 @@ impl Owners {
     }
 
     /// The fields of others that an apply would change, by owner.
-    pub fn conflicts(&self, changes: &Changes, writer: &Writer<'_>) -> Conflicts {
-        let mut touched = changes.modified.clone();
-        touched.add_all(changes.added.clone());
+    pub fn conflicts(&self, change: &Change<'_>, writer: &Writer<'_>) -> Conflicts {
         let others = self.entries.iter().filter(|entry| !Self::is_applier(entry, writer));
         others
-            .map(|entry| (entry.shown(), entry.fields.intersect(&touched)))
+            .map(|entry| {
+                let changes = change.in_version(&entry.api_version);
+                let mut touched = entry.fields.intersect(&changes.modified);
+                touched.add_all(entry.fields.intersect(&changes.added));
+                (entry.shown(), touched)
+            })
             .filter(|(_, fields)| !fields.is_empty())
             .collect()
     }
     /// Takes from everybody but an applier what changed or went: an applier's fields are what it applied.
-    pub fn lose(&mut self, changes: &Changes, applier: Option<&Writer<'_>>) {
+    pub fn lose(&mut self, change: &Change<'_>, applier: Option<&Writer<'_>>) {
         for entry in &mut self.entries {
             if applier.is_some_and(|writer| Self::is_applier(entry, writer)) {
                 continue;
             }
+            let changes = change.in_version(&entry.api_version);
             entry.fields.subtract(&changes.modified);
             entry.fields.subtract(&changes.added);
             entry.fields.subtract(&changes.removed);

@@ -210,6 +210,8 @@ fn written(of: &Message, field: &Field, value: Value) -> Option<Value> {
         };
     }
     let empty = match &value {
+        // What stands there as it was sent is there.
+        _ if matches!(field.of, Type::Special(Special::Raw)) => false,
         Value::String(text) => text.is_empty(),
         Value::Bool(flag) => !flag,
         Value::Number(number) => number.as_i64() == Some(0),
@@ -358,7 +360,7 @@ fn bytes(items: &[Value]) -> Option<Vec<u8>> {
 
 /// `mismatch` of a value with a form of its own; of a list it is told which item does not fit.
 fn misfit(special: Special, value: &Value, of: &Type, owner: Owner<'_>, path: &Path) -> String {
-    match value.as_array().and_then(|items| items.iter().find(|item| !item.is_string())) {
+    match value.as_array().and_then(|items| items.iter().find(|item| !fits_text(item))) {
         Some(item) if special == Special::Strings => mismatch(item, &Type::String, owner, path),
         _ => mismatch(value, of, owner, path),
     }
@@ -403,30 +405,13 @@ fn one_or_other(
 
 /// A value with its numbers as Go writes them.
 fn plain(mut value: Value) -> Value {
-    as_go_writes(&mut value);
+    super::unstructured::as_go_writes(&mut value);
     value
 }
 
-/// Numbers without a fraction lose their point, and those that only a float holds lose what it does not keep of them.
-pub(super) fn as_go_writes(value: &mut Value) {
-    /// What is larger fits no integer, and is kept as it is.
-    const WHOLE_MAX: f64 = 2e19;
-    match value {
-        Value::Number(number) if !number.is_i64() => match number.as_f64() {
-            Some(float) if float.fract() == 0.0 && float.abs() < WHOLE_MAX => {
-                // As few digits as tell it from other floats, and zeros.
-                let digits = float.to_string();
-                let signed = digits.parse::<i64>().map(Value::from);
-                if let Ok(whole) = signed.or_else(|_| digits.parse::<u64>().map(Value::from)) {
-                    *value = whole;
-                }
-            }
-            _ => {}
-        },
-        Value::Array(items) => items.iter_mut().for_each(as_go_writes),
-        Value::Object(map) => map.values_mut().for_each(as_go_writes),
-        _ => {}
-    }
+/// Whether Go reads a text of it: nothing is an empty one.
+fn fits_text(value: &Value) -> bool {
+    value.is_string() || value.is_null()
 }
 
 /// Where Go sees that a text is no base64.
@@ -490,7 +475,9 @@ pub(super) fn of_special(special: Special, value: Value) -> Result<Value, Wrong>
             }
         }
         (Special::Duration, Value::String(_)) => Ok(value),
-        (Special::Strings, Value::Array(items)) if items.iter().all(Value::is_string) => Ok(value),
+        (Special::Strings, Value::Array(items)) if items.iter().all(fits_text) => {
+            Ok(items.iter().map(|item| item.as_str().unwrap_or_default()).collect())
+        }
         _ => Err((value, None)),
     }
 }

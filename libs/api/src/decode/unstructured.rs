@@ -157,6 +157,28 @@ fn low_bits(whole: i64) -> i32 {
     whole as i32
 }
 
+/// Numbers without a fraction lose their point, and those that only a float holds lose what it does not keep of them.
+pub(super) fn as_go_writes(value: &mut Value) {
+    /// What is larger fits no integer, and is kept as it is.
+    const WHOLE_MAX: f64 = 2e19;
+    match value {
+        Value::Number(number) if !number.is_i64() => match number.as_f64() {
+            Some(float) if float.fract() == 0.0 && float.abs() < WHOLE_MAX => {
+                // As few digits as tell it from other floats, and zeros.
+                let digits = float.to_string();
+                let signed = digits.parse::<i64>().map(Value::from);
+                if let Ok(whole) = signed.or_else(|_| digits.parse::<u64>().map(Value::from)) {
+                    *value = whole;
+                }
+            }
+            _ => {}
+        },
+        Value::Array(items) => items.iter_mut().for_each(as_go_writes),
+        Value::Object(map) => map.values_mut().for_each(as_go_writes),
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -158,6 +158,14 @@ fn step(object: &mut Value, operation: &Value, spent: &mut Spent) -> Result<(), 
             add(object, &path, value, spent)
         }
         "remove" => remove(object, &path, spent).map(drop),
+        // The whole is replaced by what holds something; anything else is passed over, as Kubernetes does.
+        "replace" if path.is_empty() => match operation.get("value").ok_or(Misfit)? {
+            whole @ (Value::Object(_) | Value::Array(_)) => {
+                *object = place(whole.clone(), spent)?;
+                Ok(())
+            }
+            _ => Ok(()),
+        },
         "replace" => {
             let value = place(given(), spent)?;
             put(object, &path, value)
@@ -354,6 +362,13 @@ mod tests {
                 "/a",
                 json!({"b": null, "c": null, "d": 1}),
             ),
+            (json!([{"op": "replace", "path": "", "value": {"c": 1}}]), "", json!({"c": 1})),
+            (json!([{"op": "replace", "path": "", "value": [1]}]), "", json!([1])),
+            (
+                json!([{"op": "replace", "path": "", "value": "x"}, {"op": "replace", "path": "", "value": null}]),
+                "/a/b",
+                json!(1),
+            ),
         ];
         for (patch, place, want) in rows {
             assert_eq!(patched(&patch).unwrap().pointer(place), Some(&want), "{patch}");
@@ -402,6 +417,7 @@ mod tests {
             json!({"op": "copy", "from": "/no/deep", "path": "/a/b"}),
             json!({"op": "what", "path": "/a"}),
             json!({"op": "add", "path": "", "value": {}}),
+            json!({"op": "replace", "path": ""}),
             json!({"op": "remove", "path": "no"}),
             json!({"path": "/a"}),
             Value::Null,

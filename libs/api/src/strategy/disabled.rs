@@ -49,6 +49,18 @@ pub(super) fn drop_disabled(object: &mut Value, old: Option<&Value>, kind: &str)
     }
 }
 
+/// Drops fields of other statuses that belong to features that are off, where they were not set before.
+pub(super) fn drop_status_fields(new: &mut Value, old: &Value, kind: &str) {
+    let fields: &[&str] = match kind {
+        "PersistentVolumeClaim" => &["currentVolumeAttributesClassName", "modifyVolumeStatus"],
+        "Node" => &["config"],
+        _ => return,
+    };
+    for field in fields.iter().filter(|field| old["status"][*field].is_null()) {
+        put(&mut new["status"], field, None);
+    }
+}
+
 /// Drops from a pod's status what belongs to features that are off.
 pub(super) fn drop_status(new: &mut Value, old: &Value) {
     let status = &mut new["status"];

@@ -67,8 +67,12 @@ pub fn unowned(kind: &Kind, subresource: &str) -> &'static [&'static [&'static s
 
 /// Whether nobody comes to own what a write through `subresource` does not change.
 #[must_use]
-pub fn is_prepared_first(subresource: &str) -> bool {
-    !matches!(subresource, "" | "ephemeralcontainers" | "resize")
+pub fn is_prepared_first(kind: &Kind, subresource: &str) -> bool {
+    match subresource {
+        "" | "ephemeralcontainers" | "resize" => false,
+        "status" => !unowned(kind, subresource).is_empty(),
+        _ => true,
+    }
 }
 
 /// Whether an object has the labels of its pods because it was sent without any. Of a Job they stay one thing: what the
@@ -191,6 +195,7 @@ pub fn stamp(new: &mut Value, old: &Value, kind: &Kind, subresource: &str, now: 
     match (rows::of(kind).kind, subresource) {
         // Who sends what belongs to features that are off comes to own it.
         ("Pod", "status") => disabled::drop_status(new, old),
+        (kind @ ("PersistentVolumeClaim" | "Node"), "status") => disabled::drop_status_fields(new, old, kind),
         ("CertificateSigningRequest", "approval" | "status") => special::condition_times(new, old, now),
         ("PersistentVolume", "status") => special::volume_phase_began(new, old, now),
         ("DaemonSet", "status") => special::keep_template_generation(new, old),

@@ -223,6 +223,20 @@ fn what_belongs_to_features_that_are_off_is_dropped_unless_it_is_there_already()
 }
 
 #[test]
+fn other_statuses_have_nothing_of_features_that_are_off_unless_they_had_it_before() {
+    for (name, field) in [("PersistentVolumeClaim", "modifyVolumeStatus"), ("Node", "config")] {
+        let kind = crate::kinds::by_gvk("v1", name).expect(name);
+        let with = json!({"metadata": {}, "status": {"phase": "x", field: {}}});
+        let without = json!({"metadata": {}, "status": {"phase": "x"}});
+        for (old, want) in [(&with, &with), (&without, &without)] {
+            let mut new = with.clone();
+            stamp(&mut new, old, kind, "status", "now");
+            assert_eq!(new["status"], want["status"], "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_pods_status_has_nothing_of_features_that_are_off_unless_it_had_it_before() {
     let pods = crate::kinds::by_gvk("v1", "Pod").expect("pods");
     let status = json!({"observedGeneration": 2, "qosClass": "BestEffort",
@@ -301,7 +315,10 @@ fn what_nobody_comes_to_own_depends_on_the_path() {
     assert_eq!(owned("Pod", "resize"), [["f:status"].as_slice()]);
     assert_eq!(owned("Pod", "status").len(), 3);
     assert!(owned("ServiceCIDR", "").is_empty() && owned("ServiceCIDR", "status").is_empty());
-    assert!(is_prepared_first("status") && !is_prepared_first("resize"));
+    let first =
+        |kind_name: &str, path: &str| is_prepared_first(&kind(kind_name, &["status", "resize"]), path);
+    assert!(first("Pod", "status") && first("Pod", "binding") && !first("Pod", "resize"));
+    assert!(!first("ServiceCIDR", "status"));
 }
 
 #[test]
