@@ -5,7 +5,7 @@ use super::pod::sources;
 use super::{claim, selectors};
 use crate::labels;
 use crate::strategy::same;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const MAX_PARAMETERS: usize = 512;
 const MAX_PARAMETER_BYTES: usize = 256 * 1024;
@@ -21,7 +21,12 @@ pub(super) fn class(object: &Node<'_, '_>, out: &mut Faults) {
     }
     parameters(&object.get("parameters"), out);
     object.get("reclaimPolicy").may_be_one_of(&["Delete", "Retain"], out);
-    object.get("volumeBindingMode").required_one_of(&["Immediate", "WaitForFirstConsumer"], out);
+    let mode = object.get("volumeBindingMode");
+    match mode.value {
+        Value::Null => mode.required("", out),
+        // An empty one is given.
+        _ => mode.must_be_one_of(&["Immediate", "WaitForFirstConsumer"], out),
+    }
     let terms = object.get("allowedTopologies");
     for (i, term) in terms.items().enumerate() {
         topology(&term.get("matchLabelExpressions"), out);

@@ -381,7 +381,7 @@ fn daemon_strategy(strategy: &Node<'_, '_>, out: &mut Faults) {
             }
             match (number(unavailable.value), number(surge.value)) {
                 (Some(0), Some(0)) => unavailable.required("cannot be 0 when maxSurge is 0", out),
-                (Some(1..), Some(1..)) => {
+                (Some(down), Some(more)) if down != 0 && more != 0 => {
                     surge.invalid_count("may not be set when maxUnavailable is non-zero", out);
                 }
                 _ => {}

@@ -113,25 +113,18 @@ fn ips(list: &Node<'_, '_>, shape: &'static str, out: &mut Faults) {
         entry.named("", entry.get("ip").value).text_must(labels::is_valid_ip, out);
     }
     let all: Vec<&str> = list.items().map(|entry| entry.get("ip").text()).collect();
-    let told = |out: &mut Faults| {
-        let shown = list.items().map(|entry| super::super::shapes::compact(entry.value, shape));
-        let shown = format!("[{}]", shown.collect::<Vec<_>>().join(","));
-        list.invalid_shown(shown, "may specify no more than one IP for each IP family", out);
-    };
-    if let Some(bad) = all.iter().position(|ip| !labels::is_valid_ip(ip).is_empty()).filter(|_| all.len() > 1)
-    {
+    if all.len() < 2 {
+        return;
+    }
+    let bad = all.iter().position(|ip| !labels::is_valid_ip(ip).is_empty());
+    if let Some(bad) = bad {
         let why = format!("failed to check for dual stack with error:invalid IP[{bad}]: {}", all[bad]);
         out.push(FieldError::internal(list.path(), why));
     }
-    if all.len() > 1 && (all.len() > 2 || !addresses_by_family(&all)) {
-        told(out);
-    }
-    // Nobody minds a host's address told twice but for its family.
-    let mut seen = Seen::new();
-    for (entry, ip) in list.items().zip(&all).filter(|_| shape == "PodIP") {
-        if !seen.insert(ip) {
-            entry.duplicate_shown(super::super::shapes::compact(entry.value, shape), out);
-        }
+    if bad.is_some() || all.len() > 2 || !addresses_by_family(&all) {
+        let shown = list.items().map(|entry| super::super::shapes::compact(entry.value, shape));
+        let shown = format!("[{}]", shown.collect::<Vec<_>>().join(","));
+        list.invalid_shown(shown, "may specify no more than one IP for each IP family", out);
     }
 }
 

@@ -158,3 +158,36 @@ fn times_are_shown_as_go_prints_them() {
         ],
     );
 }
+
+#[test]
+fn daemon_sets_take_pods_away_or_add_them_not_both() {
+    for (down, more, field) in [(1, -1, "maxSurge"), (-1, 1, "maxUnavailable")] {
+        let rolling = json!({"maxUnavailable": down, "maxSurge": more});
+        let set = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template(&json!({"a": "b"})),
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}});
+        let at = "spec.updateStrategy.rollingUpdate";
+        let negative = format!("{at}.{field}: Invalid value: -1: must be greater than or equal to 0");
+        let both = format!(
+            "{at}.maxSurge: Invalid value: intstr.IntOrString{{Type:0, IntVal:{more}, StrVal:\"\"}}: may not be set when maxUnavailable is non-zero"
+        );
+        refuses("DaemonSet", set, &[&negative, &both]);
+    }
+}
+
+#[test]
+fn addresses_of_a_pod_are_one_of_each_family() {
+    let status = |ips: &[&str]| {
+        let ips: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+        json!({"spec": {}, "status": {"podIPs": ips}})
+    };
+    let told = |ips: &[&str]| {
+        let kind = kind("Pod");
+        let (old, new) = (whole("Pod", status(&[])), whole("Pod", status(ips)));
+        let faults = super::super::update(&new, &old, &kind, "status", &mut Vec::new());
+        let fields = faults.iter().map(|fault| fault.field.clone());
+        fields.filter(|field| field.starts_with("status")).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&["1.2.3.4", "fd00::1"]), Vec::<String>::new());
+    assert_eq!(told(&["1.2.3.4", "1.2.3.4"]), ["status.podIPs"]);
+    assert_eq!(told(&["1.2.3.4", "x"]), ["status.podIPs[1]", "status.podIPs", "status.podIPs"]);
+}

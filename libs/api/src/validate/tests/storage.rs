@@ -188,3 +188,14 @@ fn a_capacity_is_judged_again_when_it_changes_and_its_largest_volume_never() {
         &[negative],
     );
 }
+
+#[test]
+fn a_binding_mode_that_is_empty_is_given() {
+    refuses(
+        "StorageClass",
+        json!({"provisioner": "a/b", "volumeBindingMode": ""}),
+        &[
+            r#"volumeBindingMode: Unsupported value: "": supported values: "Immediate", "WaitForFirstConsumer""#,
+        ],
+    );
+}
