@@ -180,7 +180,9 @@ async fn keep_address(server: &Server, args: &Args) {
     let mut lease = 0;
     while !server.health.is_stopping() {
         let mut pause = RENEWED_AGAIN;
-        match renew(kv.as_ref(), args, lease).await {
+        // At the same time, so that members of the store are woken once for both.
+        let (held, told) = tokio::join!(renew(kv.as_ref(), args, lease), identity.round(server));
+        match held {
             Ok(held) => {
                 lease = held;
                 pause = clock::until_whole(LEASE_RENEWED);
@@ -193,7 +195,7 @@ async fn keep_address(server: &Server, args: &Args) {
             }
             Err(error) => tracing::warn!(%error, "cannot renew this server's lease"),
         }
-        if let Err(status) = identity.round(server).await {
+        if let Err(status) = told {
             tracing::warn!(error = status.message, "cannot tell clients of this server");
         }
         clock::sleep(pause).await;

@@ -21,6 +21,8 @@ use std::time::Duration;
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Statuses are written at every so many renewals: every five minutes.
 const RENEWALS_PER_STATUS: u32 = 30;
+/// The runtime is looked at every half a minute, as upstream does, and at each renewal once there is trouble.
+const RENEWALS_PER_LOOK: u32 = 3;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MOST: Duration = Duration::from_secs(2);
 /// How long the runtime may take to answer before it counts as away.
@@ -61,8 +63,7 @@ pub fn start(
         each(&nodes, |node| inner.register_until_done(node)).await;
         inner.clone().correct_whenever(&corrections, nodes.clone());
         for renewal in 0_u32.. {
-            let with_status = renewal > 0 && renewal % RENEWALS_PER_STATUS == 0;
-            each(&ours, |node| inner.refresh(node, with_status)).await;
+            each(&ours, |node| inner.refresh(node, renewal)).await;
             clock::sleep(clock::until_whole(RENEW_EVERY)).await;
         }
     });
@@ -147,11 +148,14 @@ impl Registrar {
         images
     }
 
-    async fn refresh(&self, node: &Node, with_status: bool) {
-        if let Err(error) = self.renew(node).await {
+    async fn refresh(&self, node: &Node, renewal: u32) {
+        let with_status = renewal > 0 && renewal.is_multiple_of(RENEWALS_PER_STATUS);
+        let looks = renewal.is_multiple_of(RENEWALS_PER_LOOK) || self.trouble.lock().is_some();
+        let look = async { looks && self.look_for_trouble(node).await };
+        let (renewed, changed) = tokio::join!(self.renew(node), look);
+        if let Err(error) = renewed {
             tracing::warn!(node = node.name, %error, "lease not renewed");
         }
-        let changed = self.look_for_trouble(node).await;
         let reported = if with_status || changed { self.report(node).await } else { Ok(()) };
         match reported {
             // Whoever deleted the node also wakes what registers it again.

@@ -4,7 +4,7 @@ use super::args;
 use super::scripted::Scripted;
 use crate::launch::Surroundings;
 use crate::pods::{self, Ground, Parts};
-use crate::{machine, node, objects, volumes};
+use crate::{machine, node, objects, registration, volumes};
 use coracle_client::fake::FakeApi;
 use coracle_client::{Recorder, Reflector, Scope};
 use coracle_daemon::{Tasks, clock};
@@ -250,4 +250,32 @@ async fn what_the_api_has_forgotten_is_torn_down_also_after_a_restart() {
     world.start_kubelet(&second);
     world.runtime.until("nothing is left", Scripted::is_empty).await;
     second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_runtime_does_not_answer_is_not_ready_until_it_does() {
+    let (api, runtime, scope) = (FakeApi::default(), Scripted::default(), Scope::new(&Tasks::new()));
+    let client = api.client();
+    let mut args = args("1");
+    args.hostname_override = Some("n".to_owned());
+    let cidr = "10.1.0.0/24".parse().unwrap();
+    let nodes = Arc::new(node::real(&args, &machine::Facts::default(), cidr, "scripted://1".to_owned()));
+    let known = Reflector::<Node>::new(Api::all(client.clone())).start(&scope);
+    registration::start(&scope, &client, nodes, &known, Arc::new(runtime.clone()));
+    // In seconds: looks are half a minute apart while all is well and ten seconds otherwise, and an answer may take five.
+    for (silent, status, most) in [(false, "True", 1), (true, "False", 40), (false, "True", 20)] {
+        runtime.silence(silent);
+        let ready = || {
+            let node = api.get("/api/v1/nodes/n");
+            let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            conditions.into_iter().find(|condition| condition["type"] == "Ready")
+        };
+        let mut passed = 0;
+        while ready().is_none_or(|ready| ready["status"] != status) {
+            assert!(passed < most, "silent {silent}: {:?}", ready());
+            clock::sleep(Duration::from_secs(1)).await;
+            passed += 1;
+        }
+    }
+    scope.stop().await;
 }

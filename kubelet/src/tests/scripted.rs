@@ -9,6 +9,7 @@ use coracle_daemon::clock;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -19,6 +20,8 @@ pub struct Scripted {
     changed: mpsc::UnboundedSender<String>,
     hints: Arc<Mutex<Option<mpsc::Receiver<Changed>>>>,
     version: watch::Sender<u64>,
+    /// Whether it answers nothing about images.
+    silent: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -44,6 +47,7 @@ impl Default for Scripted {
             changed,
             hints: Arc::new(Mutex::new(Some(receiver))),
             version: watch::Sender::new(0),
+            silent: Arc::default(),
         }
     }
 }
@@ -75,6 +79,10 @@ impl Scripted {
     /// What it was asked to start last under this name.
     pub fn spec(&self, name: &str) -> ContainerSpec {
         self.state.lock().specs.iter().rev().find(|spec| spec.name == name).expect("it was started").clone()
+    }
+
+    pub fn silence(&self, silent: bool) {
+        self.silent.store(silent, Ordering::SeqCst);
     }
 
     pub fn log(&self) -> Vec<String> {
@@ -131,6 +139,9 @@ impl Runtime for Scripted {
         Ok(self.state.lock().sandboxes.get(uid).cloned())
     }
     async fn image(&self, name: &str) -> Result<Option<Image>, RuntimeError> {
+        if self.silent.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let here = name.starts_with("here") || self.state.lock().pulled.iter().any(|pulled| pulled == name);
         let image = Image { id: "sha256:0".into(), names: vec![name.into()], size: 7, provided: false };
         Ok(here.then_some(image))
