@@ -265,17 +265,13 @@ async fn a_node_whose_runtime_does_not_answer_is_not_ready_until_it_does() {
     // In seconds: looks are half a minute apart while all is well and ten seconds otherwise, and an answer may take five.
     for (silent, status, most) in [(false, "True", 1), (true, "False", 40), (false, "True", 20)] {
         runtime.silence(silent);
-        let ready = || {
+        let holds = |api: &FakeApi| {
             let node = api.get("/api/v1/nodes/n");
-            let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            conditions.into_iter().find(|condition| condition["type"] == "Ready")
+            let told = node["status"]["conditions"].as_array();
+            told.is_some_and(|told| told.iter().any(|one| one["type"] == "Ready" && one["status"] == status))
         };
-        let mut passed = 0;
-        while ready().is_none_or(|ready| ready["status"] != status) {
-            assert!(passed < most, "silent {silent}: {:?}", ready());
-            clock::sleep(Duration::from_secs(1)).await;
-            passed += 1;
-        }
+        let what = format!("Ready is {status} of a runtime that is silent: {silent}");
+        api.until_within(Duration::from_secs(most), &what, holds).await;
     }
     scope.stop().await;
 }

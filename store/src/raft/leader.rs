@@ -42,7 +42,7 @@ impl Node {
     /// Asks `leader` whether a majority follows it.
     async fn still_leads(&self, leader: u64) -> bool {
         let Some(Ok(mut client)) = self.client_of(leader) else { return false };
-        let (_, limit) = self.pulse.patience();
+        let limit = self.pulse.timing.lease;
         let told = within(limit, client.read_index(ReadIndexRequest {})).await;
         let leads = told.is_ok_and(|reply| wire::take_error(&reply.error).is_ok());
         if leads {
@@ -63,7 +63,7 @@ impl Node {
         };
         let voters: Vec<u64> =
             self.raft.server_metrics().borrow_watched().membership_config.voter_ids().collect();
-        let (_, limit) = self.pulse.patience();
+        let limit = self.pulse.timing.lease;
         let calls = voters.into_iter().filter_map(|id| self.client_of(id)?.ok()).map(|mut client| {
             // Its beat is the answer.
             async move { drop(within(limit, client.vote(request)).await) }
@@ -79,7 +79,7 @@ impl Node {
         answer: impl Future<Output = T>,
     ) -> Option<T> {
         let (asked, mut answer) = (Instant::now(), std::pin::pin!(answer));
-        let mut due = asked + self.pulse.patience().0;
+        let mut due = asked + self.pulse.timing.patience();
         loop {
             if let Ok(answer) = tokio::time::timeout_at(due.min(asked + limit), &mut answer).await {
                 return Some(answer);

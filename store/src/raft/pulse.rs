@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Between beats in a quiet cluster. Each wakes every member, which costs more than all else that such a cluster does.
+/// Between beats in a quiet cluster. Each wakes every member, and was a third of what such a cluster did.
 const QUIET_HEARTBEAT: Duration = Duration::from_secs(10);
 /// The rarest beats that are believed.
 const ANNOUNCED_MAX: Duration = Duration::from_secs(60);
@@ -43,7 +43,8 @@ impl Timing {
     }
 
     /// How late a beat, or an answer, may be.
-    fn patience(self) -> Duration {
+    #[must_use]
+    pub fn patience(self) -> Duration {
         2 * self.lease
     }
 
@@ -84,7 +85,8 @@ impl Trust {
 /// What a member heard, and what it says to others.
 #[derive(Debug)]
 pub struct Pulse {
-    timing: Timing,
+    /// As the flags say.
+    pub timing: Timing,
     trust: Mutex<Option<Trust>>,
     /// The leader is gone, or promised more.
     changed: Notify,
@@ -162,12 +164,6 @@ impl Pulse {
         let (trust, now) = (*self.trust.lock(), Instant::now());
         let known = trust.filter(|known| known.until(self.timing) > now)?;
         Some((known.leader, known.last + self.timing.patience() > now))
-    }
-
-    /// How long a leader may owe an answer, and how long to wait for it when another doubts the leader already.
-    #[must_use]
-    pub fn patience(&self) -> (Duration, Duration) {
-        (self.timing.patience(), self.timing.lease)
     }
 
     /// This member, which leads, has `count` more entries replicated. Many of them make it beat often, at once.

@@ -104,6 +104,11 @@ impl FakeApi {
 
     /// Waits until `holds` of this fake; panics with `what` when that takes more than ten seconds.
     pub async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        self.until_within(std::time::Duration::from_secs(10), what, holds).await;
+    }
+
+    /// Like [`Self::until`], with another limit.
+    pub async fn until_within(&self, limit: std::time::Duration, what: &str, holds: impl Fn(&Self) -> bool) {
         let mut changes = self.changed.subscribe();
         let wait = async {
             while !holds(self) {
@@ -112,7 +117,7 @@ impl FakeApi {
                 }
             }
         };
-        let waited = coracle_daemon::clock::timeout(std::time::Duration::from_secs(10), wait).await;
+        let waited = coracle_daemon::clock::timeout(limit, wait).await;
         assert!(waited.is_ok(), "did not happen: {what}");
     }
 
