@@ -262,8 +262,9 @@ async fn a_node_whose_runtime_does_not_answer_is_not_ready_until_it_does() {
     let nodes = Arc::new(node::real(&args, &machine::Facts::default(), cidr, "scripted://1".to_owned()));
     let known = Reflector::<Node>::new(Api::all(client.clone())).start(&scope);
     registration::start(&scope, &client, nodes, &known, Arc::new(runtime.clone()));
-    // In seconds: looks are half a minute apart while all is well and ten seconds otherwise, and an answer may take five.
-    for (silent, status, most) in [(false, "True", 1), (true, "False", 40), (false, "True", 20)] {
+    // In seconds. Looks are three renewals apart while all is well and one otherwise; an answer may take five. A renewal is
+    // up to 12.5 away: the time of day, which says when it is due, stands still in this test.
+    for (silent, status, most) in [(false, "True", 1), (true, "False", 43), (false, "True", 18)] {
         runtime.silence(silent);
         let holds = |api: &FakeApi| {
             let node = api.get("/api/v1/nodes/n");
