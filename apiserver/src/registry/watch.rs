@@ -11,19 +11,22 @@ use crate::storage::{Resource, entry::Entry};
 use bytes::{Bytes, BytesMut};
 use coracle_api::kinds::Kind;
 use coracle_api::status::{FieldError, GroupResource, Status};
+use coracle_daemon::clock::{self, Instant};
 use coracle_daemon::random;
 use futures::StreamExt;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 /// Watches that say nothing end after this and up to as much again.
 const TIMEOUT_MIN: u64 = 1800;
 /// No clock goes on for ever.
 const TIMEOUT_MAX: u64 = 365 * 24 * 3600;
-const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Bookmarks are about a minute apart, at whole ten seconds of the clock: the watches of a client then wake it once and not
+/// each by itself, while those that began at other times have other turns.
+const BOOKMARK_AFTER: Duration = Duration::from_secs(50);
+const BOOKMARK_AT: Duration = Duration::from_secs(10);
 
 /// What all watches share.
 pub struct Watching {
@@ -44,7 +47,8 @@ struct Watch {
     cursor: Cursor,
     /// What goes out before any event.
     opening: Option<Bytes>,
-    bookmarks: Option<tokio::time::Interval>,
+    /// When the next bookmark is due, for a client that wants them.
+    bookmark_due: Option<Instant>,
     /// The last revision that the client was told.
     told: u64,
     /// The client knows of what happened up to it, which may be in the future.
@@ -132,11 +136,7 @@ impl Registry {
                 Err(gone) => return over(call.format, &expired(gone, at)),
             }
         };
-        let bookmarks = call.flag("allowWatchBookmarks").then(|| {
-            let mut ticks = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks
-        });
+        let bookmark_due = call.flag("allowWatchBookmarks").then(next_bookmark);
         let watch = Watch {
             store: self.store.clone(),
             conversion: self.conversion.clone(),
@@ -146,7 +146,7 @@ impl Registry {
             format: call.format,
             cursor,
             opening,
-            bookmarks,
+            bookmark_due,
             told,
             after: told,
             columns_owed,
@@ -163,6 +163,10 @@ impl Registry {
         let content_type = call.format.content_type(true);
         Ok(Reply { code: 200, content_type, warnings: Vec::new(), body: ReplyBody::Stream(stream.boxed()) })
     }
+}
+
+fn next_bookmark() -> Instant {
+    Instant::now() + BOOKMARK_AFTER + clock::until_whole(BOOKMARK_AT)
 }
 
 /// A watch that cannot begin: clients are told in the stream, as of a watch that cannot go on.
@@ -217,25 +221,26 @@ impl Watch {
                     return encode::told(self.format, "ERROR", &status.to_value()).ok();
                 }
             }
-            let tick = async {
-                match &mut self.bookmarks {
-                    Some(ticks) => ticks.tick().await,
+            let due = async {
+                match self.bookmark_due {
+                    Some(due) => clock::sleep_until(due).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 () = self.cursor.moved() => {}
-                _ = tick => {
+                () = due => {
+                    self.bookmark_due = Some(next_bookmark());
                     if let Some(mark) = self.bookmark().await {
                         return Some(mark);
                     }
                 }
-                () = coracle_daemon::clock::sleep_until(self.deadline) => self.over = true,
+                () = clock::sleep_until(self.deadline) => self.over = true,
                 () = self.stop.cancelled() => self.over = true,
             }
         }
         // The last word, once: under steady writes there would always be another one.
-        self.bookmarks.take()?;
+        self.bookmark_due.take()?;
         self.bookmark().await
     }
 

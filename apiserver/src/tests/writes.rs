@@ -1,6 +1,6 @@
-//! Writes whose answers get lost, and watches that end while others write.
+//! Writes whose answers get lost, and watches while others write.
 
-use super::{Fixture, MAPS, map};
+use super::{Fixture, MAPS, event, map};
 use bytes::Bytes;
 use coracle_etcd::memory::MemoryKv;
 use coracle_etcd::proto::{RangeRequest, RangeResponse, TxnRequest, TxnResponse};
@@ -193,6 +193,27 @@ async fn a_watch_ends_at_its_time_however_much_is_written() {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(10), ends).await.expect("the watch ends");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_that_has_nothing_to_tell_says_about_once_a_minute_how_far_it_is() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let path = "/api/v1/namespaces/default/secrets?watch=1&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&sendInitialEvents=true";
+    let mut watch = fixture.send("GET", path, "", Value::Null).await.into_body();
+    let mut told = event(&mut watch).await["object"]["metadata"]["resourceVersion"].clone();
+    tokio::time::pause();
+    for value in ["0", "1"] {
+        let began = tokio::time::Instant::now();
+        fixture.call("POST", MAPS, map(&format!("m{value}"), value)).await;
+        let frame = watch.frame().await.expect("goes on").expect("frame").into_data().expect("data");
+        let mark: Value = serde_json::from_slice(&frame).expect("one event");
+        assert_eq!(mark["type"], "BOOKMARK", "{mark}");
+        assert_ne!(mark["object"]["metadata"]["resourceVersion"], told, "{mark}");
+        told = mark["object"]["metadata"]["resourceVersion"].clone();
+        let waited = began.elapsed().as_secs();
+        assert!((50..=63).contains(&waited), "{waited} s");
+    }
     fixture.stop().await;
 }
 

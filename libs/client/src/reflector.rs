@@ -21,9 +21,13 @@ use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::time::Duration;
 
-/// Ends of the range from which each watch draws its length, so that the watches of a process do not end together.
-const WATCH_SECONDS_MIN: u32 = 200;
-const WATCH_SECONDS_SPREAD: u64 = 90;
+/// Watches end at whole multiples of this, by the clock: those of an idle cluster then wake its processes together, and not one
+/// after the other.
+const WATCH_ENDS_AT: Duration = Duration::from_secs(10);
+/// Each watch draws how many of them it lasts at least, of so many more, so that few of a process end together. All of
+/// it must be less than the 295 seconds that kube takes.
+const WATCH_MIN: u32 = 20;
+const WATCH_SPREAD: u64 = 8;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// Short, for a cluster that starts must not wait for clients that asked too early.
 const RETRY_MOST: Duration = Duration::from_secs(2);
@@ -195,12 +199,13 @@ impl<K: Reflected> Reflector<K> {
         resume: &mut Option<String>,
         backoff: &mut Backoff,
     ) -> kube::Result<()> {
-        #[expect(clippy::cast_possible_truncation, reason = "below WATCH_SECONDS_SPREAD")]
-        let timeout = WATCH_SECONDS_MIN + random::below(WATCH_SECONDS_SPREAD) as u32;
+        #[expect(clippy::cast_possible_truncation, reason = "below WATCH_SPREAD")]
+        let whole = WATCH_MIN + random::below(WATCH_SPREAD) as u32;
+        let lasts = WATCH_ENDS_AT * whole + clock::until_whole(WATCH_ENDS_AT);
         let params = WatchParams {
             label_selector: self.labels.clone(),
             field_selector: self.fields.clone(),
-            timeout: Some(timeout),
+            timeout: u32::try_from(lasts.as_secs()).ok(),
             bookmarks: true,
             send_initial_events: false,
         };
