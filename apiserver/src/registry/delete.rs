@@ -9,7 +9,7 @@ use crate::storage::customs;
 use crate::storage::encode::{self, Shape};
 use crate::storage::entry::Entry;
 use crate::storage::keys;
-use crate::storage::write::Written;
+use crate::storage::write::{Beside, Written};
 use coracle_api::custom::names::{self, Ending};
 use coracle_api::kinds::Kind;
 use coracle_api::meta;
@@ -17,6 +17,7 @@ use coracle_api::status::Status;
 use coracle_daemon::clock;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 pub(super) use options::DeleteOptions;
@@ -54,6 +55,8 @@ const SYSTEM_CLASSES: [&str; 2] = ["system-cluster-critical", "system-node-criti
 enum Step {
     /// It goes, and is told of like this.
     Remove(Value),
+    /// It has no time left: watches see it marked like this, and then it goes.
+    End(Value),
     /// It stays, marked like this.
     Mark(Value),
     /// It is being deleted already.
@@ -140,54 +143,52 @@ impl Registry {
     ) -> Result<(Outcome, bool), Status> {
         let tail = super::tail(&at.namespace, &at.info.name)?;
         let mut current = self.store.get(&at.resource, &tail).await?.ok_or_else(|| at.not_found())?;
+        let (mut options, mut ended) = (Cow::Borrowed(options), false);
         for _ in 0..TRIES {
             let old = current.value().clone();
-            check(at, options, &old)?;
-            if is_ending(at, options, &old) {
+            check(at, &options, &old)?;
+            if is_ending(at, &options, &old) {
                 return Ok((Outcome::Stored(current), false));
             }
-            let shown = options.shown(stays(at, options, &old));
+            let shown = options.shown(stays(at, &options, &old));
             warnings.extend(self.judge(at, &old, &shown).await?);
             let mut told = Value::Null;
-            let step = step(at, options, &old);
-            if let Step::Remove(last) = &step
-                && at.strategy().graceful_delete
-                && *last != *old
-                && !options.dry_run
-            {
-                // Of what gets no time to end, two things are asked: whether it may end, and whether it may go.
-                warnings.extend(self.judge(at, last, &shown).await?);
-            }
-            let written = match step {
+            let (written, gone) = match step(at, &options, &old) {
                 Step::Nothing => return Ok((Outcome::Stored(current), false)),
-                Step::Remove(last) if options.dry_run => {
+                Step::End(last) | Step::Remove(last) if options.dry_run => {
                     return Ok((Outcome::Dry(convert::to(&at.kind, &Arc::new(last)).as_ref().clone()), true));
                 }
                 Step::Mark(object) if options.dry_run => return Ok((Outcome::Dry(object), false)),
                 Step::Remove(last) => {
                     let beside = self.allocator.freed(&at.kind, &old);
-                    let removed = self.store.remove(&at.resource, &current, &beside).await?;
                     told = last;
-                    (removed, true)
+                    (self.store.remove(&at.resource, &current, &beside).await?, true)
                 }
-                Step::Mark(object) => {
-                    let lease = self.allocator.lease(&at.resource).await?;
-                    let beside = crate::storage::write::Beside::default();
-                    (self.store.replace(&at.resource, &current, object, lease, &beside).await?, false)
-                }
+                Step::Mark(object) => (self.mark(at, &current, object).await?, false),
+                Step::End(object) => match self.mark(at, &current, object).await? {
+                    Written::Done(marked) => {
+                        // What goes is asked about once more, and is the one that was meant.
+                        options.to_mut().hurry(&marked);
+                        (current, ended) = (marked, true);
+                        continue;
+                    }
+                    other => (other, false),
+                },
             };
             match written {
                 // A deletion tells of the object as it was.
-                (Written::Done(_), true) => {
+                Written::Done(_) if gone => {
                     let last = crate::storage::entry::stored(&told).into();
                     let entry = Entry::new(&current.tail, current.revision, last);
                     return Ok((Outcome::Stored(Arc::new(entry)), true));
                 }
-                (Written::Done(entry), false) => return Ok((Outcome::Stored(entry), false)),
-                (Written::Moved(found), _) => {
+                Written::Done(entry) => return Ok((Outcome::Stored(entry), false)),
+                // Somebody else took away what was marked to go.
+                Written::Moved(None) if ended => return Ok((Outcome::Stored(current), true)),
+                Written::Moved(found) => {
                     current = Entry::readable(found.ok_or_else(|| at.not_found())?)?;
                 }
-                (Written::Taken, _) => {}
+                Written::Taken => {}
             }
         }
         Err(Status::stale(&at.kind.group_resource(), &at.info.name))
@@ -195,6 +196,11 @@ impl Registry {
 }
 
 impl Registry {
+    async fn mark(&self, at: &At, current: &Entry, object: Value) -> Result<Written, Status> {
+        let lease = self.allocator.lease(&at.resource).await?;
+        self.store.replace(&at.resource, current, object, lease, &Beside::default()).await
+    }
+
     /// Asks admission about a deletion; returns warnings.
     async fn judge(&self, at: &At, old: &Value, options: &Value) -> Result<Vec<String>, Status> {
         if at.own {
@@ -344,14 +350,14 @@ fn step(at: &At, options: &DeleteOptions, old: &Value) -> Step {
         if namespace_held {
             object["status"]["phase"] = json!("Terminating");
         }
-        return if removed { Step::Remove(object) } else { Step::Mark(object) };
+        return if removed { Step::End(object) } else { Step::Mark(object) };
     };
     let before = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
     if left < before {
         hurry(&mut object, marked, before, left);
     }
     if !held && (left == 0 || before == 0) {
-        return Step::Remove(object);
+        return if left < before { Step::End(object) } else { Step::Remove(object) };
     }
     if is_definition(at) {
         // The second deletion is one like others.

@@ -89,6 +89,45 @@ async fn webhooks_are_told_how_long_pods_stay_and_asked_once_more_before_they_go
 }
 
 #[tokio::test]
+async fn a_watch_sees_a_pod_that_gets_no_time_marked_before_it_goes() {
+    let fixture = started().await;
+    let at_once = || vec![("MODIFIED", json!(0)), ("DELETED", json!(0))];
+    // (its node, one deletion after the other, what a watch sees: each event with the seconds that are left)
+    let rows = [
+        ("", vec![json!({})], at_once()),
+        ("", vec![json!({"dryRun": ["All"]}), json!({})], at_once()),
+        ("n", vec![json!({"gracePeriodSeconds": 0})], at_once()),
+        // It is the one that was meant, marked or not.
+        ("n", vec![json!({"gracePeriodSeconds": 0, "preconditions": {"resourceVersion": "{}"}})], at_once()),
+        (
+            "n",
+            vec![json!({}), json!({"gracePeriodSeconds": 5}), json!({"gracePeriodSeconds": 0})],
+            [vec![("MODIFIED", json!(30)), ("MODIFIED", json!(5))], at_once()].concat(),
+        ),
+    ];
+    for (index, (node, deletions, wants)) in rows.into_iter().enumerate() {
+        let name = format!("p{index}");
+        let made = pod(&fixture, &name, node, "Pending", &[]).await;
+        let version = made["metadata"]["resourceVersion"].as_str().expect("a version");
+        for mut options in deletions {
+            if let Some(wanted) = options.pointer_mut("/preconditions/resourceVersion") {
+                *wanted = json!(version);
+            }
+            let (code, gone) = fixture.call("DELETE", &format!("{PODS}/{name}"), options).await;
+            assert_eq!(code, 200, "{name}: {gone}");
+        }
+        let watch = format!("{PODS}?watch=1&resourceVersion={version}&fieldSelector=metadata.name={name}");
+        let watch = fixture.send("GET", &watch, "", Value::Null).await.into_body();
+        for (seen, (kind, left)) in super::events(watch, wants.len()).await.into_iter().zip(wants) {
+            let metadata = &seen["object"]["metadata"];
+            assert_eq!((&seen["type"], &metadata["deletionGracePeriodSeconds"]), (&json!(kind), &left));
+            assert!(metadata["deletionTimestamp"].is_string(), "{seen}");
+        }
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn a_pod_that_ends_can_only_be_hurried() {
     let fixture = started().await;
     // What is left of a pod that has 30 seconds: seconds and finalizers, where it is left.

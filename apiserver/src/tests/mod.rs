@@ -141,6 +141,16 @@ async fn event(body: &mut Body) -> Value {
     serde_json::from_slice(&bytes).expect("one event")
 }
 
+/// The first events of a watch, some of which come together.
+async fn events(mut body: Body, count: usize) -> Vec<Value> {
+    let mut text = Vec::new();
+    while text.iter().filter(|byte| **byte == b'\n').count() < count {
+        let frame = tokio::time::timeout(Duration::from_secs(5), body.frame()).await.expect("in time");
+        text.extend(frame.expect("more").expect("frame").into_data().expect("data"));
+    }
+    serde_json::Deserializer::from_slice(&text).into_iter().map(|event| event.expect("an event")).collect()
+}
+
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 fn map(name: &str, value: &str) -> Value {

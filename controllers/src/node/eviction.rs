@@ -15,13 +15,20 @@ use kube::Api;
 use serde_json::json;
 use std::time::Duration;
 
+/// Seconds after which nobody else takes away a pod that ends and has no node.
+const LEFT_AFTER: i64 = 20;
+
 /// `node`: that of the pod, if it exists.
 pub fn reconcile(pod: &Pod, node: Option<&Node>, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    if pods::is_terminating(pod) {
-        // No kubelet will ever stop a pod that was never given to one.
+    if let Some(ends) = &pod.metadata.deletion_timestamp {
+        // No kubelet will ever stop a pod that was never given to one. The apiserver that marks it also takes it away, if it
+        // lives that long.
         if pods::node_name(pod).is_empty() {
-            plan.then([remove(pod)]);
+            match pods::until(ends.0, LEFT_AFTER, now) {
+                Some(left) => plan.look_again(Some(left)),
+                None => plan.then([remove(pod)]),
+            };
         }
         return plan;
     }
@@ -154,6 +161,25 @@ mod tests {
         let pod: Pod =
             object(json!({ "metadata": {}, "spec": { "containers": [], "tolerations": tolerations } }));
         leaves_at(&pod, &[taint], at(NOW)).map(|leaves| leaves.duration_since(at(NOW)).as_secs())
+    }
+
+    #[test]
+    fn a_pod_without_a_node_that_was_left_marked_goes() {
+        // (when it was to end, its node, actions, seconds until it is looked at again)
+        let rows = [
+            ("2026-01-01T00:05:00Z", "", 0, Some(20)),
+            ("2026-01-01T00:04:41Z", "", 0, Some(1)),
+            ("2026-01-01T00:04:40Z", "", 1, None),
+            ("2026-01-01T00:04:40Z", "n", 0, None),
+        ];
+        for (ends, node, actions, again) in rows {
+            let pod: Pod =
+                object(json!({ "metadata": { "name": "p", "namespace": "d", "deletionTimestamp": ends },
+                "spec": { "containers": [], "nodeName": node } }));
+            let plan = reconcile(&pod, None, at(NOW));
+            let found = (plan.actions().count(), plan.after.map(|delay| delay.as_secs()));
+            assert_eq!(found, (actions, again), "{ends} {node}");
+        }
     }
 
     #[test]

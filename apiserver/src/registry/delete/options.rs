@@ -3,6 +3,7 @@
 use super::super::options::{FieldValidation, WriteOptions, dry_run};
 use super::super::{Call, body, read};
 use crate::storage::encode::Media;
+use crate::storage::entry::Entry;
 use coracle_api::meta;
 use coracle_api::status::{FieldError, GroupResource, Status};
 use serde_json::{Value, json};
@@ -113,6 +114,14 @@ impl DeleteOptions {
             text.filter(|text| !text.is_empty()).map(str::to_owned)
         };
         Self { uid: told("uid"), revision: told("resourceVersion"), ..Self::default() }
+    }
+
+    /// As they are once an object was marked to go at once.
+    pub(super) fn hurry(&mut self, marked: &Entry) {
+        self.grace = Some(0);
+        if let Some(revision) = &mut self.revision {
+            *revision = marked.revision.to_string();
+        }
     }
 
     /// As admission is shown them once it is known for how long an object is to stay.
