@@ -3,8 +3,7 @@
 use crate::Server;
 use crate::audit::Remote;
 use crate::http::lenient::Lenient;
-use crate::http::{contained, pipeline};
-use axum::body::Body;
+use crate::http::{contained, leftover, pipeline};
 use coracle_daemon::Tasks;
 use coracle_daemon::tls::Acceptor;
 use http::Request;
@@ -74,7 +73,12 @@ async fn connection(
             request.extensions_mut().insert(Remote(from.ip()));
         }
         let (server, peer) = (server.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(pipeline::answer(&server, &peer, request.map(Body::new)).await) }
+        async move {
+            let (request, left) = leftover::lend(request);
+            let response = pipeline::answer(&server, &peer, request).await;
+            leftover::settle(left).await;
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut builder = Builder::new(contained::Streams::default());
     builder.http1().timer(TokioTimer::new()).max_buf_size(1 << 20);

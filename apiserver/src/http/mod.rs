@@ -3,6 +3,7 @@
 pub mod contained;
 pub mod deprecation;
 pub mod drain;
+pub mod leftover;
 pub mod lenient;
 pub mod limits;
 pub mod negotiate;

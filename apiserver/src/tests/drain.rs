@@ -49,6 +49,26 @@ fn request(method: &str, path: &str, body: Body) -> Request<Body> {
 }
 
 #[tokio::test]
+async fn a_connection_goes_on_after_bodies_that_nobody_wanted() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (port, tls) = listening(&fixture, folder.path()).await;
+    let clients = Tasks::new();
+    let mut client = connected(port, &tls, &clients).await.expect("connected");
+    // (path, code): refused by whom one is, by the path, and answered without a look at the body.
+    for (path, code) in [(MAPS, 403), ("/api/v1/nowhere", 403), ("/healthz", 200), ("/version", 403)] {
+        client.ready().await.expect("the same connection");
+        let body = Body::from(vec![b'x'; 1 << 20]);
+        let response = client.send_request(request("POST", path, body)).await.expect("an answer");
+        assert_eq!(response.status(), code, "{path}");
+        response.into_body().collect().await.expect("a body");
+    }
+    drop(client);
+    clients.stop_within(Duration::from_secs(5)).await.expect("a clean stop");
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn a_stop_fails_readiness_first_then_finishes_what_runs_and_ends_watches_cleanly() {
     let kv = MemoryKv::default();
     let fixture =
