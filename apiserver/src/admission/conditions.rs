@@ -149,7 +149,7 @@ impl<'a> Shown<'a> {
             resource: request.resource.clone(),
             subresource: request.subresource.clone(),
             namespace: request.namespace.clone(),
-            name: request.name.clone(),
+            name: self.asker.attributes.name(&self.object).to_owned(),
             ..Check::default()
         };
         scope.authorize(&self.asker, requested);

@@ -59,6 +59,11 @@ const UPDATE: &str = "UPDATE";
 const DELETE: &str = "DELETE";
 
 impl Attributes<'_> {
+    /// The name of what is written: what is made may name itself, what goes with others is not named.
+    fn name<'a>(&'a self, object: &'a Value) -> &'a str {
+        if self.request.name.is_empty() { meta::name(object) } else { &self.request.name }
+    }
+
     /// Whether it is about this core resource itself, or its `/subresource`.
     fn is(&self, resource: &str) -> bool {
         self.is_of("", resource)

@@ -84,7 +84,7 @@ async fn matched(
     object: &Value,
 ) -> Result<Option<Target>, Status> {
     let policy = &constraints["matchPolicy"];
-    if select::target(context, &constraints["excludeResourceRules"], policy, attributes).is_some()
+    if select::target(context, &constraints["excludeResourceRules"], policy, attributes, object).is_some()
         || !select::of_object(&constraints["objectSelector"], attributes, object)?
         || !select::in_namespace(context, &constraints["namespaceSelector"], attributes, object).await?
     {
@@ -96,7 +96,7 @@ async fn matched(
         Some(rules) if !rules.is_empty() => &constraints["resourceRules"],
         _ => &every,
     };
-    Ok(select::target(context, rules, policy, attributes))
+    Ok(select::target(context, rules, policy, attributes, object))
 }
 
 /// A policy with one of its bindings, on one write.

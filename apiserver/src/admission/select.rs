@@ -51,7 +51,12 @@ fn names(list: &Value, resource: &str, subresource: &str) -> bool {
 }
 
 /// Whether a rule speaks of a write, taken as one of `group` and `version`.
-fn rule_matches(rule: &Value, attributes: &Attributes<'_>, group: &str, version: &str) -> bool {
+fn rule_matches(
+    rule: &Value,
+    attributes: &Attributes<'_>,
+    name: &str,
+    (group, version): (&str, &str),
+) -> bool {
     let request = attributes.request;
     let namespaced = !request.namespace.is_empty() && request.resource != "namespaces";
     let scope = match rule["scope"].as_str() {
@@ -60,7 +65,7 @@ fn rule_matches(rule: &Value, attributes: &Attributes<'_>, group: &str, version:
         _ => true,
     };
     let named = rule["resourceNames"].as_array().is_none_or(Vec::is_empty)
-        || meta::strings(&rule["resourceNames"]).any(|own| own == request.name);
+        || meta::strings(&rule["resourceNames"]).any(|own| own == name);
     scope
         && named
         && has(&rule["operations"], attributes.operation)
@@ -103,10 +108,12 @@ pub fn target(
     rules: &Value,
     match_policy: &Value,
     attributes: &Attributes<'_>,
+    object: &Value,
 ) -> Option<Target> {
-    let request = attributes.request;
+    let (request, name) = (attributes.request, attributes.name(object));
     let matches = |group: &str, version: &str| {
-        rules.as_array().into_iter().flatten().any(|rule| rule_matches(rule, attributes, group, version))
+        let mut rules = rules.as_array().into_iter().flatten();
+        rules.any(|rule| rule_matches(rule, attributes, name, (group, version)))
     };
     if matches(&request.group, &request.version) {
         return Some(Target { group: request.group.clone(), version: request.version.clone(), other: None });

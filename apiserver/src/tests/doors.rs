@@ -68,6 +68,30 @@ async fn bindings_and_evictions_pass_admission_as_what_they_are() {
 }
 
 #[tokio::test]
+async fn rules_with_names_are_about_what_is_made_too() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+        "resources": ["configmaps"], "resourceNames": ["held", ""]}]);
+    let spec = json!({"matchConstraints": {"resourceRules": rules},
+        "validations": [{"expression": "false", "messageExpression": "'made ' + request.name"}]});
+    posted(&fixture, POLICIES, json!({"metadata": {"name": "no"}, "spec": spec})).await;
+    let spec = json!({"policyName": "no", "validationActions": ["Deny"]});
+    posted(&fixture, BINDINGS, json!({"metadata": {"name": "no"}, "spec": spec})).await;
+    let held = format!("{}?dryRun=All", super::MAPS);
+    let told = refusal(&fixture, &held, &json!({"metadata": {"name": "held"}})).await;
+    assert!(told.ends_with("made held"), "{told}");
+    for (metadata, code) in [
+        (json!({"name": "free"}), 201),
+        (json!({"generateName": "held"}), 201),
+        (json!({"name": "held"}), 422),
+    ] {
+        let (got, told) = fixture.call("POST", super::MAPS, json!({"metadata": metadata})).await;
+        assert_eq!(got, code, "{told}");
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn single_checks_of_health_are_for_those_who_may_ask() {
     let fixture = Fixture::over(&MemoryKv::default()).await;
     for (path, want) in

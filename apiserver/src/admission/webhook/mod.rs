@@ -173,7 +173,8 @@ impl Webhooks {
         hook: &Hook,
     ) -> Result<Option<Target>, Status> {
         let value = hook.value();
-        let Some(target) = select::target(context, &value["rules"], &value["matchPolicy"], attributes) else {
+        let (rules, policy) = (&value["rules"], &value["matchPolicy"]);
+        let Some(target) = select::target(context, rules, policy, attributes, object) else {
             return Ok(None);
         };
         if !select::of_object(&value["objectSelector"], attributes, object)?

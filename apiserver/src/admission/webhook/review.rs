@@ -54,8 +54,7 @@ pub fn request(attributes: &Attributes<'_>, object: &Value, target: &Target) -> 
     let converted = select::converted(target, attributes, shown);
     let own = Target { group: request.group.clone(), version: request.version.clone(), other: None };
     let resource = |target: &Target| json!({"group": target.group, "version": target.version, "resource": request.resource});
-    // What is made may name itself; what goes with others is not named.
-    let name = if request.name.is_empty() { meta::name(object) } else { &request.name };
+    let name = attributes.name(object);
     let mut options = attributes.options.clone();
     // Whoever patches is shown as what the patch does.
     let shown_as = match attributes.operation {
