@@ -8,7 +8,7 @@ of variations (`lists`) and `steps`. A file's head may hold words, bodies and li
 
 Methods beside HTTP's: MERGE, JSON, STRATEGIC and APPLY patch, TABLE reads a Table, [SLEEP, seconds] and [WAIT, path, text]
 wait; [ASKED, why] is what `hooks` (named answers of a server at {hook}, which {ca} signed) were asked since. A path that begins with no slash is a plural as discovery has it (`pods/p/status`). A body {+: BASE, dotted.path: value}
-is a base with changes; the base GET is what the server has there. {as: USER} impersonates. Every server plays a
+is a base with changes; the base GET is what the server has there. A text with \\0 is bytes. {as: USER} impersonates. Every server plays a
 conversation in a namespace of the same fresh name, `{ns}`.
 """
 
@@ -145,7 +145,7 @@ class Play:
         """A body from its base: {+: NAME, dotted.path: value}; the base GET is what the server has at the path."""
         body = self.filled(body)
         if isinstance(body, str):
-            return body.encode()
+            return body.encode("latin-1" if "\0" in body else "utf-8")
         if not isinstance(body, dict) or not any(name == "+" or "." in name for name in body):
             return body
         changes = dict(body)
@@ -241,7 +241,7 @@ def put(value, path, new):
 
 
 def told(body):
-    return body.decode() if isinstance(body, bytes) else "" if body is None else json.dumps(body)
+    return body.decode(errors="replace") if isinstance(body, bytes) else "" if body is None else json.dumps(body)
 
 
 def claims(token):
