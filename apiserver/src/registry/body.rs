@@ -6,7 +6,6 @@ use crate::storage::encode::Media;
 use coracle_api::decode::{self, DecodeError, Decoded};
 use coracle_api::kinds::{self, Kind};
 use coracle_api::meta;
-use coracle_api::protobuf;
 use coracle_api::status::Status;
 use coracle_api::strategy;
 use serde_json::Value;
@@ -55,7 +54,7 @@ pub fn read(
     let decoded = match media {
         Media::Json => decode::json(body, kind),
         Media::Yaml => decode::yaml(body, kind),
-        Media::Protobuf => from_protobuf(body, kind),
+        Media::Protobuf => decode::protobuf(body, kind),
     };
     let decoded = decoded.and_then(|decoded| match strategy::inconvertible(&decoded.object, kind) {
         Some(text) => Err(DecodeError::BadRequest(of_kind(kind) + &text)),
@@ -74,29 +73,6 @@ pub fn read(
 fn of_kind(kind: &Kind) -> String {
     let (name, version) = (&kind.kind, &kind.version);
     format!("{name} in version {version:?} cannot be handled as a {name}: ")
-}
-
-fn from_protobuf(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
-    let object = protobuf::decode(body).map_err(|error| DecodeError::BadRequest(error.to_string()))?;
-    let told = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
-    let (version, name) = (told("apiVersion"), told("kind"));
-    if name != kind.kind {
-        let version = version.rsplit('/').next().unwrap_or_default();
-        let text = format!(
-            "{name} in version {version:?} cannot be handled as a {}: converting ({version}.{name}) to ({}.{}): unknown conversion",
-            kind.kind, kind.version, kind.kind
-        );
-        return Err(DecodeError::BadRequest(text));
-    }
-    // Options belong to every group.
-    if version != kind.api_version() && kind.group != "meta.k8s.io" {
-        let text = format!(
-            "the API version in the data ({version}) does not match the expected API version ({})",
-            kind.api_version()
-        );
-        return Err(DecodeError::BadRequest(text));
-    }
-    Ok(Decoded { object, findings: Vec::new(), raises: false })
 }
 
 /// Takes out the owners that an object names twice, and warns of them. Kubernetes looks for them before admission changes an

@@ -192,9 +192,12 @@ mod tests {
         assert!(whole.starts_with(
             b"{\"kind\":\"Secret\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"7\""
         ));
-        for (raw, why) in
-            [("k8s\0\u{1}", "unexpected EOF"), ("", "does not appear"), ("k8s:enc:x:", "encrypted data")]
-        {
+        for (raw, why) in [
+            ("k8s\0\n", "unexpected EOF"),
+            ("", "empty data"),
+            ("x", "does not appear"),
+            ("k8s:enc:x:", "encrypted data"),
+        ] {
             let fault = Entry::new("default/a", 7, Bytes::from(raw)).fault().expect("a fault");
             assert!(fault.message.contains(why), "{raw:?}: {}", fault.message);
         }

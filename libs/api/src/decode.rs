@@ -14,6 +14,7 @@ mod tests;
 
 use crate::custom;
 use crate::kinds::{self, Kind};
+use crate::protobuf::Envelope;
 use crate::schema;
 use crate::status::go_quoted;
 use crate::strategy;
@@ -84,6 +85,34 @@ pub fn yaml(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
     let document = yaml::parse(body).map_err(|error| unrecognized(body, kind, &error))?;
     let findings = repeated(&document.duplicates).into_iter().collect();
     typed(document.value, findings, body, kind)
+}
+
+/// The same for protobuf, where nothing can be told twice.
+///
+/// # Errors
+/// The message of the 400 that Kubernetes would send.
+pub fn protobuf(body: &[u8], kind: &Kind) -> Result<Decoded, DecodeError> {
+    let mut envelope = Envelope::open(body).map_err(|error| unrecognized(body, kind, &error.to_string()))?;
+    if envelope.kind.is_empty() {
+        envelope.kind.clone_from(&kind.kind);
+    }
+    if envelope.api_version.is_empty() {
+        envelope.api_version = kind.api_version();
+    }
+    let (name, version) = (&envelope.kind, &envelope.api_version);
+    let short = version.rsplit('/').next().unwrap_or_default();
+    let refused = |why: String| {
+        DecodeError::BadRequest(format!(
+            "{name} in version {short:?} cannot be handled as a {}: {why}",
+            kind.kind
+        ))
+    };
+    // Options belong to every group.
+    if name != &kind.kind || (version != &kind.api_version() && kind.group != "meta.k8s.io") {
+        return Err(other_kind(version, name, short, kind, &refused));
+    }
+    let object = envelope.object().map_err(|error| refused(error.to_string()))?;
+    Ok(Decoded { object, findings: Vec::new(), raises: false })
 }
 
 /// A JSON or YAML document as it was sent, with its duplicate fields.

@@ -26,6 +26,82 @@ fn type_of(api_version: &str, kind: &str) -> Result<usize, ProtobufError> {
     found.ok_or_else(|| ProtobufError(format!("no kind {kind:?} is registered for version {api_version:?}")))
 }
 
+/// An object in its envelope.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    pub api_version: String,
+    pub kind: String,
+    raw: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// Wrong magic, nothing in it, malformed wire format.
+    pub fn open(body: &'a [u8]) -> Result<Self, ProtobufError> {
+        let fault = |text: &str| ProtobufError(text.to_owned());
+        if body.is_empty() {
+            return Err(fault("empty data"));
+        }
+        let unknown = body.strip_prefix(MAGIC).ok_or_else(|| {
+            fault("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
+        })?;
+        if unknown.is_empty() {
+            return Err(fault("empty body"));
+        }
+        let mut envelope = Self::default();
+        for field in wire::fields(unknown, "Unknown") {
+            match field? {
+                (1, wire::Field::Bytes(meta)) => {
+                    for field in wire::fields(meta, "TypeMeta") {
+                        match field? {
+                            (1, wire::Field::Bytes(text)) => envelope.api_version = wire::text(text),
+                            (2, wire::Field::Bytes(text)) => envelope.kind = wire::text(text),
+                            (number @ 1..=2, other) => {
+                                return Err(misplaced(&["APIVersion", "Kind"], number, &other));
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                (2, wire::Field::Bytes(bytes)) => envelope.raw = bytes,
+                (number @ 1..=4, other) if other.wire_type() != 2 => {
+                    return Err(misplaced(
+                        &["TypeMeta", "Raw", "ContentEncoding", "ContentType"],
+                        number,
+                        &other,
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(envelope)
+    }
+
+    /// The object as canonical JSON with `apiVersion` and `kind` set.
+    ///
+    /// # Errors
+    /// Unknown type, malformed wire format or over-deep nesting.
+    pub fn object(&self) -> Result<Value, ProtobufError> {
+        self.object_at(0)
+    }
+
+    fn object_at(&self, depth: usize) -> Result<Value, ProtobufError> {
+        let of = type_of(&self.api_version, &self.kind)?;
+        let object = read::message(of, self.raw, depth)?;
+        let mut object = decode::of_type(of, object).map_err(ProtobufError)?;
+        object["apiVersion"] = json!(self.api_version);
+        object["kind"] = json!(self.kind);
+        Ok(object)
+    }
+}
+
+fn misplaced(names: &[&str], number: u32, content: &wire::Field<'_>) -> ProtobufError {
+    let name = names.get(number as usize - 1).copied().unwrap_or_default();
+    ProtobufError(format!("proto: wrong wireType = {} for field {name}", content.wire_type()))
+}
+
 /// Decodes an enveloped object (`k8s\0` + Unknown) to canonical JSON with `apiVersion` and `kind` set.
 ///
 /// # Errors
@@ -36,34 +112,7 @@ pub fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
 
 /// An object that stands within others at this depth.
 fn enveloped(body: &[u8], depth: usize) -> Result<Value, ProtobufError> {
-    let unknown = body.strip_prefix(MAGIC).ok_or_else(|| {
-        ProtobufError(
-            "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
-                .to_owned(),
-        )
-    })?;
-    let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
-    for field in wire::fields(unknown) {
-        match field? {
-            (1, wire::Field::Bytes(meta)) => {
-                for field in wire::fields(meta) {
-                    match field? {
-                        (1, wire::Field::Bytes(text)) => api_version = wire::text(text)?,
-                        (2, wire::Field::Bytes(text)) => kind = wire::text(text)?,
-                        _ => {}
-                    }
-                }
-            }
-            (2, wire::Field::Bytes(bytes)) => raw = bytes,
-            _ => {}
-        }
-    }
-    let of = type_of(&api_version, &kind)?;
-    let object = read::message(of, raw, depth)?;
-    let mut object = decode::of_type(of, object).map_err(ProtobufError)?;
-    object["apiVersion"] = json!(api_version);
-    object["kind"] = json!(kind);
-    Ok(object)
+    Envelope::open(body)?.object_at(depth)
 }
 
 /// Encodes an object (lists, Status, Table and WatchEvent's inner objects included) as magic + Unknown envelope, byte for byte as Go does.
@@ -148,6 +197,75 @@ mod tests {
         wire::put_bytes(&mut out, 1, &meta);
         wire::put_bytes(&mut out, 2, b"\x12\x03\x0a\x01k");
         assert_eq!(decode(&out).expect("a secret")["data"], json!({"k": ""}));
+    }
+
+    /// A ConfigMap of these bytes.
+    fn map(raw: &[u8]) -> Vec<u8> {
+        let (mut meta, mut out) = (Vec::new(), MAGIC.to_vec());
+        wire::put_bytes(&mut meta, 1, b"v1");
+        wire::put_bytes(&mut meta, 2, b"ConfigMap");
+        wire::put_bytes(&mut out, 1, &meta);
+        wire::put_bytes(&mut out, 2, raw);
+        out
+    }
+
+    #[test]
+    fn what_is_broken_is_told_in_the_words_of_go() {
+        // (the bytes of a ConfigMap, what is wrong)
+        let rows: [(&[u8], &str); 16] = [
+            (b"\n\x03\n\x02m", "unexpected EOF"),
+            (b"\n", "unexpected EOF"),
+            (b"\x08\x01", "proto: wrong wireType = 0 for field ObjectMeta"),
+            (b"\n\x02\x08\x01", "proto: wrong wireType = 0 for field Name"),
+            (
+                b"\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+                "proto: negative length found during unmarshaling",
+            ),
+            (b"\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "proto: integer overflow"),
+            (b"\x02\x00", "proto: ConfigMap: illegal tag 0 (wire type 2)"),
+            (b"\x0c", "proto: ConfigMap: wiretype end group for non-group"),
+            (b"\x0b\x0c", "proto: wrong wireType = 3 for field ObjectMeta"),
+            (b"{", "unexpected EOF"),
+            (b"~", "proto: illegal wireType 6"),
+            (b"z\x05x", "unexpected EOF"),
+            (b"\n\x04B\x02\n\x00", "proto: wrong wireType = 2 for field Seconds"),
+            (b"\x12\x04\n\x01a\x10", "unexpected EOF"),
+            (b" \x80", "unexpected EOF"),
+            (b"\"\x00", "proto: wrong wireType = 2 for field Immutable"),
+        ];
+        for (raw, want) in rows {
+            assert_eq!(decode(&map(raw)).expect_err(want).to_string(), want, "{raw:?}");
+        }
+        for (body, want) in [
+            (&b""[..], "empty data"),
+            (b"k8s\0", "empty body"),
+            (b"k8s\0\n", "unexpected EOF"),
+            (b"k8s\0\x08\x01", "proto: wrong wireType = 0 for field TypeMeta"),
+        ] {
+            assert_eq!(decode(body).expect_err(want).to_string(), want);
+        }
+    }
+
+    #[test]
+    fn parts_groups_and_packed_numbers_are_read() {
+        let two =
+            decode(&map(b"\n\x03\n\x01m\n\x05Z\x03\n\x01l{|\x12\x06\n\x01a\x12\x01\xff")).expect("a map");
+        let want = json!({"name": "m", "labels": {"l": ""}});
+        assert_eq!((&two["metadata"], &two["data"]), (&want, &json!({"a": "\u{fffd}"})));
+        let pod = |groups: &[u8]| {
+            // spec = 2, securityContext = 14, supplementalGroups = 4
+            let (mut context, mut spec, mut raw) = (groups.to_vec(), Vec::new(), Vec::new());
+            wire::put_bytes(&mut spec, 14, &std::mem::take(&mut context));
+            wire::put_bytes(&mut raw, 2, &spec);
+            let (mut meta, mut out) = (Vec::new(), MAGIC.to_vec());
+            wire::put_bytes(&mut meta, 1, b"v1");
+            wire::put_bytes(&mut meta, 2, b"Pod");
+            wire::put_bytes(&mut out, 1, &meta);
+            wire::put_bytes(&mut out, 2, &raw);
+            decode(&out).expect("a pod")["spec"]["securityContext"]["supplementalGroups"].clone()
+        };
+        assert_eq!(pod(b"\x20\x01\x20\x02"), json!([1, 2]));
+        assert_eq!(pod(b"\x22\x02\x01\x02"), json!([1, 2]));
     }
 
     #[test]

@@ -21,19 +21,31 @@ fn fill(at: usize, bytes: &[u8], object: &mut Map<String, Value>, depth: usize) 
         return Err(ProtobufError("proto: message is nested too deep".to_owned()));
     }
     let of = schema::message(at);
-    for field in wire::fields(bytes) {
+    for field in wire::fields(bytes, of.go.rsplit('.').next().unwrap_or_default()) {
         let (number, content) = field?;
         let Some(field) = of.fields.iter().find(|field| field.number == number) else { continue };
+        if let (Type::List(item), Field::Bytes(bytes)) = (&field.of, &content)
+            && wire_type(item) == 0
+        {
+            let items = wire::packed(bytes).map(|raw| value(item, &Field::Varint(raw?), depth));
+            append(object, &field.name, items.collect::<Result<Vec<_>, _>>()?);
+            continue;
+        }
+        fits(&content, wire_type(&field.of), || shown_as(&field.name))?;
         match (&field.of, content) {
             (Type::Message(inner), Field::Bytes(bytes)) if field.inline => {
                 fill(*inner, bytes, object, depth + 1)?;
             }
+            // What comes in parts is put together.
+            (Type::Message(inner), Field::Bytes(bytes)) => {
+                let part = object.entry(field.name.clone()).or_insert_with(|| json!({}));
+                if let Some(part) = part.as_object_mut() {
+                    fill(*inner, bytes, part, depth + 1)?;
+                }
+            }
             (Type::List(item), content) => {
                 let item = value(item, &content, depth)?;
-                let list = object.entry(field.name.clone()).or_insert_with(|| json!([]));
-                if let Some(list) = list.as_array_mut() {
-                    list.push(item);
-                }
+                append(object, &field.name, [item]);
             }
             (Type::Map(item), Field::Bytes(bytes)) => {
                 let (key, value) = entry(item, bytes, depth)?;
@@ -49,22 +61,58 @@ fn fill(at: usize, bytes: &[u8], object: &mut Map<String, Value>, depth: usize) 
     Ok(())
 }
 
+/// Appends to the list in a field.
+fn append(object: &mut Map<String, Value>, name: &str, items: impl IntoIterator<Item = Value>) {
+    let list = object.entry(name.to_owned()).or_insert_with(|| json!([]));
+    if let Some(list) = list.as_array_mut() {
+        list.extend(items);
+    }
+}
+
+/// How a value of a type stands on the wire, or each of several.
+fn wire_type(of: &Type) -> u8 {
+    match of {
+        Type::Bool | Type::Int32 | Type::Int64 => 0,
+        Type::Float => 1,
+        Type::List(item) => wire_type(item),
+        _ => 2,
+    }
+}
+
+/// Go's name of a field, for texts.
+fn shown_as(name: &str) -> String {
+    match name {
+        "metadata" => "ObjectMeta".to_owned(),
+        "uid" | "ip" | "id" | "url" => name.to_uppercase(),
+        other => {
+            let mut letters = other.chars();
+            letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+        }
+    }
+}
+
+fn fits(content: &Field<'_>, wanted: u8, name: impl FnOnce() -> String) -> Result<(), ProtobufError> {
+    let found = content.wire_type();
+    if found == wanted {
+        return Ok(());
+    }
+    Err(ProtobufError(format!("proto: wrong wireType = {found} for field {}", name())))
+}
+
 fn entry(of: &Type, bytes: &[u8], depth: usize) -> Result<(String, Value), ProtobufError> {
     let (mut key, mut found) = (String::new(), None);
-    for field in wire::fields(bytes) {
+    for field in wire::fields(bytes, "entry") {
         match field? {
-            (1, Field::Bytes(text)) => key = wire::text(text)?,
+            (1, Field::Bytes(text)) => key = wire::text(text),
             (2, content) => found = Some(value(of, &content, depth)?),
             _ => {}
         }
     }
     // What is left out has its zero.
-    let zero = if *of == Type::Float {
-        Field::Double(0.0)
-    } else if matches!(of, Type::Bool | Type::Int32 | Type::Int64) {
-        Field::Varint(0)
-    } else {
-        Field::Bytes(&[])
+    let zero = match wire_type(of) {
+        0 => Field::Varint(0),
+        1 => Field::Double(0.0),
+        _ => Field::Bytes(&[]),
     };
     let found = found.map_or_else(|| value(of, &zero, depth), Ok)?;
     Ok((key, found))
@@ -82,18 +130,20 @@ fn value(of: &Type, content: &Field<'_>, depth: usize) -> Result<Value, Protobuf
         (Type::Int64, Field::Varint(raw)) => json!(signed(*raw)),
         (Type::Float, Field::Double(raw)) => json!(raw),
         (Type::Or(instead, at), Field::Bytes(bytes)) => one_or_other(*instead, *at, bytes, depth + 1)?,
-        (Type::String, Field::Bytes(bytes)) => json!(wire::text(bytes)?),
+        (Type::String, Field::Bytes(bytes)) => json!(wire::text(bytes)),
         (Type::Bytes, Field::Bytes(bytes)) => json!(BASE64_STANDARD.encode(bytes)),
         (Type::Message(at), Field::Bytes(bytes)) => message(*at, bytes, depth + 1)?,
         (Type::Special(special), Field::Bytes(bytes)) => of_special(*special, bytes, depth)?,
-        _ => return Err(ProtobufError("proto: wrong wireType".to_owned())),
+        (_, other) => {
+            return Err(ProtobufError(format!("proto: wrong wireType = {}", other.wire_type())));
+        }
     })
 }
 
 /// A message, or what stands instead of it: field 2 where there may be many, field 1 where it is a boolean.
 fn one_or_other(instead: Instead, at: usize, bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
     let (mut found, mut list) = (None, Vec::new());
-    for field in wire::fields(bytes) {
+    for field in wire::fields(bytes, "JSONSchemaPropsOr") {
         match (instead, field?) {
             (Instead::Flag, (1, Field::Varint(raw))) => {
                 found.get_or_insert(json!(raw != 0));
@@ -102,29 +152,48 @@ fn one_or_other(instead: Instead, at: usize, bytes: &[u8], depth: usize) -> Resu
                 found = Some(message(at, bytes, depth)?);
             }
             (Instead::Many, (2, Field::Bytes(bytes))) => list.push(message(at, bytes, depth)?),
-            (Instead::Texts, (2, Field::Bytes(bytes))) => list.push(json!(wire::text(bytes)?)),
+            (Instead::Texts, (2, Field::Bytes(bytes))) => list.push(json!(wire::text(bytes))),
             _ => {}
         }
     }
     Ok(found.unwrap_or_else(|| if instead == Instead::Flag { json!(false) } else { json!(list) }))
 }
 
+/// The fields of a type with a form of its own: Go's names, and how each stands on the wire.
+const fn fields_of(special: Special) -> (&'static str, &'static [(&'static str, u8)]) {
+    match special {
+        Special::Quantity => ("Quantity", &[("String_", 2)]),
+        Special::IntOrString => ("IntOrString", &[("Type", 0), ("IntVal", 0), ("StrVal", 2)]),
+        Special::Time => ("Timestamp", &[("Seconds", 0), ("Nanos", 0)]),
+        Special::MicroTime => ("Timestamp", &[("Seconds", 0), ("Nanos", 0)]),
+        Special::Duration => ("Duration", &[("Duration", 0)]),
+        Special::Raw => ("RawExtension", &[("Raw", 2)]),
+        Special::Json => ("JSON", &[("Raw", 2)]),
+        Special::Strings => ("Items", &[("Items", 2)]),
+    }
+}
+
 fn of_special(special: Special, bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
     let (mut numbers, mut last, mut texts) = ([0_i64; 3], &[][..], Vec::new());
-    for field in wire::fields(bytes) {
-        match field? {
-            (number @ 1..=2, Field::Varint(raw)) => numbers[number as usize] = signed(raw),
-            (_, Field::Bytes(bytes)) => {
+    let (name, fields) = fields_of(special);
+    for field in wire::fields(bytes, name) {
+        let (number, content) = field?;
+        let index = number as usize;
+        let Some((name, wanted)) = index.checked_sub(1).and_then(|at| fields.get(at)) else { continue };
+        fits(&content, *wanted, || (*name).to_owned())?;
+        match content {
+            Field::Varint(raw) => numbers[index] = signed(raw),
+            Field::Bytes(bytes) => {
                 last = bytes;
                 texts.push(bytes);
             }
-            _ => {}
+            Field::Double(_) | Field::Other(_) => {}
         }
     }
     Ok(match special {
         Special::Quantity if last.is_empty() => json!("0"),
-        Special::Quantity => json!(wire::text(last)?),
-        Special::IntOrString if numbers[1] == 1 => json!(wire::text(last)?),
+        Special::Quantity => json!(wire::text(last)),
+        Special::IntOrString if numbers[1] == 1 => json!(wire::text(last)),
         Special::IntOrString => json!(numbers[2]),
         Special::Time | Special::MicroTime if bytes.is_empty() => Value::Null,
         Special::Time | Special::MicroTime => {
@@ -141,10 +210,7 @@ fn of_special(special: Special, bytes: &[u8], depth: usize) -> Result<Value, Pro
         Special::Raw | Special::Json => {
             serde_json::from_slice(last).map_err(|error| ProtobufError(error.to_string()))?
         }
-        Special::Strings => {
-            let texts: Result<Vec<String>, ProtobufError> = texts.into_iter().map(wire::text).collect();
-            json!(texts?)
-        }
+        Special::Strings => json!(texts.into_iter().map(wire::text).collect::<Vec<_>>()),
     })
 }
 

@@ -7,12 +7,28 @@ pub(super) enum Field<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
     Double(f64),
-    /// Other numbers of fixed width, which the API does not use.
-    Other,
+    /// What the API does not use: numbers of four bytes (5) and groups (3).
+    Other(u8),
+}
+
+impl Field<'_> {
+    /// How it stands on the wire.
+    pub(super) const fn wire_type(&self) -> u8 {
+        match self {
+            Self::Varint(_) => 0,
+            Self::Double(_) => 1,
+            Self::Bytes(_) => 2,
+            Self::Other(wire_type) => *wire_type,
+        }
+    }
 }
 
 fn broken() -> ProtobufError {
-    ProtobufError("proto: unexpected EOF".to_owned())
+    ProtobufError("unexpected EOF".to_owned())
+}
+
+fn fault(text: impl Into<String>) -> ProtobufError {
+    ProtobufError(text.into())
 }
 
 fn varint(from: &mut &[u8]) -> Result<u64, ProtobufError> {
@@ -25,10 +41,13 @@ fn varint(from: &mut &[u8]) -> Result<u64, ProtobufError> {
             return Ok(value);
         }
     }
-    Err(ProtobufError("proto: integer overflow".to_owned()))
+    Err(fault("proto: integer overflow"))
 }
 
 fn take<'a>(from: &mut &'a [u8], length: u64) -> Result<&'a [u8], ProtobufError> {
+    if i64::try_from(length).is_err() {
+        return Err(fault("proto: negative length found during unmarshaling"));
+    }
     let length = usize::try_from(length).map_err(|_| broken())?;
     if length > from.len() {
         return Err(broken());
@@ -38,10 +57,27 @@ fn take<'a>(from: &mut &'a [u8], length: u64) -> Result<&'a [u8], ProtobufError>
     Ok(taken)
 }
 
-fn next<'a>(from: &mut &'a [u8]) -> Result<(u32, Field<'a>), ProtobufError> {
+/// The numbers of a tag: of a field, and of how it stands on the wire. `of` is the message, for the texts.
+fn tag(from: &mut &[u8], of: &str) -> Result<(u32, u8), ProtobufError> {
     let tag = varint(from)?;
-    let number = u32::try_from(tag >> 3).map_err(|_| broken())?;
-    let field = match tag & 7 {
+    // As Go cuts it.
+    let (number, wire_type) = ((tag >> 3) as i32, (tag & 7) as u8);
+    if wire_type == 4 {
+        return Err(fault(format!("proto: {of}: wiretype end group for non-group")));
+    }
+    match u32::try_from(number) {
+        Ok(number) if number > 0 => Ok((number, wire_type)),
+        _ => Err(fault(format!("proto: {of}: illegal tag {number} (wire type {tag})"))),
+    }
+}
+
+fn next<'a>(from: &mut &'a [u8], of: &str) -> Result<(u32, Field<'a>), ProtobufError> {
+    let (number, wire_type) = tag(from, of)?;
+    Ok((number, content(from, wire_type)?))
+}
+
+fn content<'a>(from: &mut &'a [u8], wire_type: u8) -> Result<Field<'a>, ProtobufError> {
+    Ok(match wire_type {
         0 => Field::Varint(varint(from)?),
         1 => {
             let bytes = take(from, 8)?.try_into().map_err(|_| broken())?;
@@ -51,20 +87,44 @@ fn next<'a>(from: &mut &'a [u8]) -> Result<(u32, Field<'a>), ProtobufError> {
             let length = varint(from)?;
             Field::Bytes(take(from, length)?)
         }
-        5 => take(from, 4).map(|_| Field::Other)?,
-        other => return Err(ProtobufError(format!("proto: illegal wireType {other}"))),
-    };
-    Ok((number, field))
+        3 => {
+            pass_group(from)?;
+            Field::Other(3)
+        }
+        5 => {
+            take(from, 4)?;
+            Field::Other(5)
+        }
+        other => return Err(fault(format!("proto: illegal wireType {other}"))),
+    })
 }
 
-/// The fields of a message; ends after the first error.
-pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Result<(u32, Field<'_>), ProtobufError>> {
+/// Passes over a group that has begun, and over those in it.
+fn pass_group(from: &mut &[u8]) -> Result<(), ProtobufError> {
+    let mut open = 1;
+    while open > 0 {
+        match varint(from)? & 7 {
+            3 => open += 1,
+            4 => open -= 1,
+            other => {
+                content(from, other as u8)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The fields of a message called `of`; ends after the first error.
+pub(super) fn fields<'a>(
+    message: &'a [u8],
+    of: &str,
+) -> impl Iterator<Item = Result<(u32, Field<'a>), ProtobufError>> {
     let mut rest = message;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let field = next(&mut rest);
+        let field = next(&mut rest, of);
         if field.is_err() {
             rest = &[];
         }
@@ -72,9 +132,15 @@ pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Result<(u32, Field<
     })
 }
 
-/// Text, which must be UTF-8.
-pub(super) fn text(bytes: &[u8]) -> Result<String, ProtobufError> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| ProtobufError("proto: invalid UTF-8".to_owned()))
+/// A list of numbers that stand together.
+pub(super) fn packed(bytes: &[u8]) -> impl Iterator<Item = Result<u64, ProtobufError>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || (!rest.is_empty()).then(|| varint(&mut rest).inspect_err(|_| rest = &[])))
+}
+
+/// Text. Go keeps what is no UTF-8 until it writes JSON, where each such byte becomes a mark.
+pub(super) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn raw_varint(out: &mut Vec<u8>, mut value: u64) {
