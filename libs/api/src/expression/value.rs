@@ -204,8 +204,9 @@ impl<'a> Value<'a> {
         match self {
             Self::Map(map) => Ok(map.field(name)),
             Self::Optional(Some(inner)) => Ok(inner.field(name)?.map(Value::some)),
-            Self::Optional(None) => Ok(None),
-            _ => Err(Fault::NoOverload),
+            Self::List(_) => Err(Fault::Told("unsupported index type 'string' in list".to_owned())),
+            // What has no fields lacks this one, too.
+            _ => Ok(None),
         }
     }
 }

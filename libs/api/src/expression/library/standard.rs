@@ -207,7 +207,10 @@ fn size<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {
 fn place(index: &Value<'_>) -> Result<i128, Fault> {
     match (index, index.key()) {
         (Value::Int(_) | Value::Uint(_) | Value::Double(_), Some(Key::Number(at))) => Ok(at),
-        _ => Err(Fault::NoOverload),
+        (Value::Int(_) | Value::Uint(_) | Value::Double(_), _) => {
+            Err(Fault::Told(format!("unsupported index value {} in list", super::format::shown(index))))
+        }
+        _ => Err(Fault::Told(format!("unsupported index type '{}' in list", index.type_name()))),
     }
 }
 
@@ -219,8 +222,13 @@ fn index_list<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {
 }
 
 fn index_map<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {
-    let [Value::Map(map), key] = args else { return Err(Fault::NoOverload) };
-    map.get(key).ok_or_else(|| Fault::Told(format!("no such key: {}", super::format::shown(key))))
+    let (found, key) = match args {
+        [Value::Map(map), key] => (map.get(key), key),
+        // What holds nothing lacks this, too.
+        [of, key] if !matches!(of, Value::List(_) | Value::Optional(_)) => (None, key),
+        _ => return Err(Fault::NoOverload),
+    };
+    found.ok_or_else(|| Fault::Told(format!("no such key: {}", super::format::shown(key))))
 }
 
 fn maybe_index<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {
@@ -230,7 +238,7 @@ fn maybe_index<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {
         Value::Optional(Some(of)) => return maybe_index(&[of.as_ref().clone(), key.clone()]),
         Value::List(list) => usize::try_from(place(key)?).ok().and_then(|at| list.get(at)),
         Value::Map(map) => map.get(key),
-        _ => return Err(Fault::NoOverload),
+        _ => None,
     };
     Ok(Value::Optional(found.map(Arc::new)))
 }

@@ -62,9 +62,11 @@ fn index_of<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {
     if part.is_empty() {
         return Ok(Value::Int(from));
     }
-    let Some(start) = usize::try_from(from).ok().and_then(|from| byte(text, from)) else {
+    let Ok(start) = usize::try_from(from) else {
         return told(format!("index out of range: {from}"));
     };
+    // Nothing is found behind the end.
+    let Some(start) = byte(text, start) else { return Ok(Value::Int(-1)) };
     let found = text[start..].find(&**part);
     Ok(Value::Int(found.map_or(-1, |at| whole(text[..start + at].chars().count()))))
 }
@@ -82,8 +84,9 @@ fn last_index_of<'a>(args: &[Value<'a>]) -> Result<Value<'a>, Fault> {
     let last = match from {
         None => length,
         Some(from) => match usize::try_from(from) {
-            Ok(from) if from <= length => from,
-            _ => return told(format!("index out of range: {from}")),
+            Ok(from) if from < length => from,
+            Ok(_) => return Ok(Value::Int(-1)),
+            Err(_) => return told(format!("index out of range: {from}")),
         },
     };
     // A match may begin at `last`, and end after it.
