@@ -47,6 +47,21 @@ impl Clause {
     }
 }
 
+/// The media type of a body, as Go reads it: in small letters, without its parameters; what cannot be read stays as it is,
+/// which nobody takes. Patches are known by the text itself.
+pub fn sent(content_type: &str, patches: bool) -> String {
+    let (base, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
+    if patches {
+        return base.trim().to_owned();
+    }
+    let named = |parameter: &str| {
+        parameter.split_once('=').is_some_and(|(key, value)| !key.is_empty() && !value.is_empty())
+    };
+    let readable =
+        parameters.split(';').map(str::trim).all(|parameter| parameter.is_empty() || named(parameter));
+    if readable { base.trim().to_ascii_lowercase() } else { content_type.to_owned() }
+}
+
 /// The clauses of a header, the most wanted first.
 #[must_use]
 pub fn clauses(accept: &str) -> Vec<Clause> {
@@ -298,6 +313,23 @@ mod tests {
         for (accept, media, pretty) in rows {
             let got = refusals(accept, &Vec::new(), "");
             assert_eq!((got.media, got.shape, got.pretty), (media, Shape::Whole, pretty), "{accept}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_of_the_type_that_go_reads() {
+        let rows = [
+            ("", false, ""),
+            ("APPLICATION/Json", false, "application/json"),
+            (" application/json ; charset=utf-8;", false, "application/json"),
+            ("application/json; charset", false, "application/json; charset"),
+            ("application/json; =x", false, "application/json; =x"),
+            ("application/json,application/yaml", false, "application/json,application/yaml"),
+            ("application/merge-patch+json; charset", true, "application/merge-patch+json"),
+            ("Application/merge-patch+json", true, "Application/merge-patch+json"),
+        ];
+        for (content_type, patches, want) in rows {
+            assert_eq!(sent(content_type, patches), want);
         }
     }
 

@@ -105,6 +105,11 @@ async fn handle(
     request: Request<Body>,
     (id, refusals): (&str, Format),
 ) -> Result<Response<Body>, Status> {
+    if let Some(why) = request_info::fault(&info) {
+        let asked = request.uri().path_and_query().map_or("", |asked| asked.as_str());
+        let text = format!("Internal Server Error: {asked:?}: failed to create RequestInfo: {why}\n");
+        return Ok(respond::error(500, text));
+    }
     time_of(server, &info, &query)?;
     if endpoints::health::is_open(&info.path)
         && let Some(response) = endpoints::health::answer(server, &info.path, &query)
@@ -278,7 +283,13 @@ async fn routed(
             Err(Status::no_such_resource())
         };
     }
+    if request_info::is_within_nothing(&info) && kind.namespaced {
+        within_nothing(&info)?;
+    }
     if streams(&info) {
+        if !info.rest.is_empty() && info.subresource != "proxy" {
+            return Err(Status::no_such_resource());
+        }
         let offered = info.kind.as_ref().and_then(|kind| kind.subresource(&info.subresource));
         let offered = &offered.ok_or_else(Status::no_such_resource)?.verbs;
         // Proxies take one method more than there are verbs.
@@ -289,6 +300,16 @@ async fn routed(
         return connected(server, &info, &user, request).boxed().await;
     }
     resource(server, info, user, query, request).await
+}
+
+/// Refuses what would be done in a namespace without a name: nothing is there, though everything may be listed.
+fn within_nothing(info: &RequestInfo) -> Result<(), Status> {
+    match info.verb.as_str() {
+        "list" | "watch" => Ok(()),
+        "create" if !info.name.is_empty() && info.subresource.is_empty() => Err(Status::no_such_method()),
+        "create" if info.name.is_empty() => Ok(()),
+        _ => Err(Status::bad_request("Namespace parameter required.")),
+    }
 }
 
 /// What is behind an object, if admission lets the request through to it.
@@ -357,8 +378,7 @@ async fn resource(
     let custom = kind.as_ref().is_some_and(|kind| kind.custom.is_some());
     let chosen = negotiate::chosen(accept, &query, &user_agent, asked)
         .map_err(|status| if custom { status.warned(deprecated.clone()) } else { status })?;
-    let content_type =
-        text(&parts.headers, CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_owned();
+    let content_type = negotiate::sent(text(&parts.headers, CONTENT_TYPE), info.verb == "patch");
     let limit = time_of(server, &info, &query)?;
     let format = chosen.refusals;
     let body = whole(body).await?;

@@ -27,7 +27,7 @@ fn first<'a>(query: &'a Pairs, name: &str) -> &'a str {
     query.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
 }
 
-/// `%xx` decoded; as sent where that is no text.
+/// `%xx` decoded, with marks for what is no text.
 #[must_use]
 pub fn unescaped(path: &str) -> String {
     let mut out = Vec::with_capacity(path.len());
@@ -46,7 +46,7 @@ pub fn unescaped(path: &str) -> String {
             }
         }
     }
-    String::from_utf8(out).unwrap_or_else(|_| path.to_owned())
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// Subresources of a namespace itself; everything else after a namespace's name is inside it.
@@ -108,6 +108,20 @@ pub fn parse(method: &Method, path: &str, query: &Pairs) -> RequestInfo {
     info.kind = kinds::by_resource(&info.group, &info.version, &info.resource).cloned();
     collections(&mut info, query);
     info
+}
+
+/// Why it cannot be told what a path is about: it says how to look at something, and not at what.
+#[must_use]
+pub fn fault(info: &RequestInfo) -> Option<String> {
+    let special = matches!(info.resource.as_str(), "watch" | "proxy");
+    (special && info.is_resource && info.name.is_empty() && info.namespace.is_empty())
+        .then(|| format!("unable to determine kind and namespace from url, {}", info.path))
+}
+
+/// Whether a path is within a namespace that has no name.
+#[must_use]
+pub fn is_within_nothing(info: &RequestInfo) -> bool {
+    info.is_resource && info.namespace.is_empty() && info.path.contains("/namespaces//")
 }
 
 /// Requests without a name are about collections.
