@@ -354,6 +354,16 @@ fn rules_are_checked_when_their_definition_is_made() {
 }
 
 #[test]
+fn of_a_rule_that_cannot_be_read_nothing_more_is_looked_at() {
+    let rule = json!({"rule": "oldSelf.x", "optionalOldSelf": true, "messageExpression": "1"});
+    let schema = json!({"type": "object", "properties": {"l": {"type": "string", "x-kubernetes-validations": [rule]}}});
+    let told = complaints(&schema);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("rule: Invalid value: "), "{told:?}");
+    assert!(told[1].ends_with("true: may not be set if oldSelf is not used in rule"), "{told:?}");
+}
+
+#[test]
 fn what_was_before_is_only_known_where_items_can_be_told_apart() {
     let schema = json!({"type": "object", "properties": {"l": {"type": "array", "items": {"type": "object",
         "properties": {"n": {"type": "integer"}}, "x-kubernetes-validations": [{"rule": "self.n == oldSelf.n"}]}}}});

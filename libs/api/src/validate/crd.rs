@@ -29,6 +29,10 @@ fn preserving(spec: &Node<'_, '_>, out: &mut Faults) {
     if spec.get("preserveUnknownFields").is_true() {
         let detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
         spec.get("preserveUnknownFields").invalid(detail, out);
+        let strategy = spec.get("conversion.strategy");
+        if strategy.is_set() && strategy.text() != "None" {
+            strategy.invalid("must be None if spec.preserveUnknownFields is true", out);
+        }
     }
 }
 
@@ -38,9 +42,12 @@ fn stored_versions(object: &Node<'_, '_>, out: &mut Faults) {
     if stored.is_empty() {
         return stored.invalid_as(&Value::Null, "must have at least one stored version", out);
     }
-    for version in versions.items().filter(|version| version.get("storage").is_true()) {
-        let name = version.get("name");
-        if !stored.items().any(|stored| stored.value == name.value) {
+    // One that is there twice is found once.
+    let mut left: Vec<&str> = stored.items().map(|stored| stored.text()).collect();
+    for version in versions.items() {
+        let (name, count) = (version.get("name"), left.len());
+        left.retain(|stored| *stored != name.text());
+        if version.get("storage").is_true() && left.len() == count {
             stored.invalid(format!("must have the storage version {}", name.text()), out);
         }
     }

@@ -219,6 +219,8 @@ impl Standing {
 fn one(rule: &Node<'_, '_>, place: &Arc<Decl>, standing: &Standing, costs: &mut Costs, out: &mut Faults) {
     let read = rules::compile(rule.value, place);
     let Rule { program, message, uses_old } = &read;
+    // Of a rule that cannot be read nothing more is looked at.
+    let (message, uses_old) = if program.is_ok() { (message.as_ref(), *uses_old) } else { (None, false) };
     let environment = rules::environment(place, rule.get("optionalOldSelf").is_true());
     let (text, made) = (rule.get("rule"), rule.get("messageExpression"));
     let unreadable = |at: &Node<'_, '_>, why: &str, out: &mut Faults| {

@@ -142,6 +142,17 @@ fn stored_versions_stay_and_what_was_wrong_may() {
             r#"status.storedVersions[0]: Invalid value: "v1": missing from spec.versions; v1 was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in v1 and removes v1 from status.storedVersions"#,
         ],
     );
+    // A version that is there twice is looked for twice, and found once.
+    let again = json!([{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}},
+        {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]);
+    let faults = complaints("CustomResourceDefinition", definition(&json!({"versions": again}), &json!({})));
+    let lacks = r#"status.storedVersions: Invalid value: ["v1"]: must have the storage version v1"#;
+    assert!(faults.iter().any(|fault| fault == lacks), "{faults:?}");
+    let kept = json!({"preserveUnknownFields": true, "conversion": {"strategy": "Webhook", "webhook": {
+        "clientConfig": {"url": "https://h/"}, "conversionReviewVersions": ["v1"]}}});
+    let faults = complaints("CustomResourceDefinition", definition(&kept, &json!({})));
+    let must = r#"spec.conversion.strategy: Invalid value: "Webhook": must be None if spec.preserveUnknownFields is true"#;
+    assert!(faults.iter().any(|fault| fault == must), "{faults:?}");
     let odd = |warning: &str| definition(&json!({}), &json!({"deprecationWarning": warning}));
     refuses_change("CustomResourceDefinition", odd("w"), odd("w"), &[]);
     let community = || definition(&json!({"group": "x.k8s.io"}), &json!({}));

@@ -80,11 +80,16 @@ fn whole(name: &str, mut object: Value) -> Value {
 
 #[track_caller]
 fn refuses(name: &str, object: Value, want: &[&str]) {
+    let shown = object.to_string();
+    assert_eq!(complaints(name, object), want, "{shown}");
+}
+
+/// What there is to say against an object that is to be made.
+fn complaints(name: &str, object: Value) -> Vec<String> {
     let (kind, mut object) = (kind(name), whole(name, object));
     defaults::apply(&mut object, &kind);
     strategy::prepare_create(&mut object, &kind);
-    let told: Vec<String> = super::create(&object, &kind).iter().map(ToString::to_string).collect();
-    assert_eq!(told, want, "{object}");
+    super::create(&object, &kind).iter().map(ToString::to_string).collect()
 }
 
 #[track_caller]
