@@ -295,6 +295,14 @@ pub(super) fn other_version(at: &At, version: &str, old: &Value) -> Status {
 }
 
 fn unmet(at: &At, what: &str, wanted: &str, found: &str) -> Status {
+    if at.info.subresource == "scale" && at.kind.custom.is_none() {
+        // A Scale is held against what it is of before that is stored.
+        let mut of = at.kind.group_resource();
+        of.resource.push_str("/scale");
+        let cause =
+            format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
+        return Status::conflict(&of, &at.info.name, &cause);
+    }
     let key = at.resource.key(&at.namespace, &at.info.name);
     let key = String::from_utf8_lossy(&key);
     // A dry run does not come as far as the prefix.
