@@ -251,7 +251,7 @@ impl<'a> Machine<'_, 'a> {
                     }
                 }
             }
-            _ => return told(format!("got '{}', expected iterable type", range.type_name())),
+            _ => return told(format!("got '{}', expected iterable type", range.go_type())),
         }
         self.stack.truncate(fold.slot + 1);
         let result = self.node(&fold.result);

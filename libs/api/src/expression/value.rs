@@ -171,6 +171,21 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The type that stands behind it in cel-go, for its texts.
+    pub fn go_type(&self) -> String {
+        match self {
+            Self::Null => "types.Null".to_owned(),
+            Self::Type(_) => "*types.Type".to_owned(),
+            Self::Optional(_) => "*types.Optional".to_owned(),
+            Self::Opaque(value) => value.type_name().to_owned(),
+            other => {
+                let name = other.type_name().rsplit('.').next().unwrap_or_default();
+                let (first, rest) = name.split_at(name.len().min(1));
+                format!("types.{}{rest}", first.to_ascii_uppercase())
+            }
+        }
+    }
+
     /// What `size()` says; 1 for what has no size. Costs are counted by it.
     pub fn size(&self) -> u64 {
         match self {

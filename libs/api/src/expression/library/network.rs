@@ -236,7 +236,7 @@ fn address(text: &str) -> Result<IpAddr, String> {
 fn network(text: &str) -> Result<IpNet, String> {
     let network: IpNet = text.parse().map_err(|_| {
         format!(
-            "network address parse error during conversion from string: netip.ParsePrefix({text:?}): no '/'"
+            "network address parse error during conversion from string: network address parse error during conversion from string: netip.ParsePrefix({text:?}): no '/'"
         )
     })?;
     match network {
