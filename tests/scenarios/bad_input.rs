@@ -84,14 +84,14 @@ pub fn table(cluster: &Cluster) -> Result<()> {
 }
 
 pub fn unknown_fields(cluster: &Cluster) -> Result<()> {
-    let yaml = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: typo}\n\
-        spec: {replicaz: 1, replicas: 0, selector: {matchLabels: {a: b}}, \
-        template: {metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: a}]}}}\n";
+    // No controller writes a Service, which could come between what `kubectl replace` reads and what it puts.
+    let yaml =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: typo}\nspec: {portz: 1, ports: [{port: 80}]}\n";
     let refused = cluster.kubectl_reading(yaml, "apply --validate=strict -f -")?.refused()?;
-    ensure!(refused.contains("unknown field \"spec.replicaz\""), "{refused}");
+    ensure!(refused.contains("unknown field \"spec.portz\""), "{refused}");
     let warned = cluster.kubectl_reading(yaml, "apply --validate=warn -f -")?;
-    ensure!(warned.success && warned.err.contains("unknown field \"spec.replicaz\""), "{warned:?}");
+    ensure!(warned.success && warned.err.contains("unknown field \"spec.portz\""), "{warned:?}");
     let silent = cluster.kubectl_reading(yaml, "replace --validate=ignore -f -")?;
-    ensure!(silent.success && !silent.err.contains("replicaz"), "{silent:?}");
-    cluster.expect("delete deployment typo", "deleted")
+    ensure!(silent.success && !silent.err.contains("portz"), "{silent:?}");
+    cluster.expect("delete service typo", "deleted")
 }
