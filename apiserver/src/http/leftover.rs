@@ -5,6 +5,7 @@
 
 use axum::body::Body;
 use bytes::Bytes;
+use coracle_daemon::clock;
 use http::header::{EXPECT, UPGRADE};
 use http::{Request, Version};
 use http_body::{Frame, SizeHint};
@@ -54,6 +55,7 @@ impl<B: http_body::Body> Drop for Lent<B> {
     fn drop(&mut self) {
         let left = self.body.take().filter(|body| !body.is_end_stream());
         if let (Some(body), Some(back)) = (left, self.back.take()) {
+            // Its request may have been given up.
             let _ = back.send(body);
         }
     }
@@ -87,5 +89,6 @@ pub async fn settle<B: http_body::Body<Data = Bytes> + Unpin>(left: Option<onesh
             read += frame.data_ref().map_or(0, Bytes::len);
         }
     };
-    let _ = tokio::time::timeout(TIME_MAX, reading).await;
+    // What does not come is left.
+    let _ = clock::timeout(TIME_MAX, reading).await;
 }

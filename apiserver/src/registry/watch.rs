@@ -15,8 +15,10 @@ use coracle_daemon::clock::{self, Instant};
 use coracle_daemon::random;
 use futures::StreamExt;
 use serde_json::json;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 /// Watches that say nothing end after this and up to as much again.
@@ -56,6 +58,8 @@ struct Watch {
     /// Tables tell their columns once.
     columns_owed: bool,
     deadline: Instant,
+    /// Ends when a bookmark is due, or the watch.
+    timer: Pin<Box<Sleep>>,
     stop: CancellationToken,
     over: bool,
     sent: Sent,
@@ -137,6 +141,7 @@ impl Registry {
             }
         };
         let bookmark_due = call.flag("allowWatchBookmarks").then(next_bookmark);
+        let deadline = Instant::now() + Duration::from_secs(seconds);
         let watch = Watch {
             store: self.store.clone(),
             conversion: self.conversion.clone(),
@@ -150,7 +155,8 @@ impl Registry {
             told,
             after: told,
             columns_owed,
-            deadline: Instant::now() + Duration::from_secs(seconds),
+            deadline,
+            timer: Box::pin(clock::sleep_until(first(bookmark_due, deadline))),
             stop: self.watching.stop.clone(),
             over: false,
             sent,
@@ -167,6 +173,11 @@ impl Registry {
 
 fn next_bookmark() -> Instant {
     Instant::now() + BOOKMARK_AFTER + clock::until_whole(BOOKMARK_AT)
+}
+
+/// When a watch has something to do by itself.
+fn first(bookmark_due: Option<Instant>, deadline: Instant) -> Instant {
+    bookmark_due.map_or(deadline, |due| due.min(deadline))
 }
 
 /// A watch that cannot begin: clients are told in the stream, as of a watch that cannot go on.
@@ -221,21 +232,20 @@ impl Watch {
                     return encode::told(self.format, "ERROR", &status.to_value()).ok();
                 }
             }
-            let due = async {
-                match self.bookmark_due {
-                    Some(due) => clock::sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = self.cursor.moved() => {}
-                () = due => {
-                    self.bookmark_due = Some(next_bookmark());
-                    if let Some(mark) = self.bookmark().await {
-                        return Some(mark);
+                () = &mut self.timer => {
+                    if Instant::now() >= self.deadline {
+                        self.over = true;
+                    } else {
+                        let due = Some(next_bookmark());
+                        self.bookmark_due = due;
+                        self.timer.as_mut().reset(first(due, self.deadline));
+                        if let Some(mark) = self.bookmark().await {
+                            return Some(mark);
+                        }
                     }
                 }
-                () = clock::sleep_until(self.deadline) => self.over = true,
                 () = self.stop.cancelled() => self.over = true,
             }
         }

@@ -201,9 +201,13 @@ mod tests {
 
     /// A ConfigMap of these bytes.
     fn map(raw: &[u8]) -> Vec<u8> {
+        enclosed(b"ConfigMap", raw)
+    }
+
+    fn enclosed(kind: &[u8], raw: &[u8]) -> Vec<u8> {
         let (mut meta, mut out) = (Vec::new(), MAGIC.to_vec());
         wire::put_bytes(&mut meta, 1, b"v1");
-        wire::put_bytes(&mut meta, 2, b"ConfigMap");
+        wire::put_bytes(&mut meta, 2, kind);
         wire::put_bytes(&mut out, 1, &meta);
         wire::put_bytes(&mut out, 2, raw);
         out
@@ -254,15 +258,11 @@ mod tests {
         assert_eq!((&two["metadata"], &two["data"]), (&want, &json!({"a": "\u{fffd}"})));
         let pod = |groups: &[u8]| {
             // spec = 2, securityContext = 14, supplementalGroups = 4
-            let (mut context, mut spec, mut raw) = (groups.to_vec(), Vec::new(), Vec::new());
-            wire::put_bytes(&mut spec, 14, &std::mem::take(&mut context));
+            let (mut spec, mut raw) = (Vec::new(), Vec::new());
+            wire::put_bytes(&mut spec, 14, groups);
             wire::put_bytes(&mut raw, 2, &spec);
-            let (mut meta, mut out) = (Vec::new(), MAGIC.to_vec());
-            wire::put_bytes(&mut meta, 1, b"v1");
-            wire::put_bytes(&mut meta, 2, b"Pod");
-            wire::put_bytes(&mut out, 1, &meta);
-            wire::put_bytes(&mut out, 2, &raw);
-            decode(&out).expect("a pod")["spec"]["securityContext"]["supplementalGroups"].clone()
+            decode(&enclosed(b"Pod", &raw)).expect("a pod")["spec"]["securityContext"]["supplementalGroups"]
+                .clone()
         };
         assert_eq!(pod(b"\x20\x01\x20\x02"), json!([1, 2]));
         assert_eq!(pod(b"\x22\x02\x01\x02"), json!([1, 2]));

@@ -24,8 +24,8 @@ use std::time::Duration;
 /// Watches end at whole multiples of this, by the clock: those of an idle cluster then wake its processes together, and not one
 /// after the other.
 const WATCH_ENDS_AT: Duration = Duration::from_secs(10);
-/// Each watch draws how many of them it lasts at least, of so many more, so that few of a process end together. All of
-/// it must be less than the 295 seconds that kube takes.
+/// A watch lasts so many of them, and fewer than so many more, which are drawn: not all of a process end together. With the way
+/// to the first it is less than the 295 seconds that kube takes.
 const WATCH_MIN: u32 = 20;
 const WATCH_SPREAD: u64 = 8;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
