@@ -241,7 +241,8 @@ fn prepared(layout: &Layout, spec: &Spec, index: u16) -> Result<Vec<process::Pro
 /// none: with the default of 0.02, some 5 times a second for as long as it runs; with this, about once a minute.
 const GC_SHARE: f64 = 0.0001;
 
-/// No CRI (our kubelet speaks containerd's own API) and no snapshotter but overlayfs.
+/// No CRI (our kubelet speaks containerd's own API), no snapshotter but overlayfs, and none of containerd's own restarts: it
+/// would wake every ten seconds to look for containers that ask for them.
 fn containerd_config(files: &Path) -> String {
     let disabled = [
         "grpc.v1.cri",
@@ -252,6 +253,7 @@ fn containerd_config(files: &Path) -> String {
         "snapshotter.v1.native",
         "tracing.processor.v1.otlp",
         "internal.v1.opt",
+        "internal.v1.restart",
         "internal.v1.tracing",
     ];
     let disabled: Vec<String> = disabled.iter().map(|plugin| format!("\"io.containerd.{plugin}\"")).collect();
