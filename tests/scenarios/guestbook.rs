@@ -1,4 +1,4 @@
-//! The guestbook: a page in front, a store behind it, found by its name.
+//! The guestbook: a page in front, a store that leads and two that follow behind it, found by their names.
 
 use anyhow::{Result, ensure};
 use coracle_tests::{Cluster, Deadline};
@@ -25,6 +25,27 @@ kind: Service
 metadata: {name: redis-leader}
 spec: {selector: {app: redis, role: leader}, ports: [{port: 6379}]}
 ---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: redis-follower, labels: {app: redis}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: redis, role: follower}}
+  template:
+    metadata: {labels: {app: redis, role: follower}}
+    spec:
+      containers:
+      - name: follower
+        image: redis
+        args: [redis-server, --bind, 0.0.0.0, --protected-mode, "no", --replicaof, redis-leader, "6379"]
+        ports: [{containerPort: 6379}]
+        readinessProbe: {tcpSocket: {port: 6379}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: redis-follower}
+spec: {selector: {app: redis, role: follower}, ports: [{port: 6379}]}
+---
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: frontend-page}
@@ -42,11 +63,10 @@ spec:
     spec:
       containers:
       - name: page
-        image: busybox
-        command: [httpd, -f, -p, "80", -h, /www]
+        image: nginx
         ports: [{containerPort: 80, name: http}]
         readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
-        volumeMounts: [{name: page, mountPath: /www}]
+        volumeMounts: [{name: page, mountPath: /usr/share/nginx/html}]
       volumes: [{name: page, configMap: {name: frontend-page}}]
 ---
 apiVersion: v1
@@ -57,23 +77,30 @@ spec: {type: NodePort, selector: {app: guestbook, tier: frontend}, ports: [{port
 
 pub fn guestbook(cluster: &Cluster) -> Result<()> {
     cluster.apply(GUESTBOOK)?;
-    cluster.tells("rollout status deployment redis-leader --timeout=120s")?;
-    cluster.tells("rollout status deployment frontend --timeout=120s")?;
+    for deployment in ["redis-leader", "redis-follower", "frontend"] {
+        cluster.tells(&format!("rollout status deployment {deployment} --timeout=120s"))?;
+    }
     cluster.tells("run guest --image=busybox --restart=Never -- sleep 3600")?;
     cluster.tells("wait pod guest --for=condition=Ready --timeout=60s")?;
     cluster.until("that the page answers", Deadline::seconds(30), |cluster| {
         Ok(cluster.kubectl("exec guest -- wget -q -O - http://frontend/")?.out.contains("Guestbook"))
     })?;
-    let redis = |words: &str| {
-        cluster.tells(&format!("exec guest -- sh -c 'printf \"{words}\\r\\n\" | nc -w 2 redis-leader 6379'"))
+    let command = |service: &str, words: &str| {
+        format!("exec guest -- sh -c 'printf \"{words}\\r\\n\" | nc -w 2 {service} 6379'")
     };
-    ensure!(redis("RPUSH messages ahoy")?.contains(":1"), "redis takes a message");
-    ensure!(redis("LRANGE messages 0 -1")?.contains("ahoy"), "redis tells it");
+    ensure!(
+        cluster.tells(&command("redis-leader", "RPUSH messages ahoy"))?.contains(":1"),
+        "redis takes a message"
+    );
+    cluster.until("that those who follow tell it", Deadline::seconds(30), |cluster| {
+        Ok(cluster.kubectl(&command("redis-follower", "LRANGE messages 0 -1"))?.out.contains("ahoy"))
+    })?;
     let port = cluster.tells("get service frontend -o jsonpath={.spec.ports[0].nodePort}")?;
     let node = cluster.tells("get nodes -o jsonpath={.items[0].status.addresses[0].address}")?;
     cluster.expect(&format!("exec guest -- wget -q -O - http://{node}:{port}/"), "Guestbook")?;
     cluster.tells("scale deployment frontend --replicas=1")?;
     cluster.tells("wait deployment frontend --for=jsonpath={.status.replicas}=1 --timeout=60s")?;
-    let all = "deployment/redis-leader deployment/frontend service/redis-leader service/frontend configmap/frontend-page pod/guest";
-    cluster.tells(&format!("delete {all} --grace-period=1")).map(|_| ())
+    cluster.tells("delete deployment redis-leader redis-follower frontend --grace-period=1")?;
+    cluster.tells("delete service redis-leader redis-follower frontend")?;
+    cluster.tells("delete configmap/frontend-page pod/guest --grace-period=1").map(|_| ())
 }
