@@ -340,19 +340,10 @@ impl Consensus for Node {
         let deadline = Instant::now() + REQUEST_MAX;
         loop {
             let known = self.leader(deadline).await?;
-            if known.is_me {
-                match self.propose_here(vec![op.clone()], None).await.pop() {
-                    Some(Err(StoreError::NotLeader)) | None => {}
-                    Some(other) => return other,
-                }
-            } else {
-                // The leader stamps the time.
-                let command = Command { proposed_at_millis: 0, op: op.clone() }.encode();
-                match self.forward.propose(known.leader, command).await {
-                    Ok(committed) => return Ok(committed),
-                    Err(ForwardError::NotDone) => {}
-                    Err(ForwardError::Answer(error)) => return Err(error),
-                }
+            match self.forward.propose(known.leader, op.clone(), deadline).await {
+                Ok(committed) => return Ok(committed),
+                Err(ForwardError::NotDone) => {}
+                Err(ForwardError::Answer(error)) => return Err(error),
             }
             self.breathe(deadline).await?;
         }
