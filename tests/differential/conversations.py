@@ -43,6 +43,8 @@ DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 # Lists whose order tells nothing, or goes by times, and the fields that order them here.
 ORDERS = {
     "causes": ("field", "reason", "message"),
+    "resourceRules": ("resources", "verbs", "apiGroups"),
+    "nonResourceRules": ("nonResourceURLs", "verbs"),
     "managedFields": ("manager", "operation", "subresource", "apiVersion"),
 }
 # Where texts tell a resourceVersion that the server chose.

@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import tempfile
 import threading
+import time
 
 # What differs by connection or by client.
 UNTOLD = {"host", "content-length", "user-agent", "accept-encoding", "connection", "traceparent"}
@@ -42,6 +43,9 @@ class Hooks:
             def do_POST(self):
                 hooks.answer(self)
 
+            def do_GET(self):
+                hooks.answer(self)
+
             def log_message(self, *_):
                 pass
 
@@ -63,6 +67,8 @@ class Hooks:
         name, _, query = request.path.removeprefix("/").partition("?")
         query = [part for part in query.split("&") if part]
         self.asked.append({"name": name, "query": query, "headers": told, "body": asked})
+        if "wait" in self.answers.get(name, {}):
+            time.sleep(self.answers[name]["wait"])
         code, body = said(self.answers.get(name, {"code": 404}), copy.deepcopy(asked))
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         request.send_response(code)

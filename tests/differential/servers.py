@@ -1,6 +1,7 @@
 """Servers that are asked the same: a kubeconfig in, answers out, over connections that are kept."""
 
 import base64
+import gzip
 import http.client
 import json
 import ssl
@@ -54,7 +55,9 @@ class Server:
         try:
             response = self.exchange(step.method, step.path, data, headers)
             text = response.read()
-        except (http.client.HTTPException, OSError) as error:
+            if response.headers.get("Content-Encoding") == "gzip":
+                text = gzip.decompress(text)
+        except (http.client.HTTPException, OSError, EOFError) as error:
             return Answer(0, f"no answer: {error!r}", [], "")
         kind = response.headers.get("Content-Type", "")
         return Answer(response.status, read(text, kind), response.headers.get_all("Warning") or [], kind)
