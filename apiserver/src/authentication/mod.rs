@@ -72,7 +72,7 @@ pub struct AuthenticationArgs {
     #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local")]
     pub service_account_issuer: String,
     /// Audiences that tokens may be for; the issuer when empty.
-    #[arg(long)]
+    #[arg(long, value_delimiter = ',')]
     pub api_audiences: Vec<String>,
     /// Let requests without credentials in as system:anonymous.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]

@@ -2,6 +2,7 @@
 
 use super::Authentication;
 use super::jwt::{Bound, Claims, Reference};
+use crate::audit;
 use coracle_api::meta;
 use coracle_api::status::{FieldError, GroupResource, Status};
 use coracle_daemon::{clock, random};
@@ -62,6 +63,9 @@ impl Authentication {
             nbf: now.as_second(),
             bound,
         };
+        audit::annotate("authentication.kubernetes.io/issued-credential-id", || {
+            format!("JTI={}", claims.jti)
+        });
         let token = key.token(&claims).map_err(|_| Status::internal("cannot sign the token"))?;
         let told = jiff::Timestamp::from_second(told).unwrap_or(jiff::Timestamp::MAX);
         let mut answer = request.clone();

@@ -2,6 +2,7 @@
 
 use super::Authorization;
 use crate::request::{RequestInfo, UserInfo};
+use coracle_api::labels;
 use coracle_api::status::Status;
 use http::HeaderMap;
 use std::collections::BTreeMap;
@@ -17,7 +18,10 @@ const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// Namespace and name of `system:serviceaccount:NAMESPACE:NAME`.
 fn service_account(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;
-    (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
+    // What no account can be called is a user like any other.
+    let valid =
+        labels::is_dns1123_label(namespace).is_empty() && labels::is_dns1123_subdomain(name).is_empty();
+    valid.then_some((namespace, name))
 }
 
 fn text(value: &http::HeaderValue) -> Result<String, Status> {

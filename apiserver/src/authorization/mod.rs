@@ -122,8 +122,7 @@ impl Authorization {
         let failure = decided.as_ref().err().and_then(|refused| refused.failure.as_ref());
         if let Some(failure) = failure {
             audit::annotate("authorization.k8s.io/reason", || "internal error".to_owned());
-            let message = format!("Internal Server Error: {:?}: {failure}", request.path);
-            return Err(Status { message, ..Status::internal(failure) });
+            return Err(Status::new(500, "InternalError", failure));
         }
         let word = if decided.is_ok() { "allow" } else { "forbid" };
         audit::annotate("authorization.k8s.io/decision", || word.to_owned());

@@ -1,6 +1,6 @@
 //! SubjectAccessReview and its kin: "may this user do that?", and the rules that a user holds.
 
-use super::Authorization;
+use super::{Authorization, Mode};
 use crate::request::{RequestInfo, UserInfo};
 use coracle_api::selector::{FieldSelector, LabelSelector};
 use coracle_api::status::{FieldError, GroupResource, Status};
@@ -265,8 +265,15 @@ impl Authorization {
         let held = self.rbac.held(user, namespace);
         let mut errors = held.errors;
         let is_node = super::node_of(user).is_some();
-        if is_node {
-            errors.push("node authorizer does not support user rule resolution".to_owned());
+        let mut incomplete = false;
+        for mode in &self.modes {
+            let of = match mode {
+                Mode::Node if is_node => "node authorizer",
+                Mode::Webhook(_) => "webhook authorizer",
+                _ => continue,
+            };
+            incomplete = true;
+            errors.push(format!("{of} does not support user rule resolution"));
         }
         let (mut of_resources, mut of_paths) = (Vec::new(), Vec::new());
         for rule in held.rules {
@@ -274,7 +281,7 @@ impl Authorization {
             list.push(rule.to_value());
         }
         let mut status =
-            json!({"resourceRules": of_resources, "nonResourceRules": of_paths, "incomplete": is_node});
+            json!({"resourceRules": of_resources, "nonResourceRules": of_paths, "incomplete": incomplete});
         if !errors.is_empty() {
             status["evaluationError"] = json!(errors.join(", "));
         }

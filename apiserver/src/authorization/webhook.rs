@@ -5,6 +5,7 @@ use crate::outbound::remote::Remote;
 use crate::request::{RequestInfo, UserInfo};
 use anyhow::{anyhow, ensure};
 use coracle_api::expression::{Checked, Environment, Scope, Value as Cel};
+use coracle_api::selector::{FieldSelector, LabelSelector, Operator, Requirement};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -78,8 +79,8 @@ fn spec(user: &UserInfo, request: &RequestInfo) -> Value {
         for (key, raw) in
             [("fieldSelector", &request.field_selector), ("labelSelector", &request.label_selector)]
         {
-            if !raw.is_empty() {
-                resource.insert(key.to_owned(), json!({"rawSelector": raw}));
+            if let Some(requirements) = requirements(key, raw) {
+                resource.insert(key.to_owned(), json!({"requirements": requirements}));
             }
         }
         spec.insert("resourceAttributes".to_owned(), Value::Object(resource));
@@ -97,6 +98,30 @@ fn spec(user: &UserInfo, request: &RequestInfo) -> Value {
         spec.insert("extra".to_owned(), json!(user.extra));
     }
     Value::Object(spec)
+}
+
+/// What a request's selector asks for, as far as it can be read: it only narrows what may be done.
+fn requirements(key: &str, raw: &str) -> Option<Vec<Value>> {
+    let all: Vec<Value> = if key == "fieldSelector" {
+        let selector = FieldSelector::parse_any(raw).ok()?;
+        let said = |(field, equals, value): (&str, bool, &str)| json!({"key": field, "operator": if equals { "In" } else { "NotIn" }, "values": [value]});
+        selector.terms().map(said).collect()
+    } else {
+        LabelSelector::parse(raw).ok()?.requirements().iter().filter_map(of_labels).collect()
+    };
+    (!all.is_empty()).then_some(all)
+}
+
+/// A requirement of labels; `None` for one that reviews know no word for.
+fn of_labels(requirement: &Requirement) -> Option<Value> {
+    let operator = match requirement.operator {
+        Operator::In | Operator::Equals => "In",
+        Operator::NotIn | Operator::NotEquals => "NotIn",
+        Operator::Exists => return Some(json!({"key": requirement.key, "operator": "Exists"})),
+        Operator::DoesNotExist => return Some(json!({"key": requirement.key, "operator": "DoesNotExist"})),
+        Operator::Gt | Operator::Lt => return None,
+    };
+    Some(json!({"key": requirement.key, "operator": operator, "values": requirement.values}))
 }
 
 /// What a question is known by.
@@ -168,6 +193,7 @@ impl Webhook {
             "apiVersion": format!("authorization.k8s.io/{}", self.settings.version),
             "metadata": {"creationTimestamp": null},
             "spec": shown,
+            "status": {"allowed": false},
         });
         match self.remote.ask(&question).await {
             Ok(answer) => {
@@ -189,12 +215,15 @@ impl Webhook {
         let mut scope = Scope::default();
         scope.set("request", spec);
         let mut fault = None;
-        for program in &self.conditions {
+        for (program, text) in self.conditions.iter().zip(&self.settings.conditions) {
             match program.run(&scope).0 {
                 Ok(Cel::Bool(true)) => {}
                 Ok(Cel::Bool(false)) => return Ok(false),
                 Ok(_) => fault = Some("a matchCondition is no boolean".to_owned()),
-                Err(why) => fault = Some(why.to_string()),
+                Err(why) => {
+                    fault =
+                        Some(format!("cel evaluation error: expression '{text}' resulted in error: {why}"));
+                }
             }
         }
         fault.map_or(Ok(true), Err)
@@ -241,7 +270,7 @@ mod tests {
             ..RequestInfo::default()
         };
         let want = json!({"user": "jane", "groups": ["devs"], "resourceAttributes": {"namespace": "a", "verb": "list",
-            "group": "apps", "version": "v1", "resource": "deployments", "labelSelector": {"rawSelector": "x=y"}}});
+            "group": "apps", "version": "v1", "resource": "deployments", "labelSelector": {"requirements": [{"key": "x", "operator": "In", "values": ["y"]}]}}});
         assert_eq!(spec(&user, &request), want);
         let path =
             RequestInfo { verb: "get".to_owned(), path: "/metrics".to_owned(), ..RequestInfo::default() };

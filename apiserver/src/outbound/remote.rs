@@ -51,6 +51,14 @@ pub enum RemoteError {
         /// What it said.
         text: String,
     },
+    /// It refused in a Status.
+    #[error("{message}")]
+    Said {
+        /// HTTP status.
+        code: u16,
+        /// The Status's own.
+        message: String,
+    },
     /// It answered something else.
     #[error("{url}: {why}")]
     Strange {
@@ -65,7 +73,7 @@ impl RemoteError {
     fn may_pass(&self) -> bool {
         match self {
             Self::Silent { .. } => true,
-            Self::Refused { code, .. } => *code >= 500 || *code == 429,
+            Self::Refused { code, .. } | Self::Said { code, .. } => *code >= 500 || *code == 429,
             Self::Strange { .. } => false,
         }
     }
@@ -130,7 +138,10 @@ impl Remote {
     /// See [`RemoteError`].
     pub async fn ask(&self, question: &Value) -> Result<Value, RemoteError> {
         let body = Bytes::from(question.to_string());
-        self.tried(Method::POST, &self.url, &body).await
+        // As client-go tells whom it asks how long it waits.
+        let mut url = self.url.clone();
+        url.query_pairs_mut().append_pair("timeout", &format!("{}s", self.limit.as_secs().max(1)));
+        self.tried(Method::POST, &url, &body).await
     }
 
     /// Reads a document.
@@ -172,6 +183,9 @@ impl Remote {
             .await
             .map_err(|_| silent("context deadline exceeded".to_owned()))??;
         if code != StatusCode::OK && code != StatusCode::CREATED {
+            if let Some(message) = said(&bytes) {
+                return Err(RemoteError::Said { code: code.as_u16(), message });
+            }
             let text = String::from_utf8_lossy(&bytes[..bytes.len().min(512)]).trim().to_owned();
             return Err(RemoteError::Refused { url: url.to_string(), code: code.as_u16(), text });
         }
@@ -184,7 +198,7 @@ impl Remote {
             .method(method)
             .uri(url.as_str())
             .header("content-type", "application/json")
-            .header("accept", "application/json")
+            .header("accept", "application/json, */*")
             .header("user-agent", AGENT);
         let token = match &self.credential {
             Credential::None => None,
@@ -196,6 +210,13 @@ impl Remote {
         }
         Ok(request.body(Full::new(body))?)
     }
+}
+
+/// What a Status says.
+fn said(bytes: &[u8]) -> Option<String> {
+    let status: Value = serde_json::from_slice(bytes).ok()?;
+    let message = (status["kind"] == "Status").then(|| status["message"].as_str()).flatten();
+    message.filter(|message| !message.is_empty()).map(str::to_owned)
 }
 
 /// An error with what caused it.
