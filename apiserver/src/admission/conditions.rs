@@ -43,11 +43,6 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Whether all that expressions asked for was known.
-    pub fn are_complete(&self) -> bool {
-        self.wanted.lock().is_empty()
-    }
-
     /// Asks what is still to be asked; whether there was anything.
     pub async fn fetch(&self, authorization: &Authorization) -> bool {
         let wanted = std::mem::take(&mut *self.wanted.lock());

@@ -12,9 +12,12 @@ use coracle_api::meta;
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::{GroupResource, Status};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const OF_POLICY: &str = "failed to configure policy: ";
+/// Bytes of an audit annotation.
+const ANNOTATION_MAX: usize = 10 << 10;
 const NO_PARAMS: &str = "no params found for policy binding with `Deny` parameterNotFoundAction";
 
 /// What one validation says against a write.
@@ -23,7 +26,12 @@ struct Objection {
     reason: String,
     /// Which of the policy's validations it is.
     index: usize,
+    /// It denies whatever the binding does with those of validations.
+    denies: bool,
 }
+
+/// What is told the audit log of one policy, by key: each binding and parameter may add a value.
+type Annotations = BTreeMap<String, Vec<String>>;
 
 /// Asks every policy that a binding brings to bear.
 ///
@@ -47,28 +55,27 @@ pub async fn validate(
     policies.sort_by(|a, b| meta::name(a).cmp(meta::name(b)));
     let mut bindings = context.list(GROUP, "validatingadmissionpolicybindings", "");
     bindings.sort_by(|a, b| meta::name(a).cmp(meta::name(b)));
-    let (mut denied, mut noted) = (None, Vec::new());
+    let mut denied = None;
     for policy in &policies {
         let own = bindings.iter().filter(|binding| binding["spec"]["policyName"] == meta::name(policy));
         let Some(target) = matched(context, &policy["spec"]["matchConstraints"], attributes, object).await?
         else {
             continue;
         };
+        let mut annotations = Annotations::new();
         for binding in own {
             let resources = &binding["spec"]["matchResources"];
             if resources.is_object() && matched(context, resources, attributes, object).await?.is_none() {
                 continue;
             }
             let bound = Bound { context, conditions, attributes, object, policy, binding, target: &target };
-            for objection in bound.objections().await? {
-                bound.act(&objection, &mut warnings, &mut denied, &mut noted);
+            for objection in bound.objections(&mut annotations).await? {
+                bound.act(&objection, &mut warnings, &mut denied);
             }
         }
-    }
-    if !noted.is_empty() {
-        audit::annotate("validation.policy.admission.k8s.io/validation_failure", || {
-            Value::from(noted).to_string()
-        });
+        for (key, values) in annotations {
+            audit::annotate(&key, || values.join(", "));
+        }
     }
     match denied {
         Some(status) => Err(status),
@@ -111,13 +118,11 @@ struct Bound<'a> {
 }
 
 impl Bound<'_> {
-    fn act(
-        &self,
-        objection: &Objection,
-        warnings: &mut Vec<String>,
-        denied: &mut Option<Status>,
-        noted: &mut Vec<Value>,
-    ) {
+    fn act(&self, objection: &Objection, warnings: &mut Vec<String>, denied: &mut Option<Status>) {
+        if objection.denies {
+            denied.get_or_insert_with(|| self.denial(objection));
+            return;
+        }
         let (policy, binding) = (meta::name(self.policy), meta::name(self.binding));
         for action in meta::strings(&self.binding["spec"]["validationActions"]) {
             match action {
@@ -125,12 +130,26 @@ impl Bound<'_> {
                     "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}",
                     objection.message
                 )),
-                "Audit" => noted.push(json!({"message": objection.message, "policy": policy, "binding": binding,
-                    "expressionIndex": objection.index, "validationActions": self.binding["spec"]["validationActions"]})),
+                "Audit" => self.note_failure(objection),
                 "Deny" if denied.is_none() => *denied = Some(self.denial(objection)),
                 _ => {}
             }
         }
+    }
+
+    /// Of a write's failures the first is noted.
+    fn note_failure(&self, objection: &Objection) {
+        audit::annotate("validation.policy.admission.k8s.io/validation_failure", || {
+            let text = |text: &str| json!(text).to_string();
+            format!(
+                "[{{\"message\":{},\"policy\":{},\"binding\":{},\"expressionIndex\":{},\"validationActions\":{}}}]",
+                text(&objection.message),
+                text(meta::name(self.policy)),
+                text(meta::name(self.binding)),
+                objection.index,
+                self.binding["spec"]["validationActions"]
+            )
+        });
     }
 
     fn denial(&self, objection: &Objection) -> Status {
@@ -165,10 +184,10 @@ impl Bound<'_> {
         if self.ignores_failure() {
             return Vec::new();
         }
-        vec![Objection { message, reason: String::new(), index: 0 }]
+        vec![Objection { message, reason: String::new(), index: 0, denies: false }]
     }
 
-    async fn objections(&self) -> Result<Vec<Objection>, Status> {
+    async fn objections(&self, annotations: &mut Annotations) -> Result<Vec<Objection>, Status> {
         let params = match self.params() {
             Ok(params) => params,
             Err(error) => return Ok(self.failed(error)),
@@ -177,16 +196,22 @@ impl Bound<'_> {
         let programs = self.conditions.of_policy(self.policy);
         let (authorization, answers) = (&self.context.authorization, Answers::default());
         loop {
+            let mut noted = Annotations::new();
             let all = {
                 let (attributes, object, target) = (self.attributes, self.object, self.target);
                 let namespace = namespace.as_deref();
                 let shown = Shown::new(authorization, attributes, object, target, namespace, &answers);
                 let judged = params.iter().map(|param| {
-                    self.judged(&programs, &shown, param.as_deref().unwrap_or(&Value::Null), &answers)
+                    self.judged(&programs, &shown, param.as_deref().unwrap_or(&Value::Null), &mut noted)
                 });
                 judged.flatten().collect()
             };
             if !answers.fetch(authorization).await {
+                for (key, values) in noted {
+                    let all = annotations.entry(key).or_default();
+                    all.extend(values);
+                    all.dedup();
+                }
                 return Ok(all);
             }
         }
@@ -198,7 +223,7 @@ impl Bound<'_> {
         programs: &Policy,
         shown: &Shown<'_>,
         param: &Value,
-        answers: &Answers,
+        noted: &mut Annotations,
     ) -> Vec<Objection> {
         let spec = &self.policy["spec"];
         let mut scope = shown.scope();
@@ -220,24 +245,35 @@ impl Bound<'_> {
             let objections = self.asked(validation, program, &scope);
             all.extend(objections.into_iter().map(|objection| Objection { index, ..objection }));
         }
-        if answers.are_complete() {
-            self.note(&programs.annotations, &scope);
-        }
+        all.extend(self.note(&programs.annotations, &scope, noted));
         all
     }
 
-    /// Tells the audit log what the policy wants it to know.
-    fn note<'p>(&self, programs: &'p [Compiled], scope: &Scope<'p>) {
+    /// What the policy wants the audit log to know; what cannot be told denies the write, unless failures are ignored.
+    fn note<'p>(
+        &self,
+        programs: &'p [Compiled],
+        scope: &Scope<'p>,
+        noted: &mut Annotations,
+    ) -> Vec<Objection> {
+        let mut failures = Vec::new();
         let annotations = self.policy["spec"]["auditAnnotations"].as_array().into_iter().flatten();
         for (annotation, program) in annotations.zip(programs) {
             let key = annotation["key"].as_str().unwrap_or_default();
             let key = format!("{}/{key}", meta::name(self.policy));
-            if let Ok(program) = program
-                && let Ok(Answer::Text(value)) = scope.eval(program, OBJECT_BUDGET)
-            {
-                audit::annotate(&key, || value);
+            let expression = annotation["valueExpression"].as_str().unwrap_or_default();
+            let Ok(program) = program else { continue };
+            match scope.eval(program, OBJECT_BUDGET) {
+                Ok(Answer::Text(value)) if !value.trim().is_empty() => {
+                    let value = value.trim();
+                    let end = value.floor_char_boundary(ANNOTATION_MAX);
+                    noted.entry(key).or_default().push(value[..end].to_owned());
+                }
+                Ok(_) => {}
+                Err(failure) => failures.extend(self.failed(conditions::failed(expression.trim(), &failure))),
             }
         }
+        failures.into_iter().map(|failure| Objection { denies: true, ..failure }).collect()
     }
 
     fn asked<'p>(
@@ -262,7 +298,7 @@ impl Bound<'_> {
                     (_, "") => format!("failed expression: {expression}"),
                     (_, message) => message.to_owned(),
                 };
-                vec![Objection { message, reason: text("reason").to_owned(), index: 0 }]
+                vec![Objection { message, reason: text("reason").to_owned(), index: 0, denies: false }]
             }
             Err(failure) => self.failed(conditions::failed(expression, &failure)),
         }

@@ -12,6 +12,29 @@ use std::collections::BTreeMap;
 
 const AGENT_MAX: usize = 1024;
 
+/// How events are written (`--audit-log-format`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Form {
+    /// The whole event.
+    #[default]
+    Json,
+    /// What was noted before there were policies, for those who search in that.
+    Legacy,
+}
+
+impl Form {
+    /// An event's line, without its end.
+    ///
+    /// # Errors
+    /// It cannot be encoded.
+    pub fn line(self, event: &Event) -> serde_json::Result<Vec<u8>> {
+        match self {
+            Self::Json => serde_json::to_vec(event),
+            Self::Legacy => Ok(event.legacy().into_bytes()),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
@@ -123,15 +146,37 @@ impl Event {
         }
     }
 
-    /// Nobody is behind the request.
-    pub fn refuse(&mut self, tried: &str) {
-        let message = match tried {
-            "" => "Authentication failed, no credentials provided".to_owned(),
-            tried => format!("Authentication failed, attempted: {tried}"),
+    fn legacy(&self) -> String {
+        let quoted = |groups: &[String]| {
+            let groups: Vec<String> = groups.iter().map(|group| format!("{group:?}")).collect();
+            groups.join(",")
         };
-        self.response_status = Some(
-            json!({"metadata": {}, "status": "Failure", "message": message, "reason": "Unauthorized", "code": 401}),
-        );
+        let or = |text: &str, otherwise: &str| if text.is_empty() { otherwise } else { text }.to_owned();
+        let own = match &self.user {
+            User { username, groups, .. } if !username.is_empty() && !groups.is_empty() => quoted(groups),
+            _ => "<none>".to_owned(),
+        };
+        let (other, others) = match &self.impersonated_user {
+            None => ("<self>", "<lookup>".to_owned()),
+            Some(user) if user.groups.is_empty() => (user.username.as_str(), "<lookup>".to_owned()),
+            Some(user) => (user.username.as_str(), quoted(&user.groups)),
+        };
+        let namespace = self.object_ref.as_ref().map_or("", |to| to.namespace.as_str());
+        let answer = self.response_status.as_ref();
+        let answer =
+            answer.map_or("<deferred>".to_owned(), |told| told["code"].as_u64().unwrap_or(0).to_string());
+        format!(
+            "{} AUDIT: id={:?} stage=\"{:?}\" ip={:?} method={:?} user={:?} groups={own} as={other:?} asgroups={others} user-agent={:?} namespace={:?} uri={:?} response={answer:?}",
+            self.request_received_timestamp,
+            self.id,
+            self.stage,
+            or(self.addresses.first().map_or("", String::as_str), "<unknown>"),
+            self.verb,
+            or(&self.user.username, "<none>"),
+            self.user_agent,
+            or(namespace, "<none>"),
+            self.uri,
+        )
     }
 
     pub fn code(&mut self, code: u16) {
@@ -139,8 +184,17 @@ impl Event {
         status["code"] = json!(code);
     }
 
-    pub fn failed(&mut self, status: &Status) {
-        let mut told = status.to_value();
+    /// How it failed.
+    pub fn failed(&mut self, status: &Status, level: Level) {
+        self.ended(&status.to_value());
+        if level >= Level::RequestResponse {
+            self.response_object = Some(status.to_value());
+        }
+    }
+
+    /// What a Status says that was answered.
+    pub fn ended(&mut self, status: &Value) {
+        let mut told = status.clone();
         if let Some(told) = told.as_object_mut() {
             told.retain(|key, _| key != "kind" && key != "apiVersion");
         }

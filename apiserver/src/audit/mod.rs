@@ -12,13 +12,15 @@ mod policy;
 mod record;
 mod sink;
 
-pub use record::{Record, annotate, answered, impersonated, options, request, scope, sent, status};
+pub use record::{
+    Record, annotate, annotate_body, answered, impersonated, options, request, scope, sent, status,
+};
 
 use crate::request::{RequestInfo, UserInfo};
 use axum::body::Body;
 use coracle_api::status::Status;
 use coracle_daemon::Tasks;
-use event::Event;
+use event::{Event, Form};
 use http::Request;
 use log::{Keep, Log};
 use policy::{Level, Policy, Stage};
@@ -47,6 +49,9 @@ pub struct AuditArgs {
     /// Days that old files are kept; 0: for ever.
     #[arg(long, default_value_t = 0)]
     pub audit_log_maxage: u64,
+    /// How events are written.
+    #[arg(long, value_enum, default_value_t = Form::Json)]
+    pub audit_log_format: Form,
     /// When requests go on: with their events written behind them, once these are written, or only if they are.
     #[arg(long, value_enum, default_value_t = Mode::Blocking)]
     pub audit_log_mode: Mode,
@@ -68,6 +73,7 @@ pub struct Remote(pub IpAddr);
 /// Policy and log.
 pub struct Audit {
     policy: Policy,
+    form: Form,
     sink: Sink,
 }
 
@@ -96,7 +102,7 @@ impl Audit {
         };
         let policy = Policy::from_file(policy)?;
         let sink = Sink::new(Log::open(path, keep)?, args.audit_log_mode, batches, tasks, registry);
-        Ok(Some(Arc::new(Self { policy, sink })))
+        Ok(Some(Arc::new(Self { policy, form: args.audit_log_format, sink })))
     }
 
     /// The record of a request whose sender is known; `None` when the policy wants none.
@@ -124,13 +130,13 @@ impl Audit {
     }
 
     /// Notes a request whose sender could not be made out.
-    pub fn refused(self: &Arc<Self>, from: &Sender<'_>, info: &RequestInfo) {
+    pub fn refused(self: &Arc<Self>, from: &Sender<'_>, info: &RequestInfo, status: &Status) {
         let verdict = self.policy.verdict(None, info);
         if verdict.level == Level::None {
             return;
         }
         let mut event = Event::new(verdict.level, from, None, info);
-        event.refuse(from.tried);
+        event.failed(status, verdict.level);
         Record::new(self.clone(), verdict, event).end(Stage::ResponseStarted);
     }
 }
@@ -145,8 +151,6 @@ pub struct Sender<'a> {
     pub agent: String,
     /// Whom it came from and through.
     pub addresses: Vec<String>,
-    /// How it was tried to be authenticated.
-    pub tried: &'static str,
 }
 
 impl<'a> Sender<'a> {
@@ -167,11 +171,6 @@ impl<'a> Sender<'a> {
         // The one that asks may stand in a header already.
         addresses.dedup();
         let uri = request.uri().path_and_query().map_or("/", |uri| uri.as_str()).to_owned();
-        let tried = match text("authorization").split_once(' ') {
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("bearer") => "bearer",
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("basic") => "basic",
-            _ => "",
-        };
-        Self { id, uri, agent: text("user-agent").to_owned(), addresses, tried }
+        Self { id, uri, agent: text("user-agent").to_owned(), addresses }
     }
 }

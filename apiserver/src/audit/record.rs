@@ -19,6 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+/// No Status of a success is larger.
+const STATUS_MAX: usize = 16 << 10;
+
 tokio::task_local! {
     static RECORD: Arc<Record>;
 }
@@ -52,6 +55,13 @@ pub fn annotate(key: &str, value: impl FnOnce() -> String) {
     });
 }
 
+/// The same for what tells as much as the request's body does.
+pub fn annotate_body(key: &str, value: impl FnOnce() -> String) {
+    with(Level::Request, |event, _| {
+        event.annotations.entry(key.to_owned()).or_insert_with(value);
+    });
+}
+
 /// Tells the object that was sent, with its defaults.
 pub fn request(object: &Value, kind: &Kind) {
     with(Level::Metadata, |event, verdict| {
@@ -72,19 +82,18 @@ pub fn sent(body: &[u8]) {
     });
 }
 
-/// Tells the options of a deletion.
+/// Tells the options of a deletion, which Kubernetes notes in its internal version.
 pub fn options(sent: &Value) {
-    with(Level::Request, |event, _| event.request_object = Some(sent.clone()));
+    with(Level::Request, |event, _| {
+        let mut sent = sent.clone();
+        sent["apiVersion"] = json!("meta.k8s.io/__internal");
+        event.request_object = Some(sent);
+    });
 }
 
 /// Tells how the request failed.
 pub fn status(status: &Status) {
-    with(Level::Metadata, |event, verdict| {
-        event.failed(status);
-        if verdict.level >= Level::RequestResponse {
-            event.response_object = Some(status.to_value());
-        }
-    });
+    with(Level::Metadata, |event, verdict| event.failed(status, verdict.level));
 }
 
 /// Tells as whom the request runs.
@@ -94,14 +103,42 @@ pub fn impersonated(user: &UserInfo) {
 
 /// Tells what is answered, encoded as `content_type`.
 pub fn answered(content_type: &str, body: &Bytes) {
-    with(Level::RequestResponse, |event, verdict| {
-        let object = match content_type {
-            "application/json" => serde_json::from_slice(body).ok(),
+    with(Level::Metadata, |event, verdict| {
+        let whole = verdict.level >= Level::RequestResponse;
+        if !whole && !may_be_status(body) {
+            return;
+        }
+        let object: Option<Value> = match content_type {
+            media if media.starts_with("application/json") => serde_json::from_slice(body).ok(),
             "application/yaml" => serde_yaml_ng::from_slice(body).ok(),
-            _ => protobuf::decode(body).ok(),
+            _ => protobuf::decode(body).ok().map(with_items),
         };
-        event.response_object = object.map(|object| shown(object, verdict));
+        let Some(object) = object else { return };
+        if object["kind"] == "Status" {
+            event.ended(&object);
+        }
+        if whole {
+            event.response_object = Some(shown(object, verdict));
+        }
     });
+}
+
+/// Whether a body is worth decoding for what a Status in it says.
+fn may_be_status(body: &[u8]) -> bool {
+    const NAME: &[u8] = b"Status";
+    body.len() <= STATUS_MAX && body.windows(NAME.len()).any(|window| window == NAME)
+}
+
+/// An empty list has no items in protobuf.
+fn with_items(mut object: Value) -> Value {
+    let is_list = object["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
+    if is_list && let Some(list) = object.as_object_mut() {
+        let items = list.entry("items").or_insert_with(|| json!([]));
+        if items.is_null() {
+            *items = json!([]);
+        }
+    }
+    object
 }
 
 /// Without managedFields, where the policy does not want them.
@@ -137,7 +174,7 @@ impl Record {
         if stage != Stage::RequestReceived {
             event.stage_timestamp = clock::rfc3339_micros(clock::now());
         }
-        let mut line = match serde_json::to_vec(&*event) {
+        let mut line = match self.audit.form.line(&event) {
             Ok(line) => line,
             Err(error) => {
                 tracing::error!(%error, "cannot encode an audit event");

@@ -8,7 +8,7 @@ mod schema;
 use crate::Server;
 use crate::http::negotiate;
 use crate::http::request_info::Pairs;
-use crate::http::respond::{failure, no_such_path, packed, plain};
+use crate::http::respond::{failure, no_head, no_such_path, packed, plain};
 use crate::request::RequestInfo;
 use crate::storage::encode::{self, Format};
 use axum::body::Body;
@@ -122,7 +122,7 @@ fn refused(info: &RequestInfo, path: &str, accept: &str, refusals: Format) -> Op
     }
     match info.verb.as_str() {
         "get" => {}
-        "head" => return Some(plain(405, "application/json", "")),
+        "head" => return Some(no_head()),
         _ => return Some(failure(refusals, &Status::no_such_method())),
     }
     let produced: &[&str] = match parts.as_slice() {

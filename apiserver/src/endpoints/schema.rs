@@ -1,6 +1,7 @@
 //! Discovery and OpenAPI, as documents with an ETag.
 
 use crate::Server;
+use crate::audit;
 use crate::http::negotiate::{self, Asked};
 use crate::http::request_info::Pairs;
 use crate::http::respond::{failure, packed, plain};
@@ -141,7 +142,11 @@ fn negotiated(accept: &str, query: &Pairs, document: &Value) -> Response<Body> {
         Err(status) => return failure(Format::JSON, &status),
     };
     match encode::value(format, document) {
-        Ok(body) => plain(200, format.content_type(false), body),
+        Ok(body) => {
+            let body = Bytes::from(body);
+            audit::answered(format.content_type(false), &body);
+            plain(200, format.content_type(false), body)
+        }
         Err(_) => {
             let body = encode::value(Format { media: Media::Json, ..format }, document).unwrap_or_default();
             plain(200, "application/json", body)

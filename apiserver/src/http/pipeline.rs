@@ -21,7 +21,7 @@ use coracle_api::status::Status;
 use coracle_daemon::random;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, UPGRADE, USER_AGENT};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, UPGRADE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
@@ -74,6 +74,9 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(AUDIT_ID, id);
     }
+    // Of what says nothing else, too: nothing here is for caches between.
+    let cached = response.headers_mut().entry(CACHE_CONTROL);
+    cached.or_insert(HeaderValue::from_static("no-cache, private"));
     let bytes = http_body::Body::size_hint(response.body()).exact();
     if head {
         headed(&mut response, bytes);
@@ -111,7 +114,9 @@ async fn handle(
         return Ok(respond::error(500, text));
     }
     time_of(server, &info, &query)?;
+    // Before the store is read nobody is known, and probes want to hear of that.
     if endpoints::health::is_open(&info.path)
+        && server.store.progress() == 0
         && let Some(response) = endpoints::health::answer(server, &info.path, &query)
     {
         return Ok(response);
@@ -122,9 +127,9 @@ async fn handle(
     let user = server.authentication.authenticate(request.headers(), peer).await;
     let user = user.and_then(|user| server.authentication.lets_in(user, &info.path));
     let from = server.audit.as_ref().map(|audit| (audit, Sender::of(id, &request)));
-    let user = user.inspect_err(|_| {
+    let user = user.inspect_err(|status| {
         if let Some((audit, from)) = &from {
-            audit.refused(from, &info);
+            audit.refused(from, &info, status);
         }
     })?;
     let record = match from {
@@ -150,7 +155,7 @@ async fn noted(
     let long = info.verb == "watch" || streams(&info);
     let work = async {
         let response = served(server, user, info, query, request, refusals).await;
-        response.inspect_err(audit::status).unwrap_or_else(|status| respond::failure(refusals, &status))
+        response.unwrap_or_else(|status| respond::failure(refusals, &status))
     };
     let response = audit::scope(record.clone(), work).await;
     Ok(record.answer(response, long))
@@ -175,12 +180,8 @@ async fn served(
     refusals: Format,
 ) -> Result<Response<Body>, Status> {
     let user = match server.authorization.impersonated(user, request.headers()).await {
-        Err(status) if status.code == 500 => {
-            let asked = request.uri().path_and_query().map_or("", |asked| asked.as_str());
-            let text = format!("Internal Server Error: {asked:?}: {}\n", status.message);
-            return Ok(respond::error(500, text));
-        }
-        run_as => run_as?,
+        Ok(run_as) => run_as,
+        Err(status) => return Ok(respond::unauthorized(refusals, request.uri(), &status)),
     };
     // What lives as long as its connection waits more than it works.
     if streams(&info) {
@@ -199,7 +200,7 @@ async fn served(
         }
     };
     let response = routed(server, user, info, query, request, refusals).await;
-    let mut response = response.unwrap_or_else(|status| failed(refusals, &status));
+    let mut response = response.unwrap_or_else(|status| respond::failure(refusals, &status));
     if let Some(told) = permit.told() {
         tell(&mut response, told);
     }
@@ -250,7 +251,9 @@ async fn routed(
     request: Request<Body>,
     refusals: Format,
 ) -> Result<Response<Body>, Status> {
-    server.authorization.admit(&user, &info).await?;
+    if let Err(status) = server.authorization.admit(&user, &info).await {
+        return Ok(respond::unauthorized(refusals, request.uri(), &status));
+    }
     if info.path.starts_with("//") {
         return Ok(respond::page_not_found());
     }
@@ -277,11 +280,7 @@ async fn routed(
         return Ok(respond::page_not_found());
     }
     if request.method() == Method::HEAD && !custom && info.subresource != "proxy" {
-        return if is_routed(kind, &info) {
-            Ok(respond::plain(405, "application/json", Bytes::new()))
-        } else {
-            Err(Status::no_such_resource())
-        };
+        return if is_routed(kind, &info) { Ok(respond::no_head()) } else { Err(Status::no_such_resource()) };
     }
     if request_info::is_within_nothing(&info) && kind.namespaced {
         within_nothing(&info)?;
@@ -363,6 +362,9 @@ async fn resource(
 ) -> Result<Response<Body>, Status> {
     let (parts, body) = request.into_parts();
     let deprecated = info.kind.as_deref().and_then(deprecation::warning);
+    if deprecated.is_some() {
+        audit::annotate("k8s.io/deprecated", || "true".to_owned());
+    }
     let watches = info.verb == "watch";
     let user_agent = text(&parts.headers, USER_AGENT).to_owned();
     let kind = info.kind.clone();
@@ -385,7 +387,7 @@ async fn resource(
     let call = Call { info, user, query, content_type, body, format: chosen.format, user_agent };
     let answer = tokio::time::timeout(limit, server.registry.handle(&call)).await;
     Ok(match (answer, chosen.late) {
-        (Ok(Ok(_)), Some(status)) => failed(format, &status),
+        (Ok(Ok(_)), Some(status)) => respond::failure(format, &status),
         (Ok(Ok(mut reply)), None) => {
             reply.warnings.splice(0..0, deprecated);
             if let ReplyBody::Bytes(body) = &reply.body {
@@ -394,21 +396,16 @@ async fn resource(
             respond::reply(&parts.headers, reply)
         }
         // Where there is no route, nobody warns.
-        (Ok(Err(status)), _) if is_unrouted(&status) => failed(format, &status),
-        (Ok(Err(status)), _) => failed(format, &status.warned(deprecated)),
+        (Ok(Err(status)), _) if is_unrouted(&status) => respond::failure(format, &status),
+        (Ok(Err(status)), _) => respond::failure(format, &status.warned(deprecated)),
         (Err(_), _) => {
-            failed(format, &Status::timeout("request did not complete within the allotted timeout"))
+            respond::failure(format, &Status::timeout("request did not complete within the allotted timeout"))
         }
     })
 }
 
 fn is_unrouted(status: &Status) -> bool {
     status.code == 415 || (matches!(status.code, 404..=406) && status.details == json!({}))
-}
-
-fn failed(format: Format, status: &Status) -> Response<Body> {
-    audit::status(status);
-    respond::failure(format, status)
 }
 
 async fn whole(body: Body) -> Result<Bytes, Status> {

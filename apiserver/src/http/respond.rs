@@ -1,5 +1,6 @@
 //! Answers as HTTP: headers that every answer has, warnings, compression, and failures as Status objects.
 
+use crate::audit;
 use crate::registry::{Reply, ReplyBody};
 use crate::storage::encode::{self, Format};
 use axum::body::Body;
@@ -13,7 +14,7 @@ use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING,
     X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io::Write;
@@ -65,6 +66,7 @@ pub fn no_such_path(refusals: Format, path: &str) -> Response<Body> {
 /// A failure as its Status object.
 #[must_use]
 pub fn failure(format: Format, status: &Status) -> Response<Body> {
+    audit::status(status);
     let format = Format { shape: encode::Shape::Whole, ..format };
     let body = encode::value(format, &status.to_value());
     let (format, body) = match body {
@@ -75,6 +77,27 @@ pub fn failure(format: Format, status: &Status) -> Response<Body> {
     warn(response.headers_mut(), &status.warnings);
     if let Some(seconds) = status.details["retryAfterSeconds"].as_u64() {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// A HEAD where there is none.
+#[must_use]
+pub fn no_head() -> Response<Body> {
+    audit::status(&Status::no_such_method());
+    plain(405, "application/json", Bytes::new())
+}
+
+/// What authorization says to who may not ask for `uri`, or to whom it could not tell.
+#[must_use]
+pub fn unauthorized(format: Format, uri: &Uri, status: &Status) -> Response<Body> {
+    if status.code == 500 {
+        let asked = uri.path_and_query().map_or("", |asked| asked.as_str());
+        return error(500, format!("Internal Server Error: {asked:?}: {}\n", status.message));
+    }
+    let mut response = failure(format, status);
+    if status.code == 403 {
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }
     response
 }

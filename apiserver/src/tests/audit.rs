@@ -129,7 +129,7 @@ async fn watches_refusals_and_other_users_are_noted_too() {
     let noted = events(folder.path());
     let (stages, unknown) = of(&noted, "get", "/version");
     assert_eq!(stages, ["ResponseStarted"]);
-    assert_eq!(unknown["responseStatus"]["message"], "Authentication failed, attempted: bearer");
+    assert_eq!(unknown["responseStatus"]["message"], "Unauthorized");
     let path = "/api/v1/namespaces/kube-public/configmaps";
     let request =
         Request::builder().uri(path).header("impersonate-user", "jane").body(Body::empty()).expect("request");
@@ -157,6 +157,18 @@ async fn admission_tells_the_audit_log_what_it_lets_pass() {
     let (code, told) =
         fixture.call("POST", &format!("{group}/validatingadmissionpolicybindings"), binding).await;
     assert_eq!(code, 201, "{told}");
+    let hook = json!({"name": "m.a.b", "clientConfig": {"url": "https://127.0.0.1:1/m"}, "sideEffects": "None",
+        "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore", "timeoutSeconds": 1,
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]});
+    for (plural, kind) in [
+        ("mutatingwebhookconfigurations", "MutatingWebhookConfiguration"),
+        ("validatingwebhookconfigurations", "ValidatingWebhookConfiguration"),
+    ] {
+        let configuration = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
+            "metadata": {"name": "m"}, "webhooks": [hook]});
+        let (code, told) = fixture.call("POST", &format!("{group}/{plural}"), configuration).await;
+        assert_eq!(code, 201, "{told}");
+    }
     fixture.server.store.fresh().await.expect("fresh");
     let pods = "/api/v1/namespaces/default/pods";
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
@@ -176,6 +188,16 @@ async fn admission_tells_the_audit_log_what_it_lets_pass() {
     let want = json!([{"message": "never", "policy": "p", "binding": "b", "expressionIndex": 1, "validationActions": ["Audit"]}]);
     assert_eq!(serde_json::from_str::<Value>(failure).expect("json"), want);
     assert_eq!(annotations["p/name"], "pod x");
+    for (key, want) in [
+        (
+            "mutation.webhook.admission.k8s.io/round_0_index_0",
+            r#"{"configuration":"m","webhook":"m.a.b","mutated":false}"#,
+        ),
+        ("failed-open.mutation.webhook.admission.k8s.io/round_0_index_0", "m.a.b"),
+        ("failed-open.validating.webhook.admission.k8s.io/round_0_index_0", "m.a.b"),
+    ] {
+        assert_eq!(annotations[key], want, "{key}");
+    }
     fixture.stop().await;
 }
 
@@ -204,6 +226,53 @@ async fn what_cannot_be_noted_is_not_done_in_the_strict_mode() {
     assert_eq!(
         (code, &told["message"]),
         (500, &json!("Internal error occurred: failed to store audit event"))
+    );
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_told_the_audit_log_denies_the_write() {
+    let fixture = Fixture::flagged(&MemoryKv::default(), &[]).await;
+    let group = "/apis/admissionregistration.k8s.io/v1";
+    let policy = |name: &str, failure: &str| {
+        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
+            "spec": {"failurePolicy": failure, "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"],
+                "operations": ["CREATE"], "resources": ["configmaps"], "resourceNames": [name]}]},
+                "auditAnnotations": [{"key": "k", "valueExpression": "string(object.data.none)"}]}})
+    };
+    for (name, failure) in [("closed", "Fail"), ("open", "Ignore")] {
+        let binding = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Audit"]}});
+        fixture.call("POST", &format!("{group}/validatingadmissionpolicies"), policy(name, failure)).await;
+        fixture.call("POST", &format!("{group}/validatingadmissionpolicybindings"), binding).await;
+    }
+    fixture.server.store.fresh().await.expect("fresh");
+    assert_eq!(fixture.call("POST", MAPS, map("open", "1")).await.0, 201);
+    let (code, told) = fixture.call("POST", MAPS, map("closed", "1")).await;
+    assert_eq!(code, 422, "{told}");
+    let want = "expression 'string(object.data.none)' resulted in error: no such key: none";
+    assert!(told["message"].as_str().expect("message").ends_with(want), "{told}");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_status_that_is_answered_is_told_at_every_level() {
+    let folder = tempfile::tempdir().expect("folder");
+    let fixture = Fixture::flagged(&MemoryKv::default(), &flags(folder.path())).await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}});
+    fixture.call("POST", secrets, secret).await;
+    fixture.call("DELETE", &format!("{secrets}/s"), Value::Null).await;
+    fixture.call("GET", &format!("{secrets}/s/nothing"), Value::Null).await;
+    let noted = events(folder.path());
+    let (_, deleted) = of(&noted, "delete", &format!("{secrets}/s"));
+    assert_eq!(deleted["responseStatus"]["status"], "Success");
+    assert_eq!(deleted["responseStatus"]["details"]["name"], "s");
+    assert!(deleted["responseObject"].is_null(), "the policy says Metadata");
+    let (_, lost) = of(&noted, "get", &format!("{secrets}/s/nothing"));
+    assert_eq!(
+        (&lost["responseStatus"]["status"], &lost["responseStatus"]["code"]),
+        (&json!("Failure"), &json!(404))
     );
     fixture.stop().await;
 }

@@ -55,12 +55,17 @@ async fn a_connection_goes_on_after_bodies_that_nobody_wanted() {
     let (port, tls) = listening(&fixture, folder.path()).await;
     let clients = Tasks::new();
     let mut client = connected(port, &tls, &clients).await.expect("connected");
-    // (path, code): refused by whom one is, by the path, and answered without a look at the body.
-    for (path, code) in [(MAPS, 403), ("/api/v1/nowhere", 403), ("/healthz", 200), ("/version", 403)] {
+    // (method, path, code): refused by whom one is, by the path, and answered without a look at the body.
+    for (method, path, code) in [
+        ("POST", MAPS, 403),
+        ("POST", "/api/v1/nowhere", 403),
+        ("GET", "/healthz", 200),
+        ("POST", "/healthz", 403),
+    ] {
         client.ready().await.expect("the same connection");
         let body = Body::from(vec![b'x'; 1 << 20]);
-        let response = client.send_request(request("POST", path, body)).await.expect("an answer");
-        assert_eq!(response.status(), code, "{path}");
+        let response = client.send_request(request(method, path, body)).await.expect("an answer");
+        assert_eq!(response.status(), code, "{method} {path}");
         response.into_body().collect().await.expect("a body");
     }
     drop(client);

@@ -6,6 +6,7 @@
 //! an answer is bounded; what a webhook has patched is decoded and defaulted like a client's object.
 
 mod call;
+mod note;
 mod review;
 
 pub use call::{ANSWER_MAX, Dialler};
@@ -22,6 +23,7 @@ use coracle_api::{decode, defaults, meta, patch};
 use coracle_daemon::clock::Instant;
 use coracle_daemon::{Tasks, random};
 use futures::future::join_all;
+use note::Note;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -104,17 +106,10 @@ impl Webhooks {
             let Some(target) = self.target(context, conditions, attributes, object, hook).await? else {
                 continue;
             };
-            let Some(answer) = self.ask(context, attributes, object, (hook, &target), true).await? else {
-                continue;
-            };
-            warnings.extend(answer.warnings.iter().cloned());
-            if !answer.allowed {
-                return Err(review::refusal(hook.name(), &answer.status));
-            }
-            if let Some(patched) = patched(attributes, object, hook, &target, &answer)?
-                && patched != *object
-            {
-                *object = patched;
+            let note = Note::of_mutating(hook, before.is_some(), index);
+            let changed = self.change(context, attributes, object, (hook, &target, &note), warnings).await;
+            note.mutated(*changed.as_ref().unwrap_or(&false));
+            if changed? {
                 round.changed = true;
                 round.again.clone_from(&round.reinvocable);
             }
@@ -123,6 +118,29 @@ impl Webhooks {
             }
         }
         Ok(round)
+    }
+
+    /// Lets one webhook patch `object`; whether it did.
+    async fn change(
+        &self,
+        context: &Context,
+        attributes: &Attributes<'_>,
+        object: &mut Value,
+        (hook, target, note): (&Hook, &Target, &Note<'_>),
+        warnings: &mut Vec<String>,
+    ) -> Result<bool, Status> {
+        let Some(answer) = self.ask(context, attributes, object, (hook, target), note).await? else {
+            return Ok(false);
+        };
+        warnings.extend(answer.warnings.iter().cloned());
+        if !answer.allowed {
+            return Err(review::refusal(hook.name(), &answer.status));
+        }
+        let Some(patched) = patched(attributes, object, hook, target, &answer)? else { return Ok(false) };
+        note.patched(&answer);
+        let changed = patched != *object;
+        *object = patched;
+        Ok(changed)
     }
 
     /// Asks validating webhooks, all at once.
@@ -137,11 +155,15 @@ impl Webhooks {
         object: &Value,
     ) -> Result<Vec<String>, Status> {
         let hooks = hooks(context, "validatingwebhookconfigurations");
-        let asked = hooks.iter().map(|hook| async move {
-            let Some(target) = self.target(context, conditions, attributes, object, hook).await? else {
-                return Ok(Vec::new());
-            };
-            match self.ask(context, attributes, object, (hook, &target), false).await? {
+        let mut asked = Vec::new();
+        for hook in &hooks {
+            if let Some(target) = self.target(context, conditions, attributes, object, hook).await? {
+                asked.push((hook, target));
+            }
+        }
+        let asked = asked.iter().enumerate().map(|(index, (hook, target))| async move {
+            let note = Note::of_validating(hook, index);
+            match self.ask(context, attributes, object, (hook, target), &note).await? {
                 Some(answer) if !answer.allowed => {
                     Err(review::refusal(hook.name(), &answer.status).warned(answer.warnings))
                 }
@@ -208,7 +230,7 @@ impl Webhooks {
         attributes: &Attributes<'_>,
         object: &Value,
         (hook, target): (&Hook, &Target),
-        mutating: bool,
+        note: &Note<'_>,
     ) -> Result<Option<review::Answer>, Status> {
         let (value, name) = (hook.value(), hook.name());
         if attributes.dry_run && value["sideEffects"] != "None" && value["sideEffects"] != "NoneOnDryRun" {
@@ -222,7 +244,7 @@ impl Webhooks {
             let reply = self.dialler.call(context.reader.as_ref(), value, &question).await;
             let reply = reply.and_then(|reply| review::decoded(version, &reply).map(|()| reply));
             let reply = reply.map_err(|error| format!("failed to call webhook: {error}"))?;
-            review::answer(version, &uid, mutating, &reply)
+            review::answer(version, &uid, note.mutating, &reply)
                 .map_err(|error| format!("received invalid webhook response: {error}"))
         };
         let began = Instant::now();
@@ -232,7 +254,7 @@ impl Webhooks {
             Ok(answer) => Called::Refused(review::refusal(name, &answer.status).code),
             Err(_) => Called::Failed { open: hook.ignores_failure() },
         };
-        context.meters.called(name, mutating, attributes.operation, began.elapsed(), called);
+        context.meters.called(name, note.mutating, attributes.operation, began.elapsed(), called);
         match answered {
             Ok(answer) => {
                 for (key, value) in &answer.annotations {
@@ -242,6 +264,7 @@ impl Webhooks {
             }
             Err(error) if hook.ignores_failure() => {
                 tracing::warn!(webhook = name, error, "cannot call a webhook; going on without it");
+                note.failed_open();
                 Ok(None)
             }
             Err(error) => Err(Status::internal(format!("failed calling webhook {name:?}: {error}"))),
