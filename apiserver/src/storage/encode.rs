@@ -224,7 +224,7 @@ pub fn object(format: Format, kind: &Kind, object: &Value) -> Result<Vec<u8>, St
 /// # Errors
 /// It has no such form.
 pub fn list(format: Format, kind: &Kind, entries: &[Arc<Entry>], about: &ListMeta) -> Result<Bytes, Status> {
-    entries.iter().find_map(|entry| entry.fault()).map_or(Ok(()), Err)?;
+    entries.iter().find_map(|entry| entry.fault_among()).map_or(Ok(()), Err)?;
     let plain = format.shape == Shape::Whole && format.media == Media::Json && !format.pretty;
     if plain && entries.iter().all(|entry| convert::is_plain(kind, entry)) {
         return Ok(plain_list(kind, entries, about).into());

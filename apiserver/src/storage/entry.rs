@@ -95,10 +95,20 @@ impl Entry {
     /// Why the object cannot be read; `None` when it can.
     #[must_use]
     pub fn fault(&self) -> Option<Status> {
+        self.fault_as(false)
+    }
+
+    /// The same where it is one of several.
+    #[must_use]
+    pub fn fault_among(&self) -> Option<Status> {
+        self.fault_as(true)
+    }
+
+    fn fault_as(&self, among: bool) -> Option<Status> {
         if self.raw.starts_with(b"{") {
             return None;
         }
-        let why = encryption::fault(&self.raw).or_else(|| {
+        let why = encryption::fault(&self.raw, among).or_else(|| {
             let error = protobuf::decode(&self.raw).err()?;
             Some(format!("unable to decode a stored object: {error}"))
         });

@@ -49,12 +49,19 @@ const BATCHES_WAITING: usize = 16;
 /// Begins what stands in the place of a value that cannot be opened.
 const UNREADABLE: &[u8] = b"k8s:enc:unreadable:";
 
-/// Why a value cannot be read; `None` when it can. Objects never begin so.
+/// Between the key and the reason, in such a mark.
+const MARK_PARTS: char = '\0';
+
+/// Why a value cannot be read; `None` when it can. Objects never begin so. `among`: of several, so that it is said of which.
 #[must_use]
-pub fn fault(value: &[u8]) -> Option<String> {
+pub fn fault(value: &[u8], among: bool) -> Option<String> {
     let rest = value.strip_prefix(ENCRYPTED)?;
     Some(match value.strip_prefix(UNREADABLE) {
-        Some(reason) => String::from_utf8_lossy(reason).into_owned(),
+        Some(mark) => {
+            let mark = String::from_utf8_lossy(mark);
+            let (key, why) = mark.split_once(MARK_PARTS).unwrap_or(("", &mark));
+            if among { format!("unable to transform key {key:?}: {why}") } else { why.to_owned() }
+        }
         None => {
             let scheme = String::from_utf8_lossy(rest.split(|byte| *byte == b':').next().unwrap_or_default());
             format!("identity transformer tried to read encrypted data ({scheme})")
@@ -143,14 +150,17 @@ impl AtRest {
         }
     }
 
+    /// Whether its file is followed.
+    #[must_use]
+    pub fn reloads(&self) -> bool {
+        self.reloads
+    }
+
     /// Names and states of the services, as health checks name them.
     #[must_use]
     pub fn health(&self) -> Vec<(String, bool)> {
         let rules = self.rules.load();
         let well: Vec<bool> = rules.services().iter().map(|service| service.fault().is_none()).collect();
-        if well.is_empty() {
-            return Vec::new();
-        }
         if self.reloads {
             return vec![("kms-providers".to_owned(), well.iter().all(|well| *well))];
         }
@@ -195,7 +205,7 @@ impl AtRest {
                 let key = String::from_utf8_lossy(&stored);
                 tracing::warn!(%key, why, "a stored value cannot be decrypted");
                 self.unreadable.store(true, Ordering::Release);
-                [UNREADABLE, format!("unable to transform key {key:?}: {why}").as_bytes()].concat().into()
+                [UNREADABLE, format!("{key}{MARK_PARTS}{why}").as_bytes()].concat().into()
             }
         };
     }
@@ -206,7 +216,7 @@ impl AtRest {
             let Some(chain) = self.chain(&put.key) else { continue };
             let stored = self.root.stored(&put.key);
             let sealed = chain.seal(&put.value, &stored).await;
-            put.value = sealed.map_err(|why| refused(&stored, &why))?.into();
+            put.value = sealed.map_err(|why| refused(&why))?.into();
         }
         Ok(())
     }
@@ -246,12 +256,8 @@ impl AtRest {
     }
 }
 
-fn refused(key: &[u8], why: &str) -> KvError {
-    let key = String::from_utf8_lossy(key);
-    KvError::Other {
-        code: 0,
-        message: format!("Internal error occurred: unable to transform key {key:?}: {why}"),
-    }
+fn refused(why: &str) -> KvError {
+    KvError::Other { code: 0, message: format!("Internal error occurred: {why}") }
 }
 
 /// The store as this server sees it: plain values.

@@ -171,9 +171,13 @@ fn a_bad_configuration_is_refused_with_what_is_wrong() {
 
 #[test]
 fn objects_are_readable_and_marks_tell_why_not() {
-    assert_eq!(fault(b"{\"kind\":\"Secret\"}"), None);
-    assert_eq!(fault(b"k8s:enc:unreadable:why").as_deref(), Some("why"));
-    assert!(fault(b"k8s:enc:aescbc:v1:k:\x01").is_some_and(|why| why.contains("identity transformer")));
+    assert_eq!(fault(b"{\"kind\":\"Secret\"}", false), None);
+    let mark = b"k8s:enc:unreadable:/a\0why";
+    assert_eq!(fault(mark, false).as_deref(), Some("why"));
+    assert_eq!(fault(mark, true).as_deref(), Some("unable to transform key \"/a\": why"));
+    assert!(
+        fault(b"k8s:enc:aescbc:v1:k:\x01", false).is_some_and(|why| why.contains("identity transformer"))
+    );
 }
 
 /// A service whose keys are XORs: what it sealed under a key it opens under that key only.
