@@ -4,6 +4,7 @@ use crate::aggregator::AggregatorArgs;
 use crate::audit::AuditArgs;
 use crate::authentication::AuthenticationArgs;
 use crate::authorization::AuthorizationArgs;
+use crate::http::crossing::CrossingArgs;
 use crate::http::limits::LimitArgs;
 use crate::storage::encryption::EncryptionArgs;
 use crate::streaming::StreamingArgs;
@@ -74,6 +75,9 @@ pub struct Args {
     /// How many requests run, and how long.
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// What browsers are told.
+    #[command(flatten)]
+    pub crossing: CrossingArgs,
     /// How kubelets are reached.
     #[command(flatten)]
     pub streaming: StreamingArgs,

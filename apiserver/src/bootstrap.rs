@@ -69,7 +69,7 @@ pub async fn run(server: Arc<Server>, args: Args, tasks: Tasks) -> anyhow::Resul
 async fn first_objects(server: &Server, args: &Args) -> Result<(), Status> {
     authorization::bootstrap(server.objects.as_ref()).await?;
     let (flows, configured, service, added) = tokio::join!(
-        flowcontrol::bootstrap(server.objects.as_ref()),
+        flowcontrol::maintain(server.store.as_ref(), server.objects.as_ref()),
         trust::publish(server.store.as_ref(), server.objects.as_ref(), args),
         kubernetes_service(server, args),
         addons::apply(server.objects.as_ref(), args.addons_file.as_deref())
@@ -82,8 +82,8 @@ async fn first_objects(server: &Server, args: &Args) -> Result<(), Status> {
     server.store.fresh().await
 }
 
-/// Lets requests run by the FlowSchemas and priority levels as they are, and tells the former of the latter, whenever one
-/// of either changes; without end.
+/// Lets requests run by the FlowSchemas and priority levels as they are, keeps those that every cluster has, and tells the
+/// former of the latter, whenever one of either changes; without end.
 pub async fn priority_levels(server: Arc<Server>) {
     const GROUP: &str = "flowcontrol.apiserver.k8s.io";
     const PLURALS: [&str; 2] = ["flowschemas", "prioritylevelconfigurations"];
@@ -99,9 +99,16 @@ pub async fn priority_levels(server: Arc<Server>) {
         let [flows, own] =
             PLURALS.map(|plural| Reader::list(server.store.as_ref(), &GroupResource::new(GROUP, plural), ""));
         server.flow.configure(&flows, &own);
-        if let Err(status) = flowcontrol::tell_dangling(server.store.as_ref(), server.objects.as_ref()).await
-        {
-            tracing::warn!(error = status.message, "cannot tell FlowSchemas of their priority levels");
+        let (reader, objects) = (server.store.as_ref(), server.objects.as_ref());
+        let kept = async {
+            flowcontrol::maintain(reader, objects).await?;
+            if server.flow.is_on() {
+                flowcontrol::tell_dangling(reader, objects).await?;
+            }
+            Ok::<(), Status>(())
+        };
+        if let Err(status) = kept.await {
+            tracing::warn!(error = status.message, "cannot keep FlowSchemas and their priority levels");
             clock::sleep(backoff.next_delay()).await;
             continue;
         }

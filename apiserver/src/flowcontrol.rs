@@ -18,14 +18,16 @@ mod queues;
 pub use gate::{FlowControl, Permit, Told, seats};
 
 use crate::reader::{Objects, Reader};
-use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
+use coracle_api::{defaults, kinds, meta};
 use coracle_daemon::clock;
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
 const DATA: &str = include_str!("../data/flowcontrol.json");
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+/// What is as it is whatever people say, of both kinds.
+const MANDATORY: [&str; 2] = ["exempt", "catch-all"];
 const AUTOUPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 /// Who owns the objects, and who owns what their status says: as upstream.
 const PRODUCER: &str = "api-priority-and-fairness-config-producer-v1";
@@ -42,9 +44,15 @@ fn wanted() -> Vec<(&'static str, Value)> {
     ];
     let of = |(list, plural, kind): (&str, &'static str, &str)| {
         let rows = data[list].as_array().cloned().unwrap_or_default();
+        let version = format!("{GROUP}/v1");
+        let of_kind = kinds::by_gvk(&version, kind);
         let object = |row: Value| {
-            json!({"apiVersion": format!("{GROUP}/v1"), "kind": kind, "spec": row["spec"],
-                "metadata": {"name": row["name"], "annotations": {AUTOUPDATE: "true"}}})
+            let mut object = json!({"apiVersion": version, "kind": kind, "spec": row["spec"],
+                "metadata": {"name": row["name"], "annotations": {AUTOUPDATE: "true"}}});
+            if let Some(kind) = &of_kind {
+                defaults::apply(&mut object, kind);
+            }
+            object
         };
         rows.into_iter().map(object).map(|object| (plural, object)).collect::<Vec<_>>()
     };
@@ -73,10 +81,47 @@ fn dangling(schema: &Value, exists: bool) -> Option<Value> {
         "metadata": {"name": meta::name(schema)}, "status": {"conditions": [condition]}}))
 }
 
-async fn ensure(objects: &dyn Objects, plural: &str, object: &Value) -> Result<(), Status> {
+/// Whether an annotation's text is yes or no, as Go reads it.
+fn read(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// An object as it is to be; `None` where it is so. What nothing works without is as it was, but for how much may be lent of
+/// it; of others people keep their own if they say so, or, where nothing is said, if they have changed any.
+fn revised(current: &Value, wanted: &Value) -> Option<Value> {
+    let mandatory = MANDATORY.contains(&meta::name(wanted));
+    let said = current["metadata"]["annotations"][AUTOUPDATE].as_str().and_then(read);
+    let follows = mandatory || said.unwrap_or_else(|| current["metadata"]["generation"] == 1);
+    let mut out = current.clone();
+    out["metadata"]["annotations"][AUTOUPDATE] = json!(follows.to_string());
+    if follows {
+        out["spec"] = wanted["spec"].clone();
+        if current["spec"]["exempt"].is_object() && wanted["spec"]["exempt"].is_object() {
+            out["spec"]["exempt"] = current["spec"]["exempt"].clone();
+        }
+    }
+    (out != *current).then_some(out)
+}
+
+async fn ensure(
+    reader: &dyn Reader,
+    objects: &dyn Objects,
+    plural: &str,
+    object: &Value,
+) -> Result<(), Status> {
     let of = GroupResource::new(GROUP, plural);
-    match objects.get_fresh(&of, "", meta::name(object)).await? {
-        Some(_) => Ok(()),
+    let name = meta::name(object);
+    match reader.get(&of, "", name) {
+        Some(current) if revised(&current, object).is_none() => Ok(()),
+        Some(_) => match objects.modify(&of, "", name, &|current| revised(current, object)).await {
+            // Whoever took it away is followed by whoever sees that.
+            Err(status) if status.code == 404 => Ok(()),
+            done => done.map(drop),
+        },
         None => match objects.create(&of, "", object.clone(), PRODUCER).await {
             Err(status) if status.code == 409 => Ok(()),
             done => done.map(drop),
@@ -84,13 +129,13 @@ async fn ensure(objects: &dyn Objects, plural: &str, object: &Value) -> Result<(
     }
 }
 
-/// Makes what is missing. Safe to run from several apiservers at once.
+/// Makes what is missing, and what was changed as it was. Safe to run from several apiservers at once.
 ///
 /// # Errors
 /// The store cannot be written.
-pub async fn bootstrap(objects: &dyn Objects) -> Result<(), Status> {
+pub async fn maintain(reader: &dyn Reader, objects: &dyn Objects) -> Result<(), Status> {
     let wanted = wanted();
-    let all: Vec<_> = wanted.iter().map(|(plural, object)| ensure(objects, plural, object)).collect();
+    let all: Vec<_> = wanted.iter().map(|(plural, object)| ensure(reader, objects, plural, object)).collect();
     futures::stream::iter(all).buffer_unordered(AT_ONCE).try_collect().await
 }
 
@@ -130,6 +175,35 @@ mod tests {
             let level = schema["spec"]["priorityLevelConfiguration"]["name"].as_str().expect("level");
             assert!(levels.iter().any(|own| own == level), "{level}");
         }
+    }
+
+    #[test]
+    fn people_keep_what_they_changed_only_where_they_say_so() {
+        let wanted = |name: &str| json!({"metadata": {"name": name}, "spec": {"shares": 1}});
+        // (name, annotation, generation, annotation then, whether the spec is as it was)
+        let rows = [
+            ("workload-low", json!("true"), 2, "true", true),
+            ("workload-low", json!("false"), 2, "false", false),
+            ("workload-low", Value::Null, 1, "true", true),
+            ("workload-low", Value::Null, 2, "false", false),
+            ("workload-low", json!("perhaps"), 2, "false", false),
+            ("catch-all", json!("false"), 2, "true", true),
+        ];
+        for (name, said, generation, then, restored) in rows {
+            let mut current = wanted(name);
+            current["spec"]["shares"] = json!(2);
+            current["metadata"]["generation"] = json!(generation);
+            current["metadata"]["annotations"] = json!({AUTOUPDATE: said});
+            let made = revised(&current, &wanted(name)).unwrap_or_else(|| current.clone());
+            assert_eq!(made["metadata"]["annotations"][AUTOUPDATE], then, "{current}");
+            assert_eq!(made["spec"]["shares"] == 1, restored, "{current}");
+            assert_eq!(revised(&made, &wanted(name)), None, "{made}");
+        }
+        let exempt = |shares: u64| {
+            json!({"metadata": {"name": "exempt", "annotations": {AUTOUPDATE: "true"}},
+            "spec": {"type": "Exempt", "exempt": {"nominalConcurrencyShares": shares}}})
+        };
+        assert_eq!(revised(&exempt(3), &exempt(0)), None, "what may be lent is people's own");
     }
 
     #[test]

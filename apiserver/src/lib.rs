@@ -30,6 +30,7 @@ mod tests;
 
 pub use args::Args;
 
+use self::http::crossing::Crossing;
 use self::http::drain::InFlight;
 use ::http::{Request, Response};
 use admission::Admission;
@@ -78,6 +79,7 @@ pub struct Server {
     flow: FlowControl,
     /// How long a request may take.
     request_timeout: Duration,
+    crossing: Crossing,
     /// Connections and listeners; they stop before what requests need.
     serving: Tasks,
     in_flight: InFlight,
@@ -129,6 +131,7 @@ impl Server {
         let aggregator = Aggregator::new(&args.aggregator, store.clone(), objects.clone(), tasks.clone())?;
         let external = SocketAddr::new(args.advertised(), args.secure_port).to_string();
         let flow = FlowControl::new(args.limits.seats(), args.limits.request_timeout, metrics.registry());
+        let flow = flow.bounded(args.limits.bounds());
         let audit = Audit::new(&args.audit, tasks, metrics.registry())?;
         Ok(Arc::new(Self {
             store,
@@ -143,6 +146,7 @@ impl Server {
             metrics,
             flow,
             request_timeout: args.limits.request_timeout,
+            crossing: Crossing::new(&args.crossing)?,
             serving,
             in_flight: InFlight::default(),
             external,

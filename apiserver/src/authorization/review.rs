@@ -273,7 +273,10 @@ impl Authorization {
                 _ => continue,
             };
             incomplete = true;
-            errors.push(format!("{of} does not support user rule resolution"));
+            let told = format!("{of} does not support user rule resolution");
+            if !errors.contains(&told) {
+                errors.push(told);
+            }
         }
         let (mut of_resources, mut of_paths) = (Vec::new(), Vec::new());
         for rule in held.rules {

@@ -20,6 +20,8 @@ const FLOWS: &str = "/debug/api_priority_and_fairness/";
 pub async fn answer(server: &Arc<Server>, info: &RequestInfo, query: &Pairs, body: Body) -> Response<Body> {
     let path = info.path.as_str();
     let text = match path.strip_prefix(FLOWS).unwrap_or_default() {
+        // Nothing waits anywhere.
+        _ if path.starts_with(FLOWS) && !server.flow.is_on() => return page_not_found(),
         "dump_priority_levels" => server.flow.dump_levels(),
         "dump_queues" => server.flow.dump_queues(),
         "dump_requests" => {

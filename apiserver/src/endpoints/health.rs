@@ -56,12 +56,18 @@ enum After {
 /// Runs only where there is a certificate for aggregated servers; each connection to one goes by what the files say then.
 const RELOADS: &str = "aggregator-reload-proxy-client-cert";
 
+/// Run with priority and fairness, or where only numbers count.
+const FLOWS: &str = "priority-and-fairness-config-consumer";
+const FLOW_FILTER: &str = "priority-and-fairness-filter";
+const NUMBERS: &str = "max-in-flight-filter";
+
 /// What runs from the start on, under kube-apiserver's names and in its order.
-const HOOKS: [(&str, After); 28] = [
+const HOOKS: [(&str, After); 29] = [
     ("start-apiserver-admission-initializer", After::Loading),
     ("generic-apiserver-start-informers", After::Loading),
-    ("priority-and-fairness-config-consumer", After::Loading),
-    ("priority-and-fairness-filter", After::Loading),
+    (FLOWS, After::Loading),
+    (FLOW_FILTER, After::Loading),
+    (NUMBERS, After::Loading),
     ("storage-object-count-tracker-hook", After::Loading),
     ("start-apiextensions-informers", After::Loading),
     ("start-apiextensions-controllers", After::Loading),
@@ -95,16 +101,27 @@ fn checks(server: &Server, path: &str) -> Vec<(Cow<'static, str>, bool)> {
     checks.push(("etcd".into(), path == "livez" || (loaded && server.store.connected())));
     if path == "readyz" {
         checks.push(("etcd-readiness".into(), loaded && server.store.connected()));
-        checks.push(("informer-sync".into(), loaded));
     }
     if let Some(encryption) = server.store.encryption() {
         checks.extend(encryption.health().into_iter().map(|(name, well)| (name.into(), well)));
+    }
+    if path == "readyz" {
+        checks.push(("informer-sync".into(), loaded));
+    }
+    if server.store.encryption().is_some_and(|encryption| encryption.reloads()) {
+        checks.push(("poststarthook/start-encryption-provider-config-automatic-reload".into(), true));
     }
     // A server that is still starting lives.
     let done = |done: bool| path != "readyz" || done;
     let bootstrapped = *server.health.bootstrapped.borrow();
     let reloads = server.aggregator.shows_itself();
-    for (name, after) in HOOKS.into_iter().filter(|(name, _)| reloads || *name != RELOADS) {
+    let runs = |name: &str| match name {
+        RELOADS => reloads,
+        FLOWS | FLOW_FILTER => server.flow.is_on(),
+        NUMBERS => !server.flow.is_on(),
+        _ => true,
+    };
+    for (name, after) in HOOKS.into_iter().filter(|(name, _)| runs(name)) {
         let well = match after {
             After::Loading => loaded,
             After::Bootstrap => bootstrapped,

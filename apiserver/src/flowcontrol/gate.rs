@@ -93,6 +93,8 @@ pub struct FlowControl {
     counts: Counts,
     /// Running reads and writes.
     inflight: [AtomicI64; 2],
+    /// How many of them there may be, where nothing but that counts; 0: all.
+    bounds: Option<[u64; 2]>,
 }
 
 /// Where a request belongs: clients are told. Made once for all requests of a schema.
@@ -198,6 +200,7 @@ impl FlowControl {
             start: Instant::now(),
             counts: Counts::new(registry),
             inflight: Default::default(),
+            bounds: None,
         };
         let wanted = super::wanted();
         let of = |plural: &str| -> Vec<Arc<Value>> {
@@ -206,6 +209,29 @@ impl FlowControl {
         };
         own.configure(&of("flowschemas"), &of("prioritylevelconfigurations"));
         own
+    }
+
+    /// The same with bounds alone, if there are any (`--enable-priority-and-fairness=false`).
+    #[must_use]
+    pub fn bounded(self, bounds: Option<[u64; 2]>) -> Self {
+        Self { bounds, ..self }
+    }
+
+    /// Whether FlowSchemas and levels count.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.bounds.is_none()
+    }
+
+    /// Whether a request must go where only numbers count: what lasts is not counted, and those who may do everything are
+    /// always answered.
+    fn is_full(&self, user: &UserInfo, info: &RequestInfo, writes: usize) -> bool {
+        let Some(most) = self.bounds.map(|bounds| bounds[writes]).filter(|most| *most > 0) else {
+            return false;
+        };
+        let running = u64::try_from(self.inflight[writes].load(Ordering::Relaxed)).unwrap_or(0);
+        let privileged = || user.groups.iter().any(|group| group == "system:masters");
+        running >= most && info.verb != "watch" && !privileged()
     }
 
     fn now(&self) -> Duration {
@@ -290,9 +316,20 @@ impl FlowControl {
     /// Lets a request run, now or when its turn comes.
     ///
     /// # Errors
-    /// There is no place for it; where it belongs.
-    pub async fn admit(&self, user: &UserInfo, info: &RequestInfo, seats: u64) -> Result<Permit<'_>, Told> {
+    /// There is no place for it; where it belongs, if anywhere.
+    pub async fn admit(
+        &self,
+        user: &UserInfo,
+        info: &RequestInfo,
+        seats: u64,
+    ) -> Result<Permit<'_>, Option<Told>> {
         let writes = usize::from(!matches!(info.verb.as_str(), "get" | "list" | "watch"));
+        if !self.is_on() {
+            if self.is_full(user, info, writes) {
+                return Err(None);
+            }
+            return Ok(self.permit(None, None, seats, writes));
+        }
         let compilation = self.compiled.load();
         let found = compilation.configuration.place(user, info).and_then(|at| compilation.schemas.get(at));
         let Some(compiled) = found.cloned() else { return Ok(self.permit(None, None, seats, writes)) };
@@ -361,9 +398,9 @@ impl FlowControl {
         Permit { gate: self, compiled, id, seats, began: Instant::now(), writes }
     }
 
-    fn refused(&self, compiled: &Compiled, reason: &'static str) -> Told {
+    fn refused(&self, compiled: &Compiled, reason: &'static str) -> Option<Told> {
         self.refusals(compiled, reason).inc();
-        compiled.told.clone()
+        Some(compiled.told.clone())
     }
 
     /// Its levels and queues, and of each schema its level, what has run and what runs.

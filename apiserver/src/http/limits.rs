@@ -13,6 +13,9 @@ pub struct LimitArgs {
     /// Writes that may run at once.
     #[arg(long, default_value_t = 200)]
     pub max_mutating_requests_inflight: u64,
+    /// Let requests run by FlowSchemas and priority levels; without, by the two numbers alone.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub enable_priority_and_fairness: bool,
     /// How long a request may take, watches and streams apart, e.g. 1m0s.
     #[arg(long, default_value = "1m0s", value_parser = crate::args::duration)]
     pub request_timeout: Duration,
@@ -22,6 +25,13 @@ pub struct LimitArgs {
 }
 
 impl LimitArgs {
+    /// How many reads and writes may run at once where priority and fairness is off; 0: all.
+    #[must_use]
+    pub fn bounds(&self) -> Option<[u64; 2]> {
+        let bounds = [self.max_requests_inflight, self.max_mutating_requests_inflight];
+        (!self.enable_priority_and_fairness).then_some(bounds)
+    }
+
     /// Seats of priority and fairness.
     #[must_use]
     pub fn seats(&self) -> u64 {

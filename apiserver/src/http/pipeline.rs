@@ -21,7 +21,10 @@ use coracle_api::status::Status;
 use coracle_daemon::random;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, UPGRADE, USER_AGENT};
+use http::header::{
+    ACCEPT, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, UPGRADE,
+    USER_AGENT,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
@@ -66,7 +69,12 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     let asked = Asked { method: request.method().clone(), uri: request.uri().clone(), id: &id };
     let (accept, agent) = (text(request.headers(), ACCEPT), text(request.headers(), USER_AGENT));
     let refusals = negotiate::refusals(accept, &query, agent);
+    let crossing = server.crossing.headers(request.headers());
+    let preflight = request.method() == Method::OPTIONS && crossing.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN);
     let work = async {
+        if preflight {
+            return respond::no_content();
+        }
         let response = handle(server, peer, info, query, request, (&id, refusals)).await;
         response.unwrap_or_else(|status| respond::failure(refusals, &status))
     };
@@ -74,6 +82,7 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(AUDIT_ID, id);
     }
+    response.headers_mut().extend(crossing);
     // Of what says nothing else, too: nothing here is for caches between.
     let cached = response.headers_mut().entry(CACHE_CONTROL);
     cached.or_insert(HeaderValue::from_static("no-cache, private"));
@@ -192,10 +201,11 @@ async fn served(
     let permit = match server.flow.admit(&user, &info, seats(server, &info, &query)).await {
         Ok(permit) => permit,
         Err(told) => {
-            let text = "Too many requests, please try again later.\n";
-            let mut response = respond::plain(429, "text/plain; charset=utf-8", text);
+            let mut response = respond::error(429, "Too many requests, please try again later.\n");
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            tell(&mut response, &told);
+            if let Some(told) = told {
+                tell(&mut response, &told);
+            }
             return Ok(response);
         }
     };

@@ -81,6 +81,14 @@ pub fn failure(format: Format, status: &Status) -> Response<Body> {
     response
 }
 
+/// Nothing to say.
+#[must_use]
+pub fn no_content() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
 /// A HEAD where there is none.
 #[must_use]
 pub fn no_head() -> Response<Body> {
