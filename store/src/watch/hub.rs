@@ -23,7 +23,7 @@ pub(super) const FEW: usize = 16;
 pub(super) const OF_MANY: usize = 4;
 /// How long nobody is woken after many were: a packet for each event and stream costs as much as the write itself does, and in
 /// a burst one packet holds what came meanwhile.
-pub(super) const REST: Duration = Duration::from_millis(2);
+pub(super) const REST: Duration = Duration::from_millis(4);
 
 /// A watcher's number within its hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
