@@ -6,14 +6,17 @@ use super::conditions::{self, Answers, Conditions, Shown};
 use super::select::{self, GROUP, Target};
 use super::{Attributes, Context};
 use crate::audit;
+use crate::meters::admission::Check;
 use coracle_api::expression::{Answer, Compiled, MESSAGE_MAX, OBJECT_BUDGET, Policy, Scope};
 use coracle_api::kinds;
 use coracle_api::meta;
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::{GroupResource, Status};
+use coracle_daemon::clock::Instant;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 const OF_POLICY: &str = "failed to configure policy: ";
 /// Bytes of an audit annotation.
@@ -69,8 +72,9 @@ pub async fn validate(
                 continue;
             }
             let bound = Bound { context, conditions, attributes, object, policy, binding, target: &target };
+            let began = Instant::now();
             for objection in bound.objections(&mut annotations).await? {
-                bound.act(&objection, &mut warnings, &mut denied);
+                bound.act(&objection, &mut warnings, &mut denied, began.elapsed());
             }
         }
         for (key, values) in annotations {
@@ -118,7 +122,14 @@ struct Bound<'a> {
 }
 
 impl Bound<'_> {
-    fn act(&self, objection: &Objection, warnings: &mut Vec<String>, denied: &mut Option<Status>) {
+    fn act(
+        &self,
+        objection: &Objection,
+        warnings: &mut Vec<String>,
+        denied: &mut Option<Status>,
+        took: Duration,
+    ) {
+        let count = |enforcement_action| self.count(objection, enforcement_action, took);
         if objection.denies {
             denied.get_or_insert_with(|| self.denial(objection));
             return;
@@ -126,15 +137,36 @@ impl Bound<'_> {
         let (policy, binding) = (meta::name(self.policy), meta::name(self.binding));
         for action in meta::strings(&self.binding["spec"]["validationActions"]) {
             match action {
-                "Warn" => warnings.push(format!(
-                    "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}",
-                    objection.message
-                )),
-                "Audit" => self.note_failure(objection),
-                "Deny" if denied.is_none() => *denied = Some(self.denial(objection)),
+                "Warn" => {
+                    count("warn");
+                    warnings.push(format!(
+                        "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}",
+                        objection.message
+                    ));
+                }
+                "Audit" => {
+                    count("audit");
+                    self.note_failure(objection);
+                }
+                "Deny" => {
+                    count("deny");
+                    denied.get_or_insert_with(|| self.denial(objection));
+                }
                 _ => {}
             }
         }
+    }
+
+    fn count(&self, objection: &Objection, enforcement_action: &'static str, took: Duration) {
+        let error_type = match objection.message.as_str() {
+            message if message.starts_with("compilation") => "compile_error",
+            message if message.starts_with("validation failed due to running out of cost") => "out_of_budget",
+            // Also where the write is what is wrong.
+            _ => "invalid_error",
+        };
+        let (policy, policy_binding) = (meta::name(self.policy), meta::name(self.binding));
+        let (policy, policy_binding) = (policy.to_owned(), policy_binding.to_owned());
+        self.context.meters.checked(&Check { policy, policy_binding, error_type, enforcement_action }, took);
     }
 
     /// Of a write's failures the first is noted.

@@ -5,6 +5,7 @@ use coracle_daemon::clock;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A verified leaf certificate, read once for all requests of its connection: the user that it speaks for, if any, and
@@ -22,6 +23,13 @@ impl Leaf {
     pub fn user(&self) -> Option<&UserInfo> {
         let (user, valid) = self.0.as_ref()?;
         valid.contains(&clock::now().as_second()).then_some(user)
+    }
+
+    /// How much longer it speaks for its user.
+    pub fn left(&self) -> Option<Duration> {
+        let (_, valid) = self.0.as_ref()?;
+        let left = valid.end().saturating_sub(clock::now().as_second());
+        Some(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
     }
 }
 

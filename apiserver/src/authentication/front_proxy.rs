@@ -28,6 +28,14 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// How much longer its certificate speaks for it, if it has shown one of the clients'.
+    #[must_use]
+    pub fn left(&self) -> Option<Duration> {
+        self.leaf.as_deref().filter(|_| self.is_client)?.left()
+    }
+}
+
+impl Peer {
     /// A client with this verified certificate (DER).
     #[must_use]
     pub fn client(leaf: &[u8]) -> Self {

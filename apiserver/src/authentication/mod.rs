@@ -249,7 +249,8 @@ fn authenticated(mut user: UserInfo) -> UserInfo {
 }
 
 /// The token of an `Authorization: Bearer …` header.
-fn bearer_token(headers: &http::HeaderMap) -> Option<&str> {
+#[must_use]
+pub fn bearer_token(headers: &http::HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)

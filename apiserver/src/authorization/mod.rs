@@ -29,6 +29,7 @@ pub use review::check_review;
 pub use rule::Rule;
 
 use crate::audit;
+use crate::meters::access::Outcome;
 use crate::reader::Reader;
 use crate::request::{RequestInfo, UserInfo};
 use coracle_api::status::{GroupResource, Status};
@@ -116,13 +117,13 @@ impl Authorization {
     /// Like [`Authorization::authorize`], of the request itself: the audit log is told of it.
     ///
     /// # Errors
-    /// The 403 that Kubernetes would send; 500 where somebody could not tell.
-    pub async fn admit(&self, user: &UserInfo, request: &RequestInfo) -> Result<(), Status> {
+    /// The 403 that Kubernetes would send; 500 where somebody could not tell. And what that was.
+    pub async fn admit(&self, user: &UserInfo, request: &RequestInfo) -> Result<(), (Outcome, Status)> {
         let decided = self.judge(user, request).await;
         let failure = decided.as_ref().err().and_then(|refused| refused.failure.as_ref());
         if let Some(failure) = failure {
             audit::annotate("authorization.k8s.io/reason", || "internal error".to_owned());
-            return Err(Status::new(500, "InternalError", failure));
+            return Err((Outcome::Error, Status::new(500, "InternalError", failure)));
         }
         let word = if decided.is_ok() { "allow" } else { "forbid" };
         audit::annotate("authorization.k8s.io/decision", || word.to_owned());
@@ -130,7 +131,10 @@ impl Authorization {
             Ok(why) => self.reason(why, user, request),
             Err(refused) => refused.reason.clone(),
         });
-        decided.map(drop).map_err(|refused| refusal(user, request, &refused.reason))
+        decided.map(drop).map_err(|refused| {
+            let outcome = if refused.denied { Outcome::Denied } else { Outcome::NoOpinion };
+            (outcome, refusal(user, request, &refused.reason))
+        })
     }
 
     /// Why a request is allowed, in words.

@@ -3,6 +3,7 @@
 //! Only what is served is counted by name, so that nobody can make series by asking for things that do not exist.
 
 use crate::Server;
+use crate::meters::access::Access;
 use crate::meters::process::Process;
 use crate::meters::{Histogram, Histograms};
 use crate::reader::Reader;
@@ -107,6 +108,8 @@ pub struct Metrics {
     deprecated: Family<Deprecated, Gauge>,
     healthy: Family<Hook, Gauge>,
     started: Gauge<f64, AtomicU64>,
+    /// Of who was let in.
+    pub access: Access,
 }
 
 /// A long-running request, counted until it goes.
@@ -137,6 +140,24 @@ impl<'r> Register<'r> {
     }
 }
 
+/// Tells which program this is.
+fn built(registry: &mut Registry) {
+    const BUILD: [(&str, &str); 9] = [
+        ("build_date", "1970-01-01T00:00:00Z"),
+        ("compiler", "rustc"),
+        ("git_commit", ""),
+        ("git_tree_state", "clean"),
+        ("git_version", super::VERSION),
+        ("go_version", ""),
+        ("major", "1"),
+        ("minor", "33"),
+        ("platform", "linux/amd64"),
+    ];
+    let build: Family<Vec<(&str, &str)>, Gauge> = Family::default();
+    build.get_or_create_owned(&BUILD.to_vec()).set(1);
+    registry.register("kubernetes_build_info", "Which program this is", build);
+}
+
 fn in_seconds() -> Histogram {
     Histogram::seconds(&BUCKETS)
 }
@@ -148,6 +169,8 @@ impl Default for Metrics {
         let sizes = Family::new_with_constructor((|| Histogram::bytes(&SIZES)) as fn() -> Histogram);
         let promised = Family::new_with_constructor(in_seconds as fn() -> Histogram);
         let process = Process::new(&mut registry);
+        let access = Access::new(&mut registry);
+        built(&mut registry);
         let mut to = Register::of(&mut registry, "");
         let own = Self {
             requests: to.add("apiserver_request", "Requests that were answered", Family::default()),
@@ -183,6 +206,7 @@ impl Default for Metrics {
             healthy: to.add(HEALTH, "Results of the server's own checks", Family::default()),
             started: to.add("process_start_time_seconds", "When this process started", Gauge::default()),
             process,
+            access,
             registry,
         };
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in a double")]
@@ -330,21 +354,34 @@ impl Metrics {
     }
 }
 
+/// Counters that were named before all ended so.
+const BARE: [&str; 4] = [
+    "apiserver_admission_webhook_fail_open_count",
+    "apiserver_admission_webhook_rejection_count",
+    "authenticated_user_requests",
+    "authentication_attempts",
+];
+
 /// OpenMetrics as the plain text that came before it, where a counter is named as its samples are.
 fn plain_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 64);
     let mut lines = text.lines().peekable();
+    let mut bare = None;
     while let Some(line) = lines.next() {
         let about = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE "));
         let Some((name, told)) = about.and_then(|about| about.split_once(' ')) else {
-            if line != "# EOF" {
-                out.extend([line, "\n"]);
+            let own = bare.and_then(|name| line.strip_prefix(name)?.strip_prefix("_total"));
+            match (own, bare) {
+                (Some(rest), Some(name)) => out.extend([name, rest, "\n"]),
+                _ if line != "# EOF" => out.extend([line, "\n"]),
+                _ => {}
             }
             continue;
         };
+        bare = Some(name).filter(|name| BARE.contains(name));
         let counts = told == "counter"
             || lines.peek().is_some_and(|next| next.ends_with(" counter") && next.starts_with("# TYPE "));
-        let total = if counts { "_total" } else { "" };
+        let total = if counts && bare.is_none() { "_total" } else { "" };
         out.extend([&line[..7], name, total, " ", told, "\n"]);
     }
     out
@@ -389,5 +426,7 @@ mod tests {
         let want =
             "# HELP a_total It.\n# TYPE a_total counter\na_total 1\n# HELP b Is.\n# TYPE b gauge\nb 2\n";
         assert_eq!(plain_text(told), want);
+        let told = "# HELP authentication_attempts A.\n# TYPE authentication_attempts counter\nauthentication_attempts_total{a=\"b\"} 1\n";
+        assert_eq!(plain_text(told), told.replace("_total", ""));
     }
 }

@@ -28,7 +28,21 @@ pub struct OfLevel {
     pub priority_level: String,
 }
 
-type Times = Histograms<OfSchema>;
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct OfWait {
+    pub priority_level: String,
+    pub flow_schema: String,
+    /// Whether it ran then.
+    pub execute: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct OfRun {
+    pub priority_level: String,
+    pub flow_schema: String,
+    /// `watch`, or what is no watch.
+    pub r#type: &'static str,
+}
 
 /// What is counted.
 pub struct Counts {
@@ -37,8 +51,8 @@ pub struct Counts {
     pub waiting: Family<OfSchema, Gauge>,
     pub running: Family<OfSchema, Gauge>,
     pub seats: Family<OfSchema, Gauge>,
-    pub waited: Times,
-    pub ran: Times,
+    pub waited: Histograms<OfWait>,
+    pub ran: Histograms<OfRun>,
     pub nominal: Family<OfLevel, Gauge>,
     pub least: Family<OfLevel, Gauge>,
     pub most: Family<OfLevel, Gauge>,
@@ -47,7 +61,9 @@ pub struct Counts {
 
 impl Counts {
     pub fn new(registry: &mut Registry) -> Self {
-        let times = || -> Times { Family::new_with_constructor(|| Histogram::seconds(&BUCKETS)) };
+        let times = || Histogram::seconds(&BUCKETS);
+        let waits = Family::new_with_constructor(times as fn() -> Histogram);
+        let runs = Family::new_with_constructor(times as fn() -> Histogram);
         let mut to = Register::of(registry, "apiserver_flowcontrol_");
         Self {
             dispatched: to.add("dispatched_requests", "Requests that ran", Family::default()),
@@ -55,8 +71,8 @@ impl Counts {
             waiting: to.add("current_inqueue_requests", "Requests that wait now", Family::default()),
             running: to.add("current_executing_requests", "Requests that run now", Family::default()),
             seats: to.add("current_executing_seats", "Seats in use now", Family::default()),
-            waited: to.add("request_wait_duration_seconds", "Time in queues", times()),
-            ran: to.add("request_execution_seconds", "Time of running", times()),
+            waited: to.add("request_wait_duration_seconds", "Time in queues", waits),
+            ran: to.add("request_execution_seconds", "Time of running", runs),
             nominal: to.add("nominal_limit_seats", "A level's own seats", Family::default()),
             least: to.add("lower_limit_seats", "Seats that a level does not lend", Family::default()),
             most: to.add("upper_limit_seats", "Seats that a level may use", Family::default()),
@@ -72,6 +88,31 @@ pub struct Meters {
     pub waiting: Gauge,
     pub running: Gauge,
     pub seats: Gauge,
-    pub waited: Histogram,
-    pub ran: Histogram,
+    /// Of those that did not run then, and of those that did.
+    pub waited: [Histogram; 2],
+    /// Of what is no watch, and of watches.
+    pub ran: [Histogram; 2],
+}
+
+impl Meters {
+    /// Of a schema.
+    pub fn new(counts: &Counts, label: &OfSchema) -> Self {
+        let OfSchema { priority_level, flow_schema } = label.clone();
+        let waited = |execute| {
+            let (priority_level, flow_schema) = (priority_level.clone(), flow_schema.clone());
+            counts.waited.get_or_create_owned(&OfWait { priority_level, flow_schema, execute })
+        };
+        let ran = |r#type| {
+            let (priority_level, flow_schema) = (priority_level.clone(), flow_schema.clone());
+            counts.ran.get_or_create_owned(&OfRun { priority_level, flow_schema, r#type })
+        };
+        Self {
+            dispatched: counts.dispatched.get_or_create_owned(label),
+            waiting: counts.waiting.get_or_create_owned(label),
+            running: counts.running.get_or_create_owned(label),
+            seats: counts.seats.get_or_create_owned(label),
+            waited: [waited("false"), waited("true")],
+            ran: [ran("regular"), ran("watch")],
+        }
+    }
 }

@@ -113,6 +113,7 @@ pub struct Permit<'g> {
     seats: u64,
     began: Instant,
     writes: usize,
+    watches: bool,
 }
 
 impl Permit<'_> {
@@ -137,7 +138,7 @@ impl Drop for Permit<'_> {
         if let Some(compiled) = &self.compiled {
             compiled.meters.running.dec();
             compiled.meters.seats.dec_by(seats_gauge(self.seats));
-            compiled.meters.ran.took(self.began.elapsed());
+            compiled.meters.ran[usize::from(self.watches)].took(self.began.elapsed());
         }
         if let Some(id) = self.id {
             let now = self.gate.now();
@@ -187,6 +188,11 @@ pub fn seats(verb: &str, stored: usize, limit: Option<usize>) -> u64 {
     objects.div_ceil(OBJECTS_PER_SEAT).clamp(1, LIST_SEATS_MAX) as u64
 }
 
+/// Whether a request writes, as an index.
+fn writes(info: &RequestInfo) -> usize {
+    usize::from(!matches!(info.verb.as_str(), "get" | "list" | "watch"))
+}
+
 impl FlowControl {
     /// With that many seats; requests wait no longer than a quarter of their time.
     #[must_use]
@@ -225,7 +231,8 @@ impl FlowControl {
 
     /// Whether a request must go where only numbers count: what lasts is not counted, and those who may do everything are
     /// always answered.
-    fn is_full(&self, user: &UserInfo, info: &RequestInfo, writes: usize) -> bool {
+    fn is_full(&self, user: &UserInfo, info: &RequestInfo) -> bool {
+        let writes = writes(info);
         let Some(most) = self.bounds.map(|bounds| bounds[writes]).filter(|most| *most > 0) else {
             return false;
         };
@@ -244,14 +251,7 @@ impl FlowControl {
         let compile = |schema: &Arc<Schema>| {
             let level = &configuration.levels[&schema.level];
             let label = OfSchema { priority_level: level.name.clone(), flow_schema: schema.name.clone() };
-            let meters = Meters {
-                dispatched: self.counts.dispatched.get_or_create_owned(&label),
-                waiting: self.counts.waiting.get_or_create_owned(&label),
-                running: self.counts.running.get_or_create_owned(&label),
-                seats: self.counts.seats.get_or_create_owned(&label),
-                waited: self.counts.waited.get_or_create_owned(&label),
-                ran: self.counts.ran.get_or_create_owned(&label),
-            };
+            let meters = Meters::new(&self.counts, &label);
             let told = Told { schema_uid: header(&schema.uid), level_uid: header(&level.uid) };
             Arc::new(Compiled { schema: schema.clone(), told, limit: level.limit, meters })
         };
@@ -323,19 +323,18 @@ impl FlowControl {
         info: &RequestInfo,
         seats: u64,
     ) -> Result<Permit<'_>, Option<Told>> {
-        let writes = usize::from(!matches!(info.verb.as_str(), "get" | "list" | "watch"));
         if !self.is_on() {
-            if self.is_full(user, info, writes) {
+            if self.is_full(user, info) {
                 return Err(None);
             }
-            return Ok(self.permit(None, None, seats, writes));
+            return Ok(self.permit(None, None, seats, info));
         }
         let compilation = self.compiled.load();
         let found = compilation.configuration.place(user, info).and_then(|at| compilation.schemas.get(at));
-        let Some(compiled) = found.cloned() else { return Ok(self.permit(None, None, seats, writes)) };
+        let Some(compiled) = found.cloned() else { return Ok(self.permit(None, None, seats, info)) };
         drop(compilation);
         if compiled.limit == Limit::Exempt {
-            return Ok(self.permit(Some(compiled), None, seats, writes));
+            return Ok(self.permit(Some(compiled), None, seats, info));
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let mut hasher = DefaultHasher::new();
@@ -346,7 +345,13 @@ impl FlowControl {
             let now = self.now();
             self.turn(&mut state, now);
             match state.queues.arrive(id, &compiled.schema.level, flow, seats, now) {
-                Arrival::Runs => None,
+                Arrival::Runs => {
+                    // All that may wait does, if for no time.
+                    if matches!(compiled.limit, Limit::Queue { .. }) {
+                        compiled.meters.waited[1].took(Duration::ZERO);
+                    }
+                    None
+                }
                 Arrival::Refused(reason) => {
                     drop(state);
                     return Err(self.refused(&compiled, reason));
@@ -372,14 +377,14 @@ impl FlowControl {
             compiled.meters.waiting.inc();
             let came = self.wait(turn).await;
             compiled.meters.waiting.dec();
-            compiled.meters.waited.took(began.elapsed());
+            compiled.meters.waited[usize::from(came)].took(began.elapsed());
             if !came {
                 wait.told = true;
                 return Err(self.refused(&compiled, "time-out"));
             }
             wait.over = true;
         }
-        Ok(self.permit(Some(compiled), Some(id), seats, writes))
+        Ok(self.permit(Some(compiled), Some(id), seats, info))
     }
 
     fn permit(
@@ -387,15 +392,16 @@ impl FlowControl {
         compiled: Option<Arc<Compiled>>,
         id: Option<Id>,
         seats: u64,
-        writes: usize,
+        info: &RequestInfo,
     ) -> Permit<'_> {
+        let (writes, watches) = (writes(info), info.verb == "watch");
         self.inflight[writes].fetch_add(1, Ordering::Relaxed);
         if let Some(compiled) = &compiled {
             compiled.meters.dispatched.inc();
             compiled.meters.running.inc();
             compiled.meters.seats.inc_by(seats_gauge(seats));
         }
-        Permit { gate: self, compiled, id, seats, began: Instant::now(), writes }
+        Permit { gate: self, compiled, id, seats, began: Instant::now(), writes, watches }
     }
 
     fn refused(&self, compiled: &Compiled, reason: &'static str) -> Option<Told> {

@@ -8,9 +8,10 @@ use super::{deprecation, respond};
 use crate::Server;
 use crate::aggregator::Route;
 use crate::audit::{self, Record, Sender};
-use crate::authentication::Peer;
+use crate::authentication::{Peer, bearer_token};
 use crate::endpoints::{self, metrics};
 use crate::flowcontrol::{self, Told};
+use crate::meters::access::Outcome;
 use crate::registry::{Call, ReplyBody, is_routed};
 use crate::request::{RequestInfo, UserInfo};
 use crate::storage::encode::Format;
@@ -133,8 +134,11 @@ async fn handle(
     if tokio::time::timeout(LOAD_MAX, server.store.loaded()).await.is_err() {
         return Err(Status::unavailable("the server has not read its store yet; please try again"));
     }
+    let began = Instant::now();
     let user = server.authentication.authenticate(request.headers(), peer).await;
     let user = user.and_then(|user| server.authentication.lets_in(user, &info.path));
+    let tried = bearer_token(request.headers()).is_some();
+    server.metrics.access.authenticated(&user, tried, began.elapsed(), peer.left());
     let from = server.audit.as_ref().map(|audit| (audit, Sender::of(id, &request)));
     let user = user.inspect_err(|status| {
         if let Some((audit, from)) = &from {
@@ -261,7 +265,11 @@ async fn routed(
     request: Request<Body>,
     refusals: Format,
 ) -> Result<Response<Body>, Status> {
-    if let Err(status) = server.authorization.admit(&user, &info).await {
+    let began = Instant::now();
+    let judged = server.authorization.admit(&user, &info).await;
+    let outcome = judged.as_ref().map_or_else(|(outcome, _)| *outcome, |()| Outcome::Allowed);
+    server.metrics.access.authorized(outcome, began.elapsed());
+    if let Err((_, status)) = judged {
         return Ok(respond::unauthorized(refusals, request.uri(), &status));
     }
     if info.path.starts_with("//") {

@@ -7,7 +7,6 @@ use coracle_daemon::clock::Instant;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::time::Duration;
 
@@ -66,6 +65,18 @@ struct FailOpen {
     r#type: &'static str,
 }
 
+/// What a policy did with a write.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Check {
+    pub policy: String,
+    pub policy_binding: String,
+    pub error_type: &'static str,
+    pub enforcement_action: &'static str,
+}
+
+/// Of what policies take.
+const CHECK_BOUNDS: [f64; 5] = [5e-7, 0.001, 0.01, 0.1, 1.0];
+
 /// How a call of a webhook ended.
 #[derive(Clone, Copy, Debug)]
 pub enum Called {
@@ -83,9 +94,10 @@ pub struct Meters {
     plugins: Histograms<Plugin>,
     hooks: Histograms<Hook>,
     calls: Family<Call, Counter>,
-    /// Kubernetes' names of the next two do not end as counters' names do.
-    rejections: Family<Rejection, Gauge>,
-    open: Family<FailOpen, Gauge>,
+    rejections: Family<Rejection, Counter>,
+    open: Family<FailOpen, Counter>,
+    checks: Family<Check, Counter>,
+    check_times: Histograms<Check>,
 }
 
 fn step(r#type: &'static str, operation: &'static str, rejected: bool) -> Step {
@@ -121,7 +133,32 @@ impl Meters {
                 "Writes that went on though a webhook failed",
                 Family::default(),
             ),
+            checks: Family::default(),
+            check_times: Family::new_with_constructor(
+                (|| Histogram::seconds(&CHECK_BOUNDS)) as fn() -> Histogram,
+            ),
         }
+        .and_of_policies(registry)
+    }
+
+    /// What is told of policies is named otherwise.
+    fn and_of_policies(self, registry: &mut Registry) -> Self {
+        let mut to = Register::of(registry, "apiserver_validating_admission_policy_");
+        Self {
+            checks: to.add("check", "What policies had against writes", self.checks),
+            check_times: to.add(
+                "check_duration_seconds",
+                "Time until a policy had something against a write",
+                self.check_times,
+            ),
+            ..self
+        }
+    }
+
+    /// A policy had something against a write.
+    pub fn checked(&self, check: &Check, took: Duration) {
+        self.checks.get_or_create(check).inc();
+        self.check_times.get_or_create(check).took(took);
     }
 
     /// Does a whole step.

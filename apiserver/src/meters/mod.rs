@@ -3,6 +3,7 @@
 //! In: that something was done, and how long it took or how large it was. Out: series for `/metrics`. Invariants: measuring
 //! costs a look into a table and an atomic addition; series are bounded by kinds, plugins and configured webhooks.
 
+pub mod access;
 pub mod admission;
 pub mod process;
 pub mod storage;
