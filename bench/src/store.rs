@@ -46,8 +46,8 @@ pub struct Args {
     /// Times that the leader is killed in each round
     #[arg(long, default_value_t = 7)]
     kills: usize,
-    /// Keys of 1 KiB whose memory is measured
-    #[arg(long, default_value_t = 100_000)]
+    /// Keys of 1 KiB whose memory is measured, and of which 1,000 are read at once
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1000..))]
     kept: u64,
     /// Keys of 1 KiB with which all members are restarted; 0: leave it out, as filling them takes minutes
     #[arg(long, default_value_t = 0)]
