@@ -166,7 +166,7 @@ impl Event {
         let answer =
             answer.map_or("<deferred>".to_owned(), |told| told["code"].as_u64().unwrap_or(0).to_string());
         format!(
-            "{} AUDIT: id={:?} stage=\"{:?}\" ip={:?} method={:?} user={:?} groups={own} as={other:?} asgroups={others} user-agent={:?} namespace={:?} uri={:?} response={answer:?}",
+            "{} AUDIT: id={:?} stage=\"{:?}\" ip={:?} method={:?} user={:?} groups={own:?} as={other:?} asgroups={others:?} user-agent={:?} namespace={:?} uri={:?} response={answer:?}",
             self.request_received_timestamp,
             self.id,
             self.stage,
@@ -215,5 +215,39 @@ impl Event {
                 told.clone_into(own);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_legacy_line_tells_who_asked_as_whom() {
+        let from = Sender { id: "i", uri: "/x".to_owned(), agent: "a".to_owned(), addresses: Vec::new() };
+        let user = UserInfo {
+            name: "jane".to_owned(),
+            groups: vec!["g".to_owned(), "h".to_owned()],
+            ..UserInfo::default()
+        };
+        let info = RequestInfo { verb: "get".to_owned(), ..RequestInfo::default() };
+        let mut event = Event::new(Level::Metadata, &from, Some(&user), &info);
+        let told = |event: &Event| {
+            let line = String::from_utf8(Form::Legacy.line(event).expect("a line")).expect("text");
+            line.split_once(" AUDIT: ").expect("a time").1.to_owned()
+        };
+        let want = |user: &str, answer: &str| {
+            format!(
+                "id=\"i\" stage=\"RequestReceived\" ip=\"<unknown>\" method=\"get\" {user} user-agent=\"a\" namespace=\"<none>\" uri=\"/x\" response=\"{answer}\""
+            )
+        };
+        let groups = r#"user="jane" groups="\"g\",\"h\"""#;
+        assert_eq!(told(&event), want(&format!(r#"{groups} as="<self>" asgroups="<lookup>""#), "<deferred>"));
+        event.impersonated_user = Some(User { username: "joe".to_owned(), ..User::default() });
+        event.code(200);
+        assert_eq!(told(&event), want(&format!(r#"{groups} as="joe" asgroups="<lookup>""#), "200"));
+        let nobody = Event::new(Level::Metadata, &from, None, &info);
+        let none = r#"user="<none>" groups="<none>" as="<self>" asgroups="<lookup>""#;
+        assert_eq!(told(&nobody), want(none, "<deferred>"));
     }
 }

@@ -7,7 +7,8 @@ use crate::http::respond::{page_not_found, plain};
 use crate::request::RequestInfo;
 use axum::body::Body;
 use coracle_daemon::logging;
-use http::Response;
+use http::header::X_CONTENT_TYPE_OPTIONS;
+use http::{HeaderValue, Response};
 use http_body_util::{BodyExt, Limited};
 use std::sync::Arc;
 
@@ -35,21 +36,26 @@ pub async fn answer(server: &Arc<Server>, info: &RequestInfo, query: &Pairs, bod
     plain(200, TEXT, text)
 }
 
+fn spoken(code: u16, text: &str) -> Response<Body> {
+    let mut response = plain(code, "text/plain", format!("{text}\n"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
 /// Takes a new level of logging, in the numbers of Kubernetes' components.
 async fn verbosity(info: &RequestInfo, body: Body) -> Response<Body> {
     if info.verb != "put" {
-        return plain(406, TEXT, "unsupported http method");
+        return spoken(406, "unsupported http method");
     }
     let text = match Limited::new(body, LEVEL_MAX).collect().await {
         Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
-        Err(error) => return plain(400, TEXT, format!("error reading request body: {error}")),
+        Err(error) => return spoken(400, &format!("error reading request body: {error}")),
     };
     let Ok(level) = text.parse::<u32>() else {
-        let why = format!("strconv.ParseInt: parsing {text:?}: invalid syntax");
-        return plain(400, TEXT, format!("failed set klog.logging.verbosity {text}: {why}"));
+        return spoken(400, &format!("strconv.ParseUint: parsing {text:?}: invalid syntax"));
     };
     match logging::set_verbosity(level) {
-        Ok(()) => plain(200, TEXT, format!("successfully set klog.logging.verbosity to {text}")),
-        Err(why) => plain(400, TEXT, format!("failed set klog.logging.verbosity {text}: {why}")),
+        Ok(()) => spoken(200, &format!("successfully set klog.logging.verbosity to {text}")),
+        Err(why) => spoken(400, &format!("failed set klog.logging.verbosity {text}: {why}")),
     }
 }

@@ -11,7 +11,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use coracle_api::{discovery, openapi};
 use coracle_daemon::clock;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY};
+use http::header::{
+    ACCEPT, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jiff::SignedDuration;
 use serde_json::Value;
@@ -60,7 +62,7 @@ pub fn answer(
         ["apis", group] => discovery::group(group, &server.aggregator.groups(custom))?,
         ["apis", group, version] if !group.is_empty() => discovery::resource_list(group, version, custom)?,
         ["openapi", "v2"] if !accepts(accept, &[JSON, V2_PROTOBUF_ASKED, V2_PROTOBUF]) => {
-            return Some(unacceptable());
+            return Some(varied(headers, silent(406), Bytes::new()));
         }
         ["openapi", "v2"] => {
             let version_2 = customs.documents().v2(custom);
@@ -78,6 +80,7 @@ pub fn answer(
             // Kubernetes does not say what it is.
             let mut response = tagged(headers, &index, "text/plain; charset=utf-8");
             response.headers_mut().remove(VARY);
+            response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
             return Some(response);
         }
         ["openapi", "v3", rest @ ..] => {
@@ -165,6 +168,9 @@ fn addressed(path: &str, query: &Pairs, headers: &HeaderMap, document: &openapi:
         return response;
     }
     let mut response = tagged_bytes(headers, document.bytes.clone(), &document.hash, "application/json");
+    if response.status() == StatusCode::OK {
+        response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
     if asked.is_some() {
         let told = response.headers_mut();
         told.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
