@@ -81,20 +81,11 @@ fn dangling(schema: &Value, exists: bool) -> Option<Value> {
         "metadata": {"name": meta::name(schema)}, "status": {"conditions": [condition]}}))
 }
 
-/// Whether an annotation's text is yes or no, as Go reads it.
-fn read(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
-}
-
 /// An object as it is to be; `None` where it is so. What nothing works without is as it was, but for how much may be lent of
 /// it; of others people keep their own if they say so, or, where nothing is said, if they have changed any.
 fn revised(current: &Value, wanted: &Value) -> Option<Value> {
     let mandatory = MANDATORY.contains(&meta::name(wanted));
-    let said = current["metadata"]["annotations"][AUTOUPDATE].as_str().and_then(read);
+    let said = current["metadata"]["annotations"][AUTOUPDATE].as_str().and_then(meta::parse_bool);
     let follows = mandatory || said.unwrap_or_else(|| current["metadata"]["generation"] == 1);
     let mut out = current.clone();
     out["metadata"]["annotations"][AUTOUPDATE] = json!(follows.to_string());

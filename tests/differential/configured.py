@@ -240,14 +240,7 @@ def main():
         requests = {one[0] for one in found}
         differing += len(requests)
         print(f"\n## {document['about']}: {len(requests)} of {len(told[0])} differ", flush=True)
-        last, shown = "", 0
-        for request, path, ours, theirs in found:
-            shown = shown + 1 if request == last else 0
-            if request != last:
-                print(f"  {request}"[: args.width])
-            if shown < args.show:
-                print(f"    {path}\n      ours   {ours:.{args.width}}\n      theirs {theirs:.{args.width}}")
-            last = request
+        conversations.show(found, args.show, args.width)
     print(f"\n{differing} of {count} answers differ")
     sys.exit(differing > 0)
 

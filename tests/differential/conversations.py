@@ -349,6 +349,19 @@ def played(servers, where, conversation, arguments):
     return conversation["about"], len(told_by[0]), found
 
 
+def show(found, limit, width):
+    """Prints at most `limit` differences of each request; returns how many requests differ."""
+    last, shown, count = "", 0, 0
+    for request, path, ours, theirs in found:
+        count, shown = (count, shown + 1) if request == last else (count + 1, 0)
+        if request != last:
+            print(f"  {request}"[:width])
+        if shown < limit:
+            print(f"    {path}\n      ours   {ours:.{width}}\n      theirs {theirs:.{width}}")
+        last = request
+    return count
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ours", required=True, metavar="KUBECONFIG")
@@ -365,16 +378,9 @@ def main():
     with ThreadPoolExecutor(args.threads) as pool:
         for about, asked, found in pool.map(lambda c: played(servers, where, c, args), conversations(args)):
             count, requests, whole = count + 1, requests + asked, whole + (not found)
-            last, shown = "", 0
             if found:
                 print(f"\n## {about}")
-            for request, path, ours, theirs in found:
-                differing, shown = (differing, shown + 1) if request == last else (differing + 1, 0)
-                if request != last:
-                    print(f"  {request}")
-                if shown < args.show:
-                    print(f"    {path}\n      ours   {ours:.600}\n      theirs {theirs:.600}")
-                last = request
+            differing += show(found, args.show, 600)
     print(f"\n{differing} of {requests} answers differ, in {count - whole} of {count} conversations")
     sys.exit(differing > 0)
 

@@ -70,7 +70,7 @@ pub async fn validate(context: &Context, attributes: &Attributes<'_>, pod: &Valu
 /// Whether pods may refer to no other Secrets than those of their account.
 fn enforces(account: &Value) -> bool {
     let asked = account["metadata"]["annotations"][ENFORCE].as_str();
-    asked.is_some_and(|text| matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True"))
+    asked.and_then(meta::parse_bool).unwrap_or(false)
 }
 
 fn has(account: &Value, list: &str, name: &Value) -> bool {

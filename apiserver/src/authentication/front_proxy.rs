@@ -33,9 +33,7 @@ impl Peer {
     pub fn left(&self) -> Option<Duration> {
         self.leaf.as_deref().filter(|_| self.is_client)?.left()
     }
-}
 
-impl Peer {
     /// A client with this verified certificate (DER).
     #[must_use]
     pub fn client(leaf: &[u8]) -> Self {

@@ -140,7 +140,8 @@ fn shown(object: &Value) -> Response<Body> {
     plain(200, "application/json", body)
 }
 
-fn version() -> Value {
+/// What `/version` tells.
+pub fn version() -> Value {
     json!({"major": "1", "minor": "33", "emulationMajor": "1", "emulationMinor": "33", "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "32", "gitVersion": VERSION, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "", "compiler": "rustc", "platform": "linux/amd64"})

@@ -14,6 +14,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+use crate::http::respond;
 use crate::reader::{Objects, Reader};
 use crate::request::RequestInfo;
 use anyhow::Context;
@@ -99,9 +100,7 @@ impl Streaming {
         let container = target::container(&pod, &options.container)?;
         let Some(node) = target::node(&pod) else {
             // Nothing can have been said yet.
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = http::StatusCode::NO_CONTENT;
-            return Ok(response);
+            return Ok(respond::no_content());
         };
         let path = format!("/containerLogs/{}/{}/{container}", info.namespace, info.name);
         let destination = self.kubelet_of_pod(node).await?;

@@ -8,6 +8,16 @@ pub fn field<'a>(object: &'a Value, key: &str) -> &'a str {
     object["metadata"][key].as_str().unwrap_or_default()
 }
 
+/// Whether an annotation's text is yes or no, as Go's `strconv.ParseBool` reads it.
+#[must_use]
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 /// `metadata.name`, empty when absent.
 #[must_use]
 pub fn name(object: &Value) -> &str {

@@ -3,6 +3,7 @@
 use super::super::equality::order;
 use super::super::value::{Fault, Key, List, Map, Value, told};
 use super::{Cost, Written};
+use crate::meta::parse_bool;
 use indexmap::IndexMap;
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -92,10 +93,9 @@ pub const CONVERSIONS: &[Written] = &[
     }),
     ("bool", &["(bool) bool", "(string) bool"], Cost::One, |args| match args {
         [Value::Bool(value)] => Ok(Value::Bool(*value)),
-        [Value::Text(text)] => match &**text {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Value::Bool(true)),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Value::Bool(false)),
-            _ => told("type conversion error from 'string' to 'bool'"),
+        [Value::Text(text)] => match parse_bool(text) {
+            Some(value) => Ok(Value::Bool(value)),
+            None => told("type conversion error from 'string' to 'bool'"),
         },
         _ => Err(Fault::NoOverload),
     }),
