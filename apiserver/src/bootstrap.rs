@@ -68,13 +68,12 @@ pub async fn run(server: Arc<Server>, args: Args, tasks: Tasks) -> anyhow::Resul
 
 async fn first_objects(server: &Server, args: &Args) -> Result<(), Status> {
     authorization::bootstrap(server.objects.as_ref()).await?;
-    let (flows, configured, service, added) = tokio::join!(
-        flowcontrol::maintain(server.store.as_ref(), server.objects.as_ref()),
+    let ((), configured, service, added) = tokio::join!(
+        server.health.wait_flows(),
         trust::publish(server.store.as_ref(), server.objects.as_ref(), args),
         kubernetes_service(server, args),
         addons::apply(server.objects.as_ref(), args.addons_file.as_deref())
     );
-    flows?;
     configured?;
     service?;
     added?;
@@ -91,7 +90,8 @@ pub async fn priority_levels(server: Arc<Server>) {
         return;
     };
     let (mut schemas, mut levels) = (schemas.cache.moved(), levels.cache.moved());
-    server.health.wait_bootstrapped().await;
+    // Of all that is made at first, this waits for nothing else: where that fails, requests still have their turns.
+    server.store.loaded().await;
     let mut backoff = Backoff::new(RETRY, RETRY_MAX);
     loop {
         schemas.borrow_and_update();
@@ -113,6 +113,7 @@ pub async fn priority_levels(server: Arc<Server>) {
             continue;
         }
         backoff.reset();
+        server.health.flows_kept();
         tokio::select! {
             _ = schemas.changed() => {}
             _ = levels.changed() => {}

@@ -10,6 +10,7 @@ import tempfile
 import time
 
 import yaml
+from kms import Service
 from servers import Server, Step
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -77,6 +78,7 @@ class Started(Server):
         self.command, self.pki, self.flags = command, pki, flags
         self.words = {"dir": self.folder, "pki": pki, "port": self.port, **words}
         self.write(files)
+        self.service = Service(self.folder) if "kms.json" in files else None
         config = os.path.join(self.folder, "kubeconfig")
         user = {"client-certificate": f"{pki}/admin.crt", "client-key": f"{pki}/admin.key"}
         with open(config, "w", encoding="utf-8") as file:
@@ -135,6 +137,8 @@ class Started(Server):
 
     def close(self):
         self.end()
+        if self.service:
+            self.service.close()
         self.etcd.terminate()
         self.etcd.wait(30)
 

@@ -16,11 +16,27 @@ use tokio::sync::watch;
 /// What readiness knows.
 #[derive(Default)]
 pub struct Health {
+    flows: watch::Sender<bool>,
     bootstrapped: watch::Sender<bool>,
     stopping: AtomicBool,
 }
 
+/// Ends when it is so; the sender lives as long as who asks.
+async fn until(is: &watch::Sender<bool>) {
+    let _ = is.subscribe().wait_for(|done| *done).await;
+}
+
 impl Health {
+    /// The FlowSchemas and priority levels are there that every cluster has.
+    pub fn flows_kept(&self) {
+        self.flows.send_replace(true);
+    }
+
+    /// Ends when they are there.
+    pub async fn wait_flows(&self) {
+        until(&self.flows).await;
+    }
+
     /// The first objects are there.
     pub fn bootstrapped(&self) {
         self.bootstrapped.send_replace(true);
@@ -28,8 +44,7 @@ impl Health {
 
     /// Ends when the first objects are there.
     pub async fn wait_bootstrapped(&self) {
-        // The sender lives as long as this.
-        let _ = self.bootstrapped.subscribe().wait_for(|done| *done).await;
+        until(&self.bootstrapped).await;
     }
 
     /// From now on this server is not ready.
@@ -95,24 +110,38 @@ const HOOKS: [(&str, After); 29] = [
     ("apiservice-openapiv3-controller", After::Loading),
 ];
 
-fn checks(server: &Server, path: &str) -> Vec<(Cow<'static, str>, bool)> {
-    let mut checks: Vec<(Cow<'static, str>, bool)> = vec![("ping".into(), true), ("log".into(), true)];
+/// A check, and why it fails.
+type Check = (Cow<'static, str>, Result<(), Cow<'static, str>>);
+
+/// What those are told of a failure who may not know more.
+const WITHHELD: &str = "reason withheld";
+
+fn checked(well: bool, otherwise: impl Into<Cow<'static, str>>) -> Result<(), Cow<'static, str>> {
+    if well { Ok(()) } else { Err(otherwise.into()) }
+}
+
+fn checks(server: &Server, path: &str) -> Vec<Check> {
+    let mut checks: Vec<Check> = vec![("ping".into(), Ok(())), ("log".into(), Ok(()))];
     let loaded = server.store.progress() > 0;
-    checks.push(("etcd".into(), path == "livez" || (loaded && server.store.connected())));
+    let connected = loaded && server.store.connected();
+    let unknown = |name: &str| format!("{name} failed: {WITHHELD}");
+    checks.push(("etcd".into(), checked(path == "livez" || connected, unknown("etcd"))));
     if path == "readyz" {
-        checks.push(("etcd-readiness".into(), loaded && server.store.connected()));
+        checks.push(("etcd-readiness".into(), checked(connected, unknown("etcd-readiness"))));
     }
-    if let Some(encryption) = server.store.encryption() {
-        checks.extend(encryption.health().into_iter().map(|(name, well)| (name.into(), well)));
+    let encryption = server.store.encryption();
+    if let Some(services) = encryption.and_then(|encryption| encryption.health()) {
+        checks.push(("kms-providers".into(), services.map_err(Cow::from)));
     }
     if path == "readyz" {
-        checks.push(("informer-sync".into(), loaded));
+        checks.push(("informer-sync".into(), checked(loaded, unknown("informer-sync"))));
     }
-    if server.store.encryption().is_some_and(|encryption| encryption.reloads()) {
-        checks.push(("poststarthook/start-encryption-provider-config-automatic-reload".into(), true));
+    if encryption.is_some_and(|encryption| encryption.reloads()) {
+        let follows = "poststarthook/start-encryption-provider-config-automatic-reload";
+        checks.push((follows.into(), Ok(())));
     }
     // A server that is still starting lives.
-    let done = |done: bool| path != "readyz" || done;
+    let done = |done: bool| checked(path != "readyz" || done, "not finished");
     let bootstrapped = *server.health.bootstrapped.borrow();
     let reloads = server.aggregator.shows_itself();
     let runs = |name: &str| match name {
@@ -128,11 +157,13 @@ fn checks(server: &Server, path: &str) -> Vec<(Cow<'static, str>, bool)> {
         };
         checks.push((format!("poststarthook/{name}").into(), done(well)));
         if name == "kube-apiserver-autoregistration" {
-            checks.push(("autoregister-completion".into(), done(bootstrapped)));
+            let done = checked(path != "readyz" || bootstrapped, unknown("autoregister-completion"));
+            checks.push(("autoregister-completion".into(), done));
         }
     }
     if path == "readyz" {
-        checks.push(("shutdown".into(), !server.health.is_stopping()));
+        let stays = !server.health.is_stopping();
+        checks.push(("shutdown".into(), checked(stays, "process is shutting down")));
     }
     checks
 }
@@ -141,7 +172,7 @@ fn checks(server: &Server, path: &str) -> Vec<(Cow<'static, str>, bool)> {
 #[must_use]
 pub fn results(server: &Server) -> Vec<(String, &'static str, bool)> {
     let of = |path: &'static str| {
-        checks(server, path).into_iter().map(move |(name, well)| (name.into_owned(), path, well))
+        checks(server, path).into_iter().map(move |(name, well)| (name.into_owned(), path, well.is_ok()))
     };
     ["healthz", "livez", "readyz"].into_iter().flat_map(of).collect()
 }
@@ -164,20 +195,12 @@ pub fn answer(server: &Arc<Server>, path: &str, query: &Pairs) -> Option<Respons
     Some(match single {
         Some(name) => match checks.iter().find(|(known, _)| known == name) {
             None => crate::http::respond::page_not_found(),
-            Some((_, true)) => plain(200, "text/plain; charset=utf-8", "ok"),
-            Some((name, false)) => text(500, format!("internal server error: {}\n", why(name))),
+            Some((_, Ok(()))) => plain(200, "text/plain; charset=utf-8", "ok"),
+            // Who asks for one alone may know.
+            Some((_, Err(why))) => text(500, format!("internal server error: {why}\n")),
         },
         None => all(path, &checks, query),
     })
-}
-
-/// Why a check fails: who asks for one alone may know.
-fn why(name: &str) -> String {
-    match name {
-        "shutdown" => "process is shutting down".to_owned(),
-        name if name.starts_with("poststarthook/") => "not finished".to_owned(),
-        name => format!("{name} failed: reason withheld"),
-    }
 }
 
 fn text(code: u16, text: impl Into<Bytes>) -> Response<Body> {
@@ -187,18 +210,18 @@ fn text(code: u16, text: impl Into<Bytes>) -> Response<Body> {
 }
 
 /// All checks but those that are left out, each on a line of its own where somebody asks or one fails.
-fn all(path: &str, checks: &[(Cow<'static, str>, bool)], query: &Pairs) -> Response<Body> {
+fn all(path: &str, checks: &[Check], query: &Pairs) -> Response<Body> {
     let excluded: Vec<&str> =
         query.iter().filter(|(key, _)| key == "exclude").map(|(_, value)| value.as_str()).collect();
     let (mut well, mut told) = (true, String::new());
     for (name, passed) in checks {
         if excluded.contains(&name.as_ref()) {
             told.push_str(&format!("[+]{name} excluded: ok\n"));
-        } else if *passed {
+        } else if passed.is_ok() {
             told.push_str(&format!("[+]{name} ok\n"));
         } else {
             well = false;
-            told.push_str(&format!("[-]{name} failed: reason withheld\n"));
+            told.push_str(&format!("[-]{name} failed: {WITHHELD}\n"));
         }
     }
     let mut unknown: Vec<String> = excluded
@@ -218,20 +241,4 @@ fn all(path: &str, checks: &[(Cow<'static, str>, bool)], query: &Pairs) -> Respo
         return text(200, format!("{told}{path} check passed\n"));
     }
     text(200, "ok")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_check_alone_tells_why_it_fails() {
-        for (name, told) in [
-            ("shutdown", "process is shutting down"),
-            ("poststarthook/rbac/bootstrap-roles", "not finished"),
-            ("etcd", "etcd failed: reason withheld"),
-        ] {
-            assert_eq!(why(name), told);
-        }
-    }
 }

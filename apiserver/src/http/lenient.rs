@@ -5,6 +5,7 @@
 //! that bodies stay what they are; where a body has no known length, or the connection is upgraded, nothing is touched again.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -38,78 +39,87 @@ impl Lines {
     /// What goes on for `bytes`.
     fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         let mut rest = bytes;
-        while let [byte, tail @ ..] = rest {
-            match &mut self.at {
+        while !rest.is_empty() {
+            let taken = match &mut self.at {
                 At::Rest => return out.extend_from_slice(rest),
                 At::Body(left) => {
-                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
-                    out.extend_from_slice(&rest[..take]);
-                    *left -= take as u64;
-                    rest = &rest[take..];
+                    let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    *left -= taken as u64;
                     if *left == 0 {
                         self.at = At::Request;
                     }
-                    continue;
+                    out.extend_from_slice(&rest[..taken]);
+                    taken
                 }
-                At::Request => self.request(*byte, out),
-                At::Headers => self.header(*byte, out),
-            }
-            rest = tail;
+                At::Request | At::Headers => {
+                    let end = rest.iter().position(|byte| *byte == b'\n');
+                    let taken = end.map_or(rest.len(), |end| end + 1);
+                    self.line(&rest[..taken], end.is_some(), out);
+                    taken
+                }
+            };
+            rest = &rest[taken..];
         }
     }
 
-    fn request(&mut self, byte: u8, out: &mut Vec<u8>) {
-        match byte {
-            b'\n' => {
-                out.push(byte);
-                let begun = !matches!(self.line.as_slice(), b"" | b"\r");
-                // HTTP/2 begins like this.
-                self.at = match (begun, self.line.starts_with(b"PRI * HTTP/2")) {
-                    (_, true) => At::Rest,
-                    (true, _) => At::Headers,
-                    (false, _) => At::Request,
-                };
-                self.line.clear();
-                return;
+    /// Of a line, what came of it together, and whether that is its end.
+    fn line(&mut self, part: &[u8], ends: bool, out: &mut Vec<u8>) {
+        let kept = part.len().min(LINE_MAX - self.line.len());
+        self.line.extend_from_slice(&part[..kept]);
+        let is_header = self.at == At::Headers;
+        if is_header || !part.iter().any(is_refused) {
+            out.extend_from_slice(part);
+        } else {
+            for byte in part {
+                if is_refused(byte) {
+                    out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+                } else {
+                    out.push(*byte);
+                }
             }
-            b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80.. => {
-                out.extend_from_slice(format!("%{byte:02X}").as_bytes());
-            }
-            _ => out.push(byte),
         }
-        self.keep(byte);
+        if ends {
+            self.at = if is_header { self.after_header() } else { self.after_request() };
+            self.line.clear();
+        }
     }
 
-    fn header(&mut self, byte: u8, out: &mut Vec<u8>) {
-        out.push(byte);
-        if byte != b'\n' {
-            return self.keep(byte);
+    fn after_request(&self) -> At {
+        match self.line.trim_ascii() {
+            b"" => At::Request,
+            // HTTP/2 begins like this.
+            line if line.starts_with(b"PRI * HTTP/2") => At::Rest,
+            _ => At::Headers,
         }
-        let line = std::mem::take(&mut self.line);
-        let text = String::from_utf8_lossy(&line).trim().to_ascii_lowercase();
-        match text.split_once(':') {
-            Some(("content-length", value)) => match value.trim().parse() {
-                Ok(length) => self.length = length,
-                Err(_) => self.open_ended = true,
-            },
-            Some(("transfer-encoding" | "upgrade", _)) => self.open_ended = true,
-            _ => {}
-        }
-        if text.is_empty() {
-            let length = std::mem::take(&mut self.length);
-            self.at = match (self.open_ended, length) {
+    }
+
+    fn after_header(&mut self) -> At {
+        let line = self.line.trim_ascii();
+        if line.is_empty() {
+            return match (self.open_ended, std::mem::take(&mut self.length)) {
                 (true, _) => At::Rest,
                 (false, 0) => At::Request,
                 (false, length) => At::Body(length),
             };
         }
-    }
-
-    fn keep(&mut self, byte: u8) {
-        if self.line.len() < LINE_MAX {
-            self.line.push(byte);
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let (name, value) = line.split_at(colon);
+        if name.eq_ignore_ascii_case(b"content-length") {
+            let value = value.get(1..).map(<[u8]>::trim_ascii).and_then(|value| str::from_utf8(value).ok());
+            match value.and_then(|value| value.parse().ok()) {
+                Some(length) => self.length = length,
+                None => self.open_ended = true,
+            }
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") || name.eq_ignore_ascii_case(b"upgrade") {
+            self.open_ended = true;
         }
+        At::Headers
     }
+}
+
+/// Whether hyper refuses a character of a request line.
+fn is_refused(byte: &u8) -> bool {
+    matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80..)
 }
 
 /// A connection whose request lines are made to fit.
@@ -138,8 +148,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Lenient<S> {
                 this.taken = 0;
                 return Pin::new(&mut this.stream).poll_read(cx, buf);
             }
-            let mut chunk = [0; CHUNK];
-            let mut read = ReadBuf::new(&mut chunk);
+            let mut chunk = [MaybeUninit::uninit(); CHUNK];
+            let mut read = ReadBuf::uninit(&mut chunk);
             ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
             this.pending.clear();
             this.taken = 0;
@@ -182,11 +192,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Lenient<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    async fn passed(bytes: &[u8]) -> String {
+    /// What comes of bytes that come so many at once.
+    async fn passed(bytes: &[u8], at_once: usize) -> String {
+        let (mut near, far) = tokio::io::duplex(at_once);
+        let sent = async {
+            near.write_all(bytes).await.expect("written");
+            drop(near);
+        };
         let mut out = Vec::new();
-        Lenient::new(bytes, false).read_to_end(&mut out).await.expect("read");
+        let mut far = Lenient::new(far, false);
+        let (read, ()) = tokio::join!(far.read_to_end(&mut out), sent);
+        read.expect("read");
         String::from_utf8(out).expect("text")
     }
 
@@ -209,7 +227,9 @@ mod tests {
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n<>", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n<>"),
         ];
         for (sent, want) in rows {
-            assert_eq!(passed(sent.as_bytes()).await, want);
+            for at_once in [1, 3, 1000] {
+                assert_eq!(passed(sent.as_bytes(), at_once).await, want, "{at_once} at once");
+            }
         }
     }
 }

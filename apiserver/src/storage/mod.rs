@@ -270,6 +270,7 @@ pub fn unreachable(error: &KvError) -> Status {
     match error {
         KvError::Unavailable(_) => Status::new(500, "", error.to_string()),
         KvError::Unknown(_) => Status::timeout("request did not complete within the allotted timeout"),
+        KvError::NotSent(why) => Status::internal(why),
         other => Status::new(500, "", other.to_string()),
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use coracle_etcd::Kv;
 use coracle_etcd::memory::MemoryKv;
 use coracle_etcd::proto::{PutRequest, RangeRequest, RequestOp, TxnRequest, request_op};
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -159,5 +160,32 @@ async fn what_cannot_be_decrypted_is_told_hides_nothing_else_and_comes_back_with
     tokio::time::timeout(Duration::from_secs(10), readable).await.expect("readable again");
     tokio::time::timeout(Duration::from_secs(10), seen(200)).await.expect("readable");
     second.stop().await;
+    fixture.stop().await;
+}
+
+async fn page(fixture: &Fixture, path: &str) -> (u16, String) {
+    let response = fixture.send("GET", path, "", Value::Null).await;
+    let code = response.status().as_u16();
+    let body = response.into_body().collect().await.expect("body").to_bytes();
+    (code, String::from_utf8_lossy(&body).into_owned())
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_is_told_of_and_keeps_only_what_it_seals_from_being_written() {
+    let (folder, kv) = (tempfile::tempdir().expect("folder"), MemoryKv::default());
+    let socket = folder.path().join("none.sock");
+    let provider =
+        format!("{{kms: {{apiVersion: v2, name: vault, endpoint: 'unix://{}'}}}}", socket.display());
+    let fixture = Fixture::flagged(&kv, &configure(folder.path(), &provider)).await;
+    let (code, status) = fixture.call("POST", SECRETS, secret("classified")).await;
+    assert_eq!((code, &status["reason"]), (500, &json!("InternalError")));
+    assert_eq!(status["message"], "Internal error occurred: got unexpected nil transformer");
+    assert_eq!(fixture.call("POST", super::MAPS, super::map("m", "1")).await.0, 201);
+    let (code, text) = page(&fixture, "/readyz/kms-providers").await;
+    assert_eq!(code, 500);
+    let why = "internal server error: kms-provider-0: failed to perform status section of the healthz check for KMS Provider vault, error: rpc error: code = Unavailable desc =";
+    assert!(text.starts_with(why), "{text}");
+    let (_, all) = page(&fixture, "/readyz").await;
+    assert!(all.contains("[-]kms-providers failed: reason withheld\n"), "{all}");
     fixture.stop().await;
 }

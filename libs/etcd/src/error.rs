@@ -23,6 +23,9 @@ pub enum KvError {
     /// The store is full and takes no writes.
     #[error("the store's database space is exceeded")]
     NoSpace,
+    /// What was to be sent could not be made: nothing was done.
+    #[error("{0}")]
+    NotSent(String),
     /// Any other refusal.
     #[error("{message}")]
     Other {

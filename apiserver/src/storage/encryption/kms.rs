@@ -2,15 +2,17 @@
 //!
 //! In: values and their paths. Out: `EncryptedObject` messages. The service is asked for each new seed (one whenever its key
 //! changes), for each foreign seed once, and how it is every minute, as its contract wants. Invariants: nothing is sealed
-//! with a seed whose key the service has not vouched for within three minutes; a service that does not answer holds up
-//! whoever reads once, however many values there are.
+//! with a seed whose key the service has not named within three minutes, nor with one that it sealed with another key than it
+//! names; a service that does not answer holds up whoever reads once, however many values there are.
 
 use super::cipher::{Cipher, SEED};
 use super::config;
+use super::rules::together;
 use coracle_daemon::panics::Mutex;
 use coracle_daemon::{clock, random};
 use hyper_util::rt::TokioIo;
 use prost::Message;
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,13 +34,18 @@ mod sealed {
 
 use sealed::EncryptedObject;
 
-/// A seed's life after the service last said that its key is still the one to write with.
+/// A seed's life after the service last named its key as the one to write with, however it is otherwise.
 const TRUSTED: Duration = Duration::from_secs(3 * 60);
 const ASK_EVERY: Duration = Duration::from_secs(60);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a service that did not answer is not asked for seeds.
 const SILENCE: Duration = Duration::from_secs(5);
 const NOT_ASKED: &str = "the service has not been asked yet";
+const NO_SEED: &str = "got unexpected nil transformer";
+/// No error and no time, as Go shows them.
+const NIL: &str = "<nil>";
+const NEVER: &str = "0001-01-01T00:00:00Z";
+const API_VERSIONS: [&str; 2] = ["v2", "v2beta1"];
 const KEY_ID_MAX: usize = 1024;
 const SOURCE_MAX: usize = 1024;
 const ANNOTATIONS_MAX: usize = 32 << 10;
@@ -53,6 +60,16 @@ struct Writing {
     /// All but the data.
     envelope: EncryptedObject,
     until: clock::Instant,
+    /// The same time for people.
+    until_told: jiff::Timestamp,
+}
+
+/// What is known of a service.
+#[derive(Clone)]
+struct Known {
+    writing: Option<Arc<Writing>>,
+    /// What is wrong with it.
+    fault: Option<String>,
 }
 
 /// One service.
@@ -60,8 +77,7 @@ pub struct Kms {
     name: String,
     limit: Duration,
     client: KeyManagementServiceClient<Channel>,
-    /// `Err`: why there is none.
-    writing: watch::Sender<Result<Arc<Writing>, String>>,
+    known: watch::Sender<Known>,
     opened: Mutex<HashMap<Vec<u8>, Cipher>>,
     /// One at a time asks for a seed: those who wait for the same one then have it.
     asking: tokio::sync::Mutex<()>,
@@ -85,7 +101,7 @@ impl Kms {
             name: config.name.clone(),
             limit: config.limit(),
             client: KeyManagementServiceClient::new(channel),
-            writing: watch::Sender::new(Err(NOT_ASKED.to_owned())),
+            known: watch::Sender::new(Known { writing: None, fault: Some(NOT_ASKED.to_owned()) }),
             opened: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
             silent: Mutex::default(),
@@ -96,28 +112,18 @@ impl Kms {
     /// Why the service is not well; `None` when it is.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
-        let told = |why: &str| format!("kmsv2 Provider {} is not healthy, error: {why}", self.name);
-        match self.writing.borrow().as_ref() {
-            Ok(writing) if writing.until > clock::Instant::now() => None,
-            Ok(_) => Some(told("its last answer is too old")),
-            Err(why) => Some(told(why)),
-        }
+        self.known.borrow().fault.clone()
     }
 
     /// Asks the service again and again how it is, until dropped; `well` is called whenever it has come to be well.
     pub async fn follow(&self, well: impl Fn() + Send) {
         loop {
-            let pause = match self.ask().await {
-                Ok(()) => ASK_EVERY,
-                Err(why) => {
-                    tracing::warn!(provider = self.name, why, "the key management service is not well");
-                    // What is written with stays until its time is over.
-                    if self.fault().is_some() {
-                        self.writing.send_modify(|writing| *writing = Err(why));
-                    }
-                    ASK_AGAIN
-                }
-            };
+            let fault = self.ask().await.err();
+            let pause = if fault.is_none() { ASK_EVERY } else { ASK_AGAIN };
+            if let Some(why) = &fault {
+                tracing::warn!(provider = self.name, why, "the key management service is not well");
+            }
+            self.known.send_modify(|known| known.fault = fault);
             if pause == ASK_EVERY {
                 *self.silent.lock() = None;
                 well();
@@ -132,28 +138,60 @@ impl Kms {
 
     /// Asks how the service is, and for a new seed when its key is another.
     async fn ask(&self) -> Result<(), String> {
-        let status = self.call(|mut client| async move { client.status(v2::StatusRequest {}).await }).await?;
+        let status = self.call(|mut client| async move { client.status(v2::StatusRequest {}).await }).await;
+        let status = status.map_err(|why| {
+            let name = &self.name;
+            format!(
+                "failed to perform status section of the healthz check for KMS Provider {name}, error: {why}"
+            )
+        })?;
+        let mut faults = Vec::new();
         if status.healthz != "ok" {
-            return Err(format!("got unexpected healthz status: {}", status.healthz));
+            faults.push(format!("got unexpected healthz status: {}", status.healthz));
         }
-        if !["v2", "v2beta1"].contains(&status.version.as_str()) {
-            return Err(format!("expected KMSv2 API version v2, got {}", status.version));
+        if !API_VERSIONS.contains(&status.version.as_str()) {
+            faults.push(format!("expected KMSv2 API version v2, got {}", status.version));
         }
-        key_id_fits(&status.key_id)?;
-        let until = clock::Instant::now() + TRUSTED;
-        let current = self.writing.borrow().as_ref().ok().cloned();
-        let writing = match current.filter(|writing| writing.envelope.key_id == status.key_id) {
-            Some(same) => Writing { cipher: same.cipher.clone(), envelope: same.envelope.clone(), until },
-            None => self.seed(until).await?,
+        match key_id_fits(&status.key_id) {
+            Err(why) => {
+                faults.push(format!("got invalid KMSv2 KeyID hash {:?}: {why}", hash(&status.key_id)));
+            }
+            Ok(()) => faults.extend(self.write_with(&status.key_id).await.err()),
+        }
+        match together(&faults) {
+            Some(why) => Err(format!("kmsv2 Provider {} is not healthy, error: {why}", self.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Has values sealed with a seed of this key for a while longer.
+    async fn write_with(&self, key_id: &str) -> Result<(), String> {
+        let (until, until_told) = (clock::Instant::now() + TRUSTED, clock::now() + TRUSTED);
+        let known = self.known.borrow().writing.clone();
+        let same = known.as_ref().filter(|writing| writing.envelope.key_id == key_id);
+        let (cipher, envelope) = match same {
+            Some(same) => (same.cipher.clone(), same.envelope.clone()),
+            None => {
+                let uid = random::uuid();
+                let kept = known.as_deref();
+                let refused =
+                    |why: &str, sealed_with: &str| not_rotated(&uid, kept, why, key_id, sealed_with);
+                let (cipher, envelope) = self.seed(&uid).await.map_err(|why| refused(&why, ""))?;
+                if envelope.key_id != key_id {
+                    return Err(refused(NIL, &envelope.key_id));
+                }
+                (cipher, envelope)
+            }
         };
-        self.writing.send_modify(|current| *current = Ok(Arc::new(writing)));
+        let writing = Some(Arc::new(Writing { cipher, envelope, until, until_told }));
+        self.known.send_modify(|known| known.writing = writing);
         Ok(())
     }
 
-    async fn seed(&self, until: clock::Instant) -> Result<Writing, String> {
+    async fn seed(&self, uid: &str) -> Result<(Cipher, EncryptedObject), String> {
         let mut seed = [0; SEED];
         random::fill(&mut seed);
-        let request = v2::EncryptRequest { plaintext: seed.to_vec(), uid: random::uuid() };
+        let request = v2::EncryptRequest { plaintext: seed.to_vec(), uid: uid.to_owned() };
         let answer = self.call(|mut client| async move { client.encrypt(request).await }).await;
         let answer = answer.map_err(|error| format!("failed to encrypt DEK, error: {error}"))?;
         let envelope = EncryptedObject {
@@ -165,7 +203,7 @@ impl Kms {
         };
         fits(&envelope)?;
         self.remember(source(&envelope), Cipher::Seed(seed));
-        Ok(Writing { cipher: Cipher::Seed(seed), envelope, until })
+        Ok((Cipher::Seed(seed), envelope))
     }
 
     async fn call<T, F>(
@@ -196,13 +234,18 @@ impl Kms {
     /// # Errors
     /// The service has not been well for too long.
     pub async fn seal(&self, data: &[u8], path: &[u8]) -> Result<Vec<u8>, String> {
-        let mut told = self.writing.subscribe();
+        let mut known = self.known.subscribe();
         // The first answer may be on its way: it takes up to two calls.
-        let asked = |writing: &Result<_, String>| writing.as_ref().err().is_none_or(|why| why != NOT_ASKED);
-        let _ = clock::timeout(2 * self.limit, told.wait_for(asked)).await;
-        let writing = self.writing.borrow().clone()?;
+        let asked = |known: &Known| known.fault.as_deref() != Some(NOT_ASKED);
+        let _ = clock::timeout(2 * self.limit, known.wait_for(asked)).await;
+        let writing = self.known.borrow().writing.clone().ok_or(NO_SEED)?;
         if writing.until < clock::Instant::now() {
-            return Err(format!("the key of provider {} expired: its service does not answer", self.name));
+            return Err(format!(
+                "encryptedDEKSource with keyID hash {:?} expired at {} (current time is {})",
+                hash(&writing.envelope.key_id),
+                clock::rfc3339_seconds(writing.until_told),
+                clock::rfc3339_seconds(clock::now())
+            ));
         }
         let encrypted_data = writing.cipher.seal(data, path)?;
         Ok(EncryptedObject { encrypted_data, ..writing.envelope.clone() }.encode_to_vec())
@@ -219,26 +262,25 @@ impl Kms {
         }
         fits(&object)?;
         let source = source(&object);
-        let known = self.known(&source);
-        let cipher = match known {
+        let cipher = match self.opened(&source) {
             Some(cipher) => cipher,
             None => self.unseal(&object, source).await?,
         };
         let opened = cipher.open(&object.encrypted_data, path)?;
-        let stale = self.writing.borrow().as_ref().is_ok_and(|writing| {
+        let stale = self.known.borrow().writing.as_ref().is_some_and(|writing| {
             writing.envelope.key_id != object.key_id
                 || writing.envelope.encrypted_dek_source_type != object.encrypted_dek_source_type
         });
         Ok((opened, stale))
     }
 
-    fn known(&self, source: &[u8]) -> Option<Cipher> {
+    fn opened(&self, source: &[u8]) -> Option<Cipher> {
         self.opened.lock().get(source).cloned()
     }
 
     async fn unseal(&self, object: &EncryptedObject, source: Vec<u8>) -> Result<Cipher, String> {
         let _turn = self.asking.lock().await;
-        if let Some(cipher) = self.known(&source) {
+        if let Some(cipher) = self.opened(&source) {
             return Ok(cipher);
         }
         if let Some((since, why)) = &*self.silent.lock()
@@ -301,30 +343,45 @@ fn source(object: &EncryptedObject) -> Vec<u8> {
     key
 }
 
+/// What stands for an id where people may read it.
+fn hash(id: &str) -> String {
+    if id.is_empty() { String::new() } else { format!("sha256:{:x}", Sha256::digest(id)) }
+}
+
+/// Why there is no new seed, as upstream's check of health says it.
+fn not_rotated(uid: &str, known: Option<&Writing>, why: &str, key_id: &str, sealed_with: &str) -> String {
+    let state = if known.is_some() { NIL } else { NO_SEED };
+    let known_id = known.map_or("", |writing| &writing.envelope.key_id);
+    let until = known.map_or(NEVER.to_owned(), |writing| clock::rfc3339_seconds(writing.until_told));
+    format!(
+        "failed to rotate DEK uid={uid:?}, useSeed=true, errState={state}, errGen={why}, statusKeyIDHash={:?}, encryptKeyIDHash={:?}, stateKeyIDHash={:?}, expirationTimestamp={until}",
+        hash(key_id),
+        hash(sealed_with),
+        hash(known_id)
+    )
+}
+
 fn key_id_fits(id: &str) -> Result<(), String> {
-    if id.is_empty() {
-        return Err("failed to validate key id: keyID is empty".to_owned());
+    match id.len() {
+        0 => Err("keyID is empty".to_owned()),
+        1..=KEY_ID_MAX => Ok(()),
+        length => Err(format!("keyID is {length} bytes, which exceeds the max size of {KEY_ID_MAX}")),
     }
-    if id.len() > KEY_ID_MAX {
-        let length = id.len();
-        return Err(format!(
-            "failed to validate key id: keyID is {length} bytes, which exceeds the max size of {KEY_ID_MAX}"
-        ));
-    }
-    Ok(())
 }
 
 fn fits(object: &EncryptedObject) -> Result<(), String> {
     if ![AES_GCM_KEY, SEED_TYPE].contains(&object.encrypted_dek_source_type) {
         return Err(format!("unknown encryptedDEKSourceType: {}", object.encrypted_dek_source_type));
     }
-    if object.encrypted_dek_source.is_empty() || object.encrypted_dek_source.len() > SOURCE_MAX {
-        return Err(format!(
-            "failed to validate encrypted DEK source: encrypted DEK source is {} bytes, expected 1 to {SOURCE_MAX}",
-            object.encrypted_dek_source.len()
-        ));
+    let source = "failed to validate encrypted DEK source: encrypted DEK source is";
+    match object.encrypted_dek_source.len() {
+        0 => return Err(format!("{source} empty")),
+        1..=SOURCE_MAX => {}
+        length => {
+            return Err(format!("{source} {length} bytes, which exceeds the max size of {SOURCE_MAX}"));
+        }
     }
-    key_id_fits(&object.key_id)?;
+    key_id_fits(&object.key_id).map_err(|why| format!("failed to validate key id: {why}"))?;
     let size: usize = object.annotations.iter().map(|(name, value)| name.len() + value.len()).sum();
     if size > ANNOTATIONS_MAX {
         return Err(format!(

@@ -26,7 +26,7 @@ use coracle_etcd::proto::{
     EventType, KeyValue, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse, response_op,
 };
 use coracle_etcd::{Kv, KvError, WatchBatch, WatchStream};
-use rules::{Chain, ENCRYPTED, Rules};
+use rules::{Chain, ENCRYPTED, Rules, together};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -156,15 +156,16 @@ impl AtRest {
         self.reloads
     }
 
-    /// Names and states of the services, as health checks name them.
+    /// Why its services are not well; `None` where nothing depends on services.
     #[must_use]
-    pub fn health(&self) -> Vec<(String, bool)> {
+    pub fn health(&self) -> Option<Result<(), String>> {
         let rules = self.rules.load();
-        let well: Vec<bool> = rules.services().iter().map(|service| service.fault().is_none()).collect();
-        if self.reloads {
-            return vec![("kms-providers".to_owned(), well.iter().all(|well| *well))];
-        }
-        well.into_iter().enumerate().map(|(at, well)| (format!("kms-provider-{at}"), well)).collect()
+        let services = rules.services().iter().enumerate();
+        let faults =
+            services.filter_map(|(at, service)| Some(format!("kms-provider-{at}: {}", service.fault()?)));
+        let faults = together(&faults.collect::<Vec<_>>());
+        let told = self.reloads || !rules.services().is_empty();
+        told.then(|| faults.map_or(Ok(()), Err))
     }
 
     /// Whether the value that `key` has at `revision` should be written anew though nothing in it changes.
@@ -216,7 +217,7 @@ impl AtRest {
             let Some(chain) = self.chain(&put.key) else { continue };
             let stored = self.root.stored(&put.key);
             let sealed = chain.seal(&put.value, &stored).await;
-            put.value = sealed.map_err(|why| refused(&why))?.into();
+            put.value = sealed.map_err(KvError::NotSent)?.into();
         }
         Ok(())
     }
@@ -254,10 +255,6 @@ impl AtRest {
             }
         }
     }
-}
-
-fn refused(why: &str) -> KvError {
-    KvError::Other { code: 0, message: format!("Internal error occurred: {why}") }
 }
 
 /// The store as this server sees it: plain values.

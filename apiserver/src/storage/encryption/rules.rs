@@ -153,10 +153,15 @@ impl Chain {
                 Err(fault) => faults.push(fault),
             }
         }
-        Err(match faults.as_slice() {
-            [] => "no matching prefix found".to_owned(),
-            [one] => one.clone(),
-            several => format!("[{}]", several.join(", ")),
-        })
+        Err(together(&faults).unwrap_or_else(|| "no matching prefix found".to_owned()))
+    }
+}
+
+/// Several errors as one; `None` where there is none.
+pub fn together(faults: &[String]) -> Option<String> {
+    match faults {
+        [] => None,
+        [one] => Some(one.clone()),
+        several => Some(format!("[{}]", several.join(", "))),
     }
 }

@@ -192,6 +192,10 @@ struct FakeState {
     sick: bool,
     /// Seeds are never told.
     hangs: bool,
+    /// Seeds are never sealed.
+    refuses: bool,
+    /// The key that it says it has, if not its own.
+    named: Option<String>,
     calls: HashMap<&'static str, usize>,
 }
 
@@ -230,7 +234,7 @@ impl v2::key_management_service_server::KeyManagementService for FakeKms {
         Ok(Response::new(v2::StatusResponse {
             version: "v2".to_owned(),
             healthz,
-            key_id: state.key.to_string(),
+            key_id: state.named.clone().unwrap_or_else(|| state.key.to_string()),
         }))
     }
 
@@ -240,6 +244,9 @@ impl v2::key_management_service_server::KeyManagementService for FakeKms {
     ) -> Result<Response<v2::EncryptResponse>, Status> {
         let mut state = self.state.lock();
         *state.calls.entry("encrypt").or_default() += 1;
+        if state.refuses {
+            return Err(Status::internal("no key"));
+        }
         let ciphertext = request.into_inner().plaintext.iter().map(|byte| byte ^ state.key).collect();
         let annotations = HashMap::from([("local.example.com".to_owned(), b"note".to_vec())]);
         Ok(Response::new(v2::EncryptResponse { ciphertext, key_id: state.key.to_string(), annotations }))
@@ -298,14 +305,50 @@ async fn a_key_management_service_seals_once_a_key_and_opens_once_a_seed() {
     }
     assert_eq!((fake.calls("encrypt"), fake.calls("decrypt")), (2, 1));
     assert_eq!(two.services()[0].fault(), None);
-    // A sick service vouches for nothing.
+    // A service that is not well still has a key.
     fake.turn(2, true);
     let three = started();
-    let chain = three.of(&GroupResource::new("", "secrets")).expect("chain");
-    assert!(chain.seal(b"d", PATH).await.is_err_and(|why| why.contains("healthz")));
-    assert!(three.services()[0].fault().is_some_and(|why| why.contains("sick")));
-    assert_eq!(opened(&three, &first).await, Ok(("a".to_owned(), false)), "reads go on");
+    let fourth = sealed(&three, "d").await;
+    let fault = "kmsv2 Provider vault is not healthy, error: got unexpected healthz status: sick";
+    assert_eq!(three.services()[0].fault().as_deref(), Some(fault));
+    assert_eq!(opened(&three, &fourth).await, Ok(("d".to_owned(), false)));
     tasks.stop_within(Duration::from_secs(5)).await.expect("stopped");
+}
+
+#[tokio::test]
+async fn nothing_is_sealed_with_another_key_than_the_service_names_or_with_none() {
+    let zero = "sha256:5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9";
+    for (named, gen_told, sealed_with) in [
+        ("1", "<nil>", zero),
+        ("0", "failed to encrypt DEK, error: rpc error: code = Internal desc = no key", ""),
+    ] {
+        let (folder, tasks, fake) =
+            (tempfile::tempdir().expect("folder"), coracle_daemon::Tasks::new(), FakeKms::default());
+        {
+            let mut state = fake.state.lock();
+            (state.named, state.refuses) = (Some(named.to_owned()), sealed_with.is_empty());
+        }
+        let socket = fake.serve(folder.path(), &tasks);
+        let provider =
+            format!("kms: {{apiVersion: v2, name: vault, endpoint: 'unix://{}'}}", socket.display());
+        let rules = Arc::new(rules(&secrets(&[provider])).expect("rules"));
+        let (service, stop) = (rules.services()[0].clone(), tasks.stopping());
+        tasks.run("follow", async move {
+            tokio::select! { () = service.follow(|| ()) => {} () = stop.cancelled() => {} }
+        });
+        let chain = rules.of(&GroupResource::new("", "secrets")).expect("chain");
+        assert_eq!(chain.seal(b"d", PATH).await, Err("got unexpected nil transformer".to_owned()));
+        let fault = rules.services()[0].fault().expect("a fault");
+        let told = format!(
+            "useSeed=true, errState=got unexpected nil transformer, errGen={gen_told}, statusKeyIDHash="
+        );
+        assert!(fault.contains(&told), "{fault}");
+        let told = format!(
+            "encryptKeyIDHash={sealed_with:?}, stateKeyIDHash=\"\", expirationTimestamp=0001-01-01T00:00:00Z"
+        );
+        assert!(fault.ends_with(&told), "{fault}");
+        tasks.stop_within(Duration::from_secs(5)).await.expect("stopped");
+    }
 }
 
 #[tokio::test]
