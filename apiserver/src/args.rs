@@ -1,5 +1,6 @@
 //! kube-apiserver's flags, as far as this server knows them.
 
+use crate::admission::AdmissionArgs;
 use crate::aggregator::AggregatorArgs;
 use crate::audit::AuditArgs;
 use crate::authentication::AuthenticationArgs;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 /// Flags of `coracle apiserver`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(args_override_self = true)]
 pub struct Args {
     /// Members of the store, e.g. https://127.0.0.1:2379.
     #[arg(long, value_delimiter = ',', required = true)]
@@ -60,6 +62,12 @@ pub struct Args {
     /// A JSON List of objects that the cluster's maker wants in it; applied before this server says that it is ready.
     #[arg(long)]
     pub addons_file: Option<PathBuf>,
+    /// Let containers be privileged.
+    #[arg(long, default_value = "false", value_parser = switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub allow_privileged: bool,
+    /// Who admits writes.
+    #[command(flatten)]
+    pub admission: AdmissionArgs,
     /// How objects are kept in the store.
     #[command(flatten)]
     pub encryption: EncryptionArgs,
@@ -84,6 +92,15 @@ pub struct Args {
     /// How aggregated servers are reached.
     #[command(flatten)]
     pub aggregator: AggregatorArgs,
+}
+
+/// A boolean as Go's flags write it; alone a flag is true.
+///
+/// # Errors
+/// The text is none.
+pub fn switch(text: &str) -> anyhow::Result<bool> {
+    coracle_api::meta::parse_bool(text)
+        .with_context(|| format!("strconv.ParseBool: parsing {text:?}: invalid syntax"))
 }
 
 fn port_range(text: &str) -> anyhow::Result<RangeInclusive<u16>> {

@@ -33,7 +33,7 @@ pub use args::Args;
 use self::http::crossing::Crossing;
 use self::http::drain::InFlight;
 use ::http::{Request, Response};
-use admission::Admission;
+use admission::{Admission, Plugins};
 use aggregator::Aggregator;
 use anyhow::Context;
 use audit::Audit;
@@ -41,6 +41,7 @@ use authentication::{Authentication, Peer};
 use authorization::Authorization;
 use axum::body::Body;
 use coracle_api::kinds;
+use coracle_api::validate::Policy;
 use coracle_daemon::Tasks;
 use coracle_daemon::tls::{self, Identity};
 use coracle_etcd::{Client, ClientTls, Kv};
@@ -113,19 +114,21 @@ impl Server {
             authorization.clone(),
             tasks.clone(),
             meters::admission::Meters::new(metrics.registry()),
+            Plugins::new(&args.admission)?,
         );
         let range = args.service_cluster_ip_range;
         let ports = args.service_node_port_range.clone();
         let allocator = Allocator::new(store.clone(), range, ports, args.event_ttl);
-        let registry = Registry::new(
-            store.clone(),
-            authentication.clone(),
-            authorization.clone(),
+        let registry = Arc::new(Registry {
+            store: store.clone(),
+            authentication: authentication.clone(),
+            authorization: authorization.clone(),
             admission,
             allocator,
-            Arc::new(Conversion::new(store.clone(), tasks.clone())),
-            Watching { stop: serving.stopping(), sent: Watches::new(metrics.registry()) },
-        );
+            conversion: Arc::new(Conversion::new(store.clone(), tasks.clone())),
+            watching: Watching { stop: serving.stopping(), sent: Watches::new(metrics.registry()) },
+            policy: Policy { allow_privileged: args.allow_privileged },
+        });
         direct.bind(&registry);
         let streaming = Streaming::new(&args.streaming, store.clone(), objects.clone(), tasks.clone())?;
         let aggregator = Aggregator::new(&args.aggregator, store.clone(), objects.clone(), tasks.clone())?;

@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(decoded) = decode::canonical(definition, crd) else { return };
     definition = decoded.object;
     defaults::apply(&mut definition, crd);
-    if !validate::create(&definition, crd).is_empty() {
+    if !validate::create(&definition, crd, validate::Policy::default()).is_empty() {
         return;
     }
     let kinds = custom::kinds(&definition);
@@ -41,8 +41,8 @@ fuzz_target!(|data: &[u8]| {
     defaults::apply(&mut twice, kind);
     assert_eq!(twice, object, "defaults of defaults");
     strategy::prepare_create(&mut object, kind);
-    let _ = validate::create(&object, kind);
+    let _ = validate::create(&object, kind, validate::Policy::default());
     let cells = table::cells(kind, &object, jiff::Timestamp::UNIX_EPOCH);
     assert_eq!(Some(cells.len()), table::columns(kind).as_array().map(Vec::len));
-    let _ = validate::update(&twice, &object, kind, "", &mut Vec::new());
+    let _ = validate::update(&twice, &object, kind, "", validate::Policy::default(), &mut Vec::new());
 });

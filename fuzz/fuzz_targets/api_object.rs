@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
     defaults::apply(&mut twice, kind);
     assert_eq!(twice, object, "defaults of defaults");
     strategy::prepare_create(&mut object, kind);
-    let _ = validate::create(&object, kind);
+    let _ = validate::create(&object, kind, validate::Policy::default());
     let _ = validate::warnings(&object, None, kind);
     let cells = table::cells(kind, &object, jiff::Timestamp::UNIX_EPOCH);
     // Upstream shows a cell more than columns of some kinds.
@@ -29,6 +29,6 @@ fuzz_target!(|data: &[u8]| {
     let mut updated = object.clone();
     for sub in ["", "status", "scale", "resize", "ephemeralcontainers", "approval", "finalize"] {
         strategy::prepare_update(&mut updated, &object, kind, sub);
-        let _ = validate::update(&updated, &object, kind, sub, &mut Vec::new());
+        let _ = validate::update(&updated, &object, kind, sub, validate::Policy::default(), &mut Vec::new());
     }
 });

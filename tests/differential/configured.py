@@ -5,7 +5,8 @@ A document of configured/*.yaml is a conversation (see conversations.py) with `f
 `hooks` that both servers are told of. Answers are compared with their headers. A header `token` is a bearer token without a
 certificate, `nobody` neither. Steps beside the others': [AUDIT, why] is what {dir}/audit.log was told since the last of them,
 [STORED, key] what precedes the value in the store, [LOOK, path, pattern] what matches in a text, [FILES, {name: content}]
-changes files, [RESTART, flags] starts again, [STOP, seconds] asks it to
+changes files, [REFUSED, [flags]] is why it does not start with
+each of them, [RESTART, flags] starts again, [STOP, seconds] asks it to
 stop and goes on after so long, [EXCHANGE] starts the other program on the same store. `tokens` are words for
 JWTs with these claims, which {hook} issues.
 {together: COUNT, steps} sends what the steps hold from as many threads, each in turn.
@@ -72,6 +73,9 @@ class Playing(conversations.Play):
             yield f"LOOK {path} {body}", Answer(200, sorted(set(found)), [], "")
         elif method == "FILES":
             server.write(self.filled(path))
+        elif method == "REFUSED":
+            for flags in path:
+                yield f"REFUSED {flags}", Answer(200, server.refusal([flags] if isinstance(flags, str) else flags), [], "")
         elif method == "STOP":
             server.process.terminate()
             time.sleep(path or 0)

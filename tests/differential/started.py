@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -115,17 +116,46 @@ class Started(Server):
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def start(self):
-        pki = self.pki
-        self.process = self.run("apiserver", self.command + ["--etcd-servers", f"http://127.0.0.1:{self.etcd_port}",
-            "--secure-port", str(self.port), "--bind-address", "127.0.0.1", "--advertise-address", "192.168.77.1",
-            "--tls-cert-file", f"{pki}/serving.crt", "--tls-private-key-file", f"{pki}/serving.key",
-            "--client-ca-file", f"{pki}/ca.crt", "--service-cluster-ip-range", "10.96.0.0/16",
-            "--service-account-issuer", ISSUER, "--service-account-key-file", f"{pki}/sa.pub",
-            "--service-account-signing-key-file", f"{pki}/sa.key", *(self.filled(flag) for flag in self.flags)])  # fmt: skip
+        self.process = self.run("apiserver", self.whole(self.flags))
         for _ in range(600):
             if self.process.poll() is not None or self.send(Step("GET", "/readyz")).code == 200:
                 return
             time.sleep(0.1)
+
+    def whole(self, flags, port=None):
+        """The command line with these flags."""
+        pki = self.pki
+        return self.command + ["--etcd-servers", f"http://127.0.0.1:{self.etcd_port}",
+            "--secure-port", str(port or self.port), "--bind-address", "127.0.0.1", "--advertise-address", "192.168.77.1",
+            "--tls-cert-file", f"{pki}/serving.crt", "--tls-private-key-file", f"{pki}/serving.key",
+            "--client-ca-file", f"{pki}/ca.crt", "--service-cluster-ip-range", "10.96.0.0/16",
+            "--service-account-issuer", ISSUER, "--service-account-key-file", f"{pki}/sa.pub",
+            "--service-account-signing-key-file", f"{pki}/sa.key", *(self.filled(flag) for flag in flags)]  # fmt: skip
+
+    def refusal(self, flags):
+        """Why it does not start with these flags; nothing where it does."""
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
+            process = subprocess.Popen(self.whole(flags, ports(1)[0]), stdout=log, stderr=log, start_new_session=True)
+            try:
+                process.wait(4)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                return ""
+            log.seek(0)
+            told = log.read()
+        # Several lines are told as such.
+        told = re.sub(r'err=<\n((?:\t.*\n)*) >', lambda found: "err=" + json.dumps(found[1].replace("\t", "").strip()), told)
+        told = re.sub(r"(coracle apiserver: [^\0]*)", lambda found: found[1].strip().replace("\n", " "), told)
+        told = re.sub(r' in scheme \\?".*?"', "", told.replace("\\n", " ")).splitlines()
+        for line in reversed(told):
+            found = re.search(r'"command failed" err=("(?:[^"\\]|\\.)*")|^[Ee]rror: (.*)|^coracle apiserver: (.*)', line)
+            if found:
+                quoted, flag, own = found.groups()
+                told = json.loads(quoted) if quoted else flag or own
+                # The two programs' words for the same fault of a flag.
+                return re.sub(r"^invalid value '(.*)' for '(--[a-z0-9-]*).*?': ", r'invalid argument "\1" for "\2" flag: ', told)
+        return told[-1:]
 
     def end(self):
         """Why it ended, if it ended by itself; what it says then."""

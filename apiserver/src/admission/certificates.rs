@@ -16,24 +16,46 @@ const GROUP: &str = "certificates.k8s.io";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 const MASTERS: &str = "system:masters";
 
-/// Refuses approvals and signatures by those who may not give them, and requests for `system:masters`.
-pub async fn validate(context: &Context, attributes: &Attributes<'_>, request: &Value) -> Result<(), Status> {
-    if attributes.request.group != GROUP || attributes.request.resource != "certificatesigningrequests" {
-        return Ok(());
-    }
-    let signer = |object: &Value| object["spec"]["signerName"].as_str().unwrap_or_default().to_owned();
-    let old = attributes.old.unwrap_or(&Value::Null);
-    match (attributes.operation, attributes.request.subresource.as_str()) {
-        (UPDATE, "approval") => may(context, attributes, request, "approve", &signer(old)).await,
-        (UPDATE, "status") if old["status"]["certificate"] != request["status"]["certificate"] => {
-            may(context, attributes, request, "sign", &signer(old)).await
-        }
-        (CREATE, "") if signer(request) == CLIENT_SIGNER && asks_for_masters(request) => {
-            let cause = format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed");
-            Err(attributes.forbidden(request, &cause))
+/// Whether it is such a write of a request.
+fn is(attributes: &Attributes<'_>, operation: &str, path: &str) -> bool {
+    attributes.operation == operation && attributes.is_of(GROUP, path)
+}
+
+fn signer(request: &Value) -> &str {
+    request["spec"]["signerName"].as_str().unwrap_or_default()
+}
+
+/// Refuses approvals by those who may not give them.
+pub async fn approve(context: &Context, attributes: &Attributes<'_>, request: &Value) -> Result<(), Status> {
+    match attributes.old {
+        Some(old) if is(attributes, UPDATE, "certificatesigningrequests/approval") => {
+            may(context, attributes, request, "approve", signer(old)).await
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses signatures by those who may not give them.
+pub async fn sign(context: &Context, attributes: &Attributes<'_>, request: &Value) -> Result<(), Status> {
+    match attributes.old {
+        Some(old)
+            if is(attributes, UPDATE, "certificatesigningrequests/status")
+                && old["status"]["certificate"] != request["status"]["certificate"] =>
+        {
+            may(context, attributes, request, "sign", signer(old)).await
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses requests for `system:masters`.
+pub fn of_whom(attributes: &Attributes<'_>, request: &Value) -> Result<(), Status> {
+    let made = is(attributes, CREATE, "certificatesigningrequests");
+    if !made || signer(request) != CLIENT_SIGNER || !asks_for_masters(request) {
+        return Ok(());
+    }
+    let cause = format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed");
+    Err(attributes.forbidden(request, &cause))
 }
 
 /// The permission is on the signer's name, or on `DOMAIN/*`.

@@ -8,10 +8,13 @@
 
 mod certificates;
 mod conditions;
+mod configuration;
 mod defaults;
 mod limit_range;
 mod namespace_lifecycle;
 mod node_restriction;
+mod optional;
+mod plugins;
 mod pod_security;
 mod policy;
 mod priority;
@@ -25,6 +28,7 @@ mod storage;
 mod tests;
 mod webhook;
 
+pub use plugins::{AdmissionArgs, Plugins};
 pub use service_account::is_mirror;
 pub use webhook::{ANSWER_MAX, Dialler, of_kind};
 
@@ -35,6 +39,11 @@ use crate::request::{RequestInfo, UserInfo};
 use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
 use coracle_daemon::Tasks;
+use optional::{
+    always_pull_images, anti_affinity, event_rate, extended_resources, external_ips, namespaces,
+    node_selector, owner_references, tolerations,
+};
+use plugins::Plugin;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -77,6 +86,16 @@ impl Attributes<'_> {
             && self.request.subresource == subresource
     }
 
+    /// Whether something is made or changed.
+    fn changes(&self) -> bool {
+        [CREATE, UPDATE].contains(&self.operation)
+    }
+
+    /// Whether one of this core resource is.
+    fn writes(&self, resource: &str) -> bool {
+        self.changes() && self.is(resource)
+    }
+
     fn creates(&self, resource: &str) -> bool {
         self.operation == CREATE && self.is(resource)
     }
@@ -104,6 +123,7 @@ struct Context {
     objects: Arc<dyn Objects>,
     authorization: Arc<Authorization>,
     meters: Meters,
+    plugins: Plugins,
 }
 
 impl Context {
@@ -142,10 +162,10 @@ pub struct Admission {
 impl Admission {
     /// From the caches.
     #[must_use]
-    pub fn new(reader: Arc<dyn Reader>, objects: Arc<dyn Objects>) -> Self {
+    pub fn new(reader: Arc<dyn Reader>, objects: Arc<dyn Objects>, plugins: Plugins) -> Self {
         let authorization = Arc::new(Authorization::new(reader.clone()));
         let meters = Meters::new(&mut prometheus_client::registry::Registry::default());
-        Self::with_authorization(reader, objects, authorization, Tasks::new(), meters)
+        Self::with_authorization(reader, objects, authorization, Tasks::new(), meters, plugins)
     }
 
     /// The same, sharing the server's authorization and its compiled rules.
@@ -156,9 +176,10 @@ impl Admission {
         authorization: Arc<Authorization>,
         tasks: Tasks,
         meters: Meters,
+        plugins: Plugins,
     ) -> Self {
         Self {
-            context: Context { reader, objects, authorization, meters },
+            context: Context { reader, objects, authorization, meters, plugins },
             reservations: quota::Reservations::default(),
             webhooks: webhook::Webhooks::new(tasks),
             conditions: conditions::Conditions::default(),
@@ -180,28 +201,43 @@ impl Admission {
 
     async fn changed(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<Vec<String>, Status> {
         let (context, conditions) = (&self.context, &self.conditions);
-        let (meters, operation) = (&self.context.meters, attributes.operation);
+        self.plugin(Plugin::NamespaceAutoProvision, attributes, namespaces::provide(context, attributes))
+            .await?;
         let lifecycle = namespace_lifecycle::admit(context, attributes, object);
-        meters.plugin("NamespaceLifecycle", ADMIT, operation, lifecycle).await?;
+        self.plugin(Plugin::NamespaceLifecycle, attributes, lifecycle).await?;
         self.fill_in(attributes, object).await?;
         let mut warnings = Vec::new();
-        if select::is_exempt(attributes) {
-            return Ok(warnings);
-        }
-        let webhooks = async {
-            let (hooks, told) = (&self.webhooks, &mut warnings);
-            let round = hooks.mutate(context, conditions, attributes, object, None, told).await?;
-            if round.changed {
-                // Whoever came before may want to see what came after, once.
-                self.fill_in(attributes, object).await?;
-                hooks.mutate(context, conditions, attributes, object, Some(&round), told).await?;
+        if !select::is_exempt(attributes) {
+            let webhooks = async {
+                let (hooks, told) = (&self.webhooks, &mut warnings);
+                let round = hooks.mutate(context, conditions, attributes, object, None, told).await?;
+                if round.changed {
+                    // Whoever came before may want to see what came after, once.
+                    self.fill_in(attributes, object).await?;
+                    hooks.mutate(context, conditions, attributes, object, Some(&round), told).await?;
+                }
+                Ok(())
+            };
+            if let Err(status) = self.plugin(Plugin::MutatingAdmissionWebhook, attributes, webhooks).await {
+                return Err(status.warned(warnings));
             }
-            Ok(())
-        };
-        match meters.plugin("MutatingAdmissionWebhook", ADMIT, operation, webhooks).await {
-            Ok(()) => Ok(warnings),
-            Err(status) => Err(status.warned(warnings)),
         }
+        self.plugin(Plugin::AlwaysDeny, attributes, async { denied(attributes, object) }).await?;
+        Ok(warnings)
+    }
+
+    /// One plugin of the step that may change objects, measured, where it is on.
+    async fn plugin(
+        &self,
+        plugin: Plugin,
+        attributes: &Attributes<'_>,
+        work: impl Future<Output = Result<(), Status>>,
+    ) -> Result<(), Status> {
+        let Context { meters, plugins, .. } = &self.context;
+        if !plugins.has(plugin) {
+            return Ok(());
+        }
+        meters.plugin(plugin.name(), ADMIT, attributes.operation, work).await
     }
 
     /// Webhooks and policies for a request that connects to what is behind an object; no other plugin is about those. Returns warnings.
@@ -214,41 +250,58 @@ impl Admission {
         object: &mut Value,
     ) -> Result<Vec<String>, Status> {
         let (context, conditions, hooks) = (&self.context, &self.conditions, &self.webhooks);
+        let on = |plugin: Plugin| context.plugins.has(plugin);
         let mut told = Vec::new();
-        let round = hooks.mutate(context, conditions, attributes, object, None, &mut told).await?;
-        if round.changed {
-            hooks.mutate(context, conditions, attributes, object, Some(&round), &mut told).await?;
+        if on(Plugin::MutatingAdmissionWebhook) {
+            let round = hooks.mutate(context, conditions, attributes, object, None, &mut told).await?;
+            if round.changed {
+                hooks.mutate(context, conditions, attributes, object, Some(&round), &mut told).await?;
+            }
         }
-        told.extend(policy::validate(context, conditions, attributes, object).await?);
-        told.extend(hooks.validate(context, conditions, attributes, object).await?);
+        if on(Plugin::ValidatingAdmissionPolicy) {
+            told.extend(policy::validate(context, conditions, attributes, object).await?);
+        }
+        if on(Plugin::ValidatingAdmissionWebhook) {
+            told.extend(hooks.validate(context, conditions, attributes, object).await?);
+        }
+        if on(Plugin::AlwaysDeny) {
+            denied(attributes, object)?;
+        }
         Ok(told)
     }
 
     /// The plugins that are part of this server.
     async fn fill_in(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
         let context = &self.context;
-        let (meters, operation) = (&self.context.meters, attributes.operation);
-        /// One plugin, measured; those that ask nobody are done at once.
+        /// One plugin; those that ask nobody are done at once.
         macro_rules! plugin {
-            ($name:literal, $work:expr) => {
-                meters.plugin($name, ADMIT, operation, async { Ok($work) }).await?
+            ($name:ident, $work:expr) => {
+                self.plugin(Plugin::$name, attributes, async {
+                    $work;
+                    Ok(())
+                })
+                .await?
             };
         }
         if object.is_object() {
-            plugin!("LimitRanger", limit_range::mutate(context, attributes, object));
-            plugin!("ServiceAccount", service_account::mutate(context, attributes, object).await?);
+            plugin!(LimitRanger, limit_range::mutate(context, attributes, object));
+            plugin!(ServiceAccount, service_account::mutate(context, attributes, object).await?);
         }
-        plugin!("NodeRestriction", node_restriction::admit(context, attributes, object).await?);
+        plugin!(NodeRestriction, node_restriction::admit(context, attributes, object).await?);
         if !object.is_object() {
             return Ok(());
         }
-        plugin!("TaintNodesByCondition", defaults::taint_new_node(attributes, object));
-        plugin!("Priority", priority::mutate(context, attributes, object).await?);
-        plugin!("DefaultTolerationSeconds", defaults::tolerate_for_a_while(attributes, object));
-        plugin!("DefaultStorageClass", defaults::storage_class(context, attributes, object));
-        plugin!("StorageObjectInUseProtection", defaults::finalizers(attributes, object));
-        plugin!("RuntimeClass", runtime_class::mutate(context, attributes, object).await?);
-        plugin!("DefaultIngressClass", defaults::ingress_class(context, attributes, object));
+        plugin!(TaintNodesByCondition, defaults::taint_new_node(attributes, object));
+        plugin!(AlwaysPullImages, always_pull_images::mutate(attributes, object));
+        plugin!(PodNodeSelector, node_selector::mutate(context, attributes, object).await?);
+        plugin!(Priority, priority::mutate(context, attributes, object).await?);
+        plugin!(DefaultTolerationSeconds, defaults::tolerate_for_a_while(attributes, object));
+        plugin!(PodTolerationRestriction, tolerations::mutate(context, attributes, object).await?);
+        plugin!(ExtendedResourceToleration, extended_resources::mutate(attributes, object));
+        plugin!(DefaultStorageClass, defaults::storage_class(context, attributes, object));
+        plugin!(StorageObjectInUseProtection, defaults::finalizers(attributes, object));
+        plugin!(RuntimeClass, runtime_class::mutate(context, attributes, object).await?);
+        plugin!(DefaultIngressClass, defaults::ingress_class(context, attributes, object));
         Ok(())
     }
 
@@ -263,19 +316,37 @@ impl Admission {
 
     async fn judged(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Vec<String>, Status> {
         let (context, meters, operation) = (&self.context, &self.context.meters, attributes.operation);
-        /// One plugin, measured.
+        /// One plugin, measured, where it is on.
         macro_rules! plugin {
-            ($name:literal, $work:expr) => {
-                meters.plugin($name, VALIDATE, operation, async { $work }).await?
+            ($name:ident, $work:expr) => {
+                if context.plugins.has(Plugin::$name) {
+                    meters.plugin(Plugin::$name.name(), VALIDATE, operation, async { $work }).await?
+                } else {
+                    Default::default()
+                }
             };
         }
-        plugin!("LimitRanger", limit_range::validate(context, attributes, object));
-        let mut warnings = plugin!("PodSecurity", pod_security::validate(context, attributes, object));
-        plugin!("ServiceAccount", service_account::validate(context, attributes, object).await);
-        plugin!("Priority", priority::validate(context, attributes, object));
-        plugin!("PersistentVolumeClaimResize", storage::resize(context, attributes, object));
-        plugin!("RuntimeClass", runtime_class::validate(context, attributes, object).await);
-        plugin!("CertificateApproval", certificates::validate(context, attributes, object).await);
+        let mut warnings: Vec<String> = Vec::new();
+        () = plugin!(NamespaceExists, namespaces::must_exist(context, attributes).await);
+        () = plugin!(LimitPodHardAntiAffinityTopology, anti_affinity::validate(attributes, object));
+        () = plugin!(LimitRanger, limit_range::validate(context, attributes, object));
+        () = plugin!(ServiceAccount, service_account::validate(context, attributes, object).await);
+        () = plugin!(AlwaysPullImages, always_pull_images::validate(attributes, object));
+        warnings.append(&mut plugin!(PodSecurity, pod_security::validate(context, attributes, object)));
+        () = plugin!(PodNodeSelector, node_selector::validate(context, attributes, object).await);
+        () = plugin!(Priority, priority::validate(context, attributes, object));
+        () = plugin!(PodTolerationRestriction, tolerations::validate(context, attributes, object).await);
+        () = plugin!(EventRateLimit, event_rate::validate(context, attributes, object));
+        () = plugin!(
+            OwnerReferencesPermissionEnforcement,
+            owner_references::validate(context, attributes, object).await
+        );
+        () = plugin!(PersistentVolumeClaimResize, storage::resize(context, attributes, object));
+        () = plugin!(RuntimeClass, runtime_class::validate(context, attributes, object).await);
+        () = plugin!(CertificateApproval, certificates::approve(context, attributes, object).await);
+        () = plugin!(CertificateSigning, certificates::sign(context, attributes, object).await);
+        () = plugin!(CertificateSubjectRestriction, certificates::of_whom(attributes, object));
+        () = plugin!(DenyServiceExternalIPs, external_ips::validate(attributes, object));
         if attributes.request.group == "rbac.authorization.k8s.io" && object.is_object() {
             let authorization = &context.authorization;
             authorization
@@ -284,16 +355,22 @@ impl Admission {
         }
         if !select::is_exempt(attributes) {
             let conditions = &self.conditions;
-            warnings.extend(plugin!(
-                "ValidatingAdmissionPolicy",
+            warnings.append(&mut plugin!(
+                ValidatingAdmissionPolicy,
                 policy::validate(context, conditions, attributes, object).await
             ));
-            warnings.extend(plugin!(
-                "ValidatingAdmissionWebhook",
+            warnings.append(&mut plugin!(
+                ValidatingAdmissionWebhook,
                 self.webhooks.validate(context, conditions, attributes, object).await
             ));
         }
-        plugin!("ResourceQuota", quota::validate(context, &self.reservations, attributes, object).await);
+        () = plugin!(ResourceQuota, quota::validate(context, &self.reservations, attributes, object).await);
+        () = plugin!(AlwaysDeny, denied(attributes, object));
         Ok(warnings)
     }
+}
+
+/// AlwaysDeny.
+fn denied(attributes: &Attributes<'_>, object: &Value) -> Result<(), Status> {
+    Err(attributes.forbidden(object, "admission control is denying all modifications"))
 }

@@ -11,14 +11,21 @@ use serde_json::json;
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// A write of `verb path-like resource`, by a user.
-struct Write {
+pub struct Write {
     request: RequestInfo,
     user: UserInfo,
     operation: &'static str,
-    old: Option<Value>,
+    pub old: Option<Value>,
 }
 
-fn write(operation: &'static str, group: &str, resource: &str, namespace: &str, name: &str) -> Write {
+/// The usual plugins and these.
+pub fn with(names: &[&str]) -> Plugins {
+    let more = names.iter().map(ToString::to_string).collect();
+    Plugins::new(&AdmissionArgs { enable_admission_plugins: more, ..AdmissionArgs::default() })
+        .expect("plugins")
+}
+
+pub fn write(operation: &'static str, group: &str, resource: &str, namespace: &str, name: &str) -> Write {
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
     let request = RequestInfo {
         is_resource: true,
@@ -41,21 +48,34 @@ impl Write {
         self
     }
 
-    fn over(mut self, old: Value) -> Self {
+    pub fn over(mut self, old: Value) -> Self {
         self.old = Some(old);
         self
     }
 
-    async fn run(&self, fake: &Arc<Fake>, mut object: Value) -> Result<Value, Status> {
-        let admission = Admission::new(fake.clone(), fake.clone());
-        let attributes = Attributes {
+    pub fn attributes(&self) -> Attributes<'_> {
+        Attributes {
             request: &self.request,
             user: &self.user,
             operation: self.operation,
             old: self.old.as_ref(),
             dry_run: false,
             options: &Value::Null,
-        };
+        }
+    }
+
+    async fn run(&self, fake: &Arc<Fake>, object: Value) -> Result<Value, Status> {
+        self.run_with(fake, with(&["NodeRestriction"]), object).await
+    }
+
+    pub async fn run_with(
+        &self,
+        fake: &Arc<Fake>,
+        plugins: Plugins,
+        mut object: Value,
+    ) -> Result<Value, Status> {
+        let admission = Admission::new(fake.clone(), fake.clone(), plugins);
+        let attributes = self.attributes();
         admission.mutate(&attributes, &mut object).await?;
         admission.validate(&attributes, &object).await?;
         Ok(object)
@@ -66,7 +86,7 @@ impl Write {
     }
 }
 
-fn world() -> Arc<Fake> {
+pub fn world() -> Arc<Fake> {
     Fake::with([
         ("", "namespaces", json!({"metadata": {"name": "a"}, "status": {"phase": "Active"}})),
         ("", "namespaces", json!({"metadata": {"name": "kube-node-lease"}, "status": {"phase": "Active"}})),
@@ -327,7 +347,7 @@ async fn a_resize_is_bounded_as_a_new_pod_is() {
 #[tokio::test(start_paused = true)]
 async fn quotas_count_and_refuse() {
     let fake = world();
-    let admission = Admission::new(fake.clone(), fake.clone());
+    let admission = Admission::new(fake.clone(), fake.clone(), with(&[]));
     let quota = |hard: Value| json!({"metadata": {"namespace": "a", "name": "q"}, "spec": {"hard": hard}});
     fake.put("", "resourcequotas", quota(json!({"pods": "2", "requests.cpu": "1", "count/secrets": "0"})));
     let create = |resource: &'static str| write(CREATE, "", resource, "a", "");
@@ -384,7 +404,7 @@ async fn pod_security_follows_the_namespaces_labels() {
         json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/warn": "restricted"}),
     );
     fake.put("", "namespaces", labelled.clone());
-    let admission = Admission::new(fake.clone(), fake.clone());
+    let admission = Admission::new(fake.clone(), fake.clone(), with(&[]));
     let check = async |write: Write, object: Value| {
         let attributes = Attributes {
             request: &write.request,

@@ -145,7 +145,7 @@ impl Registry {
             "" => self.claim(at, &mut object, None).await?,
             _ => Claims::default(),
         };
-        let faults = validate::create(&object, kind);
+        let faults = validate::create(&object, kind, self.policy);
         let name = meta::name(&object).to_owned();
         if !faults.is_empty() {
             return Err(Status::invalid(&of_object(kind, &object), &name, &faults));

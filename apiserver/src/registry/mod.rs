@@ -41,7 +41,8 @@ use bytes::Bytes;
 use coracle_api::kinds::{self, Kind};
 use coracle_api::status::{Status, go_quoted};
 use coracle_api::strategy::{self, Strategy};
-use coracle_api::{labels, meta, validate};
+use coracle_api::validate::{self, Policy};
+use coracle_api::{labels, meta};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use options::WriteOptions;
@@ -53,14 +54,16 @@ const TRIES: usize = 5;
 
 /// Objects, by the verbs of the API.
 pub struct Registry {
-    store: Arc<Store>,
-    authentication: Arc<Authentication>,
-    authorization: Arc<Authorization>,
-    admission: Admission,
-    allocator: Allocator,
-    conversion: Arc<Conversion>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) authentication: Arc<Authentication>,
+    pub(crate) authorization: Arc<Authorization>,
+    pub(crate) admission: Admission,
+    pub(crate) allocator: Allocator,
+    pub(crate) conversion: Arc<Conversion>,
     /// Ends watches.
-    watching: Watching,
+    pub(crate) watching: Watching,
+    /// What objects may ask for.
+    pub(crate) policy: Policy,
 }
 
 /// What a write is about.
@@ -236,20 +239,6 @@ impl At {
 }
 
 impl Registry {
-    /// With everything that requests pass through.
-    #[must_use]
-    pub fn new(
-        store: Arc<Store>,
-        authentication: Arc<Authentication>,
-        authorization: Arc<Authorization>,
-        admission: Admission,
-        allocator: Allocator,
-        conversion: Arc<Conversion>,
-        watching: Watching,
-    ) -> Arc<Self> {
-        Arc::new(Self { store, authentication, authorization, admission, allocator, conversion, watching })
-    }
-
     /// Answers an authorized request for a resource.
     ///
     /// # Errors

@@ -180,7 +180,7 @@ impl Registry {
         } else {
             Claims::default()
         };
-        let faults = validate::update(&object, old, kind, &at.info.subresource, warnings);
+        let faults = validate::update(&object, old, kind, &at.info.subresource, self.policy, warnings);
         if !faults.is_empty() {
             return Err(Status::invalid(&of_object(kind, &object), &at.info.name, &faults));
         }

@@ -74,7 +74,14 @@ impl Fixture {
 
     /// Over any store.
     async fn on(kv: Arc<dyn Kv>, more: &[String]) -> Self {
-        let flags = ["x", "--etcd-servers=http://x", "--tls-cert-file=x", "--tls-private-key-file=x"];
+        let flags = [
+            "x",
+            "--etcd-servers=http://x",
+            "--tls-cert-file=x",
+            "--tls-private-key-file=x",
+            "--allow-privileged=true",
+            "--enable-admission-plugins=NodeRestriction",
+        ];
         let args =
             Cli::parse_from(flags.iter().map(|flag| (*flag).to_owned()).chain(more.iter().cloned())).args;
         let tasks = Tasks::new();

@@ -35,33 +35,92 @@ const LEVELS: [&str; 3] = ["privileged", "baseline", "restricted"];
 const LATEST: &str = "latest";
 
 /// A level and version, as a namespace's labels name it.
-#[derive(PartialEq, Eq)]
-struct Policy {
-    level: &'static str,
-    version: String,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// `privileged`, `baseline` or `restricted`.
+    pub level: &'static str,
+    /// `latest` or `v1.x`.
+    pub version: String,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { level: LEVELS[0], version: LATEST.to_owned() }
+    }
+}
+
+/// What holds where no label says so, and whom the standards are not for.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    enforce: Policy,
+    audit: Policy,
+    warn: Policy,
+    /// Everything in these namespaces.
+    pub namespaces: Vec<String>,
+    /// Pods of these runtime classes.
+    pub runtime_classes: Vec<String>,
+    /// What these users write.
+    pub users: Vec<String>,
+}
+
+impl Settings {
+    /// What holds in each mode.
+    pub fn modes(&mut self) -> [(&'static str, &mut Policy); 3] {
+        [("enforce", &mut self.enforce), ("audit", &mut self.audit), ("warn", &mut self.warn)]
+    }
+
+    fn default_of(&self, mode: &str) -> &Policy {
+        match mode {
+            "enforce" => &self.enforce,
+            "audit" => &self.audit,
+            _ => &self.warn,
+        }
+    }
+
+    /// Why a write is not judged, as the audit log is told.
+    fn exempts(&self, attributes: &Attributes<'_>, pod: &Value) -> Option<&'static str> {
+        let has = |list: &[String], name: &str| list.iter().any(|own| own == name);
+        let class = pod["spec"]["runtimeClassName"].as_str();
+        if has(&self.namespaces, &attributes.request.namespace) {
+            return Some("namespace");
+        }
+        if has(&self.users, &attributes.user.name) {
+            return Some("user");
+        }
+        class.filter(|class| has(&self.runtime_classes, class)).map(|_| "runtimeClass")
+    }
 }
 
 impl Policy {
     /// The policy of a mode (`enforce`, `warn`, `audit`).
-    fn of(namespace: &Value, mode: &str) -> Self {
+    fn of(namespace: &Value, mode: &str, settings: &Settings) -> Self {
         let label = |key: String| namespace["metadata"]["labels"][key].as_str().map(str::to_owned);
         let level = label(format!("{LABEL}{mode}"));
         let version = label(format!("{LABEL}{mode}-version"));
+        let default = settings.default_of(mode);
         if mode == "warn" && level.is_none() {
             // What would be refused of a pod is a warning to whoever writes a workload.
-            let enforced = Self::of(namespace, "enforce");
-            let asked = label(format!("{LABEL}enforce")).is_some_and(|level| is_level(&level));
-            if asked && enforced.rank() > 0 {
+            let enforced = Self::of(namespace, "enforce", settings);
+            let asked = label(format!("{LABEL}enforce")).is_some_and(|level| is_level(&level).is_some());
+            if asked && enforced.rank() > default.rank() {
                 let version = version.filter(|version| is_version(version)).unwrap_or(enforced.version);
                 return Self { level: enforced.level, version };
             }
         }
-        let level = level.unwrap_or_else(|| LEVELS[0].to_owned());
         // As upstream: a level that nobody knows must not open the door, but neither tells of it.
         let unknown = if mode == "enforce" { LEVELS[2] } else { LEVELS[0] };
-        let level = LEVELS.into_iter().find(|own| *own == level).unwrap_or(unknown);
-        let version = version.filter(|version| is_version(version)).unwrap_or_else(|| LATEST.to_owned());
+        let level = level.map_or(default.level, |level| is_level(&level).unwrap_or(unknown));
+        let version = match version {
+            None => default.version.clone(),
+            Some(version) if is_version(&version) => version,
+            Some(_) => LATEST.to_owned(),
+        };
         Self { level, version }
+    }
+
+    /// `restricted:latest`.
+    fn shown(&self) -> String {
+        format!("{}:{}", self.level, self.version)
     }
 
     fn rank(&self) -> usize {
@@ -87,7 +146,7 @@ impl Policy {
         let violations = self.violations(pod);
         let texts: Vec<String> =
             violations.iter().map(|one| format!("{} ({})", one.reason, one.detail)).collect();
-        let name = format!("{}:{}", self.level, self.version);
+        let name = self.shown();
         (!texts.is_empty()).then(|| format!("PodSecurity {name:?}: {}", texts.join(", ")))
     }
 }
@@ -134,19 +193,22 @@ pub fn validate(
     else {
         return Ok(Vec::new());
     };
-    let enforced = Policy::of(&namespace, "enforce");
-    if is_pod {
-        audit::annotate("pod-security.kubernetes.io/enforce-policy", || {
-            format!("{}:{}", enforced.level, enforced.version)
-        });
+    let settings = &context.plugins.pod_security;
+    if let Some(reason) = settings.exempts(attributes, judged) {
+        audit::annotate("pod-security.kubernetes.io/exempt", || reason.to_owned());
+        return Ok(Vec::new());
     }
-    if let Some(told) = Policy::of(&namespace, "audit").told(judged) {
+    let enforced = Policy::of(&namespace, "enforce", settings);
+    if is_pod {
+        audit::annotate("pod-security.kubernetes.io/enforce-policy", || enforced.shown());
+    }
+    if let Some(told) = Policy::of(&namespace, "audit", settings).told(judged) {
         audit::annotate("pod-security.kubernetes.io/audit-violations", || format!("would violate {told}"));
     }
     if is_pod && let Some(told) = enforced.told(judged) {
         return Err(attributes.forbidden(object, &format!("violates {told}")));
     }
-    let warned = Policy::of(&namespace, "warn").told(judged);
+    let warned = Policy::of(&namespace, "warn", settings).told(judged);
     Ok(warned.map(|told| format!("would violate {told}")).into_iter().collect())
 }
 
@@ -167,7 +229,7 @@ fn label_faults(namespace: &Value) -> Vec<FieldError> {
         for (key, valid, why) in [
             (
                 format!("{LABEL}{mode}"),
-                is_level as fn(&str) -> bool,
+                (|text| is_level(text).is_some()) as fn(&str) -> bool,
                 "must be one of privileged, baseline, restricted",
             ),
             (format!("{LABEL}{mode}-version"), is_version, "must be \"latest\" or \"v1.x\""),
@@ -181,25 +243,36 @@ fn label_faults(namespace: &Value) -> Vec<FieldError> {
     faults
 }
 
-fn is_level(text: &str) -> bool {
-    LEVELS.contains(&text)
+/// The level of that name.
+pub fn is_level(text: &str) -> Option<&'static str> {
+    LEVELS.into_iter().find(|own| *own == text)
 }
 
-fn is_version(text: &str) -> bool {
+/// Whether the standards have such a version.
+pub fn is_version(text: &str) -> bool {
     text == LATEST || text.strip_prefix("v1.").is_some_and(|minor| minor.parse::<u16>().is_ok())
 }
 
 /// Tells of the pods that a namespace's new `enforce` label would not have let in. They stay.
 fn relabelled(context: &Context, attributes: &Attributes<'_>, namespace: &Value) -> Vec<String> {
-    let Some(old) = attributes.old else { return Vec::new() };
-    let (policy, before) = (Policy::of(namespace, "enforce"), Policy::of(old, "enforce"));
-    let relaxed = policy.version == before.version && policy.rank() <= before.rank();
-    if policy.rank() == 0 || relaxed {
+    let (settings, name) = (&context.plugins.pod_security, meta::name(namespace));
+    let policy = Policy::of(namespace, "enforce", settings);
+    let before = attributes.old.map(|old| Policy::of(old, "enforce", settings));
+    let relaxed = |before: Policy| policy.version == before.version && policy.rank() <= before.rank();
+    if attributes.old.is_some() && (policy.rank() == 0 || before.is_some_and(relaxed)) {
         return Vec::new();
     }
-    let name = meta::name(namespace);
+    if settings.namespaces.iter().any(|exempt| exempt == name) {
+        return ignored(namespace, settings).into_iter().collect();
+    }
+    if attributes.old.is_none() {
+        return Vec::new();
+    }
     let mut by_reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for pod in context.list("", "pods", name) {
+        if settings.exempts(attributes, &pod) == Some("runtimeClass") {
+            continue;
+        }
         let reasons: Vec<String> = policy.violations(&pod).into_iter().map(|one| one.reason).collect();
         if !reasons.is_empty() {
             by_reasons.entry(reasons.join(", ")).or_default().push(meta::name(&pod).to_owned());
@@ -208,7 +281,7 @@ fn relabelled(context: &Context, attributes: &Attributes<'_>, namespace: &Value)
     if by_reasons.is_empty() {
         return Vec::new();
     }
-    let level = format!("{}:{}", policy.level, policy.version);
+    let level = policy.shown();
     let mut warnings = vec![format!(
         "existing pods in namespace {name:?} violate the new PodSecurity enforce level {level:?}"
     )];
@@ -225,6 +298,29 @@ fn relabelled(context: &Context, attributes: &Attributes<'_>, namespace: &Value)
     told.sort();
     warnings.extend(told);
     warnings
+}
+
+/// Tells that the labels of an exempt namespace mean nothing, where they ask for more than holds without them.
+fn ignored(namespace: &Value, settings: &Settings) -> Option<String> {
+    let modes = ["enforce", "audit", "warn"];
+    let policies = modes.map(|mode| (mode, Policy::of(namespace, mode, settings)));
+    let same = |a: &Policy, b: &Policy| a == b || (a.rank() == 0 && b.rank() == 0);
+    let is_usual = policies.iter().all(|(mode, policy)| same(policy, settings.default_of(mode)));
+    if is_usual || policies.iter().all(|(_, policy)| policy.rank() == 0) {
+        return None;
+    }
+    let has = |label: String| namespace["metadata"]["labels"][label].is_string();
+    let labelled = |mode: &str| has(format!("{LABEL}{mode}")) || has(format!("{LABEL}{mode}-version"));
+    let told: Vec<String> = policies
+        .iter()
+        .filter(|(mode, policy)| policy.rank() > 0 && labelled(mode))
+        .map(|(mode, policy)| format!("{mode}={}", policy.shown()))
+        .collect();
+    Some(format!(
+        "namespace {:?} is exempt from Pod Security, and the policy ({}) will be ignored",
+        meta::name(namespace),
+        told.join(", ")
+    ))
 }
 
 /// Every container of a pod.

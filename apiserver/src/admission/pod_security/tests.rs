@@ -107,7 +107,7 @@ fn a_namespace_that_enforces_a_standard_warns_of_it() {
     let of = |labels: &[(&str, &str)], mode: &str| {
         let labels: serde_json::Map<String, Value> =
             labels.iter().map(|(key, value)| (format!("{LABEL}{key}"), json!(value))).collect();
-        let policy = Policy::of(&json!({"metadata": {"labels": labels}}), mode);
+        let policy = Policy::of(&json!({"metadata": {"labels": labels}}), mode, &Settings::default());
         format!("{}:{}", policy.level, policy.version)
     };
     let enforced = &[("enforce", "restricted"), ("enforce-version", "v1.25")][..];

@@ -4,7 +4,10 @@
 //! once and no controller has to keep count. It is written to each quota's status as it changes. Several servers that
 //! admit at the same instant may together pass a quota by what the others' caches have not seen.
 
+mod limited;
 mod usage;
+
+pub use limited::LimitedResource;
 
 use super::resources::Amounts;
 use super::{Attributes, Context};
@@ -79,6 +82,7 @@ pub async fn validate(
         return Ok(());
     }
     let mut quotas = context.list("", "resourcequotas", &request.namespace);
+    limited::check(&context.plugins.limited, attributes, object, &quotas)?;
     if quotas.is_empty() {
         return Ok(());
     }

@@ -118,19 +118,43 @@ pub fn unspecified(of: &GroupResource, pod: &Value, hard: &Amounts) -> Vec<Strin
     missing
 }
 
-/// Whether the quota's scopes take the object in. Only pods have scopes.
-pub fn in_scope(quota: &Value, of: &GroupResource, object: &Value) -> bool {
-    let scopes = meta::strings(&quota["spec"]["scopes"]).map(|scope| (scope, "Exists", &Value::Null));
+/// One scope: its name, operator and values.
+type Scope<'a> = (&'a str, &'a str, &'a Value);
+
+fn expression(expression: &Value) -> Scope<'_> {
+    let text = |key: &str| expression[key].as_str().unwrap_or_default();
+    (text("scopeName"), text("operator"), &expression["values"])
+}
+
+fn scopes(quota: &Value) -> impl Iterator<Item = Scope<'_>> {
+    let named = meta::strings(&quota["spec"]["scopes"]).map(|scope| (scope, "Exists", &Value::Null));
     let expressions = quota["spec"]["scopeSelector"]["matchExpressions"].as_array();
-    let selected = expressions.into_iter().flatten().map(|expression| {
-        let text = |key: &str| expression[key].as_str().unwrap_or_default();
-        (text("scopeName"), text("operator"), &expression["values"])
-    });
-    let mut all = scopes.chain(selected).peekable();
-    if all.peek().is_some() && !(of.group.is_empty() && of.resource == "pods") {
-        return false;
-    }
-    all.all(|(scope, operator, values)| scope_takes(scope, operator, values, &object["spec"]))
+    named.chain(expressions.into_iter().flatten().map(expression))
+}
+
+/// Only pods have scopes.
+fn is_pod(of: &GroupResource) -> bool {
+    of.group.is_empty() && of.resource == "pods"
+}
+
+fn scope_takes_object((scope, operator, values): Scope<'_>, of: &GroupResource, object: &Value) -> bool {
+    is_pod(of) && scope_takes(scope, operator, values, &object["spec"])
+}
+
+/// Whether the quota's scopes take the object in.
+pub fn in_scope(quota: &Value, of: &GroupResource, object: &Value) -> bool {
+    scopes(quota).all(|scope| scope_takes_object(scope, of, object))
+}
+
+/// Whether a scope does, written as an expression.
+pub fn takes(scope: &Value, of: &GroupResource, object: &Value) -> bool {
+    scope_takes_object(expression(scope), of, object)
+}
+
+/// The names of those of a quota's scopes that do.
+pub fn scopes_that_take(quota: &Value, of: &GroupResource, object: &Value) -> Vec<String> {
+    let taking = scopes(quota).filter(|scope| scope_takes_object(*scope, of, object));
+    taking.map(|(name, ..)| name.to_owned()).collect()
 }
 
 fn scope_takes(scope: &str, operator: &str, values: &Value, spec: &Value) -> bool {

@@ -208,9 +208,16 @@ fn a_stored_definition_with_a_rule_that_cannot_be_read_can_still_lose_its_finali
     old["metadata"]["finalizers"] = json!(["a.io/x"]);
     let mut new = old.clone();
     new["metadata"]["finalizers"] = json!([]);
-    assert_eq!(crate::validate::update(&new, &old, kind, "", &mut Vec::new()), []);
+    assert_eq!(
+        crate::validate::update(&new, &old, kind, "", crate::validate::Policy::default(), &mut Vec::new()),
+        []
+    );
     new["spec"]["versions"][0]["schema"] = json!({});
-    assert_eq!(crate::validate::update(&new, &old, kind, "", &mut Vec::new()).len(), 1);
+    assert_eq!(
+        crate::validate::update(&new, &old, kind, "", crate::validate::Policy::default(), &mut Vec::new())
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -281,7 +288,10 @@ fn complaints(schema: &Value) -> Vec<String> {
     own["spec"]["versions"] =
         json!([{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]);
     own["status"] = json!({"storedVersions": ["v1"]});
-    crate::validate::create(&own, kind).iter().map(ToString::to_string).collect()
+    crate::validate::create(&own, kind, crate::validate::Policy::default())
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 #[test]

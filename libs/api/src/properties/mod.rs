@@ -102,13 +102,20 @@ fn writes_of_every_kind_and_subresource_are_judged() {
         defaults::apply(&mut object, kind);
         strategy::converted(&mut object, kind);
         strategy::prepare_create(&mut object, kind);
-        let _ = validate::create(&object, kind);
+        let _ = validate::create(&object, kind, validate::Policy::default());
         let _ = validate::warnings(&object, None, kind);
         for subresource in SUBRESOURCES {
             let mut new = self::object(kind, seed + 1);
             defaults::apply(&mut new, kind);
             strategy::prepare_update(&mut new, &object, kind, subresource);
-            let _ = validate::update(&new, &object, kind, subresource, &mut Vec::new());
+            let _ = validate::update(
+                &new,
+                &object,
+                kind,
+                subresource,
+                validate::Policy::default(),
+                &mut Vec::new(),
+            );
             let _ = validate::warnings(&new, Some(&object), kind);
         }
     });

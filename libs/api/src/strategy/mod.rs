@@ -15,7 +15,7 @@ mod special;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use pod::quality_of_service;
+pub use pod::quality_of_service;
 
 pub(crate) use equal::same_field;
 

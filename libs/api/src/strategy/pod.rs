@@ -37,7 +37,8 @@ pub(super) fn mirror_addresses(status: &mut Value) {
 }
 
 /// `Guaranteed`, `Burstable` or `BestEffort`, from the cpu and memory of all containers.
-pub(crate) fn quality_of_service(spec: &Value) -> &'static str {
+#[must_use]
+pub fn quality_of_service(spec: &Value) -> &'static str {
     let mut sums: [BTreeMap<&str, Quantity>; 2] = Default::default();
     let mut guaranteed = true;
     for container in

@@ -42,10 +42,19 @@ mod workload;
 #[cfg(test)]
 mod tests;
 
+pub use pod::resources::is_extended as is_extended_resource;
+
 use crate::kinds::Kind;
 use crate::status::FieldError;
 use node::{Faults, Node};
 use serde_json::Value;
+
+/// What the maker of a cluster lets its objects ask for; by default no more than Kubernetes does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Policy {
+    /// Privileged containers.
+    pub allow_privileged: bool,
+}
 
 type Create = fn(&Node<'_, '_>, &mut Faults);
 /// New, old, subresource.
@@ -137,11 +146,11 @@ fn custom(
 
 /// Faults of a new object (metadata rules included).
 #[must_use]
-pub fn create(object: &Value, kind: &Kind) -> Vec<FieldError> {
+pub fn create(object: &Value, kind: &Kind, policy: Policy) -> Vec<FieldError> {
     let mut out = Faults::new();
     meta::create(object, kind, &mut out);
     let (create, _) = rules(kind);
-    create(&Node::root(object), &mut out);
+    create(&Node::under(policy, object), &mut out);
     if let Some(version) = &kind.custom {
         let more = custom(object, None, kind, version, &out);
         out.extend(more.faults);
@@ -167,12 +176,13 @@ pub fn update(
     old: &Value,
     kind: &Kind,
     subresource: &str,
+    policy: Policy,
     warnings: &mut Vec<String>,
 ) -> Vec<FieldError> {
     let mut out = Faults::new();
     meta::update(new, old, kind, subresource, &mut out);
     let (_, update) = rules(kind);
-    update(&Node::root(new), &Node::root(old), subresource, &mut out);
+    update(&Node::under(policy, new), &Node::root(old), subresource, &mut out);
     if let Some(version) = &kind.custom {
         let mut more = custom(new, Some(old), kind, version, &out);
         if subresource == "status" {

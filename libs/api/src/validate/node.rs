@@ -2,6 +2,7 @@
 //!
 //! The path is a linked stack on the callers' frames; it becomes text only when there is a fault to report.
 
+use super::Policy;
 use crate::labels;
 use crate::quantity::Quantity;
 use crate::status::{FieldError, go_quoted};
@@ -20,7 +21,7 @@ pub(super) const IMMUTABLE: &str = "field is immutable";
 
 #[derive(Clone, Copy)]
 enum Step<'a> {
-    Root,
+    Root(Policy),
     /// A field, or several joined by dots.
     Field(&'a str),
     Index(usize),
@@ -38,8 +39,22 @@ pub(super) struct Node<'v, 'p> {
 }
 
 impl<'v, 'p> Node<'v, 'p> {
+    /// An object of a cluster that allows everything.
     pub fn root(value: &'v Value) -> Self {
-        Self { value, parent: None, step: Step::Root }
+        Self::under(Policy { allow_privileged: true }, value)
+    }
+
+    pub fn under(policy: Policy, value: &'v Value) -> Self {
+        Self { value, parent: None, step: Step::Root(policy) }
+    }
+
+    /// What the cluster allows, as its root was told.
+    pub fn policy(&self) -> Policy {
+        match (self.parent, self.step) {
+            (Some(parent), _) => parent.policy(),
+            (None, Step::Root(policy)) => policy,
+            (None, _) => Policy::default(),
+        }
     }
 
     /// The field at `path` (dots go deeper); null where absent.
@@ -81,7 +96,7 @@ impl<'v, 'p> Node<'v, 'p> {
     pub fn path(&self) -> String {
         let mut out = self.parent.map(Node::path).unwrap_or_default();
         match self.step {
-            Step::Root => {}
+            Step::Root(_) => {}
             Step::Field(name) => {
                 out.push_str(if out.is_empty() || name.is_empty() { "" } else { "." });
                 out.push_str(name);

@@ -42,7 +42,9 @@ pub(in super::super) fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-fn is_extended(name: &str) -> bool {
+/// Whether a resource is one that somebody added, and counted in whole.
+#[must_use]
+pub fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && labels::is_qualified_name(&format!("requests.{name}")).is_empty()

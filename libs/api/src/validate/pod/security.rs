@@ -232,6 +232,10 @@ fn app_armor(profile: &Node<'_, '_>, out: &mut Faults) {
 }
 
 pub(super) fn container(context: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut Faults) {
+    let privileged = context.get("privileged");
+    if privileged.is_true() && !context.policy().allow_privileged {
+        privileged.forbidden("disallowed by cluster policy", out);
+    }
     for key in ["runAsUser", "runAsGroup"] {
         context.get(key).between(0, MAX_INT32, out);
     }
@@ -246,7 +250,7 @@ pub(super) fn container(context: &Node<'_, '_>, spec: &Node<'_, '_>, out: &mut F
             let detail = format!("cannot set `allowPrivilegeEscalation` to false and {what}");
             context.invalid_inside("SecurityContext", detail, out);
         };
-        if context.get("privileged").is_true() {
+        if privileged.is_true() {
             refuse("`privileged` to true", out);
         }
         if context.get("capabilities.add").items().any(|capability| capability.text() == "CAP_SYS_ADMIN") {

@@ -183,7 +183,7 @@ fn addresses_of_a_pod_are_one_of_each_family() {
     let told = |ips: &[&str]| {
         let kind = kind("Pod");
         let (old, new) = (whole("Pod", status(&[])), whole("Pod", status(ips)));
-        let faults = super::super::update(&new, &old, &kind, "status", &mut Vec::new());
+        let faults = super::super::update(&new, &old, &kind, "status", ALL, &mut Vec::new());
         let fields = faults.iter().map(|fault| fault.field.clone());
         fields.filter(|field| field.starts_with("status")).collect::<Vec<_>>()
     };

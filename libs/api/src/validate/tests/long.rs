@@ -50,7 +50,7 @@ fn long_lists_are_compared_in_one_walk() {
         pod["metadata"]["resourceVersion"] = json!("1");
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     }
-    let told: Vec<String> = super::super::update(&new, &old, &kind, "", &mut Vec::new())
+    let told: Vec<String> = super::super::update(&new, &old, &kind, "", ALL, &mut Vec::new())
         .iter()
         .map(ToString::to_string)
         .collect();

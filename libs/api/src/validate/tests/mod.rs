@@ -9,8 +9,10 @@ mod names;
 mod networks;
 mod pods;
 mod policies;
+mod privileged;
 mod storage;
 
+use super::Policy;
 use crate::kinds::{Kind, Subresource};
 use crate::{defaults, strategy};
 use serde_json::{Value, json};
@@ -67,6 +69,8 @@ fn kind(name: &str) -> Kind {
     }
 }
 
+const ALL: Policy = Policy { allow_privileged: true };
+
 fn whole(name: &str, mut object: Value) -> Value {
     if !object["metadata"].is_object() {
         object["metadata"] = json!({"name": "x"});
@@ -89,7 +93,7 @@ fn complaints(name: &str, object: Value) -> Vec<String> {
     let (kind, mut object) = (kind(name), whole(name, object));
     defaults::apply(&mut object, &kind);
     strategy::prepare_create(&mut object, &kind);
-    super::create(&object, &kind).iter().map(ToString::to_string).collect()
+    super::create(&object, &kind, ALL).iter().map(ToString::to_string).collect()
 }
 
 #[track_caller]
@@ -110,7 +114,7 @@ fn refuses_write(name: &str, subresource: &str, old: Value, new: Value, want: &[
     new["metadata"]["resourceVersion"] = json!("1");
     defaults::apply(&mut new, &kind);
     strategy::prepare_update(&mut new, &old, &kind, subresource);
-    let told: Vec<String> = super::update(&new, &old, &kind, subresource, &mut Vec::new())
+    let told: Vec<String> = super::update(&new, &old, &kind, subresource, ALL, &mut Vec::new())
         .iter()
         .map(ToString::to_string)
         .collect();
@@ -301,8 +305,8 @@ fn a_resize_takes_memory_away_only_where_the_container_starts_anew() {
         ("0.0625Gi", "NotRequired", None),
         ("128Mi", "NotRequired", None),
     ] {
-        let faults =
-            super::update(&of(memory, policy), &of("64Mi", policy), &kind("Pod"), "resize", &mut Vec::new());
+        let (new, old) = (of(memory, policy), of("64Mi", policy));
+        let faults = super::update(&new, &old, &kind("Pod"), "resize", ALL, &mut Vec::new());
         let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
         assert_eq!(told, want.into_iter().collect::<Vec<_>>(), "{memory} {policy}");
     }

@@ -37,7 +37,8 @@ fn names_are_judged_as_each_kind_has_them() {
         "reportingController": "a.b/c", "reportingInstance": "i", "action": "a", "reason": "r",
         "metadata": {"name": "A b", "namespace": "ns"}, "regarding": {"kind": "Pod", "namespace": "ns"}});
     let modern = crate::kinds::by_gvk("events.k8s.io/v1", "Event").expect("events");
-    let told: Vec<String> = super::super::create(&event, modern).iter().map(ToString::to_string).collect();
+    let told: Vec<String> =
+        super::super::create(&event, modern, super::ALL).iter().map(ToString::to_string).collect();
     assert_eq!(told, fault("A b", &subdomain));
 }
 

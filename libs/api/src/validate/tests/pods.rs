@@ -345,7 +345,7 @@ fn what_a_stored_pod_gets_wrong_does_not_keep_it_from_change() {
     let odd = json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "k", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"a": "-"}}}],
         "securityContext": {"seLinuxChangePolicy": "MountOption"}});
     refuses_change("Pod", pod(&odd), pod(&odd), &[]);
-    assert!(super::super::create(&whole("Pod", pod(&odd)), &kind("Pod")).len() > 1);
+    assert!(super::super::create(&whole("Pod", pod(&odd)), &kind("Pod"), ALL).len() > 1);
 }
 
 #[test]
