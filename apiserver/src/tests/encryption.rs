@@ -187,5 +187,6 @@ async fn a_service_that_is_away_is_told_of_and_keeps_only_what_it_seals_from_bei
     assert!(text.starts_with(why), "{text}");
     let (_, all) = page(&fixture, "/readyz").await;
     assert!(all.contains("[-]kms-providers failed: reason withheld\n"), "{all}");
+    assert_eq!(page(&fixture, "/livez").await, (200, "ok".to_owned()));
     fixture.stop().await;
 }

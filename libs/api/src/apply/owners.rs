@@ -74,8 +74,10 @@ impl Entry {
         let operation = if self.operation == Operation::Apply { "Apply" } else { "Update" };
         let mut entry = json!({
             "operation": operation, "apiVersion": self.api_version,
-            "fieldsType": "FieldsV1", "fieldsV1": self.fields.encode(),
+            "fieldsType": "FieldsV1",
         });
+        // The macro would copy it.
+        entry["fieldsV1"] = self.fields.encode();
         for (key, value) in
             [("manager", &self.manager), ("time", &self.time), ("subresource", &self.subresource)]
         {
