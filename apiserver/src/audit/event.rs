@@ -38,7 +38,9 @@ impl Form {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
+    #[serde(skip_serializing_if = "str::is_empty")]
     kind: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     api_version: &'static str,
     level: Level,
     #[serde(rename = "auditID")]
@@ -146,6 +148,33 @@ impl Event {
         }
     }
 
+    /// As an item of a list.
+    ///
+    /// # Errors
+    /// It cannot be encoded.
+    pub fn listed(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&Self { kind: "", api_version: "", ..self.clone() })
+    }
+
+    /// Bytes of the whole event.
+    ///
+    /// # Errors
+    /// It cannot be encoded.
+    pub fn size(&self) -> serde_json::Result<usize> {
+        // A line's end counts.
+        serde_json::to_vec(self).map(|line| line.len() + 1)
+    }
+
+    /// The event without bodies; `None` for one that has none at its level.
+    pub fn truncated(&self) -> Option<Self> {
+        if self.level < Level::Request {
+            return None;
+        }
+        let mut cut = Self { request_object: None, response_object: None, ..self.clone() };
+        cut.annotations.insert("audit.k8s.io/truncated".to_owned(), "true".to_owned());
+        Some(cut)
+    }
+
     fn legacy(&self) -> String {
         let quoted = |groups: &[String]| {
             let groups: Vec<String> = groups.iter().map(|group| format!("{group:?}")).collect();
@@ -219,8 +248,16 @@ impl Event {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// An event of a request to that place, with a body of so many bytes.
+    pub fn of(uri: &str, bytes: usize) -> Event {
+        let from = Sender { id: "i", uri: uri.to_owned(), agent: String::new(), addresses: Vec::new() };
+        let mut event = Event::new(Level::Request, &from, None, &RequestInfo::default());
+        event.request_object = (bytes > 0).then(|| json!("x".repeat(bytes)));
+        event
+    }
 
     #[test]
     fn a_legacy_line_tells_who_asked_as_whom() {

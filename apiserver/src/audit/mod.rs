@@ -1,108 +1,100 @@
-//! The audit log (`--audit-policy-file`, `--audit-log-path`): who asked what, when, and how it went.
+//! The audit log (`--audit-policy-file`, `--audit-log-path`, `--audit-webhook-config-file`): who asked what, when, and how it went.
 //!
 //!     pipeline ─► begin ─► Record (of this task) ◄── annotate, request, status: whoever has something to tell
-//!                              └─► Event, a JSON line at each stage ─► Sink ─► Log
+//!                              └─► Event, at each stage ─► Sink ─► Log, webhook
 //!
 //! Without the flags nothing is made and nothing is kept: those who tell find no record. Invariant: bodies stand in an event
 //! only as far as its policy's level goes.
 
+mod args;
 mod event;
 mod log;
 mod policy;
 mod record;
 mod sink;
 
+pub use args::AuditArgs;
 pub use record::{
     Record, annotate, annotate_body, answered, impersonated, options, request, scope, sent, status,
 };
 
+use crate::endpoints::metrics::Register;
+use crate::outbound::remote;
 use crate::request::{RequestInfo, UserInfo};
+use anyhow::Context;
 use axum::body::Body;
 use coracle_api::status::Status;
 use coracle_daemon::Tasks;
-use event::{Event, Form};
+use event::Event;
 use http::Request;
 use log::{Keep, Log};
 use policy::{Level, Policy, Stage};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
-use sink::{Batches, Mode, Sink};
+use sink::{Sink, Target};
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Flags, named as kube-apiserver's.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct AuditArgs {
-    /// Policy that says what is noted of which requests.
-    #[arg(long, requires = "audit_log_path")]
-    pub audit_policy_file: Option<PathBuf>,
-    /// File to which all noted events go; `-` for standard output.
-    #[arg(long)]
-    pub audit_log_path: Option<PathBuf>,
-    /// Megabytes at which the file is put away.
-    #[arg(long, default_value_t = 0)]
-    pub audit_log_maxsize: u64,
-    /// Old files that are kept; 0: all.
-    #[arg(long, default_value_t = 0)]
-    pub audit_log_maxbackup: usize,
-    /// Days that old files are kept; 0: for ever.
-    #[arg(long, default_value_t = 0)]
-    pub audit_log_maxage: u64,
-    /// How events are written.
-    #[arg(long, value_enum, default_value_t = Form::Json)]
-    pub audit_log_format: Form,
-    /// When requests go on: with their events written behind them, once these are written, or only if they are.
-    #[arg(long, value_enum, default_value_t = Mode::Blocking)]
-    pub audit_log_mode: Mode,
-    /// Events that may wait to be written, in batch mode; more are lost.
-    #[arg(long, default_value_t = 10_000)]
-    pub audit_log_batch_buffer_size: usize,
-    /// Events of a batch.
-    #[arg(long, default_value_t = 1)]
-    pub audit_log_batch_max_size: usize,
-    /// How long a batch waits until it is full.
-    #[arg(long, default_value = "0s", value_parser = crate::args::duration)]
-    pub audit_log_batch_max_wait: Duration,
-}
+/// How long a try of a webhook may take.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Where a client's address is found among a request's extensions.
 #[derive(Clone, Copy, Debug)]
 pub struct Remote(pub IpAddr);
 
-/// Policy and log.
+/// Policy and targets.
 pub struct Audit {
     policy: Policy,
-    form: Form,
-    sink: Sink,
+    sinks: Vec<Sink>,
+    events: Counter,
+    rejected: Counter,
 }
 
 impl Audit {
-    /// By the flags; `None` when nothing is to be noted. As in kube-apiserver a path without a policy notes nothing.
+    /// By the flags; `None` when nothing is to be noted. As in kube-apiserver targets without a policy note nothing.
     ///
     /// # Errors
-    /// The policy cannot be used, or the log not be written.
+    /// The policy or a target cannot be used.
     pub fn new(
         args: &AuditArgs,
         tasks: &Tasks,
         registry: &mut Registry,
     ) -> anyhow::Result<Option<Arc<Self>>> {
-        let (Some(policy), Some(path)) = (&args.audit_policy_file, &args.audit_log_path) else {
-            return Ok(None);
-        };
-        let keep = Keep {
-            megabytes: args.audit_log_maxsize,
-            backups: args.audit_log_maxbackup,
-            days: args.audit_log_maxage,
-        };
-        let batches = Batches {
-            buffer: args.audit_log_batch_buffer_size,
-            size: args.audit_log_batch_max_size,
-            wait: args.audit_log_batch_max_wait,
-        };
+        let Some(policy) = &args.audit_policy_file else { return Ok(None) };
         let policy = Policy::from_file(policy)?;
-        let sink = Sink::new(Log::open(path, keep)?, args.audit_log_mode, batches, tasks, registry);
-        Ok(Some(Arc::new(Self { policy, form: args.audit_log_format, sink })))
+        let mut to = Register::of(registry, "apiserver_audit_");
+        let events = to.add("event", "Audit events that were made", Counter::default());
+        let failures = to.add("error", "Audit events that could not be kept", Counter::default());
+        let rejected = to.add(
+            "requests_rejected",
+            "Requests that were refused since they could not be noted",
+            Counter::default(),
+        );
+        let mut sinks = Vec::new();
+        if let Some(path) = &args.audit_log_path {
+            let keep = Keep {
+                megabytes: args.audit_log_maxsize,
+                backups: args.audit_log_maxbackup,
+                days: args.audit_log_maxage,
+            };
+            let target = Target::Log(Arc::new(Log::open(path, keep)?), args.audit_log_format);
+            sinks.push(Sink::new(args.log()?, target, failures.clone(), tasks));
+        }
+        if let Some(path) = &args.audit_webhook_config_file {
+            let remote =
+                remote::Remote::from_kubeconfig(path, LIMIT).context("initializing audit webhook")?;
+            let target = Target::Webhook(Arc::new(remote), args.audit_webhook_initial_backoff);
+            sinks.push(Sink::new(args.webhook()?, target, failures, tasks));
+        }
+        Ok((!sinks.is_empty()).then(|| Arc::new(Self { policy, sinks, events, rejected })))
+    }
+
+    /// Notes an event; whether what it tells of may go on.
+    fn note(&self, event: &Event) -> bool {
+        self.events.inc();
+        // All of them hear of it.
+        self.sinks.iter().filter(|sink| !sink.take(event)).count() == 0
     }
 
     /// The record of a request whose sender is known; `None` when the policy wants none.
@@ -122,7 +114,7 @@ impl Audit {
         let event = Event::new(verdict.level, from, Some(user), info);
         let record = Record::new(self.clone(), verdict, event);
         if !record.emit(Stage::RequestReceived) {
-            self.sink.reject();
+            self.rejected.inc();
             record.forget();
             return Err(Status::internal("failed to store audit event"));
         }

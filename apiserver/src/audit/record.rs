@@ -174,16 +174,9 @@ impl Record {
         if stage != Stage::RequestReceived {
             event.stage_timestamp = clock::rfc3339_micros(clock::now());
         }
-        let mut line = match self.audit.form.line(&event) {
-            Ok(line) => line,
-            Err(error) => {
-                tracing::error!(%error, "cannot encode an audit event");
-                return true;
-            }
-        };
+        let told = event.clone();
         drop(event);
-        line.push(b'\n');
-        self.audit.sink.take(line)
+        self.audit.note(&told)
     }
 
     /// Nothing more is told of the request.

@@ -24,6 +24,7 @@ use url::Url;
 
 const ANSWER_MAX: usize = 1 << 20;
 const TRIES: u32 = 4;
+const TRIES_TO_TELL: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 /// What servers are told of who asks.
 const AGENT: &str = "kube-apiserver";
@@ -144,6 +145,25 @@ impl Remote {
         self.tried(Method::POST, &url, &body).await
     }
 
+    /// Sends what wants no answer. Whatever is the matter, it is tried again, a few times, after `pause` and half as long again.
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub async fn tell(&self, body: Bytes, pause: Duration) -> Result<(), RemoteError> {
+        let mut pause = pause;
+        let mut url = self.url.clone();
+        url.query_pairs_mut().append_pair("timeout", &format!("{}s", self.limit.as_secs().max(1)));
+        for _ in 1..TRIES_TO_TELL {
+            match heard(self.once(&Method::POST, &url, &body).await) {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::debug!(%error, "not told; trying again"),
+            }
+            clock::sleep(pause).await;
+            pause = pause * 3 / 2;
+        }
+        heard(self.once(&Method::POST, &url, &body).await)
+    }
+
     /// Reads a document.
     ///
     /// # Errors
@@ -209,6 +229,14 @@ impl Remote {
             request = request.header("authorization", format!("Bearer {}", token.trim()));
         }
         Ok(request.body(Full::new(body))?)
+    }
+}
+
+/// Whether somebody has heard: what they say to it does not matter.
+fn heard(answer: Result<Value, RemoteError>) -> Result<(), RemoteError> {
+    match answer {
+        Ok(_) | Err(RemoteError::Strange { .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
