@@ -39,7 +39,6 @@ const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// As upstream; not below our root, since nobody watches it.
 const COMPACT_KEY: &[u8] = b"compact_rev_key";
-const COMPACT_EVERY: Duration = Duration::from_secs(300);
 const NAMESPACE: &str = "default";
 const NAME: &str = "kubernetes";
 
@@ -148,6 +147,11 @@ async fn kubernetes_service(server: &Server, args: &Args) -> Result<(), Status> 
         "spec": {"type": "ClusterIP", "clusterIP": first, "sessionAffinity": "None",
             "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster",
             "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": args.secure_port}]}});
+    let mut service = service;
+    if args.kubernetes_service_node_port > 0 {
+        service["spec"]["type"] = json!("NodePort");
+        service["spec"]["ports"][0]["nodePort"] = json!(args.kubernetes_service_node_port);
+    }
     let (service, range) =
         tokio::join!(ensure(server, "", "services", NAMESPACE, service), service_range(server, args));
     service?;
@@ -186,6 +190,9 @@ async fn keep_address(server: &Server, args: &Args) {
     let kv = server.store.kv().clone();
     let mut identity = identity::Identity::new(args);
     let mut lease = 0;
+    if args.endpoint_reconciler_type == "none" {
+        return keep_told(server, &mut identity).await;
+    }
     while !server.health.is_stopping() {
         let mut pause = RENEWED_AGAIN;
         // At the same time, so that members of the store are woken once for both.
@@ -211,6 +218,17 @@ async fn keep_address(server: &Server, args: &Args) {
     std::future::pending::<()>().await;
 }
 
+/// Keeps what tells clients of this server, where others keep its address.
+async fn keep_told(server: &Server, identity: &mut identity::Identity) {
+    while !server.health.is_stopping() {
+        if let Err(status) = identity.round(server).await {
+            tracing::warn!(error = status.message, "cannot tell clients of this server");
+        }
+        clock::sleep(clock::until_whole(LEASE_RENEWED)).await;
+    }
+    std::future::pending::<()>().await;
+}
+
 fn key_of(args: &Args) -> (Bytes, String) {
     let address = SocketAddr::new(args.advertised(), args.secure_port).to_string();
     (Bytes::from(format!("{MASTERS}{address}")), address)
@@ -221,6 +239,9 @@ fn key_of(args: &Args) -> (Bytes, String) {
 /// # Errors
 /// The store cannot be reached.
 pub async fn withdraw(server: &Server, args: &Args) -> Result<(), Status> {
+    if args.endpoint_reconciler_type == "none" {
+        return Ok(());
+    }
     let delete = DeleteRangeRequest { key: key_of(args).0, ..DeleteRangeRequest::default() };
     let success = vec![RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) }];
     let request = TxnRequest { success, ..TxnRequest::default() };
@@ -334,16 +355,16 @@ async fn keep(
     server.objects.modify(&of, NAMESPACE, &name, &change).await.map(drop)
 }
 
-/// Lets the store forget revisions older than five to ten minutes. Of several apiservers, the one that moves the key does it;
+/// Lets the store forget revisions that are older than once or twice `every`. Of several apiservers, the one that moves the key does it;
 /// without end: what fails is tried again next time.
-pub async fn compact(store: Arc<Store>) {
+pub async fn compact(store: Arc<Store>, every: Duration) {
     let (mut seen, mut revision) = (0, 0);
     loop {
         match compact_once(store.kv().as_ref(), seen, revision).await {
             Ok(next) => (seen, revision) = next,
             Err(error) => tracing::warn!(%error, "cannot compact the store"),
         }
-        clock::sleep(COMPACT_EVERY).await;
+        clock::sleep(every).await;
     }
 }
 

@@ -23,6 +23,7 @@ pub mod reader;
 pub mod registry;
 pub mod request;
 mod serve;
+mod served;
 pub mod storage;
 pub mod streaming;
 #[cfg(test)]
@@ -43,7 +44,6 @@ use axum::body::Body;
 use coracle_api::kinds;
 use coracle_api::validate::Policy;
 use coracle_daemon::Tasks;
-use coracle_daemon::tls::{self, Identity};
 use coracle_etcd::{Client, ClientTls, Kv};
 use endpoints::health::Health;
 use endpoints::metrics::Metrics;
@@ -54,6 +54,7 @@ use reader::Objects;
 use registry::allocate::Allocator;
 use registry::direct::Direct;
 use registry::{Conversion, Registry, Watching};
+use served::Served;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +62,6 @@ use storage::Store;
 use storage::encryption::AtRest;
 use storage::root::{Root, Rooted};
 use streaming::Streaming;
-use tokio::net::TcpListener;
 
 /// Everything that a request passes through.
 pub struct Server {
@@ -86,6 +86,14 @@ pub struct Server {
     in_flight: InFlight,
     /// `host:port` as clients are told.
     external: String,
+    /// The part of requests after which a client connects anew.
+    goaway_chance: f64,
+    /// Requests at once on a connection; 0: as usual.
+    streams_max: u32,
+    /// Whether debuggers may look in.
+    profiling: bool,
+    /// Which built-in kinds there are for clients.
+    served: Arc<Served>,
 }
 
 impl Server {
@@ -94,13 +102,11 @@ impl Server {
     /// # Errors
     /// A certificate or key file is missing or unusable.
     pub fn new(args: &Args, kv: Arc<dyn Kv>, tasks: &Tasks) -> anyhow::Result<Arc<Self>> {
+        args.check()?;
+        let served = Arc::new(Served::new(&args.runtime_config, args.limits.enable_priority_and_fairness)?);
         let mut metrics = Metrics::default();
-        let root = Root::new(&args.etcd_prefix);
-        let kv: Arc<dyn Kv> = Arc::new(Measured::new(Rooted::over(kv, &root, tasks), metrics.registry()));
-        let store = match AtRest::new(&args.encryption, &kv, root, tasks)? {
-            Some(at_rest) => Store::encrypted(at_rest, kinds::builtin()),
-            None => Store::new(kv, kinds::builtin()),
-        };
+        args::gates::tell(metrics.registry());
+        let store = store(args, kv, tasks, &mut metrics)?;
         let serving = tasks.child();
         let direct = Direct::new(store.clone());
         let objects: Arc<dyn Objects> = direct.clone();
@@ -118,7 +124,8 @@ impl Server {
         );
         let range = args.service_cluster_ip_range;
         let ports = args.service_node_port_range.clone();
-        let allocator = Allocator::new(store.clone(), range, ports, args.event_ttl);
+        let shared = Duration::from_secs(args.lease_reuse_duration_seconds);
+        let allocator = Allocator::new(store.clone(), range, ports, args.event_ttl, shared);
         let registry = Arc::new(Registry {
             store: store.clone(),
             authentication: authentication.clone(),
@@ -126,13 +133,17 @@ impl Server {
             admission,
             allocator,
             conversion: Arc::new(Conversion::new(store.clone(), tasks.clone())),
-            watching: Watching { stop: serving.stopping(), sent: Watches::new(metrics.registry()) },
+            watching: Watching {
+                stop: serving.stopping(),
+                sent: Watches::new(metrics.registry()),
+                seconds_min: args.limits.min_request_timeout,
+            },
             policy: Policy { allow_privileged: args.allow_privileged },
         });
         direct.bind(&registry);
         let streaming = Streaming::new(&args.streaming, store.clone(), objects.clone(), tasks.clone())?;
-        let aggregator = Aggregator::new(&args.aggregator, store.clone(), objects.clone(), tasks.clone())?;
-        let external = SocketAddr::new(args.advertised(), args.secure_port).to_string();
+        let aggregator =
+            Aggregator::new(&args.aggregator, store.clone(), objects.clone(), served.clone(), tasks.clone())?;
         let flow = FlowControl::new(args.limits.seats(), args.limits.request_timeout, metrics.registry());
         let flow = flow.bounded(args.limits.bounds());
         let audit = Audit::new(&args.audit, tasks, metrics.registry())?;
@@ -152,7 +163,11 @@ impl Server {
             crossing: Crossing::new(&args.crossing)?,
             serving,
             in_flight: InFlight::default(),
-            external,
+            external: args.external(),
+            goaway_chance: args.serving.goaway_chance,
+            streams_max: args.serving.http2_max_streams_per_connection,
+            profiling: args.limits.profiling,
+            served,
         }))
     }
 
@@ -168,7 +183,10 @@ impl Server {
         tasks.spawn_loop("custom kinds", definitions::run(self.clone()));
         tasks.spawn_loop("API registration", aggregator::registration(self.clone()));
         tasks.spawn_loop("availability of APIs", aggregator::availability(self.aggregator.clone()));
-        tasks.spawn_loop("compaction", bootstrap::compact(self.store.clone()));
+        if !args.etcd_compaction_interval.is_zero() {
+            let compaction = bootstrap::compact(self.store.clone(), args.etcd_compaction_interval);
+            tasks.spawn_loop("compaction", compaction);
+        }
     }
 
     /// Answers one request of a client with that verified certificate (DER leaf).
@@ -177,11 +195,26 @@ impl Server {
     }
 }
 
+/// The store over `kv`, measured, below the prefix, with values sealed where that is asked for.
+fn store(args: &Args, kv: Arc<dyn Kv>, tasks: &Tasks, metrics: &mut Metrics) -> anyhow::Result<Arc<Store>> {
+    let root = Root::new(&args.etcd_prefix);
+    let kv: Arc<dyn Kv> = Arc::new(Measured::new(Rooted::over(kv, &root, tasks), metrics.registry()));
+    Ok(match AtRest::new(&args.encryption, &kv, root, tasks)? {
+        Some(at_rest) => Store::encrypted(at_rest, kinds::builtin()),
+        None => Store::new(kv, kinds::builtin()),
+    })
+}
+
 /// Runs an apiserver: listens, connects to the store, and answers until the process stops.
 ///
 /// # Errors
 /// An address cannot be bound, or a file is missing or unusable.
 pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
+    if let Some(level) = args.v
+        && let Err(why) = coracle_daemon::logging::set_verbosity(level)
+    {
+        tracing::warn!(why, "cannot log as much as --v says");
+    }
     let files = match (&args.etcd_cafile, &args.etcd_certfile, &args.etcd_keyfile) {
         (Some(ca), Some(cert), Some(key)) => {
             Some(ClientTls { ca: ca.clone(), cert: cert.clone(), key: key.clone() })
@@ -189,15 +222,12 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
         _ => None,
     };
     let kv = Client::connect(&args.etcd_servers, files).await.context("cannot use --etcd-servers")?;
-    let identity = Identity { cert: args.tls_cert_file.clone(), key: args.tls_private_key_file.clone() };
-    let authorities = args.authentication.authorities();
-    let clients = (!authorities.is_empty()).then_some((&authorities[..], tls::ClientAuth::Optional));
-    let alpn: &[&[u8]] = &[b"h2", b"http/1.1"];
-    let acceptor = tls::server(&identity, clients, alpn).context("cannot set up TLS")?;
+    let names = serve::names(&[args.bound(), vec![args.advertised()]].concat(), &args.external_hostname);
+    let acceptor = args.serving.acceptor(&args.authentication.authorities(), names)?;
     let server = Server::new(&args, Arc::new(kv), &tasks)?;
-    for address in &args.bind_address {
-        let at = SocketAddr::new(*address, args.secure_port);
-        let listener = TcpListener::bind(at).await.with_context(|| format!("cannot listen on {at}"))?;
+    for address in args.bound() {
+        let at = SocketAddr::new(address, args.secure_port);
+        let listener = args.serving.listen(at).with_context(|| format!("cannot listen on {at}"))?;
         let listens = serve::listen(server.clone(), listener, acceptor.clone());
         server.serving.spawn(format!("listener {at}"), listens);
     }

@@ -128,6 +128,8 @@ impl Ground<'_> {
             ("service-account-signing-key-file", text(layout.key("service-account"))),
             ("service-account-issuer", "https://kubernetes.default.svc.cluster.local".to_owned()),
             ("allow-privileged", "true".to_owned()),
+            ("enable-bootstrap-token-auth", "true".to_owned()),
+            ("kubelet-preferred-address-types", "InternalIP".to_owned()),
             ("enable-admission-plugins", "NodeRestriction".to_owned()),
             ("addons-file", text(layout.addons())),
             ("service-cluster-ip-range", "10.96.0.0/16".to_owned()),

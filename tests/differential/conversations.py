@@ -306,7 +306,8 @@ def places(server):
     groups = [group["preferredVersion"]["groupVersion"] for group in server.get("/apis").body["groups"]]
     for prefix in GROUPS + [f"/apis/{version}" for version in groups]:
         group = prefix.split("/")[2] if prefix.startswith("/apis/") else "core"
-        for resource in server.get(prefix).body.get("resources", []):
+        told = server.get(prefix).body
+        for resource in told.get("resources", []) if isinstance(told, dict) else []:
             place = prefix, resource["namespaced"], resource["name"], resource["kind"]
             found.setdefault(resource["name"], place)
             found[f"{resource['name']}.{group}"] = place

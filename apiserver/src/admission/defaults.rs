@@ -8,8 +8,6 @@ use std::sync::Arc;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
-/// How long pods stay on a node that is lost.
-const TOLERATION_SECONDS: i64 = 300;
 
 fn push(list: &mut Value, item: Value) {
     match list.as_array_mut() {
@@ -34,11 +32,11 @@ pub fn taint_new_node(attributes: &Attributes<'_>, node: &mut Value) {
 }
 
 /// Pods outlive a short loss of their node.
-pub fn tolerate_for_a_while(attributes: &Attributes<'_>, pod: &mut Value) {
+pub fn tolerate_for_a_while(context: &Context, attributes: &Attributes<'_>, pod: &mut Value) {
     if !attributes.is("pods") || ![CREATE, UPDATE].contains(&attributes.operation) {
         return;
     }
-    for key in [NOT_READY, UNREACHABLE] {
+    for (key, seconds) in [NOT_READY, UNREACHABLE].into_iter().zip(context.plugins.seconds) {
         let tolerates = |toleration: &Value| {
             let same_key =
                 toleration["key"] == key || toleration["key"].as_str().unwrap_or_default().is_empty();
@@ -46,7 +44,7 @@ pub fn tolerate_for_a_while(attributes: &Attributes<'_>, pod: &mut Value) {
             same_key && (effect == "NoExecute" || effect.is_empty())
         };
         if !items(&pod["spec"]["tolerations"]).any(tolerates) {
-            let toleration = json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS});
+            let toleration = json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
             push(&mut pod["spec"]["tolerations"], toleration);
         }
     }

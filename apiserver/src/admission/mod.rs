@@ -295,7 +295,7 @@ impl Admission {
         plugin!(AlwaysPullImages, always_pull_images::mutate(attributes, object));
         plugin!(PodNodeSelector, node_selector::mutate(context, attributes, object).await?);
         plugin!(Priority, priority::mutate(context, attributes, object).await?);
-        plugin!(DefaultTolerationSeconds, defaults::tolerate_for_a_while(attributes, object));
+        plugin!(DefaultTolerationSeconds, defaults::tolerate_for_a_while(context, attributes, object));
         plugin!(PodTolerationRestriction, tolerations::mutate(context, attributes, object).await?);
         plugin!(ExtendedResourceToleration, extended_resources::mutate(attributes, object));
         plugin!(DefaultStorageClass, defaults::storage_class(context, attributes, object));

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Flags, named as kube-apiserver's.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct AdmissionArgs {
     /// Plugins that admit besides those that do by default.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
@@ -23,9 +23,31 @@ pub struct AdmissionArgs {
     /// All plugins that admit, the others not: the old way to say so.
     #[arg(long, value_delimiter = ',', value_name = "NAME", hide = true)]
     pub admission_control: Vec<String>,
+    /// Seconds that pods stay on a node that is not ready, where they do not say.
+    #[arg(long, default_value_t = SECONDS)]
+    pub default_not_ready_toleration_seconds: i64,
+    /// Seconds that pods stay on a node that is not heard of, where they do not say.
+    #[arg(long, default_value_t = SECONDS)]
+    pub default_unreachable_toleration_seconds: i64,
     /// AdmissionConfiguration (apiserver.config.k8s.io/v1): how plugins are configured.
     #[arg(long)]
     pub admission_control_config_file: Option<PathBuf>,
+}
+
+/// How long pods outlive a short loss of their node.
+const SECONDS: i64 = 300;
+
+impl Default for AdmissionArgs {
+    fn default() -> Self {
+        Self {
+            enable_admission_plugins: Vec::new(),
+            disable_admission_plugins: Vec::new(),
+            admission_control: Vec::new(),
+            admission_control_config_file: None,
+            default_not_ready_toleration_seconds: SECONDS,
+            default_unreachable_toleration_seconds: SECONDS,
+        }
+    }
 }
 
 /// How a plugin stands here.
@@ -115,6 +137,8 @@ pub struct Plugins {
     pub pod_security: Settings,
     /// Of ResourceQuota.
     pub limited: Vec<LimitedResource>,
+    /// Of DefaultTolerationSeconds: on nodes that are not ready, and on those that are not heard of.
+    pub seconds: [i64; 2],
 }
 
 impl Plugins {
@@ -123,7 +147,9 @@ impl Plugins {
     /// # Errors
     /// A plugin is unknown or not here, or its configuration cannot be used.
     pub fn new(args: &AdmissionArgs) -> anyhow::Result<Self> {
-        let mut own = Self { on: enabled(args)?, ..Self::default() };
+        let seconds =
+            [args.default_not_ready_toleration_seconds, args.default_unreachable_toleration_seconds];
+        let mut own = Self { on: enabled(args)?, seconds, ..Self::default() };
         own.configure(args.admission_control_config_file.as_deref()).context("failed to apply admission")?;
         Ok(own)
     }

@@ -2,7 +2,6 @@
 //!
 //! Invariant: what a caller sends under these names never goes on.
 
-use crate::http::request_info::unescaped;
 use crate::request::UserInfo;
 use coracle_api::status::Status;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -33,14 +32,6 @@ fn escaped(key: &str) -> String {
         }
     }
     out
-}
-
-/// The key of an extra attribute that a header holds. Header names are lower-case, and so are keys.
-#[must_use]
-pub fn extra(name: &HeaderName) -> Option<String> {
-    let start = name.as_str().get(..EXTRA.len())?;
-    let key = start.eq_ignore_ascii_case(EXTRA).then(|| &name.as_str()[EXTRA.len()..])?;
-    Some(unescaped(key))
 }
 
 /// Makes `headers` say that `user` asks, and nobody else.

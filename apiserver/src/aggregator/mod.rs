@@ -24,6 +24,7 @@ pub use registration::run as registration;
 
 use crate::outbound::{Relay, Trust};
 use crate::reader::{Objects, Reader};
+use crate::served::Served;
 use crate::storage::{Resource, Store};
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -76,6 +77,7 @@ pub struct Aggregator {
     trust: Trust,
     relay: Relay,
     shows_itself: bool,
+    served: Arc<Served>,
 }
 
 impl Aggregator {
@@ -87,6 +89,7 @@ impl Aggregator {
         args: &AggregatorArgs,
         store: Arc<Store>,
         objects: Arc<dyn Objects>,
+        served: Arc<Served>,
         tasks: Tasks,
     ) -> anyhow::Result<Arc<Self>> {
         let identity = match (&args.proxy_client_cert_file, &args.proxy_client_key_file) {
@@ -103,6 +106,7 @@ impl Aggregator {
             shows_itself: identity.is_some(),
             trust: Trust::with_identity(identity),
             relay: Relay::new(tasks),
+            served,
         }))
     }
 
@@ -131,7 +135,14 @@ impl Aggregator {
         let services = Reader::list(self.store.as_ref(), &api_services(), "");
         let told = self.told.lock();
         let told = |name: &str| told.get(name).map(|told| told.discovery.clone()).unwrap_or_default();
-        groups::groups(&discovery::served(custom), &services, told)
+        groups::groups(&self.served(custom), &services, told)
+    }
+
+    /// Every group version that this server itself serves.
+    fn served<'a>(&self, custom: &'a [Arc<Kind>]) -> Vec<(&'a str, &'a str)> {
+        let mut all = discovery::served(custom);
+        all.retain(|(group, version)| !self.served.hides(group, version));
+        all
     }
 
     /// Brings remote group versions into an OpenAPI v3 index.

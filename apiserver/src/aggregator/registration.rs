@@ -7,8 +7,8 @@ use super::{api_services, priorities};
 use crate::Server;
 use crate::reader::{Reader, SERVER};
 use crate::storage::customs;
+use coracle_api::meta;
 use coracle_api::status::Status;
-use coracle_api::{discovery, meta};
 use coracle_daemon::backoff::Backoff;
 use coracle_daemon::clock;
 use futures::future::join_all;
@@ -92,9 +92,9 @@ struct Wanted {
     spec: Value,
 }
 
-fn wanted(custom: &[Arc<coracle_api::kinds::Kind>]) -> BTreeMap<String, Wanted> {
+fn wanted(served: &[(&str, &str)]) -> BTreeMap<String, Wanted> {
     let mut all = BTreeMap::new();
-    for (group, version) in discovery::served(custom) {
+    for (group, version) in served.iter().copied() {
         let builtin = priorities::builtin(group, version);
         let managed = if builtin.is_some() { Managed::OnStart } else { Managed::Always };
         let (group_priority, version_priority) = builtin.unwrap_or_else(priorities::custom);
@@ -146,7 +146,8 @@ async fn round(server: &Server, at_start: &HashSet<String>, done: &mut HashSet<S
         .into_iter()
         .map(|object| (meta::name(&object).to_owned(), object))
         .collect();
-    let wanted = wanted(server.store.customs().kinds());
+    let customs = server.store.customs();
+    let wanted = wanted(&server.aggregator.served(customs.kinds()));
     let names: BTreeSet<&String> = current.keys().chain(wanted.keys()).collect();
     let steps = names.into_iter().map(|name| {
         let (wanted, current) = (wanted.get(name), current.get(name));

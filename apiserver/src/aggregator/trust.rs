@@ -1,7 +1,6 @@
 //! How aggregated servers verify callers: the ConfigMap `extension-apiserver-authentication` with the CAs of clients and of the
 //! front proxy, and the names of the headers that it sets.
 
-use super::identity;
 use crate::args::Args;
 use crate::reader::{Objects, Reader, SERVER};
 use coracle_api::status::{GroupResource, Status};
@@ -33,10 +32,10 @@ pub async fn publish(reader: &dyn Reader, objects: &dyn Objects, args: &Args) ->
         own.insert("requestheader-client-ca-file".to_owned(), json!(read(path).await?));
         let lists = [
             ("allowed-names", json!(args.authentication.front_proxies())),
-            ("extra-headers-prefix", json!([identity::EXTRA])),
-            ("group-headers", json!([identity::GROUP])),
-            ("uid-headers", json!([identity::UID])),
-            ("username-headers", json!([identity::USER])),
+            ("extra-headers-prefix", json!(args.authentication.requestheader_extra_headers_prefix)),
+            ("group-headers", json!(args.authentication.requestheader_group_headers)),
+            ("uid-headers", json!(args.authentication.requestheader_uid_headers)),
+            ("username-headers", json!(args.authentication.requestheader_username_headers)),
         ];
         for (key, list) in lists {
             own.insert(format!("requestheader-{key}"), json!(list.to_string()));

@@ -4,12 +4,12 @@
 
 use super::AuthenticationArgs;
 use super::certificate::Leaf;
-use crate::aggregator::identity;
+use crate::http::request_info::unescaped;
 use crate::request::UserInfo;
 use anyhow::Context;
 use coracle_daemon::clock;
 use coracle_daemon::tls::{ClientAuth, Fresh, client_verifier};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use std::path::Path;
@@ -56,6 +56,16 @@ pub(super) struct FrontProxies {
     clients: Option<Fresh<dyn ClientCertVerifier>>,
     /// Common names; any when empty.
     names: Vec<String>,
+    headers: Headers,
+}
+
+/// In which headers they say for whom they ask.
+struct Headers {
+    user: Vec<String>,
+    uid: Vec<String>,
+    group: Vec<String>,
+    /// Prefixes.
+    extra: Vec<String>,
 }
 
 impl FrontProxies {
@@ -66,7 +76,22 @@ impl FrontProxies {
         let own = of(own).context("cannot use --requestheader-client-ca-file")?;
         let clients = args.client_ca_file.as_deref().map(of).transpose();
         let clients = clients.context("cannot use --client-ca-file")?;
-        Ok(Some(Self { own, clients, names: args.front_proxies() }))
+        let named = |names: &[String], flag: &str| -> anyhow::Result<Vec<String>> {
+            // A flag without a value is none.
+            let names = names.iter().filter(|name| !name.is_empty());
+            let read = |name: &String| name.trim().parse::<HeaderName>().map(|name| name.to_string());
+            names
+                .map(read)
+                .collect::<Result<_, _>>()
+                .with_context(|| format!("cannot use --requestheader-{flag}"))
+        };
+        let headers = Headers {
+            user: named(&args.requestheader_username_headers, "username-headers")?,
+            uid: named(&args.requestheader_uid_headers, "uid-headers")?,
+            group: named(&args.requestheader_group_headers, "group-headers")?,
+            extra: named(&args.requestheader_extra_headers_prefix, "extra-headers-prefix")?,
+        };
+        Ok(Some(Self { own, clients, names: args.front_proxies(), headers }))
     }
 
     /// Whose certificate it is; it is of one of both CAs, or of both.
@@ -85,28 +110,38 @@ impl FrontProxies {
     pub fn allow(&self, name: &str) -> bool {
         self.names.is_empty() || self.names.iter().any(|allowed| allowed == name)
     }
+
+    /// For whom a front proxy asks; `None` when it does not say.
+    pub fn user(&self, headers: &HeaderMap) -> Option<UserInfo> {
+        self.headers.user(headers)
+    }
 }
 
-/// For whom a front proxy asks; `None` when it does not say.
-pub(super) fn user(headers: &HeaderMap) -> Option<UserInfo> {
-    let all = |name: &str| -> Vec<String> {
-        let values = headers.get_all(name).iter();
-        values.filter_map(|value| String::from_utf8(value.as_bytes().to_vec()).ok()).collect()
-    };
-    let name = all(identity::USER).into_iter().find(|name| !name.is_empty())?;
-    let uid = all(identity::UID).into_iter().next().unwrap_or_default();
-    let mut user = UserInfo { name, uid, groups: all(identity::GROUP), ..UserInfo::default() };
-    for name in headers.keys() {
-        if let Some(key) = identity::extra(name) {
-            user.extra.entry(key).or_default().extend(all(name.as_str()));
+impl Headers {
+    fn user(&self, headers: &HeaderMap) -> Option<UserInfo> {
+        let all = |names: &[String]| -> Vec<String> {
+            let values = names.iter().flat_map(|name| headers.get_all(name));
+            let texts = values.filter_map(|value| String::from_utf8(value.as_bytes().to_vec()).ok());
+            texts.filter(|text| !text.is_empty()).collect()
+        };
+        let name = all(&self.user).into_iter().next()?;
+        let uid = all(&self.uid).into_iter().next().unwrap_or_default();
+        let mut user = UserInfo { name, uid, groups: all(&self.group), ..UserInfo::default() };
+        for name in headers.keys() {
+            let prefixes = self.extra.iter();
+            let rest = prefixes.filter_map(|prefix| name.as_str().strip_prefix(prefix.as_str())).next();
+            if let Some(key) = rest {
+                user.extra.entry(unescaped(key)).or_default().extend(all(&[name.to_string()]));
+            }
         }
+        Some(user)
     }
-    Some(user)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aggregator::identity;
 
     #[test]
     fn headers_are_read_as_they_are_written() {
@@ -116,10 +151,20 @@ mod tests {
             groups: vec!["a".to_owned(), "b".to_owned()],
             extra: [("example.org/a%b".to_owned(), vec!["1".to_owned(), "2".to_owned()])].into(),
         };
+        let names = |names: &[&str]| names.iter().map(|name| name.to_lowercase()).collect();
+        let told = Headers {
+            user: names(&["x-other", identity::USER]),
+            uid: names(&[identity::UID]),
+            group: names(&[identity::GROUP]),
+            extra: names(&["x-other-", identity::EXTRA]),
+        };
         let mut headers = HeaderMap::new();
         identity::set(&mut headers, &user).expect("set");
-        assert_eq!(super::user(&headers), Some(user));
+        assert_eq!(told.user(&headers), Some(user));
+        headers.insert("x-other", http::HeaderValue::from_static("jane"));
+        assert_eq!(told.user(&headers).map(|user| user.name), Some("jane".to_owned()));
+        headers.remove("x-other");
         headers.remove(identity::USER);
-        assert_eq!(super::user(&headers), None);
+        assert_eq!(told.user(&headers), None);
     }
 }

@@ -29,6 +29,7 @@ mod webhook;
 pub use front_proxy::Peer;
 pub use review::{check_review, user_info};
 
+use crate::aggregator::identity;
 use crate::reader::{Objects, Reader};
 use crate::request::UserInfo;
 use anyhow::ensure;
@@ -41,7 +42,9 @@ use rustls::pki_types::CertificateDer;
 use service_account::{Refused, Verifier};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use token_file::TokenFile;
+use token_request::Lives;
 use webhook::Webhook;
 pub use webhook::WebhookArgs;
 
@@ -59,6 +62,18 @@ pub struct AuthenticationArgs {
     /// Common names of those certificates; any when empty.
     #[arg(long, value_delimiter = ',')]
     pub requestheader_allowed_names: Vec<String>,
+    /// Headers that say who asks; the first that is there counts.
+    #[arg(long, value_delimiter = ',', default_value = identity::USER)]
+    pub requestheader_username_headers: Vec<String>,
+    /// Headers that say the user's uid.
+    #[arg(long, value_delimiter = ',', default_value = identity::UID)]
+    pub requestheader_uid_headers: Vec<String>,
+    /// Headers that say the user's groups; all of them count.
+    #[arg(long, value_delimiter = ',', default_value = identity::GROUP)]
+    pub requestheader_group_headers: Vec<String>,
+    /// What the names of headers begin with that say more of the user.
+    #[arg(long, value_delimiter = ',', default_value = identity::EXTRA)]
+    pub requestheader_extra_headers_prefix: Vec<String>,
     /// CSV file of tokens: token, user, uid and, if any, groups in quotes.
     #[arg(long)]
     pub token_auth_file: Option<PathBuf>,
@@ -68,14 +83,26 @@ pub struct AuthenticationArgs {
     /// PEM private key that signs ServiceAccount tokens.
     #[arg(long)]
     pub service_account_signing_key_file: Option<PathBuf>,
-    /// `iss` of ServiceAccount tokens.
+    /// `iss` of ServiceAccount tokens: of several the first is that of new ones, and all are accepted.
     #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local")]
-    pub service_account_issuer: String,
+    pub service_account_issuer: Vec<String>,
+    /// Where others find the keys of tokens, if not at this server.
+    #[arg(long, default_value = "")]
+    pub service_account_jwks_uri: String,
+    /// How long a new token may be good, e.g. 24h0m0s; 0: as long as it is asked for.
+    #[arg(long, default_value = "0s", value_parser = crate::args::duration)]
+    pub service_account_max_token_expiration: Duration,
+    /// Let tokens of pods be good for a year, as some clients never read them again.
+    #[arg(long, default_value = "true", value_parser = crate::args::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub service_account_extend_token_expiration: bool,
+    /// Let Secrets of the type bootstrap.kubernetes.io/token be tokens.
+    #[arg(long, default_value = "false", value_parser = crate::args::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub enable_bootstrap_token_auth: bool,
     /// Audiences that tokens may be for; the issuer when empty.
     #[arg(long, value_delimiter = ',')]
     pub api_audiences: Vec<String>,
     /// Let requests without credentials in as system:anonymous.
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    #[arg(long, default_value = "true", value_parser = crate::args::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub anonymous_auth: bool,
     /// Tokens that another server knows.
     #[command(flatten)]
@@ -102,7 +129,11 @@ pub struct Authentication {
     webhook: Option<Webhook>,
     token_file: Option<TokenFile>,
     front_proxies: Option<FrontProxies>,
+    /// Of new tokens.
     issuer: String,
+    jwks_uri: String,
+    bootstrap_tokens: bool,
+    lives: Lives,
     /// What tokens for this server are meant for; never empty.
     audiences: Vec<String>,
     verifier: Verifier,
@@ -131,18 +162,25 @@ impl Authentication {
         {
             public_keys.push(key.public().clone());
         }
-        let issuer = args.service_account_issuer.clone();
+        let issuers = args.service_account_issuer.clone();
         let oidc = Oidc::new(&args.oidc)?;
         // Its tokens would be taken for the other issuer's.
-        ensure!(
-            oidc.issuer(&issuer).is_none(),
-            "issuer.url: Invalid value: {issuer:?}: URL must not overlap with disallowed issuers: [{issuer}]"
-        );
+        for issuer in &issuers {
+            ensure!(
+                oidc.issuer(issuer).is_none(),
+                "issuer.url: Invalid value: {issuer:?}: URL must not overlap with disallowed issuers: [{}]",
+                issuers.join(" ")
+            );
+        }
         let by_flag = Anonymous { enabled: args.anonymous_auth, ..Anonymous::default() };
         let given = args.api_audiences.clone();
         Ok(Self {
-            verifier: Verifier::new(public_keys.clone(), issuer.clone(), reader.clone(), objects.clone()),
-            audiences: if given.is_empty() { vec![issuer.clone()] } else { given },
+            issuer: issuers.first().cloned().unwrap_or_default(),
+            jwks_uri: args.service_account_jwks_uri.clone(),
+            bootstrap_tokens: args.enable_bootstrap_token_auth,
+            lives: Lives::new(args)?,
+            audiences: if given.is_empty() { issuers.clone() } else { given },
+            verifier: Verifier::new(public_keys.clone(), issuers, reader.clone(), objects.clone()),
             anonymous: oidc.anonymous.clone().unwrap_or(by_flag),
             oidc,
             webhook: Webhook::new(&args.webhook)?,
@@ -150,7 +188,6 @@ impl Authentication {
             front_proxies: FrontProxies::new(args)?,
             reader,
             objects,
-            issuer,
             public_keys,
             signing,
         })
@@ -175,7 +212,7 @@ impl Authentication {
         let shown = peer.leaf.as_deref().and_then(certificate::Leaf::user);
         if let (Some(proxies), Some(proxy), true) = (&self.front_proxies, shown, peer.is_front_proxy)
             && proxies.allow(&proxy.name)
-            && let Some(user) = front_proxy::user(headers)
+            && let Some(user) = proxies.user(headers)
         {
             return Ok(authenticated(user));
         }
@@ -222,7 +259,9 @@ impl Authentication {
             return Ok((authenticated(user.clone()), fitting));
         }
         // What merely looks like one may be known to others.
-        if let Some(user) = bootstrap_token::user(self.reader.as_ref(), token) {
+        if self.bootstrap_tokens
+            && let Some(user) = bootstrap_token::user(self.reader.as_ref(), token)
+        {
             // They do not say whom they are for: this server.
             let fitting = tokens::fitting(audiences, &self.audiences).map_err(Refused::Claims)?;
             return Ok((authenticated(user), fitting));

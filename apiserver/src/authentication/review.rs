@@ -89,7 +89,10 @@ impl Authentication {
         algorithms.dedup();
         json!({
             "issuer": self.issuer,
-            "jwks_uri": format!("https://{external}/openid/v1/jwks"),
+            "jwks_uri": match self.jwks_uri.as_str() {
+                "" => format!("https://{external}/openid/v1/jwks"),
+                elsewhere => elsewhere.to_owned(),
+            },
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": algorithms,

@@ -40,7 +40,7 @@ fn refused(why: impl Into<String>) -> Refused {
 /// Verifies tokens; remembers good signatures.
 pub struct Verifier {
     keys: Vec<VerifyingKey>,
-    issuer: String,
+    issuers: Vec<String>,
     reader: Arc<dyn Reader>,
     objects: Arc<dyn Objects>,
     /// SHA-256 of a token to its claims: a signature that was good stays good, everything else is checked each time.
@@ -48,14 +48,14 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Over the given keys and issuer.
+    /// Over the given keys and issuers.
     pub fn new(
         keys: Vec<VerifyingKey>,
-        issuer: String,
+        issuers: Vec<String>,
         reader: Arc<dyn Reader>,
         objects: Arc<dyn Objects>,
     ) -> Self {
-        Self { keys, issuer, reader, objects, remembered: Mutex::default() }
+        Self { keys, issuers, reader, objects, remembered: Mutex::default() }
     }
 
     fn claims(&self, token: &str) -> Result<Arc<Claimed>, jwt::TokenError> {
@@ -93,7 +93,7 @@ impl Verifier {
 
     async fn bound(&self, claims: &Claims, audiences: &[String]) -> Result<(UserInfo, Vec<String>), Refused> {
         let now = clock::now().as_second();
-        if claims.iss != self.issuer {
+        if !self.issuers.contains(&claims.iss) {
             return Err(jwt::TokenError::Issuer.into());
         }
         if claims.exp.saturating_add(LEEWAY_SECONDS) < now {

@@ -8,20 +8,20 @@ use std::io::Write;
 fn args(pem: &str) -> (AuthenticationArgs, tempfile::NamedTempFile) {
     let mut file = tempfile::NamedTempFile::new().expect("file");
     file.write_all(pem.as_bytes()).expect("written");
-    let args = AuthenticationArgs {
-        token_auth_file: None,
-        client_ca_file: None,
-        requestheader_client_ca_file: None,
-        requestheader_allowed_names: Vec::new(),
-        service_account_key_file: vec![file.path().to_owned()],
-        service_account_signing_key_file: Some(file.path().to_owned()),
-        service_account_issuer: "https://issuer".to_owned(),
-        api_audiences: Vec::new(),
-        anonymous_auth: true,
-        webhook: WebhookArgs::default(),
-        oidc: OidcArgs::default(),
-    };
-    (args, file)
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: AuthenticationArgs,
+    }
+    let key = file.path().display();
+    let flags = [
+        "x".to_owned(),
+        format!("--service-account-key-file={key}"),
+        format!("--service-account-signing-key-file={key}"),
+        "--service-account-issuer=https://issuer".to_owned(),
+        "--enable-bootstrap-token-auth".to_owned(),
+    ];
+    (<Cli as clap::Parser>::parse_from(flags).args, file)
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn a_flag_without_a_value_names_no_front_proxy() {
 fn another_issuer_cannot_have_the_url_of_our_own() {
     let (mut args, _file) = args(&rcgen::KeyPair::generate().expect("key").serialize_pem());
     args.oidc = OidcArgs {
-        oidc_issuer_url: Some(args.service_account_issuer.clone()),
+        oidc_issuer_url: args.service_account_issuer.first().cloned(),
         oidc_client_id: Some("kube".to_owned()),
         oidc_username_claim: "sub".to_owned(),
         ..OidcArgs::default()
@@ -68,6 +68,27 @@ fn authentication(fake: &Arc<Fake>) -> Authentication {
     Authentication::new(&args, fake.clone(), fake.clone()).expect("authentication")
 }
 
+#[tokio::test]
+async fn tokens_of_a_former_issuer_stay_good_and_live_no_longer_than_they_may() {
+    let fake = world();
+    let (mut args, _file) = args(&rcgen::KeyPair::generate().expect("key").serialize_pem());
+    let made = |args: &AuthenticationArgs| Authentication::new(args, fake.clone(), fake.clone());
+    let former = made(&args).expect("authentication");
+    let answer = issue(&former, json!({"expirationSeconds": 7200})).await;
+    args.service_account_issuer = ["https://new", "https://issuer"].map(str::to_owned).to_vec();
+    args.service_account_max_token_expiration = Duration::from_secs(3600);
+    let new = made(&args).expect("authentication");
+    assert!(new.authenticate(&headers(token(&answer)), &Peer::default()).await.is_ok());
+    let request = json!({"spec": {"expirationSeconds": 7200}});
+    let (answer, warning) = new.issue("a", "robot", &request).await.expect("issued");
+    assert_eq!(answer["spec"]["expirationSeconds"], 3600);
+    let told = "requested expiration of 7200 seconds shortened to 3600 seconds";
+    assert_eq!(warning.as_deref(), Some(told));
+    assert!(former.authenticate(&headers(token(&answer)), &Peer::default()).await.is_err());
+    args.service_account_max_token_expiration = Duration::from_secs(60);
+    assert!(made(&args).is_err());
+}
+
 fn headers(token: &str) -> http::HeaderMap {
     let mut headers = http::HeaderMap::new();
     headers.insert("authorization", format!("Bearer {token}").parse().expect("header"));
@@ -75,7 +96,7 @@ fn headers(token: &str) -> http::HeaderMap {
 }
 
 async fn issue(authentication: &Authentication, spec: Value) -> Value {
-    authentication.issue("a", "robot", &json!({"spec": spec})).await.expect("issued")
+    authentication.issue("a", "robot", &json!({"spec": spec})).await.expect("issued").0
 }
 
 fn token(answer: &Value) -> &str {

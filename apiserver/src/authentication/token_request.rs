@@ -1,7 +1,7 @@
 //! TokenRequest: issues ServiceAccount tokens.
 
-use super::Authentication;
 use super::jwt::{Bound, Claims, Reference};
+use super::{Authentication, AuthenticationArgs};
 use crate::audit;
 use coracle_api::meta;
 use coracle_api::status::{FieldError, GroupResource, Status};
@@ -16,12 +16,39 @@ const SECONDS_DEFAULT: i64 = 3600;
 const SECONDS_OF_PROJECTED_VOLUME: i64 = 3607;
 const SECONDS_EXTENDED: i64 = 365 * 24 * 3600;
 
+/// How long tokens are good.
+pub(super) struct Lives {
+    /// At most; 0: as long as they are asked for.
+    seconds_max: i64,
+    /// Those of pods' volumes for a year.
+    extended: bool,
+}
+
+impl Lives {
+    /// By the flags.
+    pub fn new(args: &AuthenticationArgs) -> anyhow::Result<Self> {
+        let most = args.service_account_max_token_expiration.as_secs();
+        let seconds_max = i64::try_from(most).unwrap_or(i64::MAX);
+        let fits = seconds_max == 0 || (SECONDS_DEFAULT..=SECONDS_MAX).contains(&seconds_max);
+        anyhow::ensure!(
+            fits,
+            "the service-account-max-token-expiration must be between 1 hour and 2^32 seconds"
+        );
+        Ok(Self { seconds_max, extended: args.service_account_extend_token_expiration })
+    }
+}
+
 impl Authentication {
-    /// Answers `serviceaccounts/NAME/token`: the TokenRequest with its `status` filled.
+    /// Answers `serviceaccounts/NAME/token`: the TokenRequest with its `status` filled, and what there is to warn of.
     ///
     /// # Errors
     /// 404 for the ServiceAccount or the bound object, 422 for a bad duration, 409 for another uid, 400 for another kind.
-    pub async fn issue(&self, namespace: &str, name: &str, request: &Value) -> Result<Value, Status> {
+    pub async fn issue(
+        &self,
+        namespace: &str,
+        name: &str,
+        request: &Value,
+    ) -> Result<(Value, Option<String>), Status> {
         let key = self.signing.as_ref().ok_or_else(Status::no_such_resource)?;
         for (given, wanted, what) in
             [(meta::name(request), name, "name"), (meta::namespace(request), namespace, "namespace")]
@@ -33,7 +60,11 @@ impl Authentication {
             }
         }
         let account = self.must_get("serviceaccounts", namespace, name).await?;
-        let seconds = duration(&request["spec"])?;
+        let asked_for = duration(&request["spec"])?;
+        let most = self.lives.seconds_max;
+        let seconds = if most > 0 { asked_for.min(most) } else { asked_for };
+        let warning = (seconds < asked_for)
+            .then(|| format!("requested expiration of {asked_for} seconds shortened to {seconds} seconds"));
         check_uid(meta::uid(request), &account, &GroupResource::new("", "serviceaccounts"), name)?;
         let mut bound = Bound {
             namespace: namespace.to_owned(),
@@ -49,7 +80,8 @@ impl Authentication {
         let now = clock::now();
         let mut exp = now.as_second() + seconds;
         let told = exp;
-        if bound.pod.is_some() && seconds == SECONDS_OF_PROJECTED_VOLUME && audiences == self.audiences {
+        let extended = self.lives.extended && bound.pod.is_some();
+        if extended && seconds == SECONDS_OF_PROJECTED_VOLUME && audiences == self.audiences {
             bound.warnafter = Some(exp);
             exp = now.as_second() + SECONDS_EXTENDED;
         }
@@ -77,7 +109,7 @@ impl Authentication {
         answer["spec"] =
             json!({"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": object});
         answer["status"] = json!({"token": token, "expirationTimestamp": clock::rfc3339_seconds(told)});
-        Ok(answer)
+        Ok((answer, warning))
     }
 
     /// Says in a request for a token of an account what it leaves to be understood, as admission sees it.

@@ -30,7 +30,7 @@ pub async fn answer(server: &Arc<Server>, info: &RequestInfo, query: &Pairs, bod
                 query.iter().any(|(key, value)| key == "includeRequestDetails" && !value.is_empty());
             server.flow.dump_requests(details)
         }
-        _ if path == "/debug/flags/v" => return verbosity(info, body).await,
+        _ if path == "/debug/flags/v" && server.profiling => return verbosity(info, body).await,
         _ => return page_not_found(),
     };
     plain(200, TEXT, text)

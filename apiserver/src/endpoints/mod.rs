@@ -10,9 +10,9 @@ use crate::http::negotiate;
 use crate::http::request_info::Pairs;
 use crate::http::respond::{failure, no_head, no_such_path, packed, plain};
 use crate::request::RequestInfo;
+use crate::served::Served;
 use crate::storage::encode::{self, Format};
 use axum::body::Body;
-use coracle_api::kinds;
 use coracle_api::status::Status;
 use http::header::{ACCEPT, CACHE_CONTROL};
 use http::{HeaderMap, HeaderValue, Response};
@@ -80,7 +80,7 @@ pub async fn answer(
     };
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let refusals = negotiate::refusals(accept, query, "");
-    if let Some(refusal) = refused(info, path, accept, refusals) {
+    if let Some(refusal) = refused(info, path, accept, refusals, &server.served) {
         return refusal;
     }
     match path {
@@ -100,20 +100,24 @@ pub async fn answer(
             let keys = server.authentication.jwks().to_string();
             kept(plain(200, KEY_SET, keys))
         }
-        _ => schema::answer(server, path, query, headers).unwrap_or_else(|| no_such_path(refusals, path)),
+        _ => schema::answer(server, path, query, headers)
+            .unwrap_or_else(|| no_such_path(refusals, path, &server.served)),
     }
 }
 
 /// What only reads are for is refused to other methods, and to clients that want what it never is.
-fn refused(info: &RequestInfo, path: &str, accept: &str, refusals: Format) -> Option<Response<Body>> {
+fn refused(
+    info: &RequestInfo,
+    path: &str,
+    accept: &str,
+    refusals: Format,
+    served: &Served,
+) -> Option<Response<Body>> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let routed = match parts.as_slice() {
         ["api"] | ["api", "v1"] | ["version"] | ["openid", "v1", "jwks"] => true,
         // What definitions make has no route of its own.
-        ["apis", group, version] => {
-            let is_of = |kind: &Arc<kinds::Kind>| kind.group == *group && kind.version == *version;
-            !group.is_empty() && kinds::builtin().iter().any(is_of)
-        }
+        ["apis", group, version] => !group.is_empty() && served.has(group, version),
         [well_known, _] => *well_known == ".well-known",
         _ => false,
     };

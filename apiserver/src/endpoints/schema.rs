@@ -9,6 +9,7 @@ use crate::storage::encode::{self, Format, Media};
 use crate::storage::order::Ordered;
 use axum::body::Body;
 use bytes::Bytes;
+use coracle_api::kinds::Kind;
 use coracle_api::{discovery, openapi};
 use coracle_daemon::clock;
 use http::header::{
@@ -41,11 +42,7 @@ pub fn answer(
     let document = match parts.as_slice() {
         ["api"] | ["apis"] => {
             if let Some(version) = aggregated(accept) {
-                let document = if parts == ["api"] {
-                    discovery::aggregated_core(version)
-                } else {
-                    discovery::aggregated(version, &server.aggregator.groups(custom), custom)
-                };
+                let document = whole(server, version, parts == ["api"], custom);
                 let told =
                     format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
                 let mut response = tagged(headers, &document, &told);
@@ -58,9 +55,9 @@ pub fn answer(
                 discovery::group_list(&server.aggregator.groups(custom))
             }
         }
-        ["api", version] => discovery::resource_list("", version, custom)?,
+        ["api", version] => resource_list(server, "", version, custom)?,
         ["apis", group] => discovery::group(group, &server.aggregator.groups(custom))?,
-        ["apis", group, version] if !group.is_empty() => discovery::resource_list(group, version, custom)?,
+        ["apis", group, version] if !group.is_empty() => resource_list(server, group, version, custom)?,
         ["openapi", "v2"] if !accepts(accept, &[JSON, V2_PROTOBUF_ASKED, V2_PROTOBUF]) => {
             return Some(varied(headers, silent(406), Bytes::new()));
         }
@@ -76,6 +73,7 @@ pub fn answer(
         }
         ["openapi", "v3"] => {
             let mut index = openapi::v3_index(customs.documents());
+            server.served.prune_index(&mut index);
             server.aggregator.describe(&mut index);
             // Kubernetes does not say what it is.
             let mut response = tagged(headers, &index, "text/plain; charset=utf-8");
@@ -83,6 +81,7 @@ pub fn answer(
             response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
             return Some(response);
         }
+        ["openapi", "v3", rest @ ..] if server.served.hides_document(rest) => return Some(silent(404)),
         ["openapi", "v3", rest @ ..] => {
             let Some(document) = openapi::v3_document(&rest.join("/"), customs.documents()) else {
                 return Some(silent(404));
@@ -95,6 +94,24 @@ pub fn answer(
         _ => return None,
     };
     Some(negotiated(accept, query, &document))
+}
+
+/// Aggregated discovery: of the core group, or of all others.
+fn whole(server: &Server, version: &str, is_core: bool, custom: &[Arc<Kind>]) -> Value {
+    let mut document = if is_core {
+        discovery::aggregated_core(version)
+    } else {
+        discovery::aggregated(version, &server.aggregator.groups(custom), custom)
+    };
+    server.served.prune_aggregated(&mut document);
+    document
+}
+
+/// What is served of a group version, if anything is.
+fn resource_list(server: &Server, group: &str, version: &str, custom: &[Arc<Kind>]) -> Option<Value> {
+    let mut list = discovery::resource_list(group, version, custom)?;
+    server.served.prune(group, version, &mut list);
+    (!server.served.hides(group, version)).then_some(list)
 }
 
 /// The one document that is packed for whoever takes it so, and differs by that too.

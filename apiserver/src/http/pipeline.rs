@@ -60,6 +60,7 @@ async fn answered(server: &Arc<Server>, peer: &Peer, request: Request<Body>) -> 
     let began = Instant::now();
     let query = request_info::pairs(request.uri().query());
     let mut info = request_info::parse(request.method(), request.uri().path(), &query);
+    server.served.hide(&mut info);
     find_custom(server, &mut info);
     let given = text(request.headers(), AUDIT_ID).to_owned();
     let dry_run = query.iter().any(|(key, _)| key == "dryRun");
@@ -290,7 +291,7 @@ async fn routed(
         find_custom(server, &mut info);
     }
     let Some(kind) = info.kind.as_ref().filter(|_| info.verb != "proxy") else {
-        return Ok(respond::no_such_path(refusals, &info.path));
+        return Ok(respond::no_such_path(refusals, &info.path, &server.served));
     };
     // Built-in kinds have no route for it.
     let custom = kind.custom.is_some();

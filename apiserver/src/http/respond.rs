@@ -2,10 +2,10 @@
 
 use crate::audit;
 use crate::registry::{Reply, ReplyBody};
+use crate::served::Served;
 use crate::storage::encode::{self, Format};
 use axum::body::Body;
 use bytes::Bytes;
-use coracle_api::kinds;
 use coracle_api::status::Status;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -51,13 +51,11 @@ pub fn error(code: u16, text: impl Into<Bytes>) -> Response<Body> {
 
 /// The same for `path`: below a group that is served Kubernetes says it as a Status.
 #[must_use]
-pub fn no_such_path(refusals: Format, path: &str) -> Response<Body> {
+pub fn no_such_path(refusals: Format, path: &str, all: &Served) -> Response<Body> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let served = match parts.as_slice() {
         ["api", _, ..] => true,
-        ["apis", group, _, ..] => {
-            !group.is_empty() && kinds::builtin().iter().any(|kind| kind.group == *group)
-        }
+        ["apis", group, _, ..] => !group.is_empty() && all.has_group(group),
         _ => false,
     };
     if served { failure(refusals, &Status::no_such_resource()) } else { page_not_found() }

@@ -29,8 +29,6 @@ const IPS: &str = "/registry/ipaddresses/";
 const PORTS: &str = "/registry/ranges/servicenodeports/";
 /// The lower addresses of the range are left to those who choose their own.
 const CHOSEN_MAX: u32 = 256;
-/// Events that are written within this share a lease.
-const LEASE_SHARED: Duration = Duration::from_secs(60);
 
 /// Gives addresses, ports and leases.
 pub struct Allocator {
@@ -38,6 +36,8 @@ pub struct Allocator {
     range: Ipv4Net,
     ports: RangeInclusive<u16>,
     event_ttl: Duration,
+    /// Events that are written within this share a lease.
+    lease_shared: Duration,
     lease: Mutex<Option<(Instant, i64)>>,
 }
 
@@ -53,8 +53,14 @@ pub struct Claims {
 impl Allocator {
     /// Of these ranges.
     #[must_use]
-    pub fn new(store: Arc<Store>, range: Ipv4Net, ports: RangeInclusive<u16>, event_ttl: Duration) -> Self {
-        Self { store, range, ports, event_ttl, lease: Mutex::new(None) }
+    pub fn new(
+        store: Arc<Store>,
+        range: Ipv4Net,
+        ports: RangeInclusive<u16>,
+        event_ttl: Duration,
+        lease_shared: Duration,
+    ) -> Self {
+        Self { store, range, ports, event_ttl, lease_shared, lease: Mutex::new(None) }
     }
 
     /// The lease to write an object of `resource` with; 0 for none.
@@ -67,11 +73,11 @@ impl Allocator {
         }
         let mut lease = self.lease.lock().await;
         if let Some((granted, id)) = *lease
-            && granted.elapsed() < LEASE_SHARED
+            && granted.elapsed() < self.lease_shared
         {
             return Ok(id);
         }
-        let ttl = i64::try_from((self.event_ttl + LEASE_SHARED).as_secs()).unwrap_or(i64::MAX);
+        let ttl = i64::try_from((self.event_ttl + self.lease_shared).as_secs()).unwrap_or(i64::MAX);
         let id = self.store.kv().lease_grant(ttl).await.map_err(|error| unreachable(&error))?;
         *lease = Some((Instant::now(), id));
         Ok(id)

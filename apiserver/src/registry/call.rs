@@ -104,7 +104,8 @@ impl Reply {
 
     /// With warnings.
     #[must_use]
-    pub fn warned(mut self, warnings: Vec<String>) -> Self {
+    pub fn warned(mut self, mut warnings: Vec<String>) -> Self {
+        warnings.append(&mut self.warnings);
         self.warnings = warnings;
         self
     }

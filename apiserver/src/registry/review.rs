@@ -68,7 +68,8 @@ impl Registry {
         self.authentication.complete(&call.info.namespace, &call.info.name, &mut request).await?;
         self.admit(&at, "CREATE", None, &request).await?;
         // Nothing is stored of a token, so that a dry run has nothing to leave out.
-        let answer = self.authentication.issue(&call.info.namespace, &call.info.name, &request).await?;
-        Reply::value(201, call.format, &answer)
+        let issued = self.authentication.issue(&call.info.namespace, &call.info.name, &request).await?;
+        let (answer, warning) = issued;
+        warned(Reply::value(201, call.format, &answer), warning.into_iter().collect())
     }
 }

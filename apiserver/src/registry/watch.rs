@@ -21,8 +21,6 @@ use std::time::Duration;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Watches that say nothing end after this and up to as much again.
-const TIMEOUT_MIN: u64 = 1800;
 /// No clock goes on for ever.
 const TIMEOUT_MAX: u64 = 365 * 24 * 3600;
 /// Bookmarks are about a minute apart, at whole ten seconds of the clock: the watches of a client then wake it once and not
@@ -36,6 +34,8 @@ pub struct Watching {
     pub stop: CancellationToken,
     /// Counts what they send.
     pub sent: Watches,
+    /// How long a watch lasts at least that names no time, and at most twice as long; 0: nothing ends it.
+    pub seconds_min: u64,
 }
 
 /// One client's watch.
@@ -110,7 +110,8 @@ impl Registry {
         let seconds = integer(call.query("timeoutSeconds"))?;
         let start = Start::read(call)?;
         let seconds = match seconds.unwrap_or_default() {
-            0 => TIMEOUT_MIN + random::below(TIMEOUT_MIN),
+            0 if self.watching.seconds_min == 0 => TIMEOUT_MAX,
+            0 => self.watching.seconds_min + random::below(self.watching.seconds_min),
             // What is over before it begins ends at once.
             asked => u64::try_from(asked).unwrap_or_default().min(TIMEOUT_MAX),
         };

@@ -40,6 +40,13 @@ pub struct StreamingArgs {
     /// CA that signs kubelets' serving certificates.
     #[arg(long)]
     pub kubelet_certificate_authority: Option<PathBuf>,
+    /// Types of addresses of Nodes at which kubelets are asked, the best first.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"
+    )]
+    pub kubelet_preferred_address_types: Vec<String>,
 }
 
 /// Carries requests on to kubelets, pods and Services.
@@ -48,6 +55,7 @@ pub struct Streaming {
     objects: Arc<dyn Objects>,
     /// None when no certificate authority was given: kubelets are then out of reach.
     kubelet: Option<Arc<rustls::ClientConfig>>,
+    address_types: Vec<String>,
     relay: Relay,
 }
 
@@ -71,7 +79,8 @@ impl Streaming {
             .map(|authority| tls::client(authority, identity.as_ref(), &[b"http/1.1"]))
             .transpose()
             .context("cannot set up TLS to kubelets")?;
-        Ok(Self { reader, objects, kubelet, relay: Relay::new(tasks) })
+        let address_types = args.kubelet_preferred_address_types.clone();
+        Ok(Self { reader, objects, kubelet, address_types, relay: Relay::new(tasks) })
     }
 
     /// Answers `pods/{log,exec,attach,portforward,proxy}`, `services/proxy` and `nodes/proxy` (authorized and admitted).
@@ -150,7 +159,7 @@ impl Streaming {
     /// Where the kubelet of `node` listens.
     async fn kubelet(&self, node: &str) -> Result<Destination, Status> {
         let object = self.find("nodes", "", node).await?;
-        let (host, port) = target::kubelet_address(&object)?;
+        let (host, port) = target::kubelet_address(&object, &self.address_types)?;
         let tls = self.kubelet.clone().ok_or_else(|| {
             Status::internal("this server has no --kubelet-certificate-authority and cannot reach kubelets")
         })?;

@@ -6,7 +6,6 @@ use serde_json::Value;
 
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 const KUBELET_PORT: u16 = 10250;
-const ADDRESS_TYPES: [&str; 5] = ["InternalIP", "Hostname", "InternalDNS", "ExternalIP", "ExternalDNS"];
 
 fn names(pod: &Value, list: &str) -> Vec<String> {
     let containers = pod["spec"][list].as_array();
@@ -44,11 +43,11 @@ pub fn node(pod: &Value) -> Option<&str> {
     pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty())
 }
 
-/// Host and port of a node's kubelet.
+/// Host and port of a node's kubelet: the first of its addresses of the types in their order.
 ///
 /// # Errors
 /// 500 when the node tells no address.
-pub fn kubelet_address(node: &Value) -> Result<(String, u16), Status> {
+pub fn kubelet_address(node: &Value, types: &[String]) -> Result<(String, u16), Status> {
     let addresses = || node["status"]["addresses"].as_array().into_iter().flatten();
     let of_type = |wanted: &str| {
         let found = addresses().find(|address| address["type"] == wanted)?;
@@ -57,7 +56,7 @@ pub fn kubelet_address(node: &Value) -> Result<(String, u16), Status> {
     let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
     let port =
         port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(KUBELET_PORT);
-    match ADDRESS_TYPES.into_iter().find_map(of_type) {
+    match types.iter().find_map(|wanted| of_type(wanted)) {
         Some(host) => Ok((host.to_owned(), port)),
         None => {
             let known: Vec<String> = addresses().map(Value::to_string).collect();
@@ -102,9 +101,11 @@ mod tests {
     fn the_kubelet_is_where_its_node_says() {
         let node = json!({"status": {"addresses": [{"type": "Hostname", "address": "n1"}, {"type": "InternalIP", "address": "10.0.0.1"}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 10255}}}});
-        assert_eq!(kubelet_address(&node).expect("address"), ("10.0.0.1".to_owned(), 10255));
+        let types = ["InternalIP", "Hostname"].map(str::to_owned);
+        assert_eq!(kubelet_address(&node, &types).expect("address"), ("10.0.0.1".to_owned(), 10255));
+        assert_eq!(kubelet_address(&node, &types[1..]).expect("address"), ("n1".to_owned(), 10255));
         let bare = json!({"status": {"addresses": [{"type": "Hostname", "address": "n1"}], "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}}});
-        assert_eq!(kubelet_address(&bare).expect("address"), ("n1".to_owned(), 10250));
-        assert_eq!(kubelet_address(&json!({})).expect_err("none").code, 500);
+        assert_eq!(kubelet_address(&bare, &types).expect("address"), ("n1".to_owned(), 10250));
+        assert_eq!(kubelet_address(&json!({}), &types).expect_err("none").code, 500);
     }
 }

@@ -105,6 +105,7 @@ async fn world() -> World {
     ]);
     let args = StreamingArgs {
         kubelet_certificate_authority: Some(folder.path().join("ca.pem")),
+        kubelet_preferred_address_types: vec!["InternalIP".to_owned()],
         ..StreamingArgs::default()
     };
     let streaming = Streaming::new(&args, fake.clone(), fake, tasks.clone()).expect("streaming");

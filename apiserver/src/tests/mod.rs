@@ -80,6 +80,7 @@ impl Fixture {
             "--tls-cert-file=x",
             "--tls-private-key-file=x",
             "--allow-privileged=true",
+            "--enable-bootstrap-token-auth",
             "--enable-admission-plugins=NodeRestriction",
         ];
         let args =

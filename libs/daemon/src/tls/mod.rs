@@ -2,9 +2,11 @@
 //! when it begins, so that certificates can be replaced while processes run.
 
 mod fresh;
+mod listening;
 mod trust;
 
 pub use fresh::Fresh;
+pub use listening::{Listening, has_cipher, listening};
 
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ResolvesClientCert, VerifierBuilderError};
@@ -129,27 +131,7 @@ pub fn server(
     clients: Option<(&[&Path], ClientAuth)>,
     alpn: &[&[u8]],
 ) -> Result<Acceptor, TlsError> {
-    let clients = clients.map(|(authorities, auth)| (owned(authorities), auth));
-    let mut paths = vec![identity.cert.clone(), identity.key.clone()];
-    paths.extend(clients.iter().flat_map(|(authorities, _)| authorities.clone()));
-    let identity = identity.clone();
-    let alpn: Vec<Vec<u8>> = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    let make = move || {
-        let (chain, key) = identity.read()?;
-        let builder = ServerConfig::builder();
-        let builder = match &clients {
-            None => builder.with_no_client_auth(),
-            Some((authorities, auth)) => {
-                builder.with_client_cert_verifier(read_client_verifier(authorities, *auth)?)
-            }
-        };
-        let mut config = builder
-            .with_single_cert(chain, key)
-            .map_err(|source| TlsError::Unusable { path: identity.cert.clone(), source })?;
-        config.alpn_protocols.clone_from(&alpn);
-        Ok(Arc::new(config))
-    };
-    Ok(Acceptor(Arc::new(Fresh::new(paths, make)?)))
+    listening(&Listening { clients, alpn, ..Listening::new(identity) })
 }
 
 /// What tells clients' certificates of any of these CA files from others.

@@ -1,5 +1,9 @@
 //! Listening: TLS with ALPN, HTTP/1.1 and HTTP/2, upgrades, and a stop that lets running requests end.
 
+mod args;
+
+pub use args::{ServingArgs, names};
+
 use crate::Server;
 use crate::audit::Remote;
 use crate::http::lenient::Lenient;
@@ -21,7 +25,10 @@ use tokio::sync::Notify;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take to begin its first request.
 const FIRST_MAX: Duration = Duration::from_secs(32);
+/// Requests at once on a connection, where no flag says how many.
 const STREAMS_MAX: u32 = 1000;
+/// A chance is this fine.
+const CHANCES: f64 = 1e9;
 /// Pause after a failed accept, which mostly means that files have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -67,8 +74,14 @@ async fn connection(
     let stream = Lenient::new(stream, http2);
     let first = Arc::new(Notify::new());
     let asked = first.clone();
+    let leaves = Arc::new(Notify::new());
+    let streams = server.streams_max;
+    let (leave, chance) = (leaves.clone(), if http2 { server.goaway_chance } else { 0.0 });
     let service = service_fn(move |mut request: Request<Incoming>| {
         asked.notify_one();
+        if is_drawn(chance) {
+            leave.notify_one();
+        }
         if server.audit.is_some() {
             request.extensions_mut().insert(Remote(from.ip()));
         }
@@ -85,7 +98,7 @@ async fn connection(
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(if streams == 0 { STREAMS_MAX } else { streams })
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .keep_alive_interval(Some(Duration::from_secs(30)));
@@ -98,11 +111,25 @@ async fn connection(
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        // What runs is finished; the client connects anew for what follows.
+        () = leaves.notified() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
         () = silent(&first) => return tracing::debug!("no request came in time"),
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
+}
+
+/// Whether one of so many is this one.
+fn is_drawn(chance: f64) -> bool {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small part of a whole")]
+    let drawn = (chance * CHANCES) as u64;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number")]
+    let all = CHANCES as u64;
+    drawn > 0 && coracle_daemon::random::below(all) < drawn
 }
 
 /// Returns when no request has begun in time.

@@ -1,5 +1,10 @@
 //! kube-apiserver's flags, as far as this server knows them.
 
+mod beyond;
+pub mod gates;
+#[cfg(test)]
+mod tests;
+
 use crate::admission::AdmissionArgs;
 use crate::aggregator::AggregatorArgs;
 use crate::audit::AuditArgs;
@@ -7,11 +12,13 @@ use crate::authentication::AuthenticationArgs;
 use crate::authorization::AuthorizationArgs;
 use crate::http::crossing::CrossingArgs;
 use crate::http::limits::LimitArgs;
+use crate::serve::ServingArgs;
 use crate::storage::encryption::EncryptionArgs;
 use crate::streaming::StreamingArgs;
 use anyhow::{Context, bail};
+use beyond::Beyond;
 use ipnet::Ipv4Net;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,8 +42,8 @@ pub struct Args {
     /// Prefix of all keys in the store.
     #[arg(long, default_value = "/registry")]
     pub etcd_prefix: String,
-    /// Addresses to listen on.
-    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1")]
+    /// Addresses to listen on; without, this machine's own alone, or all where the cluster is told of one.
+    #[arg(long, value_delimiter = ',')]
     pub bind_address: Vec<IpAddr>,
     /// Port to listen on.
     #[arg(long, default_value_t = 6443)]
@@ -44,12 +51,36 @@ pub struct Args {
     /// Address that is told to the cluster as this server's; the last that it listens on when not given.
     #[arg(long)]
     pub advertise_address: Option<IpAddr>,
-    /// PEM serving certificate.
-    #[arg(long)]
-    pub tls_cert_file: PathBuf,
-    /// Its PEM private key.
-    #[arg(long)]
-    pub tls_private_key_file: PathBuf,
+    /// How it is served.
+    #[command(flatten)]
+    pub serving: ServingArgs,
+    /// Host, with a port if it is another, by which this server is known outside of the cluster.
+    #[arg(long, default_value = "")]
+    pub external_hostname: String,
+    /// How the `kubernetes` Service gets to know this server: lease, or none where others tell it.
+    #[arg(long, default_value = "lease", value_parser = ["lease", "none"])]
+    pub endpoint_reconciler_type: String,
+    /// A port of every node at which the `kubernetes` Service is; 0: none.
+    #[arg(long, default_value_t = 0)]
+    pub kubernetes_service_node_port: u16,
+    /// What the store speaks: etcd3.
+    #[arg(long, default_value = "")]
+    pub storage_backend: String,
+    /// How often old revisions of the store are let go, e.g. 5m0s; 0: never.
+    #[arg(long, default_value = "5m0s", value_parser = duration)]
+    pub etcd_compaction_interval: Duration,
+    /// How long new Events share a lease, e.g. 60.
+    #[arg(long, default_value_t = 60)]
+    pub lease_reuse_duration_seconds: u64,
+    /// Built-in APIs that are served or not, e.g. batch/v1=false, api/beta=false, apps/v1/deployments=false.
+    #[arg(long, value_delimiter = ',', value_name = "API=BOOL")]
+    pub runtime_config: Vec<String>,
+    /// Features of Kubernetes that are on or off, as this server has them: what it does not have is refused.
+    #[arg(long, value_delimiter = ',', value_name = "NAME=BOOL")]
+    pub feature_gates: Vec<String>,
+    /// How much is logged: 4 and more is for developers.
+    #[arg(long, short)]
+    pub v: Option<u32>,
     /// Range of Services' addresses.
     #[arg(long, default_value = "10.96.0.0/16")]
     pub service_cluster_ip_range: Ipv4Net,
@@ -92,6 +123,9 @@ pub struct Args {
     /// How aggregated servers are reached.
     #[command(flatten)]
     pub aggregator: AggregatorArgs,
+    /// What there is nothing of here.
+    #[command(flatten)]
+    pub beyond: Beyond,
 }
 
 /// A boolean as Go's flags write it; alone a flag is true.
@@ -117,33 +151,54 @@ fn port_range(text: &str) -> anyhow::Result<RangeInclusive<u16>> {
 /// # Errors
 /// The text is none.
 pub fn duration(text: &str) -> anyhow::Result<Duration> {
+    // The only number that needs no unit.
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
     let span: jiff::SignedDuration =
         text.parse().with_context(|| format!("{text:?} is no duration such as 1h30m"))?;
     Duration::try_from(span).with_context(|| format!("{text:?} is negative"))
 }
 
 impl Args {
+    /// What no value of a flag alone tells.
+    ///
+    /// # Errors
+    /// Flags ask for what is not here.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if !["", "etcd3"].contains(&self.storage_backend.as_str()) {
+            bail!(
+                "--storage-backend invalid, allowed values: etcd3. If not specified, it will default to 'etcd3'"
+            );
+        }
+        gates::check(&self.feature_gates)
+    }
+
+    /// The addresses that are listened on. Nothing listens beyond this machine unless asked; a cluster that is told of an
+    /// address is to find somebody there.
+    #[must_use]
+    pub fn bound(&self) -> Vec<IpAddr> {
+        match (self.bind_address.as_slice(), self.advertise_address) {
+            ([], None) => vec![IpAddr::from([127, 0, 0, 1])],
+            ([], Some(_)) => vec![IpAddr::from([0, 0, 0, 0])],
+            (given, _) => given.to_vec(),
+        }
+    }
+
     /// The address that the cluster is told.
     #[must_use]
     pub fn advertised(&self) -> IpAddr {
         let listened = self.bind_address.iter().rev().find(|address| !address.is_unspecified());
         self.advertise_address.or(listened.copied()).unwrap_or(IpAddr::from([127, 0, 0, 1]))
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_gos_and_none_is_too_long_to_be_read() {
-        let cases = [("1h30m", 5_400_000), ("2m0s", 120_000), ("500ms", 500), ("1.5s", 1500), ("0s", 0)];
-        for (text, millis) in cases {
-            assert_eq!(duration(text).ok(), Some(Duration::from_millis(millis)), "{text}");
-        }
-        for text in ["", "5", "m", "1x", "-1s", "18446744073709551615h", "9999999999999999h9999999999999999h"]
-        {
-            assert!(duration(text).is_err(), "{text}");
+    /// Host and port as clients are told.
+    #[must_use]
+    pub fn external(&self) -> String {
+        match self.external_hostname.as_str() {
+            "" => SocketAddr::new(self.advertised(), self.secure_port).to_string(),
+            name if name.contains(':') => name.to_owned(),
+            name => format!("{name}:{}", self.secure_port),
         }
     }
 }
