@@ -5,6 +5,7 @@
 //! Invariant: an address that comes from an EndpointSlice is never this machine's own. A Service of type ExternalName names
 //! any host: whoever may make those is trusted with it, as in Kubernetes.
 
+pub mod credentials;
 pub mod remembered;
 pub mod remote;
 
@@ -19,8 +20,8 @@ use coracle_daemon::panics::Mutex;
 use coracle_daemon::random;
 use coracle_daemon::tls::{self, Identity};
 use rustls::client::danger::ServerCertVerifier;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -110,6 +111,8 @@ fn untrusted(error: &rustls::Error) -> String {
 #[derive(Default)]
 pub struct Trust {
     identity: Option<Identity>,
+    /// The same, read.
+    certificate: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     known: Mutex<HashMap<Option<Vec<u8>>, Arc<ClientConfig>>>,
     anybody: Mutex<Option<Arc<ClientConfig>>>,
 }
@@ -119,6 +122,12 @@ impl Trust {
     #[must_use]
     pub fn with_identity(identity: Option<Identity>) -> Self {
         Self { identity, ..Self::default() }
+    }
+
+    /// That shows this certificate.
+    #[must_use]
+    pub fn with_certificate(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
+        Self { certificate: Some((chain, key)), ..Self::default() }
     }
 
     /// Trusting this PEM bundle only; this machine's authorities without one.
@@ -158,6 +167,10 @@ impl Trust {
         &self,
         builder: rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>,
     ) -> Result<ClientConfig, String> {
+        if let Some((chain, key)) = &self.certificate {
+            let config = builder.with_client_auth_cert(chain.clone(), key.clone_key());
+            return config.map_err(|error| error.to_string());
+        }
         let Some(identity) = &self.identity else { return Ok(builder.with_no_client_auth()) };
         let shown = tls::shown(identity).map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();

@@ -8,12 +8,14 @@ use super::optional::node_selector::Selectors;
 use super::optional::tolerations::Tolerations;
 use super::pod_security::{Settings, is_level, is_version};
 use super::quota::LimitedResource;
+use crate::outbound::credentials::Credentials;
 use anyhow::{Context, bail, ensure};
 use coracle_api::labels;
 use coracle_api::status::{FieldError, go_quoted};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const GROUP: &str = "apiserver.config.k8s.io";
 
@@ -324,6 +326,28 @@ pub fn complete(settings: &mut Settings) -> anyhow::Result<()> {
         }
     }
     check(&faults).context("PodSecurity invalid")
+}
+
+/// Of the webhook plugins: who this server is to webhooks, in a kubeconfig.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn credentials(text: Option<&str>) -> anyhow::Result<Arc<Credentials>> {
+    let Some(text) = text else { return Ok(Arc::default()) };
+    let own = decode(text, GROUP, &["v1"], "WebhookAdmissionConfiguration", &Shape::Any);
+    let value = match own {
+        Ok(value) => value,
+        Err(error) => {
+            decode(text, GROUP, &["v1alpha1"], "WebhookAdmission", &Shape::Any).map_err(|_| error)?
+        }
+    };
+    let told = value["kubeConfigFile"].as_str().unwrap_or_default();
+    let path = Path::new(told);
+    if !path.is_absolute() {
+        let fault = FieldError::invalid("kubeConfigFile", &json!(told), "must be an absolute file path");
+        bail!("{fault}");
+    }
+    Credentials::read(path).map(Arc::new)
 }
 
 /// Of ResourceQuota.

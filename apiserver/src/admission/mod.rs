@@ -179,9 +179,9 @@ impl Admission {
         plugins: Plugins,
     ) -> Self {
         Self {
+            webhooks: webhook::Webhooks::new(tasks, &plugins),
             context: Context { reader, objects, authorization, meters, plugins },
             reservations: quota::Reservations::default(),
-            webhooks: webhook::Webhooks::new(tasks),
             conditions: conditions::Conditions::default(),
         }
     }

@@ -7,9 +7,11 @@ use super::optional::node_selector::Selectors;
 use super::optional::tolerations::Tolerations;
 use super::pod_security::Settings;
 use super::quota::LimitedResource;
+use crate::outbound::credentials::Credentials;
 use anyhow::{Context, bail, ensure};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Flags, named as kube-apiserver's.
 #[derive(Clone, Debug, clap::Args)]
@@ -135,6 +137,10 @@ pub struct Plugins {
     pub events: Limits,
     /// Of PodSecurity.
     pub pod_security: Settings,
+    /// Of MutatingAdmissionWebhook: who this server is to webhooks.
+    pub to_mutating: Arc<Credentials>,
+    /// Of ValidatingAdmissionWebhook.
+    pub to_validating: Arc<Credentials>,
     /// Of ResourceQuota.
     pub limited: Vec<LimitedResource>,
     /// Of DefaultTolerationSeconds: on nodes that are not ready, and on those that are not heard of.
@@ -172,6 +178,8 @@ impl Plugins {
             Plugin::PodTolerationRestriction => self.tolerations = configuration::tolerations(text)?,
             Plugin::EventRateLimit => self.events = configuration::event_limits(text)?,
             Plugin::PodSecurity => self.pod_security = configuration::pod_security(text)?,
+            Plugin::MutatingAdmissionWebhook => self.to_mutating = configuration::credentials(text)?,
+            Plugin::ValidatingAdmissionWebhook => self.to_validating = configuration::credentials(text)?,
             Plugin::ResourceQuota => self.limited = configuration::limited(text)?,
             _ => {}
         }

@@ -265,7 +265,7 @@ fn entry<'a>(file: &'a Value, list: &str, of: &str, name: &Value) -> &'a Value {
 }
 
 /// The bytes of `key-data`, or of the file that `key` names.
-fn bytes(entry: &Value, key: &str, folder: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+pub(super) fn bytes(entry: &Value, key: &str, folder: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     if let Some(text) = entry[format!("{key}-data")].as_str() {
         return Ok(Some(STANDARD.decode(text).with_context(|| format!("{key}-data is no base64"))?));
     }

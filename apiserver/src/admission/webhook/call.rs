@@ -1,6 +1,7 @@
 //! One call of a webhook: found by URL or Service, over TLS by its own CA, bounded in time and size.
 
-use crate::outbound::{self, Trust};
+use crate::outbound;
+use crate::outbound::credentials::Credentials;
 use crate::reader::Reader;
 use axum::body::Body;
 use coracle_api::decode;
@@ -8,6 +9,7 @@ use coracle_daemon::{Tasks, clock};
 use http::Request;
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
@@ -17,14 +19,20 @@ const SECONDS: u64 = 10;
 
 /// Connects to webhooks.
 pub struct Dialler {
-    trust: Trust,
+    /// Who this server is to them.
+    credentials: Arc<Credentials>,
     relay: outbound::Relay,
 }
 
 impl Dialler {
     /// With an owner for connections.
     pub fn new(tasks: Tasks) -> Self {
-        Self { trust: Trust::default(), relay: outbound::Relay::new(tasks) }
+        Self::with(tasks, Arc::default())
+    }
+
+    /// That shows webhooks who it is.
+    pub fn with(tasks: Tasks, credentials: Arc<Credentials>) -> Self {
+        Self { credentials, relay: outbound::Relay::new(tasks) }
     }
 
     /// Sends the question and reads the answer.
@@ -60,9 +68,10 @@ impl Dialler {
         question: &Value,
     ) -> Result<Value, Fault> {
         let authority = outbound::bundle(&client["caBundle"]).map_err(Fault::Dial)?;
-        let tls = self.trust.config(authority.as_deref()).map_err(Fault::Dial)?;
         let port = url.port_or_known_default().unwrap_or(443);
         let name = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let user = self.credentials.of(&format!("{name}:{port}"));
+        let tls = user.trust.config(authority.as_deref()).map_err(Fault::Dial)?;
         let service = &client["service"];
         let (host, at) = if service.is_object() {
             let text = |key: &str| service[key].as_str().unwrap_or_default();
@@ -72,12 +81,14 @@ impl Dialler {
         };
         let destination = outbound::Destination { host, port: at, tls: Some(tls), name: Some(name) };
         let body = Body::from(question.to_string());
-        let request = Request::post("/")
+        let mut request = Request::post("/")
             .header("content-type", "application/json")
             .header("accept", "application/json, */*")
-            .header("user-agent", "kube-apiserver-admission")
-            .body(body)
-            .map_err(|error| Fault::Dial(error.to_string()))?;
+            .header("user-agent", "kube-apiserver-admission");
+        if let Some(authorization) = user.authorization().map_err(Fault::Dial)? {
+            request = request.header("authorization", authorization);
+        }
+        let request = request.body(body).map_err(|error| Fault::Dial(error.to_string()))?;
         let path = format!("{}?{}", url.path(), url.query().unwrap_or_default());
         let response = self
             .relay

@@ -14,7 +14,7 @@ pub use review::{of_kind, request};
 
 use super::conditions::{self, Answers, Conditions, Shown};
 use super::select::{self, GROUP, Target};
-use super::{Attributes, Context};
+use super::{Attributes, Context, Plugins};
 use crate::audit;
 use crate::meters::admission::Called;
 use coracle_api::kinds::{self, Kind};
@@ -53,7 +53,8 @@ impl Hook {
 
 /// Calls webhooks.
 pub struct Webhooks {
-    dialler: Dialler,
+    mutating: Dialler,
+    validating: Dialler,
 }
 
 /// The webhooks of all configurations, in the order of the configurations' names.
@@ -80,8 +81,11 @@ pub struct Round {
 
 impl Webhooks {
     /// With an owner for connections.
-    pub fn new(tasks: Tasks) -> Self {
-        Self { dialler: Dialler::new(tasks) }
+    pub fn new(tasks: Tasks, plugins: &Plugins) -> Self {
+        Self {
+            mutating: Dialler::with(tasks.clone(), plugins.to_mutating.clone()),
+            validating: Dialler::with(tasks, plugins.to_validating.clone()),
+        }
     }
 
     /// Lets mutating webhooks patch `object`, one after the other; with an earlier round only those that asked to see what
@@ -241,7 +245,8 @@ impl Webhooks {
             let version =
                 review::version(value).ok_or("webhook does not accept known AdmissionReview versions")?;
             let question = review::question(version, &uid, attributes, object, target);
-            let reply = self.dialler.call(context.reader.as_ref(), value, &question).await;
+            let dialler = if note.mutating { &self.mutating } else { &self.validating };
+            let reply = dialler.call(context.reader.as_ref(), value, &question).await;
             let reply = reply.and_then(|reply| review::decoded(version, &reply).map(|()| reply));
             let reply = reply.map_err(|error| format!("failed to call webhook: {error}"))?;
             review::answer(version, &uid, note.mutating, &reply)
