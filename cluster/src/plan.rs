@@ -140,6 +140,7 @@ impl Ground<'_> {
             ("proxy-client-key-file", text(layout.key(pki::FRONT_PROXY))),
             ("requestheader-client-ca-file", text(layout.cert(pki::FRONT_PROXY_CA))),
             ("requestheader-allowed-names", pki::FRONT_PROXY.to_owned()),
+            ("requestheader-uid-headers", "X-Remote-Uid".to_owned()),
         ];
         if spec.has_network() {
             flags.push(("bind-address", spec.bridge_address().to_string()));

@@ -37,7 +37,9 @@ pub async fn publish(reader: &dyn Reader, objects: &dyn Objects, args: &Args) ->
             ("uid-headers", json!(args.authentication.requestheader_uid_headers)),
             ("username-headers", json!(args.authentication.requestheader_username_headers)),
         ];
-        for (key, list) in lists {
+        // Nobody is told of what nobody says.
+        let is_said = |(key, list): &(&str, Value)| *key != "uid-headers" || *list != json!([]);
+        for (key, list) in lists.into_iter().filter(is_said) {
             own.insert(format!("requestheader-{key}"), json!(list.to_string()));
         }
     }

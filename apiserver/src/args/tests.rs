@@ -18,7 +18,6 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("bind-address", "nothing listens beyond this machine unless the cluster is told of an address"),
     ("requestheader-extra-headers-prefix", "whoever names a CA of front proxies believes them"),
     ("requestheader-group-headers", "likewise"),
-    ("requestheader-uid-headers", "likewise"),
     ("requestheader-username-headers", "likewise"),
     ("service-account-issuer", "tokens have an issuer"),
     ("service-cluster-ip-range", "Services have addresses"),

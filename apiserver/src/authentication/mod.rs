@@ -66,7 +66,7 @@ pub struct AuthenticationArgs {
     #[arg(long, value_delimiter = ',', default_value = identity::USER)]
     pub requestheader_username_headers: Vec<String>,
     /// Headers that say the user's uid.
-    #[arg(long, value_delimiter = ',', default_value = identity::UID)]
+    #[arg(long, value_delimiter = ',')]
     pub requestheader_uid_headers: Vec<String>,
     /// Headers that say the user's groups; all of them count.
     #[arg(long, value_delimiter = ',', default_value = identity::GROUP)]

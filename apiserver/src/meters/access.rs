@@ -80,6 +80,8 @@ pub struct Access {
     authorized: Results<4>,
     users: Family<Named, Counter>,
     left: Histogram,
+    /// Connections with which no keys were agreed on.
+    pub unagreed: Counter,
 }
 
 fn seconds() -> Histogram {
@@ -103,7 +105,13 @@ impl Access {
             "How long certificates of requests are good for",
             Histogram::seconds(&LEFT),
         );
+        let unagreed = to.add(
+            "apiserver_tls_handshake_errors",
+            "Connections with which no keys were agreed on",
+            Counter::default(),
+        );
         Self {
+            unagreed,
             authenticated: Results::new(&attempts, &authentication, ["success", "failure", "error"]),
             authorized: Results::new(
                 &decisions,

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio_rustls::server::TlsStream;
 
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take to begin its first request.
@@ -63,10 +64,9 @@ async fn connection(
 ) {
     // Without it small answers wait for acknowledgements.
     let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!("TLS handshake took too long"),
+    let Some(stream) = agreed(stream, &acceptor).await else {
+        server.metrics.access.unagreed.inc();
+        return;
     };
     let certificates = stream.get_ref().1.peer_certificates();
     let peer = server.authentication.peer(certificates.unwrap_or_default());
@@ -121,6 +121,16 @@ async fn connection(
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
+}
+
+/// A connection with keys; `None` where none were agreed on in time.
+async fn agreed(stream: TcpStream, acceptor: &Acceptor) -> Option<TlsStream<TcpStream>> {
+    match tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => tracing::debug!("TLS handshake took too long"),
+    }
+    None
 }
 
 /// Whether one of so many is this one.

@@ -112,6 +112,7 @@ impl Extension {
             flag("proxy-client-key-file", "front-proxy-key.pem"),
             flag("requestheader-client-ca-file", "front-proxy-ca.pem"),
             "--requestheader-allowed-names=front-proxy".to_owned(),
+            "--requestheader-uid-headers=X-Remote-Uid".to_owned(),
         ]
     }
 

@@ -69,6 +69,7 @@ async fn a_front_proxy_says_who_asks_and_nobody_else_does() {
         file("client-ca-file", "clients-ca.pem"),
         file("requestheader-client-ca-file", "proxies-ca.pem"),
         "--requestheader-allowed-names=front-proxy".to_owned(),
+        "--requestheader-uid-headers=X-Remote-Uid".to_owned(),
     ];
     let fixture = Fixture::flagged(&MemoryKv::default(), &flags).await;
     let known =
