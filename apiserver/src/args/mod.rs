@@ -82,7 +82,7 @@ pub struct Args {
     #[arg(long, short)]
     pub v: Option<u32>,
     /// Range of Services' addresses.
-    #[arg(long, default_value = "10.96.0.0/16")]
+    #[arg(long, default_value = "10.96.0.0/16", value_parser = service_range)]
     pub service_cluster_ip_range: Ipv4Net,
     /// Range of node ports.
     #[arg(long, default_value = "30000-32767", value_parser = port_range)]
@@ -135,6 +135,13 @@ pub struct Args {
 pub fn switch(text: &str) -> anyhow::Result<bool> {
     coracle_api::meta::parse_bool(text)
         .with_context(|| format!("strconv.ParseBool: parsing {text:?}: invalid syntax"))
+}
+
+fn service_range(text: &str) -> anyhow::Result<Ipv4Net> {
+    if text.contains(',') {
+        bail!("Services have addresses of one family here; name one range of IPv4");
+    }
+    text.parse().ok().context("service-cluster-ip-range[0] is not a valid cidr of IPv4")
 }
 
 fn port_range(text: &str) -> anyhow::Result<RangeInclusive<u16>> {

@@ -92,6 +92,8 @@ fn what_cannot_be_done_is_refused_with_a_sentence() {
         ("--watch-cache=false", "lists and watches are always served from the cache"),
         ("--storage-media-type=application/yaml", "objects are stored as JSON"),
         ("--apiserver-count=x", "strconv.ParseInt: parsing \"x\": invalid syntax"),
+        ("--service-cluster-ip-range=10.96.0.0/16,fd00::/108", "name one range of IPv4"),
+        ("--service-cluster-ip-range=x", "service-cluster-ip-range[0] is not a valid cidr"),
         ("--profiling=maybe", "strconv.ParseBool: parsing \"maybe\": invalid syntax"),
         ("--etcd-count-metric-poll-period=x", "is no duration"),
     ] {

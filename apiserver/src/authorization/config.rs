@@ -129,6 +129,9 @@ impl AuthorizationArgs {
                     };
                     Mode::Webhook(Arc::new(Webhook::new(path, settings)?))
                 }
+                None if name == "ABAC" => bail!(
+                    "authorization-mode ABAC is not part of this server; say it in roles, or let a webhook authorize"
+                ),
                 None => bail!("authorization-mode {name:?} is not a valid mode"),
             });
         }
