@@ -131,7 +131,8 @@ fn checks(server: &Server, path: &str) -> Vec<Check> {
     }
     let encryption = server.store.encryption();
     // A server lives, whoever else does not.
-    if let Some(services) = encryption.filter(|_| path != "livez").and_then(|encryption| encryption.health()) {
+    if let Some(services) = encryption.filter(|_| path != "livez").and_then(|encryption| encryption.health())
+    {
         checks.push(("kms-providers".into(), services.map_err(Cow::from)));
     }
     if path == "readyz" {

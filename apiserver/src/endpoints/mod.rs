@@ -75,7 +75,7 @@ pub async fn answer(
         return response;
     }
     let path = match info.path.as_str() {
-        path if path.starts_with("/openapi/") => path,
+        path if path.starts_with("/openapi/") || path.starts_with("/metrics/") => path,
         path => path.trim_end_matches('/'),
     };
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -148,5 +148,15 @@ fn shown(object: &Value) -> Response<Body> {
 pub fn version() -> Value {
     json!({"major": "1", "minor": "33", "emulationMajor": "1", "emulationMinor": "33", "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "32", "gitVersion": VERSION, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
-        "goVersion": "", "compiler": "rustc", "platform": "linux/amd64"})
+        "goVersion": "", "compiler": "rustc", "platform": platform()})
+}
+
+/// What this program was built for, as Go calls it.
+fn platform() -> String {
+    let machine = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("{}/{machine}", std::env::consts::OS)
 }

@@ -54,7 +54,7 @@ pub fn error(code: u16, text: impl Into<Bytes>) -> Response<Body> {
 pub fn no_such_path(refusals: Format, path: &str, all: &Served) -> Response<Body> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let served = match parts.as_slice() {
-        ["api", _, ..] => true,
+        ["api" | "version", _, ..] => true,
         ["apis", group, _, ..] => !group.is_empty() && all.has_group(group),
         _ => false,
     };

@@ -90,10 +90,13 @@ async fn documents_are_only_what_somebody_accepts() {
         ("/apis//v1", "*/*", 404),
         ("/index.html", "*/*", 200),
         ("/openapi/v3/nope", "*/*", 404),
+        ("/metrics/slis/", "*/*", 404),
     ];
     for (path, accept, want) in rows {
         assert_eq!(read(&fixture, path, accept).await.0, want, "{path} {accept}");
     }
+    let (_, below) = read(&fixture, "/version/x", "*/*").await;
+    assert!(below.starts_with('{') && below.contains("the server could not find the requested resource"));
     let (_, root) = read(&fixture, "/", "*/*").await;
     for path in ["/apis/apps/v1", "/healthz/etcd", "/readyz/shutdown", "/metrics/slis"] {
         assert!(root.contains(&format!("\"{path}\"")), "{path}: {root}");
