@@ -11,7 +11,10 @@ use coracle_daemon::{Tasks, clock};
 use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+
+/// Batches that are on their way to a webhook at once. While one hangs, others wait, and then what finds no place is lost.
+const UNDER_WAY: usize = 32;
 
 /// When a request goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -193,6 +196,7 @@ impl Delivery {
     async fn run(self, mut items: mpsc::Receiver<Vec<u8>>) {
         let (stop, size) = (self.tasks.stopping(), self.batches.size.max(1));
         let mut bucket = self.batches.throttle.map(Bucket::new);
+        let under_way = Arc::new(Semaphore::new(UNDER_WAY));
         loop {
             let mut batch = Vec::new();
             tokio::select! {
@@ -229,11 +233,20 @@ impl Delivery {
             match self.target {
                 Target::Log(..) => work.await,
                 // One that is slow does not hold up the others.
-                Target::Webhook(..) => self.tasks.run("audit batch", work),
+                Target::Webhook(..) => {
+                    let Ok(permit) = under_way.clone().acquire_owned().await else { return };
+                    self.tasks.run("audit batch", async move {
+                        work.await;
+                        drop(permit);
+                    });
+                }
             }
         }
     }
 }
+
+/// How long a turn is waited for at most; flags may ask for next to none.
+const TURN_MAX: Duration = Duration::from_secs(1 << 30);
 
 /// Turns that there are so many of at once, and so many a second.
 struct Bucket {
@@ -254,7 +267,7 @@ impl Bucket {
         self.left = (self.left + more).min(burst) - 1.0;
         self.at = now;
         if self.left < 0.0 {
-            clock::sleep(Duration::from_secs_f64(-self.left / qps)).await;
+            clock::sleep(Duration::try_from_secs_f64(-self.left / qps).unwrap_or(TURN_MAX)).await;
         }
     }
 }
@@ -272,6 +285,7 @@ mod tests {
     use super::*;
     use crate::audit::event;
     use crate::audit::log::Keep;
+    use futures::FutureExt;
     use std::path::Path;
 
     fn sink(path: &Path, mode: Mode, batches: Batches, tasks: &Tasks) -> Sink {
@@ -348,5 +362,8 @@ mod tests {
             bucket.turn().await;
         }
         assert_eq!(began.elapsed().as_millis() / 100, 10);
+        let mut rare = Bucket::new(Throttle { qps: f64::MIN_POSITIVE, burst: 1.0 });
+        rare.turn().await;
+        assert!(rare.turn().now_or_never().is_none());
     }
 }
