@@ -120,14 +120,18 @@ fn checked(well: bool, otherwise: impl Into<Cow<'static, str>>) -> Result<(), Co
     if well { Ok(()) } else { Err(otherwise.into()) }
 }
 
+/// Why a check fails where nobody is to know more.
+fn withheld(name: &str) -> String {
+    format!("{name} failed: {WITHHELD}")
+}
+
 fn checks(server: &Server, path: &str) -> Vec<Check> {
     let mut checks: Vec<Check> = vec![("ping".into(), Ok(())), ("log".into(), Ok(()))];
     let loaded = server.store.progress() > 0;
     let connected = loaded && server.store.connected();
-    let unknown = |name: &str| format!("{name} failed: {WITHHELD}");
-    checks.push(("etcd".into(), checked(path == "livez" || connected, unknown("etcd"))));
+    checks.push(("etcd".into(), checked(path == "livez" || connected, withheld("etcd"))));
     if path == "readyz" {
-        checks.push(("etcd-readiness".into(), checked(connected, unknown("etcd-readiness"))));
+        checks.push(("etcd-readiness".into(), checked(connected, withheld("etcd-readiness"))));
     }
     let encryption = server.store.encryption();
     // A server lives, whoever else does not.
@@ -136,7 +140,7 @@ fn checks(server: &Server, path: &str) -> Vec<Check> {
         checks.push(("kms-providers".into(), services.map_err(Cow::from)));
     }
     if path == "readyz" {
-        checks.push(("informer-sync".into(), checked(loaded, unknown("informer-sync"))));
+        checks.push(("informer-sync".into(), checked(loaded, withheld("informer-sync"))));
     }
     if encryption.is_some_and(|encryption| encryption.reloads()) {
         let follows = "poststarthook/start-encryption-provider-config-automatic-reload";
@@ -159,7 +163,7 @@ fn checks(server: &Server, path: &str) -> Vec<Check> {
         };
         checks.push((format!("poststarthook/{name}").into(), done(well)));
         if name == "kube-apiserver-autoregistration" {
-            let done = checked(path != "readyz" || bootstrapped, unknown("autoregister-completion"));
+            let done = checked(path != "readyz" || bootstrapped, withheld("autoregister-completion"));
             checks.push(("autoregister-completion".into(), done));
         }
     }
@@ -243,4 +247,15 @@ fn all(path: &str, checks: &[Check], query: &Pairs) -> Response<Body> {
         return text(200, format!("{told}{path} check passed\n"));
     }
     text(200, "ok")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_that_fails_tells_why_and_one_that_does_not_tells_nothing() {
+        assert_eq!(checked(false, withheld("etcd")), Err("etcd failed: reason withheld".into()));
+        assert_eq!(checked(true, withheld("etcd")), Ok(()));
+    }
 }

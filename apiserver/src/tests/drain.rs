@@ -111,6 +111,10 @@ async fn a_stop_fails_readiness_first_then_finishes_what_runs_and_ends_watches_c
         assert_eq!(readyz.status(), 500);
         let told = readyz.into_body().collect().await.expect("a body").to_bytes();
         assert!(String::from_utf8_lossy(&told).contains("[-]shutdown failed"), "{told:?}");
+        let mut alone = client().await.expect("still listening");
+        let why = alone.send_request(request("GET", "/readyz/shutdown", Body::empty())).await;
+        let why = why.expect("an answer").into_body().collect().await.expect("a body").to_bytes();
+        assert_eq!(why, "internal server error: process is shutting down\n");
         // It lives, and serves whoever has not taken notice.
         let mut late = client().await.expect("still listening");
         let livez = late.send_request(request("GET", "/livez", Body::empty())).await.expect("an answer");

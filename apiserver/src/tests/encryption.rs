@@ -17,9 +17,13 @@ const KEY: &str = "/registry/secrets/default/a";
 
 /// Writes a configuration for secrets.
 fn configure(folder: &Path, providers: &str) -> Vec<String> {
+    configure_for(folder, "secrets", providers)
+}
+
+fn configure_for(folder: &Path, resource: &str, providers: &str) -> Vec<String> {
     let path = folder.join("encryption.yaml");
     let text = format!(
-        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers: [{providers}]\n"
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [{resource}]\n  providers: [{providers}]\n"
     );
     let fresh = folder.join("fresh");
     std::fs::write(&fresh, text).expect("written");
@@ -188,5 +192,30 @@ async fn a_service_that_is_away_is_told_of_and_keeps_only_what_it_seals_from_bei
     let (_, all) = page(&fixture, "/readyz").await;
     assert!(all.contains("[-]kms-providers failed: reason withheld\n"), "{all}");
     assert_eq!(page(&fixture, "/livez").await, (200, "ok".to_owned()));
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn requests_have_their_turns_where_something_else_cannot_be_made_at_the_first_start() {
+    let (folder, kv) = (tempfile::tempdir().expect("folder"), MemoryKv::default());
+    let socket = folder.path().join("none.sock");
+    let provider =
+        format!("{{kms: {{apiVersion: v2, name: vault, endpoint: 'unix://{}'}}}}", socket.display());
+    // The first Service is among what a server makes before it is ready.
+    let flags = configure_for(folder.path(), "services", &provider);
+    let fixture = Fixture::unready(std::sync::Arc::new(kv), &flags);
+    let known = async {
+        loop {
+            let response = fixture.send("GET", super::MAPS, "", Value::Null).await;
+            if response.headers().get("x-kubernetes-pf-flowschema-uid").is_some_and(|uid| !uid.is_empty()) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), known).await.expect("in time");
+    let told = page(&fixture, "/readyz/poststarthook/bootstrap-controller").await;
+    assert_eq!(told, (500, "internal server error: not finished\n".to_owned()));
+    assert_eq!(page(&fixture, "/livez").await.0, 200);
     fixture.stop().await;
 }

@@ -74,6 +74,13 @@ impl Fixture {
 
     /// Over any store.
     async fn on(kv: Arc<dyn Kv>, more: &[String]) -> Self {
+        let fixture = Self::unready(kv, more);
+        fixture.until_ready().await;
+        fixture
+    }
+
+    /// One that has only just begun.
+    fn unready(kv: Arc<dyn Kv>, more: &[String]) -> Self {
         let flags = [
             "x",
             "--etcd-servers=http://x",
@@ -88,9 +95,7 @@ impl Fixture {
         let tasks = Tasks::new();
         let server = Server::new(&args, kv, &tasks).expect("server");
         server.start(&args, &tasks);
-        let fixture = Self { server, admin: certificate("admin", "system:masters"), tasks };
-        fixture.until_ready().await;
-        fixture
+        Self { server, admin: certificate("admin", "system:masters"), tasks }
     }
 
     async fn until_ready(&self) {
