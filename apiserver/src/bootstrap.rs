@@ -69,7 +69,7 @@ async fn first_objects(server: &Server, args: &Args) -> Result<(), Status> {
     authorization::bootstrap(server.objects.as_ref()).await?;
     let ((), configured, service, added) = tokio::join!(
         server.health.wait_flows(),
-        trust::publish(server.store.as_ref(), server.objects.as_ref(), args),
+        trust::publish(server.store.as_ref(), server.objects.as_ref(), &args.authentication),
         kubernetes_service(server, args),
         addons::apply(server.objects.as_ref(), args.addons_file.as_deref())
     );

@@ -1,7 +1,7 @@
 //! The apiserver: HTTP in, store out. decode → authenticate → authorize → admit → registry → encode.
 //!
-//!     serve ─► http::pipeline ─► registry ─► storage ─► Kv
-//!                    └─► endpoints, streaming, aggregator
+//!     serve ─► pipeline ─► registry ─► storage ─► Kv
+//!               └─► endpoints, streaming, aggregator
 //!
 //! Stateless but for its watch cache; any number run side by side.
 
@@ -14,6 +14,7 @@ pub mod authorization;
 pub mod bootstrap;
 pub mod definitions;
 mod endpoints;
+mod flags;
 pub mod flowcontrol;
 pub mod http;
 mod meters;
@@ -32,7 +33,6 @@ mod tests;
 pub use args::Args;
 
 use self::http::crossing::Crossing;
-use self::http::drain::InFlight;
 use ::http::{Request, Response};
 use admission::{Admission, Plugins};
 use aggregator::Aggregator;
@@ -54,6 +54,7 @@ use reader::Objects;
 use registry::allocate::Allocator;
 use registry::direct::Direct;
 use registry::{Conversion, Registry, Watching};
+use serve::drain::InFlight;
 use served::Served;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -191,7 +192,7 @@ impl Server {
 
     /// Answers one request of a client with that verified certificate (DER leaf).
     pub async fn answer(self: &Arc<Self>, peer: Option<Arc<[u8]>>, request: Request<Body>) -> Response<Body> {
-        http::pipeline::answer(self, &peer.as_deref().map(Peer::client).unwrap_or_default(), request).await
+        serve::pipeline::answer(self, &peer.as_deref().map(Peer::client).unwrap_or_default(), request).await
     }
 }
 

@@ -6,14 +6,18 @@
 //! any host: whoever may make those is trusted with it, as in Kubernetes.
 
 pub mod credentials;
+pub mod endpoints;
+#[cfg(test)]
+pub mod fake;
+mod records;
+pub mod relay;
 pub mod remembered;
 pub mod remote;
 
-pub use crate::streaming::proxy::is_proxyable;
-pub use crate::streaming::relay::{Destination, Relay, RelayError};
+pub use endpoints::is_proxyable;
+pub use relay::{Destination, Relay, RelayError};
 
 use crate::reader::Reader;
-use crate::streaming::proxy::endpoints;
 use base64::Engine;
 use coracle_api::status::GroupResource;
 use coracle_daemon::panics::Mutex;
@@ -57,7 +61,7 @@ pub fn addresses(
     {
         return Ok(vec![(spec["externalName"].as_str().unwrap_or_default().to_owned(), port)]);
     }
-    let mut found = endpoints(reader, namespace, name, &port.to_string())?;
+    let mut found = endpoints::ready(reader, namespace, name, &port.to_string())?;
     found.retain(|(host, _)| is_proxyable(host));
     Ok(found)
 }

@@ -1,6 +1,7 @@
 //! What a request is about, as every stage after routing sees it.
 
 use coracle_api::kinds::Kind;
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +37,25 @@ impl UserInfo {
         }
         out
     }
+}
+
+/// Whether each `%` of a text begins an escape.
+#[must_use]
+pub fn escapes_are_whole(text: &str) -> bool {
+    let is_hex = |digits: &str| digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    text.split('%').skip(1).all(|after| after.get(..2).is_some_and(is_hex))
+}
+
+/// `%xx` decoded, with marks for what is no text.
+#[must_use]
+pub fn unescaped(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+/// The key of an extra attribute, as the name of a header carries it; one with broken escapes is taken as it stands.
+#[must_use]
+pub fn extra_key(escaped: &str) -> String {
+    if escapes_are_whole(escaped) { unescaped(escaped) } else { escaped.to_owned() }
 }
 
 /// What is asked for, as authorization and admission see it (Kubernetes' `RequestInfo` and `authorizer.Attributes`).
@@ -74,5 +94,24 @@ impl RequestInfo {
     #[must_use]
     pub fn is_review(&self) -> bool {
         matches!(self.group.as_str(), "authentication.k8s.io" | "authorization.k8s.io")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_extras_are_decoded_unless_their_escapes_are_broken() {
+        for (header, key) in [
+            ("scopes", "scopes"),
+            ("example.org%2fa%25b", "example.org/a%b"),
+            ("a%2fb%zz", "a%2fb%zz"),
+            ("a%+fb", "a%+fb"),
+            ("a%2", "a%2"),
+            ("%c3%bc", "ü"),
+        ] {
+            assert_eq!(extra_key(header), key, "{header}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A cluster that is up: how long a pod takes, and what it costs to do nothing.
 
-use crate::members::resident_bytes;
+use crate::process::{busy_seconds, parent, resident_bytes};
 use crate::report::{Output, Report, Unit, median};
 use anyhow::{Context, Result};
 use coracle_daemon::clock;
@@ -8,7 +8,6 @@ use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, DeleteParams, PostParams, WatchEvent, WatchParams};
 use kube::runtime::wait::{await_condition, conditions::is_deleted};
-use nix::time::{clock_getcpuclockid, clock_gettime};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -166,35 +165,4 @@ fn processes(args: &Args) -> Result<Vec<u32>> {
     pids.sort_unstable();
     pids.dedup();
     Ok(pids)
-}
-
-/// The fields of `/proc/PID/stat` after the program's name.
-fn stat(pid: u32) -> Option<Vec<String>> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
-}
-
-fn parent(pid: u32) -> Option<u32> {
-    stat(pid)?.get(1)?.parse().ok().filter(|parent| *parent > 1)
-}
-
-/// Seconds that a process has been busy, in its own code and in the kernel's, to the nanosecond. `/proc/PID/stat` counts
-/// whole ticks of the timer, which is also what wakes most idle processes: it charges them for far more than they ran.
-pub fn busy_seconds(pid: u32) -> Option<f64> {
-    let pid = nix::unistd::Pid::from_raw(pid.try_into().ok()?);
-    let ran = clock_gettime(clock_getcpuclockid(pid).ok()?).ok()?;
-    Some(Duration::from(ran).as_secs_f64())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn our_own_process_has_a_parent_some_memory_and_has_been_busy() {
-        let own = std::process::id();
-        assert!(stat(own).is_some_and(|fields| fields.len() > 20));
-        assert!(busy_seconds(own).is_some_and(|seconds| seconds >= 0.0));
-        assert!(resident_bytes(own).is_some_and(|bytes| bytes > 100_000));
-    }
 }

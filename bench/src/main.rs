@@ -6,6 +6,7 @@ mod apiserver;
 mod cluster;
 mod faults;
 mod members;
+mod process;
 mod report;
 mod store;
 

@@ -1,6 +1,6 @@
 //! Three members of a store, ours or etcd's, each a process of its own with the same flags, on loopback.
 
-use crate::cluster::busy_seconds;
+use crate::process::{busy_seconds, resident_bytes};
 use anyhow::{Context, Result};
 use coracle_daemon::clock;
 use coracle_etcd::proto::StatusRequest;
@@ -173,14 +173,6 @@ impl Members {
 pub fn channel(endpoint: &str) -> Result<Channel> {
     let endpoint = tonic::transport::Endpoint::from_shared(endpoint.to_owned());
     Ok(endpoint.context("no URL")?.tcp_nodelay(true).connect_lazy())
-}
-
-/// Bytes of memory that a process holds. What it shares with others, such as its program, is divided among them
-/// (proc(5), `Pss`): summed over processes of one program, nothing counts twice.
-pub fn resident_bytes(pid: u32) -> Option<u64> {
-    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 fn free_ports(count: usize) -> Result<Vec<u16>> {

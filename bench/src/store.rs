@@ -7,8 +7,8 @@ mod requests;
 mod wire;
 mod workload;
 
-use crate::cluster::busy_seconds;
 use crate::members::{Members, System};
+use crate::process::busy_seconds;
 use crate::report::{Output, Report, Unit, median};
 use anyhow::{Context, Result};
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! What every controller is started with.
 
 use crate::counts::Counts;
-use crate::plan::{Executor, Tracked};
+use crate::execute::{Executor, Tracked};
 use crate::stores::Stores;
 use coracle_client::controller::{self, Next, ReconcileError};
 use coracle_client::{Key, Queue, Recorder, Scope};

@@ -4,10 +4,11 @@
 //! node by node affinity, and the scheduler places them, so that they obey the same rules as all others.
 
 use crate::context::Context;
+use crate::execute::Tracked;
 use crate::expectations::Expectations;
 use crate::history::{self, HASH_LABEL};
 use crate::ownership::{claim, selector};
-use crate::plan::{Action, DAEMON_SET, POD, Plan, Tracked, status_patch};
+use crate::plan::{Action, DAEMON_SET, POD, Plan, status_patch};
 use crate::pods::{self, unless_zero};
 use crate::stores::{BY_OWNER, candidates};
 use crate::wake::owners_of_pods;

@@ -2,7 +2,7 @@
 //!
 //! In: every workload, Service, Node and Namespace, from shared informers. Out: pods, ReplicaSets, endpoints, statuses.
 //!
-//!     stores.rs ──keys──► a controller's queue ──► observe ──► reconcile (pure) ──► Plan ──► plan.rs: Executor
+//!     stores.rs ──keys──► a controller's queue ──► observe ──► reconcile (pure) ──► Plan ──► execute.rs
 //!
 //! Of all instances one leads; only that one watches, so a waiting instance costs next to nothing.
 
@@ -15,6 +15,7 @@ mod deployment;
 mod discovery;
 mod disruption;
 mod endpoints;
+mod execute;
 mod expectations;
 mod garbage;
 mod history;

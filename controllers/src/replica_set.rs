@@ -3,9 +3,10 @@
 //! In: a ReplicaSet and the pods that it controls or might. Out: adoptions, pods to create or delete, its status.
 
 use crate::context::Context;
+use crate::execute::Tracked;
 use crate::expectations::Expectations;
 use crate::ownership::{claim, selector};
-use crate::plan::{Action, Plan, REPLICA_SET, Resource, Tracked, status_patch};
+use crate::plan::{Action, Plan, REPLICA_SET, Resource, status_patch};
 use crate::pods::{self, unless_zero};
 use crate::stores::candidates;
 use crate::wake::owners_of_pods;

@@ -17,6 +17,7 @@ pub mod logger;
 mod machine;
 mod node;
 mod objects;
+mod pod;
 mod pods;
 mod probes;
 mod registration;

@@ -29,7 +29,6 @@ mod tests;
 mod webhook;
 
 pub use plugins::{AdmissionArgs, Plugins};
-pub use service_account::is_mirror;
 pub use webhook::{ANSWER_MAX, Dialler, of_kind};
 
 use crate::authorization::Authorization;

@@ -3,7 +3,6 @@
 
 mod tokens;
 
-use super::service_account::is_mirror;
 use super::{Attributes, CREATE, Context, DELETE, UPDATE, certificates};
 use crate::authorization::node_of;
 use coracle_api::meta;
@@ -78,7 +77,7 @@ fn pod(
     let mine = |pod: &Value| bound_to(node, pod);
     match (subresource, attributes.operation) {
         ("", CREATE) => {
-            if !is_mirror(object) {
+            if !meta::is_mirror(object) {
                 return Err(format!(
                     "pod does not have \"kubernetes.io/config.mirror\" annotation, node {node:?} can only create mirror pods"
                 ));

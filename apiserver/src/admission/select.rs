@@ -3,7 +3,7 @@
 //! In: `rules` and selectors as in the configuration, and a write. Out: the resource as the configuration speaks of it.
 
 use super::{Attributes, Context};
-use crate::registry::convert;
+use crate::storage::convert;
 use crate::storage::keys;
 use coracle_api::kinds::{self, Kind};
 use coracle_api::meta;

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
-const MIRROR: &str = "kubernetes.io/config.mirror";
 const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
 const DEFAULT: &str = "default";
 /// A new namespace gets its default account from a controller: a pod may come first and waits a little, as upstream.
@@ -22,7 +21,7 @@ pub async fn mutate(context: &Context, attributes: &Attributes<'_>, pod: &mut Va
     if !attributes.creates("pods") {
         return Ok(());
     }
-    if pod["metadata"]["annotations"][MIRROR].is_string() {
+    if meta::is_mirror(pod) {
         return mirror_pod(attributes, pod);
     }
     let named = pod["spec"]["serviceAccountName"].as_str().filter(|name| !name.is_empty());
@@ -209,11 +208,6 @@ fn token_volume(name: &str) -> Value {
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
         {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
     ]}})
-}
-
-/// Whether a pod mirrors one of a kubelet's own.
-pub fn is_mirror(pod: &Value) -> bool {
-    !meta::name(pod).is_empty() && pod["metadata"]["annotations"][MIRROR].is_string()
 }
 
 #[cfg(test)]

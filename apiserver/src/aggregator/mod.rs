@@ -5,12 +5,11 @@
 //!        │  └ registration: one for each group version of this server and of definitions
 //!        └ availability ◄─ probe: what each remote server answers
 //!
-//! Invariants: nobody but this server says who asks (`identity`); a group version is either local or remote, never half;
+//! Invariants: nobody but this server says who asks (`authentication::identity`); a group version is either local or remote, never half;
 //! several apiservers do all of it at once, and write only what is not there already.
 
 mod availability;
 mod groups;
-pub mod identity;
 mod priorities;
 mod probe;
 mod proxy;

@@ -1,7 +1,8 @@
 //! Asking remote servers: whether they serve their group version, and what is in it.
 
 use super::remote::Remote;
-use super::{Aggregator, Told, identity};
+use super::{Aggregator, Told};
+use crate::authentication::identity;
 use crate::outbound::{self, Destination, RelayError};
 use crate::request::UserInfo;
 use axum::body::Body;

@@ -1,7 +1,8 @@
 //! Requests for remote group versions, carried to their servers in the caller's name.
 
+use super::Aggregator;
 use super::remote::{Found, Remote};
-use super::{Aggregator, identity};
+use crate::authentication::identity;
 use crate::http::respond::plain;
 use crate::outbound::{self, Destination};
 use crate::request::UserInfo;

@@ -1,7 +1,7 @@
 //! How aggregated servers verify callers: the ConfigMap `extension-apiserver-authentication` with the CAs of clients and of the
 //! front proxy, and the names of the headers that it sets.
 
-use crate::args::Args;
+use crate::authentication::AuthenticationArgs;
 use crate::reader::{Objects, Reader, SERVER};
 use coracle_api::status::{GroupResource, Status};
 use serde_json::{Map, Value, json};
@@ -23,19 +23,23 @@ async fn read(path: &Path) -> Result<String, Status> {
 ///
 /// # Errors
 /// A file cannot be read, or the store not be reached.
-pub async fn publish(reader: &dyn Reader, objects: &dyn Objects, args: &Args) -> Result<(), Status> {
+pub async fn publish(
+    reader: &dyn Reader,
+    objects: &dyn Objects,
+    args: &AuthenticationArgs,
+) -> Result<(), Status> {
     let mut own = Map::new();
-    if let Some(path) = &args.authentication.client_ca_file {
+    if let Some(path) = &args.client_ca_file {
         own.insert("client-ca-file".to_owned(), json!(read(path).await?));
     }
-    if let Some(path) = &args.authentication.requestheader_client_ca_file {
+    if let Some(path) = &args.requestheader_client_ca_file {
         own.insert("requestheader-client-ca-file".to_owned(), json!(read(path).await?));
         let lists = [
-            ("allowed-names", json!(args.authentication.front_proxies())),
-            ("extra-headers-prefix", json!(args.authentication.requestheader_extra_headers_prefix)),
-            ("group-headers", json!(args.authentication.requestheader_group_headers)),
-            ("uid-headers", json!(args.authentication.requestheader_uid_headers)),
-            ("username-headers", json!(args.authentication.requestheader_username_headers)),
+            ("allowed-names", json!(args.front_proxies())),
+            ("extra-headers-prefix", json!(args.requestheader_extra_headers_prefix)),
+            ("group-headers", json!(args.requestheader_group_headers)),
+            ("uid-headers", json!(args.requestheader_uid_headers)),
+            ("username-headers", json!(args.requestheader_username_headers)),
         ];
         // Nobody is told of what nobody says.
         let is_said = |(key, list): &(&str, Value)| *key != "uid-headers" || *list != json!([]);

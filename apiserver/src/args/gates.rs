@@ -4,7 +4,7 @@
 //! `data/gates.txt` has a line for each: its name, whether it is on by default, its stage, and `locked` where it cannot be
 //! switched.
 
-use crate::endpoints::metrics::Register;
+use crate::meters::Register;
 use anyhow::{Context, bail, ensure};
 use coracle_api::meta;
 use prometheus_client::encoding::EncodeLabelSet;

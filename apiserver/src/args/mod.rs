@@ -10,6 +10,7 @@ use crate::aggregator::AggregatorArgs;
 use crate::audit::AuditArgs;
 use crate::authentication::AuthenticationArgs;
 use crate::authorization::AuthorizationArgs;
+use crate::flags::{duration, switch};
 use crate::http::crossing::CrossingArgs;
 use crate::http::limits::LimitArgs;
 use crate::serve::ServingArgs;
@@ -128,15 +129,6 @@ pub struct Args {
     pub beyond: Beyond,
 }
 
-/// A boolean as Go's flags write it; alone a flag is true.
-///
-/// # Errors
-/// The text is none.
-pub fn switch(text: &str) -> anyhow::Result<bool> {
-    coracle_api::meta::parse_bool(text)
-        .with_context(|| format!("strconv.ParseBool: parsing {text:?}: invalid syntax"))
-}
-
 fn service_range(text: &str) -> anyhow::Result<Ipv4Net> {
     if text.contains(',') {
         bail!("Services have addresses of one family here; name one range of IPv4");
@@ -151,20 +143,6 @@ fn port_range(text: &str) -> anyhow::Result<RangeInclusive<u16>> {
         bail!("{text} is no range of ports");
     }
     Ok(first..=last)
-}
-
-/// Go's durations, such as 1h30m or 500ms, that are not negative.
-///
-/// # Errors
-/// The text is none.
-pub fn duration(text: &str) -> anyhow::Result<Duration> {
-    // The only number that needs no unit.
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let span: jiff::SignedDuration =
-        text.parse().with_context(|| format!("{text:?} is no duration such as 1h30m"))?;
-    Duration::try_from(span).with_context(|| format!("{text:?} is negative"))
 }
 
 impl Args {

@@ -136,15 +136,3 @@ fn the_last_of_a_flag_counts_and_lists_add_up() {
     let told = told.expect("flags").args;
     assert_eq!((told.bound(), told.external()), (vec![IpAddr::from([0, 0, 0, 0])], "api:6443".to_owned()));
 }
-
-#[test]
-fn durations_are_gos_and_none_is_too_long_to_be_read() {
-    let cases =
-        [("1h30m", 5_400_000), ("2m0s", 120_000), ("500ms", 500), ("1.5s", 1500), ("0s", 0), ("0", 0)];
-    for (text, millis) in cases {
-        assert_eq!(duration(text).ok(), Some(Duration::from_millis(millis)), "{text}");
-    }
-    for text in ["", "5", "m", "1x", "-1s", "18446744073709551615h", "9999999999999999h9999999999999999h"] {
-        assert!(duration(text).is_err(), "{text}");
-    }
-}

@@ -37,10 +37,10 @@ pub struct AuditArgs {
     #[arg(long, default_value_t = 1)]
     pub audit_log_batch_max_size: usize,
     /// How long a batch waits until it is full.
-    #[arg(long, default_value = "0s", value_parser = crate::args::duration)]
+    #[arg(long, default_value = "0s", value_parser = crate::flags::duration)]
     pub audit_log_batch_max_wait: Duration,
     /// Bound how many batches are written.
-    #[arg(long, default_value = "false", value_parser = crate::args::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, default_value = "false", value_parser = crate::flags::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub audit_log_batch_throttle_enable: bool,
     /// Batches a second, bounded.
     #[arg(long, default_value_t = 0.0)]
@@ -49,7 +49,7 @@ pub struct AuditArgs {
     #[arg(long, default_value_t = 0)]
     pub audit_log_batch_throttle_burst: u32,
     /// Leave bodies out of events that are too large, and the events that still are.
-    #[arg(long, default_value = "false", value_parser = crate::args::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, default_value = "false", value_parser = crate::flags::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub audit_log_truncate_enabled: bool,
     /// Bytes of a batch, at least those of an event: events come one by one.
     #[arg(long, default_value_t = 10 << 20)]
@@ -64,7 +64,7 @@ pub struct AuditArgs {
     #[arg(long, value_enum, default_value_t = Mode::Batch)]
     pub audit_webhook_mode: Mode,
     /// How long to wait before events are sent again, e.g. 10s; half as long again each time.
-    #[arg(long, alias = "audit-webhook-batch-initial-backoff", default_value = "10s", value_parser = crate::args::duration)]
+    #[arg(long, alias = "audit-webhook-batch-initial-backoff", default_value = "10s", value_parser = crate::flags::duration)]
     pub audit_webhook_initial_backoff: Duration,
     /// Events that may wait to be sent, in batch mode; more are lost.
     #[arg(long, default_value_t = 10_000)]
@@ -73,10 +73,10 @@ pub struct AuditArgs {
     #[arg(long, default_value_t = 400)]
     pub audit_webhook_batch_max_size: usize,
     /// How long a batch waits until it is full.
-    #[arg(long, default_value = "30s", value_parser = crate::args::duration)]
+    #[arg(long, default_value = "30s", value_parser = crate::flags::duration)]
     pub audit_webhook_batch_max_wait: Duration,
     /// Bound how many batches are sent.
-    #[arg(long, default_value = "true", value_parser = crate::args::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, default_value = "true", value_parser = crate::flags::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub audit_webhook_batch_throttle_enable: bool,
     /// Batches a second, bounded.
     #[arg(long, default_value_t = 10.0)]
@@ -85,7 +85,7 @@ pub struct AuditArgs {
     #[arg(long, default_value_t = 15)]
     pub audit_webhook_batch_throttle_burst: u32,
     /// Leave bodies out of events that are too large, and the events that still are.
-    #[arg(long, default_value = "false", value_parser = crate::args::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, default_value = "false", value_parser = crate::flags::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub audit_webhook_truncate_enabled: bool,
     /// Bytes of a batch, at least those of an event: events come one by one.
     #[arg(long, default_value_t = 10 << 20)]

@@ -18,7 +18,7 @@ pub use record::{
     Record, annotate, annotate_body, answered, impersonated, options, request, scope, sent, status,
 };
 
-use crate::endpoints::metrics::Register;
+use crate::meters::Register;
 use crate::outbound::remote;
 use crate::request::{RequestInfo, UserInfo};
 use anyhow::Context;

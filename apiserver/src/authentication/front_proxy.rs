@@ -4,8 +4,7 @@
 
 use super::AuthenticationArgs;
 use super::certificate::Leaf;
-use crate::http::request_info::unescaped;
-use crate::request::UserInfo;
+use crate::request::{UserInfo, extra_key};
 use anyhow::Context;
 use coracle_daemon::clock;
 use coracle_daemon::tls::{ClientAuth, Fresh, client_verifier};
@@ -131,7 +130,7 @@ impl Headers {
             let prefixes = self.extra.iter();
             let rest = prefixes.filter_map(|prefix| name.as_str().strip_prefix(prefix.as_str())).next();
             if let Some(key) = rest {
-                user.extra.entry(unescaped(key)).or_default().extend(all(&[name.to_string()]));
+                user.extra.entry(extra_key(key)).or_default().extend(all(&[name.to_string()]));
             }
         }
         Some(user)
@@ -141,7 +140,7 @@ impl Headers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aggregator::identity;
+    use crate::authentication::identity;
 
     #[test]
     fn headers_are_read_as_they_are_written() {

@@ -14,6 +14,7 @@
 mod bootstrap_token;
 mod certificate;
 mod front_proxy;
+pub mod identity;
 mod jwt;
 mod legacy;
 mod oidc;
@@ -29,7 +30,6 @@ mod webhook;
 pub use front_proxy::Peer;
 pub use review::{check_review, user_info};
 
-use crate::aggregator::identity;
 use crate::reader::{Objects, Reader};
 use crate::request::UserInfo;
 use anyhow::ensure;
@@ -90,19 +90,19 @@ pub struct AuthenticationArgs {
     #[arg(long, default_value = "")]
     pub service_account_jwks_uri: String,
     /// How long a new token may be good, e.g. 24h0m0s; 0: as long as it is asked for.
-    #[arg(long, default_value = "0s", value_parser = crate::args::duration)]
+    #[arg(long, default_value = "0s", value_parser = crate::flags::duration)]
     pub service_account_max_token_expiration: Duration,
     /// Let tokens of pods be good for a year, as some clients never read them again.
-    #[arg(long, default_value = "true", value_parser = crate::args::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, default_value = "true", value_parser = crate::flags::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub service_account_extend_token_expiration: bool,
     /// Let Secrets of the type bootstrap.kubernetes.io/token be tokens.
-    #[arg(long, default_value = "false", value_parser = crate::args::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, default_value = "false", value_parser = crate::flags::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub enable_bootstrap_token_auth: bool,
     /// Audiences that tokens may be for; the issuer when empty.
     #[arg(long, value_delimiter = ',')]
     pub api_audiences: Vec<String>,
     /// Let requests without credentials in as system:anonymous.
-    #[arg(long, default_value = "true", value_parser = crate::args::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, default_value = "true", value_parser = crate::flags::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub anonymous_auth: bool,
     /// Tokens that another server knows.
     #[command(flatten)]

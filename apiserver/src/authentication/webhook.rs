@@ -23,7 +23,7 @@ pub struct WebhookArgs {
     #[arg(long, default_value = "v1beta1")]
     pub authentication_token_webhook_version: String,
     /// How long its answers are remembered, e.g. 2m0s.
-    #[arg(long, default_value = "2m0s", value_parser = crate::args::duration)]
+    #[arg(long, default_value = "2m0s", value_parser = crate::flags::duration)]
     pub authentication_token_webhook_cache_ttl: Duration,
 }
 

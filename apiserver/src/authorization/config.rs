@@ -21,10 +21,10 @@ pub struct AuthorizationArgs {
     #[arg(long, default_value = "v1beta1")]
     pub authorization_webhook_version: String,
     /// How long it is remembered that something is allowed, e.g. 5m0s.
-    #[arg(long, default_value = "5m0s", value_parser = crate::args::duration)]
+    #[arg(long, default_value = "5m0s", value_parser = crate::flags::duration)]
     pub authorization_webhook_cache_authorized_ttl: Duration,
     /// How long it is remembered that something is not.
-    #[arg(long, default_value = "30s", value_parser = crate::args::duration)]
+    #[arg(long, default_value = "30s", value_parser = crate::flags::duration)]
     pub authorization_webhook_cache_unauthorized_ttl: Duration,
     /// AuthorizationConfiguration (apiserver.config.k8s.io/v1), instead of the flags above.
     #[arg(long)]
@@ -183,7 +183,9 @@ fn structured(text: &str) -> anyhow::Result<Vec<Mode>> {
 fn asked(file: WebhookFile) -> anyhow::Result<Mode> {
     let time = |name: &str, text: Option<&str>, otherwise: u64| match text {
         None | Some("") => Ok(Duration::from_secs(otherwise)),
-        Some(text) => crate::args::duration(text).with_context(|| format!("{name}: Invalid value: {text:?}")),
+        Some(text) => {
+            crate::flags::duration(text).with_context(|| format!("{name}: Invalid value: {text:?}"))
+        }
     };
     let limit = time("timeout", Some(&file.timeout), 0)?;
     ensure!(

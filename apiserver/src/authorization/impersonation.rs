@@ -1,7 +1,7 @@
 //! `Impersonate-*` headers: the user that a request is run as, if its sender may.
 
 use super::Authorization;
-use crate::request::{RequestInfo, UserInfo};
+use crate::request::{RequestInfo, UserInfo, extra_key};
 use coracle_api::labels;
 use coracle_api::status::Status;
 use http::HeaderMap;
@@ -29,34 +29,13 @@ fn text(value: &http::HeaderValue) -> Result<String, Status> {
     Ok(text.to_owned())
 }
 
-/// `%xx` decoded, as header names carry the keys of extras.
-fn unescaped(key: &str) -> String {
-    let mut out = Vec::with_capacity(key.len());
-    let bytes = key.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        let decoded = (bytes[at] == b'%').then(|| key.get(at + 1..at + 3)).flatten();
-        match decoded.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8(out).unwrap_or_else(|_| key.to_owned())
-}
-
 /// What the headers ask for; `None` when they ask for nothing.
 fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
     let first = |name: &str| headers.get(name).map(text).transpose().map(Option::unwrap_or_default);
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in headers {
         if let Some(key) = name.as_str().strip_prefix(EXTRA) {
-            extra.entry(unescaped(key)).or_default().push(text(value)?);
+            extra.entry(extra_key(key)).or_default().push(text(value)?);
         }
     }
     let groups = headers.get_all(GROUP).iter().map(text).collect::<Result<Vec<_>, _>>()?;

@@ -4,7 +4,6 @@
 //! for each Secret or ConfigMap that it watches, while a graph would have to be rebuilt for every pod's every status.
 
 use super::rule::Rule;
-use crate::admission::is_mirror;
 use crate::reader::Reader;
 use crate::request::{RequestInfo, UserInfo};
 use coracle_api::meta;
@@ -203,7 +202,7 @@ impl NodeAuthorizer {
 
     /// The node's pods that may let it see other objects: a mirror pod is made by the node itself.
     fn own_pods<'a>(&self, node: &'a str, namespace: &str) -> impl Iterator<Item = Arc<Value>> + use<'a> {
-        let grants = move |pod: &Arc<Value>| pod["spec"]["nodeName"] == node && !is_mirror(pod);
+        let grants = move |pod: &Arc<Value>| pod["spec"]["nodeName"] == node && !meta::is_mirror(pod);
         self.reader.list(&self.pods, namespace).into_iter().filter(grants)
     }
 

@@ -5,7 +5,7 @@
 use crate::Server;
 use crate::meters::access::Access;
 use crate::meters::process::Process;
-use crate::meters::{Histogram, Histograms};
+use crate::meters::{Histogram, Histograms, Register};
 use crate::reader::Reader;
 use crate::request::RequestInfo;
 use coracle_api::meta;
@@ -15,7 +15,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Metric, Registry};
+use prometheus_client::registry::Registry;
 use serde_json::Value;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -118,25 +118,6 @@ pub struct LongRunning(Gauge);
 impl Drop for LongRunning {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// Registers metrics under a common beginning of their names.
-pub struct Register<'r> {
-    registry: &'r mut Registry,
-    prefix: &'static str,
-}
-
-impl<'r> Register<'r> {
-    /// At a registry.
-    pub fn of(registry: &'r mut Registry, prefix: &'static str) -> Self {
-        Self { registry, prefix }
-    }
-
-    /// A metric that is told of from now on.
-    pub fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
-        self.registry.register(format!("{}{name}", self.prefix), help, metric.clone());
-        metric
     }
 }
 

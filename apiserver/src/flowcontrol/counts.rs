@@ -1,6 +1,6 @@
 //! What is counted of levels and schemas.
 
-use crate::endpoints::metrics::Register;
+use crate::meters::Register;
 use crate::meters::{Histogram, Histograms};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;

@@ -14,19 +14,19 @@ pub struct LimitArgs {
     #[arg(long, default_value_t = 200)]
     pub max_mutating_requests_inflight: u64,
     /// Let requests run by FlowSchemas and priority levels; without, by the two numbers alone.
-    #[arg(long, default_value = "true", value_parser = crate::args::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, default_value = "true", value_parser = crate::flags::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub enable_priority_and_fairness: bool,
     /// Seconds that a watch lasts at least which names no time.
     #[arg(long, default_value_t = 1800)]
     pub min_request_timeout: u64,
     /// Let those who may see how much is logged change it at /debug/flags/v.
-    #[arg(long, default_value = "true", value_parser = crate::args::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, default_value = "true", value_parser = crate::flags::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub profiling: bool,
     /// How long a request may take, watches and streams apart, e.g. 1m0s.
-    #[arg(long, default_value = "1m0s", value_parser = crate::args::duration)]
+    #[arg(long, default_value = "1m0s", value_parser = crate::flags::duration)]
     pub request_timeout: Duration,
     /// How long to go on serving, no longer ready, once asked to stop, e.g. 5s: for load balancers to take notice.
-    #[arg(long, default_value = "0s", value_parser = crate::args::duration)]
+    #[arg(long, default_value = "0s", value_parser = crate::flags::duration)]
     pub shutdown_delay_duration: Duration,
 }
 

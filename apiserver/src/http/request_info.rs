@@ -1,6 +1,6 @@
 //! What a request is about, read from its method, path and query exactly as Kubernetes does (`RequestInfo`).
 
-use crate::request::RequestInfo;
+use crate::request::{RequestInfo, escapes_are_whole, unescaped};
 use coracle_api::kinds;
 use coracle_api::labels;
 use coracle_api::selector::FieldSelector;
@@ -18,35 +18,8 @@ pub fn pairs(query: Option<&str>) -> Pairs {
     taken.flat_map(|pair| form_urlencoded::parse(pair.as_bytes()).into_owned()).collect()
 }
 
-fn escapes_are_whole(text: &str) -> bool {
-    let is_hex = |digits: &str| digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    text.split('%').skip(1).all(|after| after.get(..2).is_some_and(is_hex))
-}
-
 fn first<'a>(query: &'a Pairs, name: &str) -> &'a str {
     query.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
-}
-
-/// `%xx` decoded, with marks for what is no text.
-#[must_use]
-pub fn unescaped(path: &str) -> String {
-    let mut out = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let [byte, tail @ ..] = rest {
-        let digits = (*byte == b'%').then(|| tail.get(..2)).flatten();
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(decoded) => {
-                out.push(decoded);
-                rest = &tail[2..];
-            }
-            None => {
-                out.push(*byte);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// Subresources of a namespace itself; everything else after a namespace's name is inside it.

@@ -1,7 +1,7 @@
 //! Who was let in, and what they were allowed.
 
 use super::Histogram;
-use crate::endpoints::metrics::Register;
+use crate::meters::Register;
 use crate::request::UserInfo;
 use coracle_api::status::Status;
 use prometheus_client::encoding::EncodeLabelSet;

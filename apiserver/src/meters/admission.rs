@@ -1,7 +1,7 @@
 //! Time and verdicts of admission: of its two steps, of each plugin, of each webhook.
 
 use super::{Histogram, Histograms};
-use crate::endpoints::metrics::Register;
+use crate::meters::Register;
 use coracle_api::status::Status;
 use coracle_daemon::clock::Instant;
 use prometheus_client::encoding::EncodeLabelSet;

@@ -12,9 +12,29 @@ pub mod watch;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::{MetricType, TypedMetric};
+use prometheus_client::registry::{Metric, Registry};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+/// Registers metrics under a common beginning of their names.
+pub struct Register<'r> {
+    registry: &'r mut Registry,
+    prefix: &'static str,
+}
+
+impl<'r> Register<'r> {
+    /// At a registry.
+    pub fn of(registry: &'r mut Registry, prefix: &'static str) -> Self {
+        Self { registry, prefix }
+    }
+
+    /// A metric that is told of from now on.
+    pub fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.registry.register(format!("{}{name}", self.prefix), help, metric.clone());
+        metric
+    }
+}
 
 /// How often values were within bounds, counted with nothing but atomics: many threads observe at once.
 #[derive(Clone, Debug)]

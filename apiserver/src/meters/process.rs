@@ -1,6 +1,6 @@
 //! What this process takes of its machine, as Linux tells it: read when it is asked for.
 
-use crate::endpoints::metrics::Register;
+use crate::meters::Register;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;

@@ -1,7 +1,7 @@
 //! A [`Kv`] whose calls are measured.
 
 use super::{Histogram, Histograms};
-use crate::endpoints::metrics::Register;
+use crate::meters::Register;
 use crate::storage::keys;
 use bytes::Bytes;
 use coracle_daemon::clock::Instant;

@@ -1,7 +1,7 @@
 //! What watches send.
 
 use super::{Histogram, Histograms};
-use crate::endpoints::metrics::Register;
+use crate::meters::Register;
 use coracle_api::kinds::Kind;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;

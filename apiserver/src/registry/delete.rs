@@ -2,9 +2,10 @@
 
 mod options;
 
-use super::{At, Call, Outcome, Registry, Reply, TRIES, convert};
+use super::{At, Call, Outcome, Registry, Reply, TRIES};
 use crate::admission::Attributes;
 use crate::request::RequestInfo;
+use crate::storage::convert;
 use crate::storage::customs;
 use crate::storage::encode::{self, Shape};
 use crate::storage::entry::Entry;

@@ -2,7 +2,8 @@
 
 use super::options::WriteOptions;
 use super::update::{Made, fits_url};
-use super::{At, Call, Registry, Reply, body, convert, patch};
+use super::{At, Call, Registry, Reply, body, patch};
+use crate::storage::convert;
 use crate::storage::encode::{self, Shape};
 use coracle_api::apply::{self, Writer};
 use coracle_api::kinds::Kind;

@@ -5,7 +5,8 @@
 
 use super::allocate::Claims;
 use super::options::WriteOptions;
-use super::{At, Call, Outcome, Registry, Reply, TRIES, body, convert};
+use super::{At, Call, Outcome, Registry, Reply, TRIES, body};
+use crate::storage::convert;
 use crate::storage::entry::Entry;
 use crate::storage::write::Written;
 use coracle_api::apply::{self, Writer};

@@ -35,7 +35,7 @@ pub struct ServingArgs {
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub tls_cipher_suites: Vec<String>,
     /// Serve HTTP/1.1 only.
-    #[arg(long, default_value = "false", value_parser = crate::args::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, default_value = "false", value_parser = crate::flags::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub disable_http2_serving: bool,
     /// Requests at once on a connection of HTTP/2; 0: 1000.
     #[arg(long, default_value_t = 0)]
@@ -44,7 +44,7 @@ pub struct ServingArgs {
     #[arg(long, default_value = "0", value_parser = chance)]
     pub goaway_chance: f64,
     /// Let other servers listen on the same port.
-    #[arg(long, default_value = "false", value_parser = crate::args::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, default_value = "false", value_parser = crate::flags::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub permit_port_sharing: bool,
 }
 

@@ -1,13 +1,15 @@
 //! Listening: TLS with ALPN, HTTP/1.1 and HTTP/2, upgrades, and a stop that lets running requests end.
 
 mod args;
+pub mod drain;
+pub mod pipeline;
 
 pub use args::{ServingArgs, names};
 
 use crate::Server;
 use crate::audit::Remote;
 use crate::http::lenient::Lenient;
-use crate::http::{contained, leftover, pipeline};
+use crate::http::{contained, leftover};
 use coracle_daemon::Tasks;
 use coracle_daemon::tls::Acceptor;
 use http::Request;

@@ -81,7 +81,7 @@ impl Store {
         let stored = |kind: &&Arc<Kind>| {
             kind.group == of.group
                 && kind.plural == of.resource
-                && kind.api_version() == crate::registry::convert::stored_version(kind)
+                && kind.api_version() == crate::storage::convert::stored_version(kind)
         };
         let customs = self.customs();
         kinds::builtin().iter().chain(customs.kinds()).find(stored).cloned()

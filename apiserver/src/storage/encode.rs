@@ -4,7 +4,7 @@ use super::cache::{Change, Event};
 use super::entry::Entry;
 use super::order::Ordered;
 use super::yaml;
-use crate::registry::convert;
+use crate::storage::convert;
 use bytes::Bytes;
 use coracle_api::kinds::Kind;
 use coracle_api::status::Status;

@@ -7,6 +7,7 @@
 //! Invariants: a write happens only on the revision it was made from; a list is a snapshot at its resourceVersion.
 
 pub mod cache;
+pub mod convert;
 pub mod customs;
 pub mod encode;
 pub mod encryption;

@@ -6,16 +6,15 @@
 //! Invariants: a client's credentials never go further than this server; the body is never held in memory; a tunnel ends
 //! when either end does.
 
-pub mod options;
 pub mod proxy;
-mod records;
-pub mod relay;
 mod target;
 #[cfg(test)]
 mod tests;
 
 use crate::http::respond;
+use crate::outbound::relay::{self, Destination, Relay};
 use crate::reader::{Objects, Reader};
+use crate::registry::streamed as options;
 use crate::request::RequestInfo;
 use anyhow::Context;
 use axum::body::Body;
@@ -23,7 +22,6 @@ use coracle_api::status::{GroupResource, Status};
 use coracle_daemon::Tasks;
 use coracle_daemon::tls::{self, Identity};
 use http::{Request, Response};
-use relay::{Destination, Relay};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Arc;

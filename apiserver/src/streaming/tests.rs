@@ -1,6 +1,7 @@
 //! A client, this server and a kubelet on loopback, with real TLS: logs, errors, and an upgrade both ways.
 
 use super::*;
+use crate::outbound::fake;
 use crate::reader::fake::Fake;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -9,21 +10,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-
-/// Writes a CA, and a certificate of it for 127.0.0.1, into `folder`.
-pub(super) fn certificates(folder: &Path) {
-    let ca_key = rcgen::KeyPair::generate().expect("key");
-    let mut params = rcgen::CertificateParams::default();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca = params.self_signed(&ca_key).expect("ca");
-    let issuer = rcgen::Issuer::new(params, ca_key);
-    let key = rcgen::KeyPair::generate().expect("key");
-    let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("params");
-    let leaf = leaf.signed_by(&key, &issuer).expect("leaf");
-    for (name, text) in [("ca.pem", ca.pem()), ("cert.pem", leaf.pem()), ("key.pem", key.serialize_pem())] {
-        std::fs::write(folder.join(name), text).expect("written");
-    }
-}
 
 /// What the fake kubelet answers: its path, an error, or after an upgrade every byte again.
 async fn kubelet_answers(
@@ -83,7 +69,7 @@ struct World {
 
 async fn world() -> World {
     let folder = tempfile::tempdir().expect("folder");
-    certificates(folder.path());
+    fake::certificates(folder.path());
     let tasks = Tasks::new();
     let kubelet = start_kubelet(folder.path(), &tasks).await;
     let pod = |name: &str, node: &str| json!({"metadata": {"namespace": "a", "name": name}, "spec": {"nodeName": node, "containers": [{"name": "c"}]}});

@@ -1,8 +1,8 @@
 //! The servers that are measured: a cluster without nodes, made for this and removed after it.
 
 use super::wire::{Wire, request};
-use crate::cluster::{ask, busy_seconds};
-use crate::members::resident_bytes;
+use crate::cluster::ask;
+use crate::process::{busy_seconds, resident_bytes};
 use anyhow::{Context, Result};
 use coracle_daemon::clock;
 use coracle_daemon::tls::{self, Identity};

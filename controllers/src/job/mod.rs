@@ -19,9 +19,10 @@ mod policy;
 mod ttl;
 
 use crate::context::Context;
+use crate::execute::Tracked;
 use crate::expectations::Expectations;
 use crate::ownership::selector;
-use crate::plan::{Action, JOB, Plan, Tracked, status_patch};
+use crate::plan::{Action, JOB, Plan, status_patch};
 use crate::pods;
 use crate::stores::BY_OWNER;
 use crate::wake::owners_of_pods;

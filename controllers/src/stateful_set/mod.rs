@@ -6,10 +6,11 @@
 mod retention;
 
 use crate::context::Context;
+use crate::execute::Tracked;
 use crate::expectations::Expectations;
 use crate::history::{self, HASH_LABEL};
 use crate::ownership::{claim, selector};
-use crate::plan::{Action, PERSISTENT_VOLUME_CLAIM, POD, Plan, STATEFUL_SET, Tracked, status_patch};
+use crate::plan::{Action, PERSISTENT_VOLUME_CLAIM, POD, Plan, STATEFUL_SET, status_patch};
 use crate::pods::{self, unless_zero};
 use crate::stores::{BY_OWNER, candidates};
 use crate::wake::owners_of_pods;

@@ -8,7 +8,7 @@ use super::{
     Changed, Container, ContainerSpec, Exec, ExecSpec, Image, RegistryAuth, Resources, Runtime, RuntimeError,
     Sandbox, SandboxSpec, State,
 };
-use crate::step::{is_sidecar, phase_of};
+use crate::pod::{is_sidecar, phase_of};
 use async_trait::async_trait;
 use coracle_client::{Key, Queue, Scope, Store, controller_of};
 use coracle_daemon::clock;

@@ -1,7 +1,8 @@
 //! A pod's conditions, with the reasons and messages that upstream gives them.
 
-use super::view::{View, is_sidecar};
+use super::view::View;
 use super::{resize, seconds};
+use crate::pod::is_sidecar;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 
 /// These are there only as long as they hold.

@@ -1,11 +1,12 @@
 //! What to do next with a pod: run it, or end it.
 
 use super::resize;
-use super::view::{Past, Run, View, is_sidecar};
+use super::view::{Past, Run, View};
 use super::{
     Action, BACK_OFF_FIRST, BACK_OFF_MOST, Crashes, Image, PULL_ERROR_SHOWN, Stop, Volumes, go_duration,
     is_over, later,
 };
+use crate::pod::is_sidecar;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
 use std::collections::BTreeMap;

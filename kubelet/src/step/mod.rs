@@ -17,8 +17,9 @@ mod status;
 mod tests;
 mod view;
 
+pub use crate::pod::{container_named, containers_of, ephemeral_of, is_sidecar, phase_of};
 pub use resize::{Change, Held, wanted};
-pub use view::{View, container_named, containers_of, ephemeral_of, is_sidecar, phase_of};
+pub use view::View;
 
 use crate::runtime::Sandbox;
 use jiff::Timestamp;

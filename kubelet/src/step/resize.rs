@@ -8,8 +8,9 @@
 //!
 //! What a container runs with is in the memory, or, after a restart of this process, in the status that was last reported.
 
-use super::view::{Past, Run, View, is_sidecar};
+use super::view::{Past, Run, View};
 use super::{Retry, Stop};
+use crate::pod::is_sidecar;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 

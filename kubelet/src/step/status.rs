@@ -1,8 +1,9 @@
 //! The status to report: phase, conditions and containers, as upstream words them.
 
 use super::decide::Decision;
-use super::view::{Past, Run, View, is_sidecar};
+use super::view::{Past, Run, View};
 use super::{Held, conditions, is_over, resize, seconds};
+use crate::pod::is_sidecar;
 use crate::runtime::State;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,

@@ -36,6 +36,15 @@ pub fn uid(object: &Value) -> &str {
     field(object, "uid")
 }
 
+/// The annotation of a pod that mirrors one of a kubelet's own.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Whether a pod mirrors one of a kubelet's own.
+#[must_use]
+pub fn is_mirror(pod: &Value) -> bool {
+    pod["metadata"]["annotations"][MIRROR].is_string()
+}
+
 /// Sets `metadata[key]`, making `metadata` an object where it is none.
 pub fn set(object: &mut Value, key: &str, value: impl Into<Value>) {
     if !object["metadata"].is_object() {

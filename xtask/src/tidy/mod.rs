@@ -6,6 +6,7 @@
 
 mod allowed;
 mod arrows;
+mod circles;
 mod files;
 mod rules;
 mod source;
@@ -41,14 +42,18 @@ impl fmt::Display for Finding {
 pub fn run() -> Result<()> {
     let root = root();
     let mut findings = arrows::check(&arrows::read(&root)?);
+    let mut crates = circles::Crates::default();
     for path in files::list(&root)? {
         findings.extend(rules::check_name(&path));
         if !rules::is_text(&path) {
             continue;
         }
         let text = fs::read(root.join(&path)).with_context(|| format!("cannot read {path}"))?;
-        findings.extend(rules::check(&path, &String::from_utf8_lossy(&text), &root.to_string_lossy()));
+        let text = String::from_utf8_lossy(&text);
+        findings.extend(rules::check(&path, &text, &root.to_string_lossy()));
+        crates.add(&path, &text);
     }
+    findings.extend(crates.check());
     let mut findings = allowed::sift(findings, allowed::ALLOWED);
     findings.sort();
     for finding in &findings {

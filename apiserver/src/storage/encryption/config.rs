@@ -115,7 +115,7 @@ impl Kms {
 }
 
 fn positive(text: &str) -> Option<Duration> {
-    crate::args::duration(text).ok().filter(|limit| !limit.is_zero())
+    crate::flags::duration(text).ok().filter(|limit| !limit.is_zero())
 }
 
 /// Group and plural of a name in the file; `*` stands for any.

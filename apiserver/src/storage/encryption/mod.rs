@@ -40,7 +40,7 @@ pub struct EncryptionArgs {
     #[arg(long)]
     pub encryption_provider_config: Option<PathBuf>,
     /// Follow changes of that file.
-    #[arg(long, default_value = "false", value_parser = crate::args::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, default_value = "false", value_parser = crate::flags::switch, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub encryption_provider_config_automatic_reload: bool,
 }
 

@@ -5,7 +5,7 @@ use super::{Setting, each_container, volume};
 use crate::status::go_quoted;
 use serde_json::{Value, json};
 
-pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
+pub(super) use crate::meta::MIRROR;
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const TOLERATIONS: &str = "scheduler.alpha.kubernetes.io/tolerations";
 const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";

@@ -98,7 +98,7 @@ mod tests {
     #[tokio::test]
     async fn messages_that_wait_together_are_passed_on_one_by_one() {
         let folder = tempfile::tempdir().expect("folder");
-        super::super::tests::certificates(folder.path());
+        crate::outbound::fake::certificates(folder.path());
         let file = |name: &str| folder.path().join(name);
         let identity = Identity { cert: file("cert.pem"), key: file("key.pem") };
         let acceptor = tls::server(&identity, None, &[]).expect("tls");

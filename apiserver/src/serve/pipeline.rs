@@ -1,16 +1,15 @@
 //! The way of every request: authenticate → impersonate → authorize → handler.
 
-use super::contained::{self, Asked};
-use super::limits::time_limit;
-use super::negotiate;
-use super::request_info::{self, Pairs};
-use super::{deprecation, respond};
 use crate::Server;
 use crate::aggregator::Route;
 use crate::audit::{self, Record, Sender};
 use crate::authentication::{Peer, bearer_token};
 use crate::endpoints::{self, metrics};
 use crate::flowcontrol::{self, Told};
+use crate::http::contained::{self, Asked};
+use crate::http::limits::time_limit;
+use crate::http::request_info::{self, Pairs};
+use crate::http::{deprecation, negotiate, respond};
 use crate::meters::access::Outcome;
 use crate::registry::{Call, ReplyBody, is_routed};
 use crate::request::{RequestInfo, UserInfo};
