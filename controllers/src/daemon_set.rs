@@ -95,7 +95,7 @@ pub fn reconcile(
     let claimed = claim(&POD, &owner, &set.metadata, wanted.as_ref(), candidates);
     plan.then(claimed.actions);
     let labels = spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
-    let current = history::current(&owner, &spec.template, &labels, revisions);
+    let current = history::current(&owner, &set.metadata, &spec.template, &labels, revisions);
     plan.then(current.actions);
     let mut by_node: BTreeMap<String, (Vec<Arc<Pod>>, bool, bool)> = BTreeMap::new();
     for node in nodes {
@@ -336,9 +336,14 @@ mod tests {
 
     fn steps(set: &DaemonSet, nodes: &[Arc<Node>], members: &[&str]) -> Vec<String> {
         let labels = BTreeMap::from([("app".to_owned(), "d".to_owned())]);
-        let new =
-            history::current(&ObjectId::of(set), &set.spec.as_ref().expect("a spec").template, &labels, &[])
-                .hash;
+        let new = history::current(
+            &ObjectId::of(set),
+            &set.metadata,
+            &set.spec.as_ref().expect("a spec").template,
+            &labels,
+            &[],
+        )
+        .hash;
         let pods = members.iter().map(|words| member(words, &new)).collect();
         let plan = reconcile(set, pods, &[], nodes, true, at("2026-01-01T00:00:00Z"));
         let words = plan.actions().filter_map(|action| match action {

@@ -8,6 +8,7 @@ use crate::pods::owner_reference;
 use coracle_client::{Key, ObjectId};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,9 +48,11 @@ pub fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     serde_json::from_value(revision.data.as_ref()?.0["spec"]["template"].clone()).ok()
 }
 
-/// `labels`: those of the template, which revisions carry too, so that they are found by the selector.
+/// `labels`: those of the template, which revisions carry too, so that they are found by the selector. `set`: the owner's
+/// metadata, whose annotations a new revision keeps, for `kubectl rollout history`.
 pub fn current(
     owner: &ObjectId,
+    set: &ObjectMeta,
     template: &PodTemplateSpec,
     labels: &BTreeMap<String, String>,
     kept: &[Arc<ControllerRevision>],
@@ -82,7 +85,10 @@ pub fn current(
     let mut labels = labels.clone();
     labels.insert(HASH_LABEL.into(), hash.clone());
     let body = json!({
-        "metadata": { "name": name, "namespace": owner.namespace, "labels": labels, "ownerReferences": [owner_reference(owner)] },
+        "metadata": {
+            "name": name, "namespace": owner.namespace, "labels": labels, "annotations": set.annotations,
+            "ownerReferences": [owner_reference(owner)],
+        },
         "data": data, "revision": newest + 1,
     });
     Current { name, hash, actions: vec![Action::Ensure { resource: &CONTROLLER_REVISION, body }] }
@@ -121,7 +127,9 @@ mod tests {
 
     fn now(image: &str, revisions: &[Arc<ControllerRevision>]) -> Current {
         let owner = ObjectId { name: "web".into(), ..ObjectId::default() };
-        current(&owner, &template(image), &BTreeMap::new(), revisions)
+        let annotations = Some(BTreeMap::from([("kubernetes.io/change-cause".to_owned(), "why".to_owned())]));
+        let set = ObjectMeta { annotations, ..ObjectMeta::default() };
+        current(&owner, &set, &template(image), &BTreeMap::new(), revisions)
     }
 
     #[test]
@@ -133,6 +141,7 @@ mod tests {
             panic!("a revision is made")
         };
         assert_eq!(body["revision"], 3);
+        assert_eq!(body["metadata"]["annotations"], json!({ "kubernetes.io/change-cause": "why" }));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One node: which conditions and taints it should have, given how long nothing was heard of it.
 
+use super::zone::Evictions;
 use crate::plan::{Action, NODE, POD, Plan};
 use crate::pods;
 use coracle_client::{EventType, Key, ObjectId};
@@ -35,6 +36,11 @@ fn ready(node: &Node) -> Option<&NodeCondition> {
     conditions(node).iter().find(|condition| condition.type_ == "Ready")
 }
 
+/// Whether its kubelet says that it is.
+pub fn is_ready(node: &Node) -> bool {
+    ready(node).is_some_and(|ready| ready.status == "True")
+}
+
 /// What changes when the kubelet reports.
 pub fn heartbeat(node: &Node) -> Option<Timestamp> {
     ready(node).and_then(|ready| ready.last_heartbeat_time.as_ref().map(|at| at.0))
@@ -54,6 +60,7 @@ pub fn reconcile(
     pods: &[Arc<Pod>],
     silent_for: Duration,
     grace: Duration,
+    evictions: Evictions,
     now: Timestamp,
 ) -> Plan {
     let mut plan = Plan::default();
@@ -80,7 +87,7 @@ pub fn reconcile(
     } else {
         plan.look_again(Some(grace - silent_for + SLACK));
     }
-    plan.then(taint(node, &list, now));
+    plan.then(taint(node, &list, evictions, now));
     if ready(node).is_some_and(|ready| ready.status != "True") {
         plan.then(pods.iter().filter_map(|pod| mark_unready(pod, now)).flatten());
     }
@@ -122,12 +129,23 @@ const fn node_time(now: Timestamp) -> Option<k8s_openapi::apimachinery::pkg::api
 }
 
 /// The taints to have, as (key, effect); `None` while the kubelet has not reported yet: it registers with its own.
-fn wanted_taints(node: &Node, list: &[NodeCondition]) -> Vec<(&'static str, &'static str)> {
+fn wanted_taints(
+    node: &Node,
+    list: &[NodeCondition],
+    evictions: Evictions,
+) -> Vec<(&'static str, &'static str)> {
     let mut wanted = Vec::new();
+    let drives =
+        |taint: &Taint| taint.effect == "NoExecute" && [NOT_READY, UNREACHABLE].contains(&taint.key.as_str());
+    let drives_out = match evictions {
+        Evictions::Go => true,
+        Evictions::Held => taints(node).iter().any(drives),
+        Evictions::Lifted => false,
+    };
     for (kind, status, taint) in CONDITION_TAINTS {
         if list.iter().any(|condition| condition.type_ == kind && condition.status == status) {
             wanted.push((taint, "NoSchedule"));
-            if kind == "Ready" {
+            if kind == "Ready" && drives_out {
                 wanted.push((taint, "NoExecute"));
             }
         }
@@ -138,13 +156,13 @@ fn wanted_taints(node: &Node, list: &[NodeCondition]) -> Vec<(&'static str, &'st
     wanted
 }
 
-fn taint(node: &Node, list: &[NodeCondition], now: Timestamp) -> Option<Action> {
+fn taint(node: &Node, list: &[NodeCondition], evictions: Evictions, now: Timestamp) -> Option<Action> {
     ready(node)?;
     let ours = |taint: &Taint| {
         taint.key == UNSCHEDULABLE || CONDITION_TAINTS.iter().any(|(_, _, key)| *key == taint.key)
     };
     let known = taints(node);
-    let mut missing = wanted_taints(node, list);
+    let mut missing = wanted_taints(node, list, evictions);
     let mut kept: Vec<Value> = Vec::new();
     let mut changed = false;
     for taint in &known {
@@ -206,7 +224,12 @@ mod tests {
 
     /// What is written, and in how many seconds to look again.
     fn plan(node: &Node, silent: u64) -> (Vec<String>, Option<u64>) {
-        let plan = reconcile(node, &[], Duration::from_secs(silent), GRACE, at("2026-01-01T00:00:00Z"));
+        plan_where(Evictions::Go, node, silent)
+    }
+
+    fn plan_where(evictions: Evictions, node: &Node, silent: u64) -> (Vec<String>, Option<u64>) {
+        let now = at("2026-01-01T00:00:00Z");
+        let plan = reconcile(node, &[], Duration::from_secs(silent), GRACE, evictions, now);
         let words = plan.actions().filter_map(|action| match action {
             Action::Patch { patch, .. } if patch["status"].is_object() => {
                 Some(format!("ready {}", patch["status"]["conditions"][0]["status"]))
@@ -243,6 +266,21 @@ mod tests {
         let status = given_up.status.as_mut().expect("a status");
         give_up(status.conditions.as_mut().expect("conditions"), at("2026-01-01T00:00:00Z"));
         assert_eq!(plan(&given_up, 60).0, [format!("{UNREACHABLE}:NoSchedule {UNREACHABLE}:NoExecute")]);
+    }
+
+    #[test]
+    fn a_node_of_an_ailing_zone_takes_no_more_pods_and_drives_none_out() {
+        let taint = |key: &str, effect: &str| json!({ "key": key, "effect": effect });
+        let both = |key: &str| [taint(key, "NoSchedule"), taint(key, "NoExecute")];
+        let of = |evictions, ready: &str, taints: Value| plan_where(evictions, &node(ready, taints), 10).0;
+        let scheduling = format!("{NOT_READY}:NoSchedule");
+        for evictions in [Evictions::Held, Evictions::Lifted] {
+            assert_eq!(of(evictions, "False", json!([])), [scheduling.as_str()], "{evictions:?}");
+        }
+        assert_eq!(of(Evictions::Held, "False", json!(both(NOT_READY))), [""; 0]);
+        assert_eq!(of(Evictions::Lifted, "False", json!(both(NOT_READY))), [scheduling]);
+        let swapped = format!("{NOT_READY}:NoSchedule {NOT_READY}:NoExecute");
+        assert_eq!(of(Evictions::Held, "False", json!(both(UNREACHABLE))), [swapped]);
     }
 
     #[test]

@@ -3,12 +3,14 @@
 //! In: Nodes, their Leases, and pods. Out: node conditions and taints, pods marked unready, evicted or removed.
 //!
 //!     health.rs   one node: when it was last heard of, which conditions and taints it should have
+//!     zone.rs     whether so many are silent that nobody is driven out
 //!     ttl.rs      how long kubelets may keep what they read
 //!     eviction.rs one pod: when the taints of its node drive it out, and when it is an orphan
 
 mod eviction;
 mod health;
 mod ttl;
+mod zone;
 
 pub use health::taints;
 
@@ -21,12 +23,14 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use zone::Zones;
 
 pub fn start(ctx: &Context, grace: Duration) {
     ttl::start(ctx);
     let (nodes, evictions) = (Queue::new(), Queue::new());
-    let heard = Arc::new(Heard::default());
+    let (heard, zones) = (Arc::new(Heard::default()), Arc::new(Zones::default()));
     watch_nodes(ctx, &nodes, &evictions, &heard);
+    watch_zones(ctx, &nodes, &zones);
     let wake = evictions.clone();
     ctx.stores.pods.on_change(move |change| {
         let assigned =
@@ -38,12 +42,14 @@ pub fn start(ctx: &Context, grace: Duration) {
         }
     });
     ctx.control("node-lifecycle", nodes, 8, move |ctx, key| {
-        let heard = heard.clone();
+        let (heard, zones) = (heard.clone(), zones.clone());
         async move {
             let Some(node) = ctx.stores.nodes.get(&key) else { return Ok(Next::Change) };
             let pods = ctx.stores.pods.by_index(crate::stores::BY_NODE, &key.name);
             let silent_for = heard.silent_for(&key.name);
-            ctx.execute(health::reconcile(&node, &pods, silent_for, grace, clock::now()), None).await
+            let evictions = zones.evictions(&node);
+            ctx.execute(health::reconcile(&node, &pods, silent_for, grace, evictions, clock::now()), None)
+                .await
         }
     });
     ctx.control("taint-eviction", evictions, 8, |ctx, key| async move {
@@ -71,6 +77,18 @@ impl Heard {
     fn silent_for(&self, node: &str) -> Duration {
         self.at.lock().entry(node.to_owned()).or_insert_with(Instant::now).elapsed()
     }
+}
+
+/// Has all nodes looked at when so many are silent, or not any more, that it matters to others.
+fn watch_zones(ctx: &Context, nodes: &Queue<Key>, zones: &Arc<Zones>) {
+    let (wake, zones, all) = (nodes.clone(), zones.clone(), ctx.stores.nodes.clone());
+    ctx.stores.nodes.on_change(move |change| {
+        if zones.changed(change.old.as_deref(), change.new.as_deref()) {
+            for node in all.list() {
+                wake.add(Key::of(&node.metadata));
+            }
+        }
+    });
 }
 
 fn watch_nodes(ctx: &Context, nodes: &Queue<Key>, evictions: &Queue<Key>, heard: &Arc<Heard>) {

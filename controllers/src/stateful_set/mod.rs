@@ -98,7 +98,7 @@ pub fn reconcile(
     let claimed = claim(&POD, &owner, &set.metadata, wanted.as_ref(), members);
     plan.then(claimed.actions);
     let labels = spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
-    let update = history::current(&owner, &spec.template, &labels, revisions);
+    let update = history::current(&owner, &set.metadata, &spec.template, &labels, revisions);
     plan.then(update.actions);
     let known = set
         .status
@@ -364,7 +364,7 @@ mod tests {
         let owner = ObjectId::of(set);
         let template = &set.spec.as_ref().expect("a spec").template;
         let labels = BTreeMap::from([("app".to_owned(), "db".to_owned())]);
-        let new = history::current(&owner, template, &labels, &[]).name;
+        let new = history::current(&owner, &set.metadata, template, &labels, &[]).name;
         let pods = members.iter().map(|words| member(words, &new)).collect();
         let cached = Cached { pods, revisions: &[], claims: &Claims::new(), settled };
         let plan = reconcile(set, cached, at("2026-01-01T00:00:00Z"));

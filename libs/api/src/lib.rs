@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod autoscaling;
+pub mod cron;
 pub mod custom;
 pub mod decode;
 pub mod defaults;

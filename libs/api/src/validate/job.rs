@@ -1,9 +1,11 @@
 //! Job and CronJob.
 
 use super::node::{Faults, IMMUTABLE, Node};
-use super::{cron, indexes, job_status, pod, selectors};
+use super::{indexes, job_status, pod, selectors};
+use crate::cron::Schedule;
 use crate::labels;
 use crate::strategy::same;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
@@ -387,7 +389,7 @@ pub(super) fn cron_job_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresourc
 fn cron_spec(body: &Node<'_, '_>, stored: &Value, out: &mut Faults) {
     let (schedule, zone) = (body.get("schedule"), body.get("timeZone"));
     if schedule.must_be_given(out) {
-        if let Err(complaint) = cron::check(schedule.text()) {
+        if let Err(complaint) = Schedule::parse(schedule.text(), TimeZone::UTC) {
             schedule.invalid(complaint, out);
         }
         let had_zone = stored["schedule"].as_str().is_some_and(|text| text.contains("TZ"));

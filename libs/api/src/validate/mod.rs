@@ -16,7 +16,6 @@ mod crd_lists;
 mod crd_nested;
 mod crd_rules;
 mod crd_schema;
-mod cron;
 mod diff;
 mod endpoints;
 mod event;
