@@ -95,7 +95,11 @@ fn prune_map(
                 prune_at(value, more, path, false, found);
                 true
             }
-            Value::Bool(true) => true,
+            // Fields of any name and nothing in them.
+            Value::Bool(_) => {
+                prune_at(value, &Value::Null, path, false, found);
+                true
+            }
             _ if keeps(schema) => true,
             _ => {
                 tell(found.unknown, || format!("unknown field {path:?}"));
@@ -127,7 +131,9 @@ fn fits_at(value: &Value, schema: &Value, root: bool) -> bool {
                 match property.or(Some(more).filter(|more| more.is_object())) {
                     Some(inner) if value.is_null() => inner["nullable"] == true,
                     Some(inner) => fits_at(value, inner, false),
-                    None => root && ROOT.contains(&key.as_str()) || *more == true || keeps(schema),
+                    None if root && ROOT.contains(&key.as_str()) => true,
+                    None if more.is_boolean() => fits_at(value, &Value::Null, false),
+                    None => keeps(schema),
                 }
             };
             complete && map.iter().all(known)

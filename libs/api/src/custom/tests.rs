@@ -82,6 +82,18 @@ fn the_successor_of_a_version_is_newer_served_and_not_deprecated() {
 }
 
 #[test]
+fn fields_that_a_schema_lets_be_are_kept_without_what_is_in_them() {
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"a": {"type": "string"}},
+        "additionalProperties": true}}});
+    let version = Version::new(json!({"schema": {"openAPIV3Schema": schema}}));
+    let mut object = json!({"spec": {"a": "x", "b": 1, "c": {"d": 1}, "e": [{"f": 1}, 2]}});
+    assert!(!structure::fits(&object, version.schema()));
+    structure::prune_by(&mut object, version.schema());
+    assert_eq!(object, json!({"spec": {"a": "x", "b": 1, "c": {}, "e": [{}, 2]}}));
+    assert!(structure::fits(&object, version.schema()));
+}
+
+#[test]
 fn objects_are_pruned_and_defaulted() {
     let mut object = json!({"metadata": {"name": "x", "anything": 1}, "top": 1, "spec": {"size": 2, "nope": 1, "color": null,
         "labels": {"a": "b"}, "free": {"x": {"y": 1}}, "ports": [{"n": 1, "z": 2}]}});

@@ -109,7 +109,7 @@ fn schema(schema: &Node<'_, '_>, standing: Standing<'_>, out: &mut Faults) {
     }
     let (properties, more, items) =
         (schema.get("properties"), schema.get("additionalProperties"), schema.get("items"));
-    if !root && !properties.is_empty() && more.is_set() && *more.value != false {
+    if !properties.is_empty() && more.is_set() && *more.value != true {
         more.forbidden("additionalProperties and properties are mutual exclusive", out);
     }
     if more.value.is_object() {

@@ -188,6 +188,17 @@ fn lists_in_schemas_say_what_they_hold_and_how() {
 }
 
 #[test]
+fn a_schema_may_let_be_what_it_does_not_name_and_no_more_than_that() {
+    let map = |more: Value| json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": more});
+    let of = |more: Value| with_schema(&json!({"type": "object", "properties": {"map": map(more)}}));
+    refuses("CustomResourceDefinition", of(json!(true)), &[]);
+    let exclusive = "spec.validation.openAPIV3Schema.properties[map].additionalProperties: Forbidden: additionalProperties and properties are mutual exclusive";
+    for more in [json!(false), json!({"type": "string"})] {
+        refuses("CustomResourceDefinition", of(more), &[exclusive]);
+    }
+}
+
+#[test]
 fn schemas_say_of_every_field_what_it_is() {
     const AT: &str = "spec.validation.openAPIV3Schema";
     let with = |name: &str, schema: Value| json!({"type": "object", "properties": {name: schema}});
