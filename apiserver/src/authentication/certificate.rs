@@ -8,32 +8,38 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// A verified leaf certificate, read once for all requests of its connection: the user that it speaks for, if any, and
-/// the first and last second at which it does.
+/// A leaf certificate, read once for all requests of its connection.
 #[derive(Debug)]
-pub struct Leaf(Option<(UserInfo, RangeInclusive<i64>)>);
+pub enum Leaf {
+    /// The user that it speaks for, and the first and last second at which it does.
+    Of(UserInfo, RangeInclusive<i64>),
+    /// A client's certificate that names nobody.
+    Nameless,
+    /// Something else.
+    Unfit,
+}
 
 impl Leaf {
     /// CN is the user's name, each O a group; what is no client certificate or has no CN speaks for nobody.
     pub fn read(der: &[u8]) -> Self {
-        Self(read(der))
+        read(der).unwrap_or(Self::Unfit)
     }
 
     /// The user, unless it is out of its time now: a connection may outlive its certificate.
     pub fn user(&self) -> Option<&UserInfo> {
-        let (user, valid) = self.0.as_ref()?;
+        let Self::Of(user, valid) = self else { return None };
         valid.contains(&clock::now().as_second()).then_some(user)
     }
 
     /// How much longer it speaks for its user.
     pub fn left(&self) -> Option<Duration> {
-        let (_, valid) = self.0.as_ref()?;
+        let Self::Of(_, valid) = self else { return None };
         let left = valid.end().saturating_sub(clock::now().as_second());
         Some(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
     }
 }
 
-fn read(der: &[u8]) -> Option<(UserInfo, RangeInclusive<i64>)> {
+fn read(der: &[u8]) -> Option<Leaf> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     if let Some(usage) = certificate.extended_key_usage().ok()?
         && !(usage.value.client_auth || usage.value.any)
@@ -41,14 +47,20 @@ fn read(der: &[u8]) -> Option<(UserInfo, RangeInclusive<i64>)> {
         return None;
     }
     let subject = certificate.subject();
-    let name = subject.iter_common_name().next()?.as_str().ok().filter(|name| !name.is_empty())?.to_owned();
+    let name = match subject.iter_common_name().next().map(|name| name.as_str()) {
+        Some(name) => name.ok()?.to_owned(),
+        None => String::new(),
+    };
+    if name.is_empty() {
+        return Some(Leaf::Nameless);
+    }
     let groups =
         subject.iter_organization().filter_map(|group| group.as_str().ok().map(str::to_owned)).collect();
     let id = format!("X509SHA256={}", hex::encode(Sha256::digest(der)));
     let extra = BTreeMap::from([("authentication.kubernetes.io/credential-id".to_owned(), vec![id])]);
     let validity = certificate.validity();
     let valid = validity.not_before.timestamp()..=validity.not_after.timestamp();
-    Some((UserInfo { name, groups, extra, ..UserInfo::default() }, valid))
+    Some(Leaf::Of(UserInfo { name, groups, extra, ..UserInfo::default() }, valid))
 }
 
 #[cfg(test)]

@@ -7,10 +7,9 @@ use super::certificate::Leaf;
 use crate::request::{UserInfo, extra_key};
 use anyhow::Context;
 use coracle_daemon::clock;
-use coracle_daemon::tls::{ClientAuth, Fresh, client_verifier};
+use coracle_daemon::tls::{Chains, Fresh, chains};
 use http::{HeaderMap, HeaderName};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::danger::ClientCertVerifier;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +32,11 @@ impl Peer {
         self.leaf.as_deref().filter(|_| self.is_client)?.left()
     }
 
+    /// Whether it has shown a certificate that is nobody's here, or out of its time. One without a name is as good as none.
+    pub(super) fn is_refused(&self) -> bool {
+        self.leaf.as_deref().is_some_and(|leaf| !self.is_client || !matches!(leaf, Leaf::Nameless))
+    }
+
     /// A client with this verified certificate (DER).
     #[must_use]
     pub fn client(leaf: &[u8]) -> Self {
@@ -49,10 +53,26 @@ impl AuthenticationArgs {
     }
 }
 
-/// Tells front proxies from clients.
+/// Whose certificates, leaf first, they are: of nobody, of the clients' CA, of the front proxies', or of both.
+pub(super) fn tell(
+    chain: &[CertificateDer<'_>],
+    clients: Option<&Fresh<Chains>>,
+    proxies: Option<&FrontProxies>,
+) -> Peer {
+    let Some(leaf) = chain.first() else { return Peer::default() };
+    let seconds = u64::try_from(clock::now().as_second()).unwrap_or(0);
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    let known = |by: Option<&Fresh<Chains>>| by.is_some_and(|by| by.get().know(chain, now));
+    Peer {
+        leaf: Some(Arc::new(Leaf::read(leaf))),
+        is_client: known(clients),
+        is_front_proxy: known(proxies.map(|proxies| &proxies.own)),
+    }
+}
+
+/// Who front proxies are, and how they speak.
 pub(super) struct FrontProxies {
-    own: Fresh<dyn ClientCertVerifier>,
-    clients: Option<Fresh<dyn ClientCertVerifier>>,
+    own: Fresh<Chains>,
     /// Common names; any when empty.
     names: Vec<String>,
     headers: Headers,
@@ -71,10 +91,7 @@ impl FrontProxies {
     /// `None` where there is no CA of front proxies.
     pub fn new(args: &AuthenticationArgs) -> anyhow::Result<Option<Self>> {
         let Some(own) = &args.requestheader_client_ca_file else { return Ok(None) };
-        let of = |path: &Path| client_verifier(&[path], ClientAuth::Required);
-        let own = of(own).context("cannot use --requestheader-client-ca-file")?;
-        let clients = args.client_ca_file.as_deref().map(of).transpose();
-        let clients = clients.context("cannot use --client-ca-file")?;
+        let own = chains(&[own.as_path()]).context("cannot use --requestheader-client-ca-file")?;
         let named = |names: &[String], flag: &str| -> anyhow::Result<Vec<String>> {
             // A flag without a value is none.
             let names = names.iter().filter(|name| !name.is_empty());
@@ -90,19 +107,7 @@ impl FrontProxies {
             group: named(&args.requestheader_group_headers, "group-headers")?,
             extra: named(&args.requestheader_extra_headers_prefix, "extra-headers-prefix")?,
         };
-        Ok(Some(Self { own, clients, names: args.front_proxies(), headers }))
-    }
-
-    /// Whose certificate it is; it is of one of both CAs, or of both.
-    pub fn tell(&self, leaf: &[u8], chain: &[CertificateDer<'_>]) -> Peer {
-        let seconds = u64::try_from(clock::now().as_second()).unwrap_or(0);
-        let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        let signed = |by: &Fresh<dyn ClientCertVerifier>| match chain {
-            [leaf, rest @ ..] => by.get().verify_client_cert(leaf, rest, now).is_ok(),
-            [] => false,
-        };
-        let is_client = self.clients.as_ref().is_some_and(signed);
-        Peer { leaf: Some(Arc::new(Leaf::read(leaf))), is_client, is_front_proxy: signed(&self.own) }
+        Ok(Some(Self { own, names: args.front_proxies(), headers }))
     }
 
     /// Whether the front proxy of that common name is believed.

@@ -32,8 +32,9 @@ pub use review::{check_review, user_info};
 
 use crate::reader::{Objects, Reader};
 use crate::request::UserInfo;
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use coracle_api::status::Status;
+use coracle_daemon::tls::{Chains, Fresh, chains};
 use coracle_keys::{self as keys, SigningKey, VerifyingKey};
 use front_proxy::FrontProxies;
 pub use oidc::OidcArgs;
@@ -128,6 +129,8 @@ pub struct Authentication {
     oidc: Oidc,
     webhook: Option<Webhook>,
     token_file: Option<TokenFile>,
+    /// What tells clients' certificates from others.
+    clients: Option<Fresh<Chains>>,
     front_proxies: Option<FrontProxies>,
     /// Of new tokens.
     issuer: String,
@@ -185,6 +188,12 @@ impl Authentication {
             oidc,
             webhook: Webhook::new(&args.webhook)?,
             token_file: args.token_auth_file.as_deref().map(TokenFile::read).transpose()?,
+            clients: args
+                .client_ca_file
+                .as_deref()
+                .map(|path| chains(&[path]))
+                .transpose()
+                .context("cannot use --client-ca-file")?,
             front_proxies: FrontProxies::new(args)?,
             reader,
             objects,
@@ -193,14 +202,10 @@ impl Authentication {
         })
     }
 
-    /// Whose certificate a connection has shown, which TLS has verified.
+    /// Whose certificates a connection has shown, leaf first; its other end has the key.
     #[must_use]
     pub fn peer(&self, chain: &[CertificateDer<'_>]) -> Peer {
-        let Some(leaf) = chain.first().map(AsRef::as_ref) else { return Peer::default() };
-        match &self.front_proxies {
-            None => Peer::client(leaf),
-            Some(proxies) => proxies.tell(leaf, chain),
-        }
+        front_proxy::tell(chain, self.clients.as_ref(), self.front_proxies.as_ref())
     }
 
     /// The user behind a request: what a front proxy says, the peer's certificate, or its headers (bearer token;
@@ -229,7 +234,7 @@ impl Authentication {
                 }
             };
         }
-        if peer.leaf.is_some() || !self.anonymous.enabled {
+        if peer.is_refused() || !self.anonymous.enabled {
             return Err(Status::unauthorized());
         }
         Ok(UserInfo {

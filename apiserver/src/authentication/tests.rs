@@ -24,6 +24,23 @@ fn args(pem: &str) -> (AuthenticationArgs, tempfile::NamedTempFile) {
     (<Cli as clap::Parser>::parse_from(flags).args, file)
 }
 
+#[tokio::test]
+async fn a_certificate_of_nobody_here_is_refused_unless_a_token_speaks() {
+    let (mut args, _file) = args(&rcgen::KeyPair::generate().expect("key").serialize_pem());
+    let mut tokens = tempfile::NamedTempFile::new().expect("file");
+    tokens.write_all(b"secret,tina,7\n").expect("written");
+    args.token_auth_file = Some(tokens.path().to_owned());
+    let fake = world();
+    let authentication = Authentication::new(&args, fake.clone(), fake).expect("authentication");
+    let stranger = rcgen::generate_simple_self_signed(["stranger".to_owned()]).expect("certificate");
+    let peer = authentication.peer(&[stranger.cert.der().clone()]);
+    let user = authentication.authenticate(&headers("secret"), &peer).await.expect("tina");
+    assert_eq!(user.name, "tina");
+    for refused in [http::HeaderMap::new(), headers("wrong")] {
+        assert_eq!(authentication.authenticate(&refused, &peer).await.expect_err("a stranger").code, 401);
+    }
+}
+
 #[test]
 fn a_flag_without_a_value_names_no_front_proxy() {
     let (mut args, _file) = args("");

@@ -98,7 +98,7 @@ impl ServingArgs {
         };
         let alpn: &[&[u8]] = if self.disable_http2_serving { &[b"http/1.1"] } else { &[b"h2", b"http/1.1"] };
         let listening = Listening {
-            clients: (!clients.is_empty()).then_some((clients, ClientAuth::Optional)),
+            clients: (!clients.is_empty()).then_some((clients, ClientAuth::Asked)),
             alpn,
             named: self.tls_sni_cert_key.iter().map(Named::read).collect::<anyhow::Result<_>>()?,
             ciphers: self.ciphers()?,

@@ -62,7 +62,8 @@ async fn taken_for(folder: &Path, port: u16, common: Option<&str>, headers: &[(&
 #[tokio::test]
 async fn a_front_proxy_says_who_asks_and_nobody_else_does() {
     let folder = tempfile::tempdir().expect("folder");
-    authority(folder.path(), "clients", &["server", "jane"]);
+    authority(folder.path(), "clients", &["server", "jane", ""]);
+    authority(folder.path(), "others", &["mallory"]);
     authority(folder.path(), "proxies", &["front-proxy", "stranger"]);
     let file = |flag: &str, file: &str| format!("--{flag}={}", folder.path().join(file).display());
     let flags = [
@@ -77,7 +78,7 @@ async fn a_front_proxy_says_who_asks_and_nobody_else_does() {
     let args = Cli::parse_from(known.into_iter().chain(flags)).args;
     let identity =
         Identity { cert: folder.path().join("server.pem"), key: folder.path().join("server-key.pem") };
-    let clients = Some((&args.authentication.authorities()[..], ClientAuth::Optional));
+    let clients = Some((&args.authentication.authorities()[..], ClientAuth::Asked));
     let acceptor = tls::server(&identity, clients, &[b"http/1.1"]).expect("tls");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let port = listener.local_addr().expect("address").port();
@@ -86,7 +87,7 @@ async fn a_front_proxy_says_who_asks_and_nobody_else_does() {
     let ann = [("x-remote-user", "ann"), ("x-remote-group", "dev"), ("x-remote-extra-Scopes", "all")];
     // Whose certificate, the headers, and whom that makes.
     type Row<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)], u16, &'a str);
-    let rows: [Row<'_>; 7] = [
+    let rows: [Row<'_>; 9] = [
         (Some("front-proxy"), &ann, 201, "ann"),
         (Some("front-proxy"), &[], 401, ""),
         (Some("stranger"), &ann, 401, ""),
@@ -95,6 +96,9 @@ async fn a_front_proxy_says_who_asks_and_nobody_else_does() {
         (Some("jane"), &[], 201, "jane"),
         // Strangers may not even ask who they are.
         (None, &ann, 403, ""),
+        // A certificate without a name is as good as none; one of an unknown authority is refused in HTTP.
+        (Some(""), &[], 403, ""),
+        (Some("mallory"), &[], 401, ""),
     ];
     for (at, (common, headers, code, name)) in rows.into_iter().enumerate() {
         let (got, user) = taken_for(folder.path(), port, common, headers).await;

@@ -1,10 +1,12 @@
 //! TLS from PEM files, the same for every listener and client: our CA, TLS 1.2 or later. A connection goes by what the files say
 //! when it begins, so that certificates can be replaced while processes run.
 
+mod clients;
 mod fresh;
 mod listening;
 mod trust;
 
+pub use clients::{Chains, chains};
 pub use fresh::Fresh;
 pub use listening::{Listening, has_cipher, listening};
 
@@ -63,6 +65,8 @@ pub enum ClientAuth {
     Required,
     /// Verify a certificate when there is one.
     Optional,
+    /// Take any certificate whose key the client has, or none: what it is worth is told later, by [`chains`].
+    Asked,
 }
 
 /// A certificate chain with its key, as files.
@@ -134,18 +138,6 @@ pub fn server(
     listening(&Listening { clients, alpn, ..Listening::new(identity) })
 }
 
-/// What tells clients' certificates of any of these CA files from others.
-///
-/// # Errors
-/// A file cannot be read, or there is no CA.
-pub fn client_verifier(
-    authorities: &[&Path],
-    auth: ClientAuth,
-) -> Result<Fresh<dyn ClientCertVerifier>, TlsError> {
-    let paths = owned(authorities);
-    Fresh::new(paths.clone(), move || read_client_verifier(&paths, auth))
-}
-
 fn read_client_verifier(
     authorities: &[PathBuf],
     auth: ClientAuth,
@@ -155,7 +147,11 @@ fn read_client_verifier(
         store.extend(roots(path)?.roots);
     }
     let verifier = WebPkiClientVerifier::builder(Arc::new(store));
-    let verifier = if auth == ClientAuth::Optional { verifier.allow_unauthenticated() } else { verifier };
+    let verifier = match auth {
+        ClientAuth::Required => verifier,
+        ClientAuth::Optional => verifier.allow_unauthenticated(),
+        ClientAuth::Asked => return clients::asking(authorities),
+    };
     let path = authorities.first().cloned().unwrap_or_default();
     verifier.build().map_err(|source| TlsError::Verifier { path, source })
 }
