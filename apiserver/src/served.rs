@@ -5,9 +5,10 @@ use crate::request::RequestInfo;
 use anyhow::{bail, ensure};
 use coracle_api::kinds::{self, Kind};
 use coracle_api::meta;
+use coracle_api::openapi::{self, Documents};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Group versions that Kubernetes knows and does not serve by default, and this server does not have.
 const ELSEWHERE: &[&str] = &[
@@ -60,6 +61,8 @@ type Place = (String, String, String);
 #[derive(Debug, Default)]
 pub struct Served {
     hidden: BTreeSet<Place>,
+    /// Made when they are first asked for, where not every built-in kind is served.
+    documents: OnceLock<Option<Documents>>,
 }
 
 /// `v1`, `v1beta1`, `v1alpha1`: how far a version is.
@@ -141,7 +144,7 @@ impl Served {
             !hidden.contains(&(String::new(), "v1".to_owned(), String::new())),
             "--runtime-config leaves out v1, which everything needs; add api/v1=true"
         );
-        Ok(Self { hidden })
+        Ok(Self { hidden, documents: OnceLock::new() })
     }
 
     /// Whether a group version is not served.
@@ -203,29 +206,16 @@ impl Served {
         }
     }
 
-    /// Takes it out of the index of OpenAPI v3.
-    pub fn prune_index(&self, index: &mut Value) {
-        let Some(paths) = index["paths"].as_object_mut() else { return };
-        for (group, version, _) in self.hidden.iter().filter(|(.., plural)| plural.is_empty()) {
-            paths.remove(&format!("apis/{group}/{version}"));
-            let below = format!("apis/{group}/");
-            if !paths.keys().any(|path| path.starts_with(&below)) {
-                paths.remove(&format!("apis/{group}"));
-            }
-        }
-    }
-
-    /// Whether a document of OpenAPI v3 is of something that is not served.
+    /// What OpenAPI tells of what is served.
     #[must_use]
-    pub fn hides_document(&self, path: &[&str]) -> bool {
-        match path {
-            ["apis", group, version] => self.hides(group, version),
-            ["apis", group] => {
-                let is_own = kinds::builtin().iter().any(|kind| kind.group == *group);
-                is_own && !self.has_group(group)
-            }
-            _ => false,
-        }
+    pub fn documents(&self) -> &Documents {
+        let own = self.documents.get_or_init(|| {
+            let is_served =
+                |kind: &&Arc<Kind>| !self.hides_resource(&kind.group, &kind.version, &kind.plural);
+            let kinds: Vec<Arc<Kind>> = kinds::builtin().iter().filter(is_served).cloned().collect();
+            (kinds.len() < kinds::builtin().len()).then(|| Documents::builtin(&kinds))
+        });
+        own.as_ref().unwrap_or_else(|| openapi::builtin())
     }
 }
 
@@ -300,6 +290,12 @@ mod tests {
         let mut list = json!({"resources": [{"name": "deployments/scale"}, {"name": "daemonsets"}]});
         one.prune("apps", "v1", &mut list);
         assert_eq!(list, json!({"resources": [{"name": "daemonsets"}]}));
+        let told =
+            |served: &Served| openapi::v3_index(served.documents(), &Documents::default())["paths"].clone();
+        let (some, all) = (told(&served("batch/v1=false").expect("a setting")), told(&Served::default()));
+        assert!(some["apis/batch"].is_null() && all["apis/batch"].is_object());
+        assert_eq!(some["apis/apps/v1"], all["apis/apps/v1"]);
+        assert_ne!(told(&one)["apis/apps/v1"], all["apis/apps/v1"], "one resource less");
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub fn answer(
             return Some(varied(headers, silent(406), Bytes::new()));
         }
         ["openapi", "v2"] => {
-            let version_2 = customs.documents().v2(custom);
+            let version_2 = customs.documents().v2(server.served.documents());
             let (document, told) = if accept.contains(V2_PROTOBUF_ASKED) {
                 (&version_2.protobuf, V2_PROTOBUF)
             } else {
@@ -72,8 +72,7 @@ pub fn answer(
             return Some(varied(headers, response, document.bytes.clone()));
         }
         ["openapi", "v3"] => {
-            let mut index = openapi::v3_index(customs.documents());
-            server.served.prune_index(&mut index);
+            let mut index = openapi::v3_index(server.served.documents(), customs.documents());
             server.aggregator.describe(&mut index);
             // Kubernetes does not say what it is.
             let mut response = tagged(headers, &index, "text/plain; charset=utf-8");
@@ -81,9 +80,9 @@ pub fn answer(
             response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
             return Some(response);
         }
-        ["openapi", "v3", rest @ ..] if server.served.hides_document(rest) => return Some(silent(404)),
         ["openapi", "v3", rest @ ..] => {
-            let Some(document) = openapi::v3_document(&rest.join("/"), customs.documents()) else {
+            let (builtin, custom) = (server.served.documents(), customs.documents());
+            let Some(document) = openapi::v3_document(&rest.join("/"), builtin, custom) else {
                 return Some(silent(404));
             };
             if !accepts(accept, &[JSON, V3_PROTOBUF_ASKED, V3_PROTOBUF]) {

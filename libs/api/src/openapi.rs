@@ -11,10 +11,10 @@ mod paths;
 mod plain;
 mod wire;
 
-use crate::kinds::{Kind, builtin};
+use crate::kinds::{self, Kind};
 use bytes::Bytes;
 use definitions::SCHEMAS;
-use operation::Path;
+use operation::{Operation, Path};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,8 +28,8 @@ const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
 
-/// Those of what this server always serves.
-static BUILTIN: LazyLock<Documents> = LazyLock::new(|| Documents::builtin(builtin()));
+/// Those of every built-in kind.
+static BUILTIN: LazyLock<Documents> = LazyLock::new(|| Documents::builtin(kinds::builtin()));
 
 /// A document as clients get it.
 #[derive(Debug)]
@@ -87,20 +87,28 @@ impl Documents {
         Self { v3: made.collect(), v2: OnceLock::new() }
     }
 
-    fn builtin(kinds: &[Arc<Kind>]) -> Self {
+    /// Those of built-in kinds, and of what is at paths of no kind.
+    #[must_use]
+    pub fn builtin(kinds: &[Arc<Kind>]) -> Self {
+        let mut by_root = by_root(kinds);
         let made = builtin_paths(kinds).into_iter().map(|(root, paths)| {
             let mut document = document_v3(&info(), &paths, &[]);
             document["components"]["securitySchemes"] = security();
-            (root, (Vec::new(), Arc::new(Document::of(document.to_string()))))
+            let kinds = by_root.remove(&root).unwrap_or_default();
+            (root, (kinds, Arc::new(Document::of(document.to_string()))))
         });
         Self { v3: made.collect(), v2: OnceLock::new() }
     }
 
-    /// The document of version 2 of these kinds, `custom`, and of all built-in ones.
+    fn kinds(&self) -> Vec<Arc<Kind>> {
+        self.v3.values().flat_map(|(kinds, _)| kinds).cloned().collect()
+    }
+
+    /// The document of version 2 of these kinds and of the built-in ones.
     #[must_use]
-    pub fn v2(&self, custom: &[Arc<Kind>]) -> &Version2 {
+    pub fn v2(&self, builtin: &Self) -> &Version2 {
         self.v2.get_or_init(|| {
-            let document = document_v2(custom);
+            let document = document_v2(&builtin.kinds(), &self.kinds());
             Version2 {
                 json: Document::of(document.to_string()),
                 protobuf: Document::of(wire::document(&document)),
@@ -190,24 +198,32 @@ fn document_v3(info: &Value, paths: &[Path], custom: &[Arc<Kind>]) -> Value {
 }
 
 /// The one document of version 2, with the kinds of definitions.
-fn document_v2(custom: &[Arc<Kind>]) -> Value {
-    let mut definitions = definitions::v2();
-    definitions.extend(custom.iter().flat_map(|kind| definitions::custom(kind, true)));
-    let own = builtin_paths(builtin()).into_values().flatten();
-    let paths: Map<String, Value> = own
+fn document_v2(builtin: &[Arc<Kind>], custom: &[Arc<Kind>]) -> Value {
+    let paths: Vec<Path> = builtin_paths(builtin)
+        .into_values()
+        .flatten()
         .chain(custom.iter().flat_map(|kind| paths::of_kind(kind)))
-        .map(|path| (path.path.clone(), path.v2()))
         .collect();
+    let operations = paths.iter().flat_map(|path| &path.operations);
+    let mut definitions = definitions::v2(operations.flat_map(Operation::definitions));
+    definitions.extend(custom.iter().flat_map(|kind| definitions::custom(kind, true)));
+    let paths: Map<String, Value> = paths.into_iter().map(|path| (path.path.clone(), path.v2())).collect();
     let parameters: Map<String, Value> = parameters::shared().chain(operation::shared_bodies()).collect();
     json!({"swagger": "2.0", "info": info(), "paths": paths, "definitions": definitions,
         "parameters": parameters, "securityDefinitions": security(), "security": [{"BearerToken": []}]})
 }
 
+/// The documents of every built-in kind.
+#[must_use]
+pub fn builtin() -> &'static Documents {
+    &BUILTIN
+}
+
 /// The `/openapi/v3` index: paths (`api/v1`, `apis/apps/v1`, …) to `serverRelativeURL`s with a hash.
 #[must_use]
-pub fn v3_index(custom: &Documents) -> Value {
+pub fn v3_index(builtin: &Documents, custom: &Documents) -> Value {
     let mut paths = Map::new();
-    for (root, (_, document)) in BUILTIN.v3.iter().chain(&custom.v3) {
+    for (root, (_, document)) in builtin.v3.iter().chain(&custom.v3) {
         let url = format!("/openapi/v3/{root}?hash={}", document.hash);
         paths.insert(root.clone(), json!({"serverRelativeURL": url}));
     }
@@ -216,8 +232,8 @@ pub fn v3_index(custom: &Documents) -> Value {
 
 /// The document for one path of the index, with `x-kubernetes-*` extensions and paths; `None` if unknown.
 #[must_use]
-pub fn v3_document<'a>(path: &str, custom: &'a Documents) -> Option<&'a Document> {
-    BUILTIN.v3.get(path).or_else(|| custom.v3.get(path)).map(|(_, document)| document.as_ref())
+pub fn v3_document<'a>(path: &str, builtin: &'a Documents, custom: &'a Documents) -> Option<&'a Document> {
+    builtin.v3.get(path).or_else(|| custom.v3.get(path)).map(|(_, document)| document.as_ref())
 }
 
 /// What a field such as `api.core.v1.PodSpec.nodeName` is for.
@@ -238,7 +254,7 @@ mod tests {
     use super::*;
 
     fn parsed(root: &str, custom: &Documents) -> Value {
-        let document = v3_document(root, custom).expect("a document");
+        let document = v3_document(root, builtin(), custom).expect("a document");
         serde_json::from_slice(&document.bytes).expect("JSON")
     }
 
@@ -264,7 +280,7 @@ mod tests {
     #[test]
     fn every_reference_of_a_document_has_its_schema() {
         let none = Documents::default();
-        let index = v3_index(&none);
+        let index = v3_index(builtin(), &none);
         for root in index["paths"].as_object().expect("paths").keys() {
             let document = parsed(root, &none);
             let schemas = &document["components"]["schemas"];
@@ -308,6 +324,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_served_has_no_paths_and_no_types_that_nothing_else_has() {
+        let of = |kinds: &[Arc<Kind>]| document_v2(kinds, &[]);
+        let all = of(kinds::builtin());
+        assert_eq!(all["definitions"].as_object().expect("map").len(), SCHEMAS.len());
+        let kept: Vec<Arc<Kind>> =
+            kinds::builtin().iter().filter(|kind| kind.kind != "Deployment").cloned().collect();
+        let less = of(&kept);
+        let deployment = "io.k8s.api.apps.v1.Deployment";
+        let path = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale";
+        assert!(all["definitions"][deployment].is_object() && all["paths"][path].is_object());
+        assert!(less["definitions"][deployment].is_null() && less["paths"][path].is_null());
+        assert!(less["definitions"]["io.k8s.api.autoscaling.v1.Scale"].is_object());
+    }
+
+    #[test]
     fn documents_of_custom_kinds_name_no_groups_of_other_servers_types() {
         let kinds = |groups: &[&str]| -> Value {
             let kinds: Vec<Value> = groups.iter().map(|group| json!({"group": group})).collect();
@@ -331,7 +362,7 @@ mod tests {
         )));
         let kinds = [Arc::new(kind)];
         let custom = Documents::of(&kinds, None);
-        let document: Value = serde_json::from_slice(&custom.v2(&kinds).json.bytes).expect("JSON");
+        let document: Value = serde_json::from_slice(&custom.v2(builtin()).json.bytes).expect("JSON");
         let told = &document["definitions"]["io.a.v1.Widget"];
         assert_eq!(
             told["properties"]["spec"],
@@ -345,7 +376,7 @@ mod tests {
             document["definitions"]["io.k8s.api.core.v1.Container"]["properties"]["name"]["default"],
             Value::Null
         );
-        assert!(custom.v2(&kinds).protobuf.bytes.len() > 1_000_000);
+        assert!(custom.v2(builtin()).protobuf.bytes.len() > 1_000_000);
         let again = Documents::of(&kinds, Some(&custom));
         assert!(Arc::ptr_eq(&again.v3["apis/a.io/v1"].1, &custom.v3["apis/a.io/v1"].1));
     }

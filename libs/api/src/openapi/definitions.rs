@@ -78,14 +78,31 @@ fn point_to_components(schema: &mut Value, referred: &mut Vec<String>) {
     }
 }
 
-/// All built-in definitions as version 2 has them.
-pub(super) fn v2() -> Map<String, Value> {
-    let mut all = SCHEMAS.clone();
-    for (name, schema) in &mut all {
-        descriptions::describe(name, schema);
-        without_defaults(schema);
+/// The built-in definitions of these names, and every one that they refer to, as version 2 has them.
+pub(super) fn v2<'n>(names: impl Iterator<Item = &'n str>) -> Map<String, Value> {
+    let mut all = Map::new();
+    let mut wanted: Vec<&str> = names.collect();
+    while let Some(name) = wanted.pop() {
+        let Some(own) = SCHEMAS.get(name).filter(|_| !all.contains_key(name)) else { continue };
+        refers(own, &mut wanted);
+        let mut schema = own.clone();
+        descriptions::describe(name, &mut schema);
+        without_defaults(&mut schema);
+        all.insert(name.to_owned(), schema);
     }
     all
+}
+
+/// The definitions that a schema names.
+fn refers<'s>(schema: &'s Value, to: &mut Vec<&'s str>) {
+    match schema {
+        Value::Object(map) => map.iter().for_each(|(key, value)| match (key.as_str(), value) {
+            ("$ref", Value::String(text)) => to.extend(text.strip_prefix("#/definitions/")),
+            _ => refers(value, to),
+        }),
+        Value::Array(items) => items.iter().for_each(|value| refers(value, to)),
+        _ => {}
+    }
 }
 
 fn without_defaults(schema: &mut Value) {
