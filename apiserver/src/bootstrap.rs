@@ -16,7 +16,7 @@ use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
 use coracle_daemon::Tasks;
 use coracle_daemon::backoff::Backoff;
-use coracle_daemon::clock;
+use coracle_daemon::clock::{self, Instant};
 use coracle_etcd::kv::prefix_end;
 use coracle_etcd::proto::compare::{CompareResult, CompareTarget, TargetUnion};
 use coracle_etcd::proto::{
@@ -37,6 +37,8 @@ const LEASE_RENEWED: Duration = Duration::from_secs(10);
 const RENEWED_AGAIN: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// How long FlowSchemas and priority levels that every cluster has may differ from what they are to be.
+const FLOWS_KEPT: Duration = Duration::from_secs(60);
 /// As upstream; not below our root, since nobody watches it.
 const COMPACT_KEY: &[u8] = b"compact_rev_key";
 const NAMESPACE: &str = "default";
@@ -92,6 +94,9 @@ pub async fn priority_levels(server: Arc<Server>) {
     // Of all that is made at first, this waits for nothing else: where that fails, requests still have their turns.
     server.store.loaded().await;
     let mut backoff = Backoff::new(RETRY, RETRY_MAX);
+    // What people change is kept as it was within this time, as Kubernetes does: nothing is done where nothing changes.
+    let mut kept_at = Instant::now();
+    let mut due = Some(kept_at);
     loop {
         schemas.borrow_and_update();
         levels.borrow_and_update();
@@ -99,8 +104,14 @@ pub async fn priority_levels(server: Arc<Server>) {
             PLURALS.map(|plural| Reader::list(server.store.as_ref(), &GroupResource::new(GROUP, plural), ""));
         server.flow.configure(&flows, &own);
         let (reader, objects) = (server.store.as_ref(), server.objects.as_ref());
+        let is_due = due.is_some_and(|due| due <= Instant::now());
         let kept = async {
-            flowcontrol::maintain(reader, objects).await?;
+            if is_due {
+                flowcontrol::maintain(reader, objects).await?;
+                for (of, name, uid) in flowcontrol::unwanted(reader) {
+                    remove(&server, &of, &name, &uid).await?;
+                }
+            }
             if server.flow.is_on() {
                 flowcontrol::tell_dangling(reader, objects).await?;
             }
@@ -113,10 +124,22 @@ pub async fn priority_levels(server: Arc<Server>) {
         }
         backoff.reset();
         server.health.flows_kept();
-        tokio::select! {
-            _ = schemas.changed() => {}
-            _ = levels.changed() => {}
+        if is_due {
+            (kept_at, due) = (Instant::now(), None);
         }
+        tokio::select! {
+            _ = schemas.changed() => due = due.or(Some(kept_at + FLOWS_KEPT)),
+            _ = levels.changed() => due = due.or(Some(kept_at + FLOWS_KEPT)),
+            () = clock::sleep_until(due.unwrap_or(kept_at)), if due.is_some() => {}
+        }
+    }
+}
+
+/// Deletes an object unless it is gone, or is another by now.
+async fn remove(server: &Server, of: &GroupResource, name: &str, uid: &str) -> Result<(), Status> {
+    match server.registry.remove(of, "", name, uid).await {
+        Err(status) if !matches!(status.code, 404 | 409) => Err(status),
+        _ => Ok(()),
     }
 }
 
@@ -352,7 +375,7 @@ async fn keep(
             done => return done.map(drop),
         },
     }
-    server.objects.modify(&of, NAMESPACE, &name, &change).await.map(drop)
+    server.objects.modify(&of, NAMESPACE, &name, SERVER, &change).await.map(drop)
 }
 
 /// Lets the store forget revisions that are older than once or twice `every`. Of several apiservers, the one that moves the key does it;

@@ -3,7 +3,7 @@
 //! Invariant: safe while several apiservers do it at once; nothing is written that stands there already.
 
 use crate::Server;
-use crate::reader::Reader;
+use crate::reader::{Reader, SERVER};
 use crate::storage::customs::{GROUP, PLURAL};
 use coracle_api::custom::names::{self, Ending};
 use coracle_api::meta;
@@ -130,7 +130,7 @@ async fn set_status(
         Some(changed)
     };
     let of = GroupResource::new(GROUP, PLURAL);
-    gone_or_done(server.objects.modify(&of, "", meta::name(definition), &change).await)
+    gone_or_done(server.objects.modify(&of, "", meta::name(definition), SERVER, &change).await)
 }
 
 fn gone_or_done(done: Result<Value, Status>) -> Result<bool, Status> {

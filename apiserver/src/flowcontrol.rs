@@ -23,6 +23,7 @@ use coracle_api::{defaults, kinds, meta};
 use coracle_daemon::clock;
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 const DATA: &str = include_str!("../data/flowcontrol.json");
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
@@ -108,7 +109,7 @@ async fn ensure(
     let name = meta::name(object);
     match reader.get(&of, "", name) {
         Some(current) if revised(&current, object).is_none() => Ok(()),
-        Some(_) => match objects.modify(&of, "", name, &|current| revised(current, object)).await {
+        Some(_) => match objects.modify(&of, "", name, PRODUCER, &|current| revised(current, object)).await {
             // Whoever took it away is followed by whoever sees that.
             Err(status) if status.code == 404 => Ok(()),
             done => done.map(drop),
@@ -128,6 +129,28 @@ pub async fn maintain(reader: &dyn Reader, objects: &dyn Objects) -> Result<(), 
     let wanted = wanted();
     let all: Vec<_> = wanted.iter().map(|(plural, object)| ensure(reader, objects, plural, object)).collect();
     futures::stream::iter(all).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+/// Whether an object is one that is kept as it is to be, of an earlier or later release: people's own do not say so.
+fn is_unwanted(object: &Value, names: &BTreeSet<&str>) -> bool {
+    let said = object["metadata"]["annotations"][AUTOUPDATE].as_str().and_then(meta::parse_bool);
+    said == Some(true) && !names.contains(meta::name(object))
+}
+
+/// What no cluster has from its start any more, and says of itself that it had: resource, name and uid.
+#[must_use]
+pub fn unwanted(reader: &dyn Reader) -> Vec<(GroupResource, String, String)> {
+    let wanted = wanted();
+    let of_plural = |plural: &str| {
+        let of = GroupResource::new(GROUP, plural);
+        let names =
+            wanted.iter().filter(|(own, _)| *own == plural).map(|(_, object)| meta::name(object)).collect();
+        let objects = reader.list(&of, "").into_iter().filter(|object| is_unwanted(object, &names));
+        objects
+            .map(|object| (of.clone(), meta::name(&object).to_owned(), meta::uid(&object).to_owned()))
+            .collect::<Vec<_>>()
+    };
+    ["flowschemas", "prioritylevelconfigurations"].into_iter().flat_map(of_plural).collect()
 }
 
 /// Tells every FlowSchema whether its priority level exists; writes nothing that is told already.
@@ -195,6 +218,22 @@ mod tests {
             "spec": {"type": "Exempt", "exempt": {"nominalConcurrencyShares": shares}}})
         };
         assert_eq!(revised(&exempt(3), &exempt(0)), None, "what may be lent is people's own");
+    }
+
+    #[test]
+    fn only_what_says_that_it_is_kept_is_unwanted() {
+        let names = BTreeSet::from(["probes"]);
+        for (name, said, is) in [
+            ("former", json!("true"), true),
+            ("former", json!("1"), true),
+            ("former", json!("false"), false),
+            ("former", json!("perhaps"), false),
+            ("own", Value::Null, false),
+            ("probes", json!("true"), false),
+        ] {
+            let object = json!({"metadata": {"name": name, "annotations": {AUTOUPDATE: said}}});
+            assert_eq!(is_unwanted(&object, &names), is, "{object}");
+        }
     }
 
     #[test]

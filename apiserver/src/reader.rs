@@ -44,12 +44,14 @@ pub trait Objects: Send + Sync {
         config: Value,
         manager: &str,
     ) -> Result<Value, coracle_api::status::Status>;
-    /// Read, change, compare-and-swap, retried on conflict; `change` returns None to leave the object alone.
+    /// Read, change, compare-and-swap, retried on conflict; `change` returns None to leave the object alone. `manager` owns
+    /// what it changes.
     async fn modify(
         &self,
         of: &GroupResource,
         namespace: &str,
         name: &str,
+        manager: &str,
         change: &(dyn for<'a> Fn(&'a Value) -> Option<Value> + Send + Sync),
     ) -> Result<Value, coracle_api::status::Status>;
 }

@@ -8,7 +8,7 @@ use super::probe::Address;
 use super::remote::Remote;
 use super::{Aggregator, api_services};
 use crate::outbound;
-use crate::reader::Reader;
+use crate::reader::{Reader, SERVER};
 use coracle_api::meta;
 use coracle_api::status::{GroupResource, Status};
 use coracle_daemon::clock::{self, Instant};
@@ -271,7 +271,7 @@ impl Aggregator {
             condition.message,
             "availability of an API"
         );
-        match self.objects.modify(&api_services(), "", name, &change).await {
+        match self.objects.modify(&api_services(), "", name, SERVER, &change).await {
             Err(status) if status.code != 404 => Err(status),
             _ => Ok(()),
         }

@@ -195,7 +195,7 @@ async fn take(
                 object["spec"] = wanted.spec.clone();
                 Managed::of(&object).map(|_| object)
             };
-            server.objects.modify(&of, "", name, &change).await.map(drop)
+            server.objects.modify(&of, "", name, SERVER, &change).await.map(drop)
         }
         (Step::Delete, _, Some(current)) => server.registry.remove(&of, "", name, meta::uid(current)).await,
         _ => Ok(()),

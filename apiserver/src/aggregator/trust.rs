@@ -70,7 +70,7 @@ pub async fn publish(
             }
         }
     }
-    objects.modify(&of, NAMESPACE, NAME, &change).await.map(drop)
+    objects.modify(&of, NAMESPACE, NAME, SERVER, &change).await.map(drop)
 }
 
 /// What stands there and what this server adds: while servers with other CAs run, all of them are believed.

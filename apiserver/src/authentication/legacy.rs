@@ -107,7 +107,7 @@ impl Claims {
             Some(secret)
         };
         let of = GroupResource::new("", "secrets");
-        if let Err(status) = objects.modify(&of, &self.namespace, &self.secret, &note).await {
+        if let Err(status) = objects.modify(&of, &self.namespace, &self.secret, SERVER, &note).await {
             tracing::warn!(by = SERVER, error = status.message, "cannot note that a token was used");
         }
     }

@@ -164,13 +164,15 @@ async fn ensure(objects: &dyn Objects, plural: &str, wanted: &Value) -> Result<(
     let of = GroupResource::new(GROUP, plural);
     let (namespace, name) = (meta::namespace(wanted), meta::name(wanted));
     let change = |current: &Value| reconciled(current, wanted);
-    match objects.modify(&of, namespace, name, &change).await {
+    match objects.modify(&of, namespace, name, SERVER, &change).await {
         Err(status) if status.code == 404 => {}
         other => return other.map(drop),
     }
     match objects.create(&of, namespace, wanted.clone(), SERVER).await {
         // Another apiserver was faster, and it makes the same objects.
-        Err(status) if status.code == 409 => objects.modify(&of, namespace, name, &change).await.map(drop),
+        Err(status) if status.code == 409 => {
+            objects.modify(&of, namespace, name, SERVER, &change).await.map(drop)
+        }
         other => other.map(drop),
     }
 }

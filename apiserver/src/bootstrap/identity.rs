@@ -110,7 +110,7 @@ impl Identity {
             }
             Some(lease)
         };
-        match server.objects.modify(&leases(), NAMESPACE, &self.name, &renewed).await {
+        match server.objects.modify(&leases(), NAMESPACE, &self.name, SERVER, &renewed).await {
             Err(status) if status.code == 404 => {
                 server.objects.create(&leases(), NAMESPACE, wanted.clone(), SERVER).await.map(drop)
             }
@@ -148,7 +148,7 @@ impl Identity {
             dated["data"][SINCE] = json!(today);
             (!is_day(map)).then_some(dated)
         };
-        server.objects.modify(&maps(), NAMESPACE, TRACKING, &dated).await.map(drop)
+        server.objects.modify(&maps(), NAMESPACE, TRACKING, SERVER, &dated).await.map(drop)
     }
 }
 

@@ -100,7 +100,7 @@ impl Objects for Fake {
             current["status"] = status.clone();
             Some(current)
         };
-        self.modify(of, meta::namespace(&config), meta::name(&config), &change).await
+        self.modify(of, meta::namespace(&config), meta::name(&config), "", &change).await
     }
 
     async fn create(
@@ -126,6 +126,7 @@ impl Objects for Fake {
         of: &GroupResource,
         namespace: &str,
         name: &str,
+        _: &str,
         change: &(dyn for<'a> Fn(&'a Value) -> Option<Value> + Send + Sync),
     ) -> Result<Value, Status> {
         let Some(current) = self.get(of, namespace, name) else { return Err(Status::not_found(of, name)) };

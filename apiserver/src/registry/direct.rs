@@ -165,10 +165,12 @@ impl Objects for Direct {
         of: &GroupResource,
         namespace: &str,
         name: &str,
+        manager: &str,
         change: &(dyn for<'a> Fn(&'a Value) -> Option<Value> + Send + Sync),
     ) -> Result<Value, Status> {
         let registry = self.registry()?;
         let mut at = at(&registry, of, "update", namespace, name)?;
+        at.options.manager = manager.to_owned();
         let make = |old: &Value| {
             let object = change(old).unwrap_or_else(|| old.clone());
             Ok(Made::unowned(object))

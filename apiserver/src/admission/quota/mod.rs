@@ -11,6 +11,7 @@ pub use limited::LimitedResource;
 
 use super::resources::Amounts;
 use super::{Attributes, Context};
+use crate::reader::SERVER;
 use coracle_api::meta;
 use coracle_api::quantity::Quantity;
 use coracle_api::status::{GroupResource, Status};
@@ -184,7 +185,8 @@ async fn record(context: &Context, quota: &Value, used: &Amounts) -> Result<(), 
         (out != *current).then_some(out)
     };
     let of = GroupResource::new("", "resourcequotas");
-    let written = context.objects.modify(&of, meta::namespace(quota), meta::name(quota), &change).await;
+    let written =
+        context.objects.modify(&of, meta::namespace(quota), meta::name(quota), SERVER, &change).await;
     match written {
         // The quota is gone, and with it its limit.
         Err(status) if status.code == 404 => Ok(()),
