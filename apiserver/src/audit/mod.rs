@@ -61,8 +61,6 @@ impl Audit {
         tasks: &Tasks,
         registry: &mut Registry,
     ) -> anyhow::Result<Option<Arc<Self>>> {
-        let Some(policy) = &args.audit_policy_file else { return Ok(None) };
-        let policy = Policy::from_file(policy)?;
         let mut to = Register::of(registry, "apiserver_audit_");
         let events = to.add("event", "Audit events that were made", Counter::default());
         let failures = to.add("error", "Audit events that could not be kept", Counter::default());
@@ -71,6 +69,8 @@ impl Audit {
             "Requests that were refused since they could not be noted",
             Counter::default(),
         );
+        let Some(policy) = &args.audit_policy_file else { return Ok(None) };
+        let policy = Policy::from_file(policy)?;
         let mut sinks = Vec::new();
         if let Some(path) = &args.audit_log_path {
             let keep = Keep {

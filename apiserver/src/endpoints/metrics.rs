@@ -17,7 +17,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -86,7 +86,8 @@ const BUCKETS: [f64; 18] =
 const HEALTH: &str = "kubernetes_healthcheck";
 
 /// Group, version and resource that are deprecated, and the release that does not serve them any more.
-const DEPRECATED: [(&str, &str, &str, &str); 1] = [("", "v1", "componentstatuses", "")];
+const DEPRECATED: [(&str, &str, &str, &str); 2] =
+    [("", "v1", "componentstatuses", ""), ("", "v1", "endpoints", "")];
 
 /// From a thousand bytes, each ten times the one before.
 const SIZES: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
@@ -104,6 +105,9 @@ pub struct Metrics {
     long: Family<Long, Gauge>,
     objects: Family<Stored, Gauge>,
     received: Family<Stored, Counter>,
+    watched: Family<Stored, Counter>,
+    begun: Family<Stored, Counter>,
+    seen: Family<Stored, Gauge>,
     process: Process,
     deprecated: Family<Deprecated, Gauge>,
     healthy: Family<Hook, Gauge>,
@@ -180,6 +184,21 @@ impl Default for Metrics {
             received: to.add(
                 "apiserver_storage_events_received",
                 "Changes that the store told of",
+                Family::default(),
+            ),
+            watched: to.add(
+                "apiserver_watch_cache_events_received",
+                "Changes that a watch cache heard of",
+                Family::default(),
+            ),
+            begun: to.add(
+                "apiserver_watch_cache_initializations",
+                "How often a watch cache was read anew",
+                Family::default(),
+            ),
+            seen: to.add(
+                "apiserver_watch_cache_resource_version",
+                "The last change that a watch cache heard of",
                 Family::default(),
             ),
             deprecated: to.add(
@@ -306,8 +325,12 @@ impl Metrics {
         for resource in server.store.resources().values() {
             let stored = Stored { resource: resource.of.to_string() };
             self.objects.get_or_create(&stored).set(i64::try_from(resource.cache.count()).unwrap_or(0));
-            let received = self.received.get_or_create(&stored);
-            received.inner().store(resource.cache.received(), std::sync::atomic::Ordering::Relaxed);
+            let (revision, era) = resource.cache.progress();
+            let heard = resource.cache.received();
+            for (counts, count) in [(&self.received, heard), (&self.watched, heard), (&self.begun, era)] {
+                counts.get_or_create(&stored).inner().store(count, Ordering::Relaxed);
+            }
+            self.seen.get_or_create(&stored).set(i64::try_from(revision).unwrap_or(i64::MAX));
         }
         let services = GroupResource::new("apiregistration.k8s.io", "apiservices");
         self.unavailable.clear();

@@ -17,6 +17,9 @@ pub struct Process {
     resident_bytes: Gauge<f64, AtomicU64>,
     open_files: Gauge<f64, AtomicU64>,
     most_files: Gauge<f64, AtomicU64>,
+    most_bytes: Gauge<f64, AtomicU64>,
+    came: Counter<f64, AtomicU64>,
+    went: Counter<f64, AtomicU64>,
 }
 
 impl Process {
@@ -29,6 +32,9 @@ impl Process {
             resident_bytes: to.add("resident_memory_bytes", "Memory that is in use", Gauge::default()),
             open_files: to.add("open_fds", "Files that are open", Gauge::default()),
             most_files: to.add("max_fds", "Files that may be open", Gauge::default()),
+            most_bytes: to.add("virtual_memory_max_bytes", "Memory that may be addressed", Gauge::default()),
+            came: to.add("network_receive_bytes", "Bytes that came over the network", Counter::default()),
+            went: to.add("network_transmit_bytes", "Bytes that went over the network", Counter::default()),
         }
     }
 
@@ -44,8 +50,16 @@ impl Process {
         if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
             self.open_files.set(files.count() as f64);
         }
-        if let Some(most) = most_files(&text("/proc/self/limits")) {
-            self.most_files.set(most);
+        let limits = text("/proc/self/limits");
+        for (gauge, what) in [(&self.most_files, "Max open files"), (&self.most_bytes, "Max address space")] {
+            if let Some(most) = limit(&limits, what) {
+                gauge.set(most);
+            }
+        }
+        if let Some(octets) = octets(&text("/proc/self/net/netstat")) {
+            for (counter, bytes) in [&self.came, &self.went].into_iter().zip(octets) {
+                counter.inner().store(bytes.to_bits(), Ordering::Relaxed);
+            }
         }
     }
 }
@@ -60,14 +74,20 @@ fn times(stat: &str) -> Option<[f64; 3]> {
     Some([(field(14)? + field(15)?) / TICKS, field(23)?, field(24)? * PAGE])
 }
 
-fn most_files(limits: &str) -> Option<f64> {
-    limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
+/// A soft limit; what has none may be as much as a number can tell.
+#[expect(clippy::cast_precision_loss, reason = "a limit need not be exact")]
+fn limit(limits: &str, what: &str) -> Option<f64> {
+    let told = limits.lines().find_map(|line| line.strip_prefix(what))?.split_whitespace().next()?;
+    if told == "unlimited" { Some(u64::MAX as f64) } else { told.parse().ok() }
+}
+
+/// Bytes that came and went by IP: names stand in one line, their numbers in the next.
+fn octets(netstat: &str) -> Option<[f64; 2]> {
+    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("IpExt: "));
+    let (names, numbers) = (lines.next()?.split_whitespace(), lines.next()?.split_whitespace());
+    let told: Vec<(&str, &str)> = names.zip(numbers).collect();
+    let of = |name: &str| told.iter().find(|(own, _)| *own == name)?.1.parse().ok();
+    Some([of("InOctets")?, of("OutOctets")?])
 }
 
 #[cfg(test)]
@@ -78,8 +98,11 @@ mod tests {
     fn what_linux_tells_is_read() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 8 0 12345 104857600 2560 18446744073709551615";
         assert_eq!(times(stat), Some([3.0, 104_857_600.0, 10_485_760.0]));
-        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024                 4096                 files\n";
-        assert_eq!(most_files(limits), Some(1024.0));
+        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024                 4096                 files\nMax address space         unlimited            unlimited            bytes\n";
+        assert_eq!(limit(limits, "Max open files"), Some(1024.0));
+        assert!(limit(limits, "Max address space").is_some_and(|most| most > 1e19));
+        let netstat = "TcpExt: A\nTcpExt: 1\nIpExt: InNoRoutes InOctets OutOctets\nIpExt: 0 12 34\n";
+        assert_eq!(octets(netstat), Some([12.0, 34.0]));
         let process = Process::new(&mut Registry::default());
         process.read();
         assert!(process.resident_bytes.get() > 0.0 && process.open_files.get() > 0.0);

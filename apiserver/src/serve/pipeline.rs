@@ -356,6 +356,7 @@ fn misplaced(info: &RequestInfo, kind: &Kind) -> bool {
 /// Whether a request lives as long as its connection.
 fn streams(info: &RequestInfo) -> bool {
     info.verb == "proxy"
+        || (!info.is_resource && info.path.starts_with(endpoints::debug::PROFILES))
         || matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
 }
 

@@ -170,6 +170,12 @@ impl Cache {
         self.received.load(Ordering::Relaxed)
     }
 
+    /// The last revision that it heard of, and how often it was read anew.
+    pub fn progress(&self) -> (u64, u64) {
+        let state = self.state.read();
+        (state.revision, state.era)
+    }
+
     /// Applies changes in order.
     pub fn apply(&self, changes: Vec<Told>) {
         self.received.fetch_add(changes.len() as u64, Ordering::Relaxed);

@@ -78,6 +78,43 @@ async fn a_schema_of_ones_own_takes_requests_and_the_metrics_tell() {
     fixture.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_every_cluster_has_is_as_it_was_a_minute_later_and_what_none_has_any_more_is_gone() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let default = format!("{FLOWS}/flowschemas/global-default");
+    let (_, mut former) = fixture.call("GET", &default, Value::Null).await;
+    former["metadata"] =
+        json!({"name": "former", "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}});
+    let (code, made) = fixture.call("POST", &format!("{FLOWS}/flowschemas"), former).await;
+    assert_eq!(code, 201, "{made}");
+    let (_, mut changed) = fixture.call("GET", &default, Value::Null).await;
+    changed["spec"]["matchingPrecedence"] = json!(9899);
+    let begun = tokio::time::Instant::now();
+    let (code, changed) = fixture.call("PUT", &default, changed).await;
+    assert_eq!((code, &changed["spec"]["matchingPrecedence"]), (200, &json!(9899)));
+    let restored = async {
+        loop {
+            let (_, now) = fixture.call("GET", &default, Value::Null).await;
+            if now["spec"]["matchingPrecedence"] == 9900 {
+                return now;
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+    };
+    let restored = tokio::time::timeout(Duration::from_secs(200), restored).await.expect("in time");
+    assert!(begun.elapsed() >= Duration::from_secs(30), "whoever changed it sees it as it was changed");
+    let owners = restored["metadata"]["managedFields"].to_string();
+    assert!(owners.contains("api-priority-and-fairness-config-producer-v1"), "{owners}");
+    assert!(!owners.contains("\"manager\":\"kube-apiserver\""), "{owners}");
+    let gone = async {
+        while fixture.call("GET", &format!("{FLOWS}/flowschemas/former"), Value::Null).await.0 != 404 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("in time");
+    fixture.stop().await;
+}
+
 #[tokio::test]
 async fn what_flows_is_dumped_for_those_alone_who_may_look() {
     let fixture = Fixture::over(&MemoryKv::default()).await;
@@ -97,6 +134,19 @@ async fn what_flows_is_dumped_for_those_alone_who_may_look() {
         let request = http::Request::builder().uri(&path).body(axum::body::Body::empty());
         let refused = fixture.server.answer(Some(joe.clone()), request.expect("request")).await;
         assert_eq!(refused.status(), 403, "{path}");
+    }
+    for (path, code, want) in [
+        ("/debug/pprof", 302, "<a href=\"/debug/pprof/\">Found</a>.\n\n"),
+        ("/debug/pprof/symbol", 200, "num_symbols: 1\n"),
+        ("/debug/pprof/heap", 404, "Unknown profile\n"),
+        ("/debug/pprofs", 404, "404 page not found\n"),
+        ("/debug/pprof/", 200, "<html>"),
+        ("/debug/flags", 200, "<html>"),
+    ] {
+        let response = fixture.send("GET", path, "", Value::Null).await;
+        assert_eq!(response.status().as_u16(), code, "{path}");
+        let body = http_body_util::BodyExt::collect(response.into_body()).await.expect("body").to_bytes();
+        assert!(String::from_utf8_lossy(&body).starts_with(want), "{path}: {body:?}");
     }
     for (method, body, code, want) in [
         ("GET", "", 406, "unsupported http method\n"),
