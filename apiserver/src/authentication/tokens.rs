@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Tokens that are remembered.
 const REMEMBERED_MAX: usize = 4096;
 
-/// The user of a token and the audiences that it is for, or why it is refused.
+/// The user of a token and the audiences that it is for, or why it is refused: nothing where nobody has a word to say of it.
 pub type Answered = Result<(UserInfo, Vec<String>), String>;
 
 /// Remembers answers.
@@ -43,6 +43,10 @@ pub fn fitting(audiences: &[String], of: &[String]) -> Result<Vec<String>, Strin
     Ok(fitting)
 }
 
+fn refused(why: String) -> Refused {
+    if why.is_empty() { Refused::Token(super::jwt::TokenError::Malformed) } else { Refused::Claims(why) }
+}
+
 impl Remembered {
     /// For so long.
     #[must_use]
@@ -62,10 +66,10 @@ impl Remembered {
     ) -> Result<(UserInfo, Vec<String>), Refused> {
         let key = key(token, audiences);
         if let Some(known) = self.answers.get(&key) {
-            return known.map_err(Refused::Claims);
+            return known.map_err(refused);
         }
         let answered = ask.await?;
         self.answers.put(key, &answered, if answered.is_ok() { self.good } else { self.bad });
-        answered.map_err(Refused::Claims)
+        answered.map_err(refused)
     }
 }
