@@ -48,6 +48,7 @@ pub struct Claims {
     pub beside: Beside,
     /// The Service before anything was chosen for it.
     asked: Value,
+    is_new: bool,
 }
 
 impl Allocator {
@@ -110,8 +111,8 @@ impl Allocator {
         let asked = object.clone();
         let (ips, ports) = self.taken();
         self.of_others(kind, object, old, dry_run).await?;
-        self.fill(object, &ips, &ports)?;
-        Ok(Claims { beside: beside(object, old), asked })
+        self.fill(object, &ips, &ports, old.is_none())?;
+        Ok(Claims { beside: beside(object, old), asked, is_new: old.is_none() })
     }
 
     /// After a key was taken by somebody else: other choices, or the refusal of what was asked for by name.
@@ -134,8 +135,8 @@ impl Allocator {
             }
         }
         object["spec"] = claims.asked["spec"].clone();
-        self.fill(object, &ips, &ports)?;
-        Ok(Claims { beside: beside(object, None), asked: claims.asked })
+        self.fill(object, &ips, &ports, claims.is_new)?;
+        Ok(Claims { beside: beside(object, None), ..claims })
     }
 
     /// What is asked for by name is refused before it is seen whether the Service is there already. A dry run asks for no address.
@@ -191,7 +192,8 @@ impl Allocator {
     fn check(&self, object: &Value, is_new: bool, dry_run: bool) -> Vec<FieldError> {
         let mut faults = Vec::new();
         let mut given: HashMap<u64, HashSet<&Value>> = HashMap::new();
-        let ip = object["spec"]["clusterIP"].as_str().unwrap_or_default();
+        let is_external = object["spec"]["type"] == "ExternalName";
+        let ip = object["spec"]["clusterIP"].as_str().filter(|_| !is_external).unwrap_or_default();
         if let Ok(address) = ip.parse::<Ipv4Addr>()
             && !self.range.contains(&address)
         {
@@ -201,7 +203,8 @@ impl Allocator {
             );
             faults.push(FieldError::invalid("spec.clusterIPs", &json!([ip]), text));
         }
-        for (index, port) in object["spec"]["ports"].as_array().into_iter().flatten().enumerate() {
+        let ports = object["spec"]["ports"].as_array().filter(|_| takes_ports(&object["spec"]));
+        for (index, port) in ports.into_iter().flatten().enumerate() {
             let Some(number) = port["nodePort"].as_u64().filter(|number| *number > 0) else { continue };
             // The protocols of one port share a number.
             let of = given.entry(number).or_default();
@@ -233,6 +236,7 @@ impl Allocator {
         object: &mut Value,
         ips: &BTreeSet<Ipv4Addr>,
         ports: &BTreeSet<u16>,
+        is_new: bool,
     ) -> Result<(), Status> {
         let spec = &mut object["spec"];
         let text = |spec: &Value, key: &str| spec[key].as_str().unwrap_or_default().to_owned();
@@ -252,7 +256,7 @@ impl Allocator {
         }
         let balanced = of_type == "LoadBalancer";
         if of_type == "NodePort" || (balanced && spec["allocateLoadBalancerNodePorts"] != false) {
-            self.fill_ports(spec, ports)?;
+            self.fill_ports(spec, ports, is_new)?;
         }
         let checked = balanced && spec["externalTrafficPolicy"] == "Local";
         if checked && spec["healthCheckNodePort"].as_i64().unwrap_or(0) == 0 {
@@ -263,26 +267,33 @@ impl Allocator {
         Ok(())
     }
 
-    fn fill_ports(&self, spec: &mut Value, taken: &BTreeSet<u16>) -> Result<(), Status> {
+    fn fill_ports(&self, spec: &mut Value, taken: &BTreeSet<u16>, is_new: bool) -> Result<(), Status> {
         let mut taken = taken.clone();
         taken.extend(node_ports(&json!({"spec": spec.clone()})));
-        // One number serves TCP and UDP of the same port, as DNS does.
-        let mut given: Vec<(Value, Value, i64)> = Vec::new();
-        for port in spec["ports"].as_array_mut().into_iter().flatten() {
-            let number = port["nodePort"].as_i64().unwrap_or(0);
-            let shared =
-                given.iter().find(|(of, protocol, _)| *of == port["port"] && *protocol != port["protocol"]);
-            let number = match (number, shared) {
-                (0, Some((_, _, number))) => *number,
-                (0, None) => {
+        // One number serves TCP and UDP of the same port, as DNS does, whichever of them a new Service asks it for.
+        let mut given: HashMap<u64, u64> = HashMap::new();
+        let numbers =
+            |port: &Value| [&port["port"], &port["nodePort"]].map(|number| number.as_u64().unwrap_or(0));
+        for [port, number] in spec["ports"].as_array().into_iter().flatten().map(numbers) {
+            if number != 0 {
+                given.entry(port).or_insert(number);
+            }
+        }
+        for one in spec["ports"].as_array_mut().into_iter().flatten() {
+            let [port, number] = numbers(one);
+            if number != 0 {
+                continue;
+            }
+            let number = match given.get(&port).filter(|_| is_new) {
+                Some(number) => *number,
+                None => {
                     let free = self.free_port(&taken)?;
                     taken.insert(free);
-                    i64::from(free)
+                    u64::from(free)
                 }
-                (number, _) => number,
             };
-            port["nodePort"] = json!(number);
-            given.push((port["port"].clone(), port["protocol"].clone(), number));
+            one["nodePort"] = json!(number);
+            given.insert(port, number);
         }
         Ok(())
     }
@@ -354,6 +365,11 @@ fn asked_twice(spec: &Value) -> Result<(), Status> {
         }
     }
     Ok(())
+}
+
+/// Whether ports of nodes are given to a Service, or taken for it.
+fn takes_ports(spec: &Value) -> bool {
+    matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer"))
 }
 
 fn node_ports(service: &Value) -> impl Iterator<Item = u16> {

@@ -225,7 +225,7 @@ fn applied(
         Err(text) => Err(text),
     };
     let unfit = |fault: String| {
-        let (of, version) = (apply::shown(config, kind), apply::versioned(kind));
+        let (of, version) = (apply::shown(sent, kind), apply::versioned(kind));
         format!(
             "failed to convert new object ({of}) to proper version: unable to convert unstructured object to {version}, Kind={}: {fault}",
             kind.kind

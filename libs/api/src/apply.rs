@@ -64,9 +64,6 @@ pub enum ApplyError {
 pub fn update(new: &mut Value, old: Option<&Value>, kind: &Kind, writer: &Writer<'_>) {
     let given = new["metadata"]["managedFields"].take();
     meta::remove(new, "managedFields");
-    if !is_tracked(kind) {
-        return;
-    }
     // A subresource resets nothing, and what is new has nobody to forget.
     if old.is_some() && writer.subresource.is_empty() && owners::is_reset(&given, kind.custom.is_some()) {
         return;
@@ -209,9 +206,6 @@ fn merged(
         writer.now.clone_into(&mut owners.entry(Operation::Apply, &kind.api_version(), writer).time);
     }
     set_entries(&mut merged, owners.encode());
-    if !is_tracked(kind) {
-        meta::remove(&mut merged, "managedFields");
-    }
     Ok(merged)
 }
 
@@ -255,11 +249,6 @@ pub fn keep_times(new: &mut Value, old: &Value, kind: &Kind) {
     without["metadata"]["managedFields"] = Value::Null;
     let same = if kind.custom.is_some() { *new == without } else { crate::strategy::same(new, &without) };
     new["metadata"]["managedFields"] = if same { entries(old) } else { own };
-}
-
-/// Kubernetes keeps no owners of requests for certificates.
-fn is_tracked(kind: &Kind) -> bool {
-    kind.custom.is_some() || kind.kind != "CertificateSigningRequest"
 }
 
 /// Whether the type of `config` has all fields that it names.

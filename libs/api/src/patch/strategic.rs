@@ -162,9 +162,12 @@ fn has(field: Option<&Field>, strategy: &str) -> bool {
 fn merge_field(shape: &Shape, key: &str, current: Value, value: Value) -> Result<Option<Value>, PatchError> {
     let field = shape.field(key);
     match (current, value) {
-        (Value::Object(_), Value::Object(patch)) if has(field, "replace") => {
-            Ok(Some(Value::Object(without_directives(patch))))
+        // Of a text that is kept as it is, Go knows no fields.
+        (Value::Object(_), Value::Object(_)) | (Value::Array(_), Value::Array(_)) if is_text(shape) => {
+            Err(failed(format!("unable to find api field in struct RawExtension for the json field {key:?}")))
         }
+        // A map that replaces another is taken as it is.
+        (Value::Object(_), patch @ Value::Object(_)) if has(field, "replace") => Ok(Some(patch)),
         (Value::Object(current), Value::Object(patch)) => {
             merge_maps(shape.at(key), current, patch).map(|merged| Some(Value::Object(merged)))
         }
@@ -174,6 +177,15 @@ fn merge_field(shape: &Shape, key: &str, current: Value, value: Value) -> Result
         // A list that replaces another is taken as it is.
         (Value::Array(_), patch @ Value::Array(_)) => Ok(Some(patch)),
         (_, value) => Ok(fresh(value)),
+    }
+}
+
+/// Whether Go keeps the value as the text that it was sent as.
+fn is_text(shape: &Shape) -> bool {
+    match shape {
+        Shape::Any => true,
+        Shape::Map(_, inner) => matches!(**inner, Shape::Any),
+        _ => false,
     }
 }
 

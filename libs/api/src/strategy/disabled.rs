@@ -37,9 +37,12 @@ const FEATURES: [Feature; 5] = [
 ];
 
 pub(super) fn drop_disabled(object: &mut Value, old: Option<&Value>, kind: &str) {
-    drop_fields(object, old, kind);
-    if kind == "HorizontalPodAutoscaler" {
-        drop_tolerances(object, old);
+    drop_unset(object, old, kind, FIELDS);
+    match kind {
+        "PersistentVolumeClaim" => drop_foreign_source(object, old),
+        "HorizontalPodAutoscaler" => drop_tolerances(object, old),
+        "EndpointSlice" => drop_nodes(object, old),
+        _ => {}
     }
     let Some(place) = spec_of(kind) else { return };
     let old = old.and_then(|old| old.pointer(place)).unwrap_or(&Value::Null);
@@ -49,16 +52,40 @@ pub(super) fn drop_disabled(object: &mut Value, old: Option<&Value>, kind: &str)
     }
 }
 
-/// Drops fields of other statuses that belong to features that are off, where they were not set before.
-pub(super) fn drop_status_fields(new: &mut Value, old: &Value, kind: &str) {
-    let fields: &[&str] = match kind {
-        "PersistentVolumeClaim" => &["currentVolumeAttributesClassName", "modifyVolumeStatus"],
-        "Node" => &["config"],
-        _ => return,
-    };
-    for field in fields.iter().filter(|field| old["status"][*field].is_null()) {
-        put(&mut new["status"], field, None);
+/// Fields of features that are off: the kind, where they are, and their names.
+const FIELDS: &[(&str, &str, &str)] = &[
+    ("Lease", "/spec", "strategy"),
+    ("Lease", "/spec", "preferredHolder"),
+    ("PersistentVolume", "/spec", "volumeAttributesClassName"),
+    ("PersistentVolumeClaim", "/spec", "volumeAttributesClassName"),
+    ("CSIDriver", "/spec", "nodeAllocatableUpdatePeriodSeconds"),
+    ("StatefulSet", "/spec/updateStrategy/rollingUpdate", "maxUnavailable"),
+    ("Node", "/status", "config"),
+];
+/// The same of statuses.
+const STATUS_FIELDS: &[(&str, &str, &str)] = &[
+    ("PersistentVolumeClaim", "/status", "currentVolumeAttributesClassName"),
+    ("PersistentVolumeClaim", "/status", "modifyVolumeStatus"),
+    ("Node", "/status", "config"),
+    ("Deployment", "/status", "terminatingReplicas"),
+    ("ReplicaSet", "/status", "terminatingReplicas"),
+    ("VolumeAttachment", "/status/attachError", "errorCode"),
+    ("VolumeAttachment", "/status/detachError", "errorCode"),
+];
+
+/// Drops fields that were not set before.
+fn drop_unset(new: &mut Value, old: Option<&Value>, kind: &str, fields: &[(&str, &str, &str)]) {
+    for (_, place, field) in fields.iter().filter(|(of, ..)| *of == kind) {
+        let had = old.and_then(|old| old.pointer(place)).is_some_and(|old| !old[*field].is_null());
+        if let Some(holder) = new.pointer_mut(place).filter(|holder| holder.is_object() && !had) {
+            put(holder, field, None);
+        }
     }
+}
+
+/// Drops fields of statuses that belong to features that are off, where they were not set before.
+pub(super) fn drop_status_fields(new: &mut Value, old: &Value, kind: &str) {
+    drop_unset(new, Some(old), kind, STATUS_FIELDS);
 }
 
 /// Drops from a pod's status what belongs to features that are off.
@@ -78,22 +105,12 @@ pub(super) fn drop_status(new: &mut Value, old: &Value) {
     }
 }
 
-/// Drops fields of specs that belong to features that are off.
-fn drop_fields(object: &mut Value, old: Option<&Value>, kind: &str) {
-    let fields: &[&str] = match kind {
-        "Lease" => &["strategy", "preferredHolder"],
-        "PersistentVolume" | "PersistentVolumeClaim" => &["volumeAttributesClassName"],
-        _ => return,
-    };
-    let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+/// Nothing is copied from another namespace.
+fn drop_foreign_source(claim: &mut Value, old: Option<&Value>) {
     let had = |field: &str| old.is_some_and(|old| !old["spec"][field].is_null());
-    for field in fields.iter().filter(|field| !had(field)) {
-        put(spec, field, None);
-    }
-    // Nothing is copied from another namespace.
-    let elsewhere = spec["dataSourceRef"]["namespace"].as_str().is_some_and(|name| !name.is_empty());
-    if kind == "PersistentVolumeClaim" && elsewhere && !had("dataSource") && !had("dataSourceRef") {
-        put(spec, "dataSourceRef", None);
+    let elsewhere = claim["spec"]["dataSourceRef"]["namespace"].as_str().is_some_and(|name| !name.is_empty());
+    if elsewhere && !had("dataSource") && !had("dataSourceRef") {
+        put(&mut claim["spec"], "dataSourceRef", None);
     }
 }
 
@@ -109,6 +126,19 @@ fn drop_tolerances(object: &mut Value, old: Option<&Value>) {
             put(rules, "tolerance", None);
         }
     }
+}
+
+/// The nodes for which an endpoint is best.
+fn drop_nodes(slice: &mut Value, old: Option<&Value>) {
+    let endpoints = old.and_then(|old| old["endpoints"].as_array()).into_iter().flatten();
+    if endpoints.into_iter().any(|endpoint| !endpoint["hints"]["forNodes"].is_null()) {
+        return;
+    }
+    each(slice, "endpoints", &|endpoint| {
+        if let Some(hints) = endpoint.get_mut("hints") {
+            put(hints, "forNodes", None);
+        }
+    });
 }
 
 const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];

@@ -59,6 +59,7 @@ pub fn unowned(kind: &Kind, subresource: &str) -> &'static [&'static [&'static s
     match subresource {
         "" if kind.subresource("status").is_some() => rows::unowned(rows::of(kind).kind),
         "status" => rows::unowned_by_status(rows::of(kind).kind),
+        "approval" => rows::UNOWNED_BY_APPROVAL,
         // Whoever names something else here comes to own it, though it is not written.
         "ephemeralcontainers" | "resize" => rows::unowned(rows::of(kind).kind),
         _ => &[],
@@ -192,10 +193,12 @@ pub fn prepare_update(new: &mut Value, old: &Value, kind: &Kind, subresource: &s
 /// After the last `prepare_update`: writes into the object when it came to what has changed, and drops what was never to
 /// be kept. `now` is RFC 3339.
 pub fn stamp(new: &mut Value, old: &Value, kind: &Kind, subresource: &str, now: &str) {
+    if subresource == "status" {
+        disabled::drop_status_fields(new, old, rows::of(kind).kind);
+    }
     match (rows::of(kind).kind, subresource) {
         // Who sends what belongs to features that are off comes to own it.
         ("Pod", "status") => disabled::drop_status(new, old),
-        (kind @ ("PersistentVolumeClaim" | "Node"), "status") => disabled::drop_status_fields(new, old, kind),
         ("CertificateSigningRequest", "approval" | "status") => special::condition_times(new, old, now),
         ("PersistentVolume", "status") => special::volume_phase_began(new, old, now),
         ("DaemonSet", "status") => special::keep_template_generation(new, old),

@@ -145,8 +145,15 @@ pub(super) fn has_free_status(kind: &str) -> bool {
 
 /// The fields that nobody comes to own by a write to the main resource, as paths of managedFields.
 pub(super) fn unowned(kind: &str) -> &'static [&'static [&'static str]] {
-    if has_free_status(kind) { &[] } else { &[&["f:status"]] }
+    match kind {
+        kind if has_free_status(kind) => &[],
+        "CertificateSigningRequest" => &[&["f:spec"], &["f:status"]],
+        _ => &[&["f:status"]],
+    }
 }
+
+/// The fields that nobody comes to own by a decision about a request for a certificate.
+pub(super) const UNOWNED_BY_APPROVAL: &[&[&str]] = &[&["f:spec"], &["f:status", "f:certificate"]];
 
 /// The fields that nobody comes to own by a write to `status`, as paths of managedFields.
 pub(super) fn unowned_by_status(kind: &str) -> &'static [&'static [&'static str]] {
@@ -154,6 +161,7 @@ pub(super) fn unowned_by_status(kind: &str) -> &'static [&'static [&'static str]
         // Upstream names a version that is none.
         "ServiceCIDR" => &[],
         "Deployment" => &[&["f:spec"], &["f:metadata", "f:labels"]],
+        "CertificateSigningRequest" => &[&["f:spec"], &["f:status", "f:conditions"]],
         "Pod" => &[&["f:spec"], &["f:metadata", "f:deletionTimestamp"], &["f:metadata", "f:ownerReferences"]],
         "APIService"
         | "CustomResourceDefinition"

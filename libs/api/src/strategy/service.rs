@@ -21,6 +21,12 @@ fn needs_node_port(spec: &Value) -> bool {
     matches!(text(spec, "type"), "NodePort" | "LoadBalancer")
 }
 
+/// Whether a PUT that leaves them out keeps its ports of nodes.
+fn keeps_node_ports(spec: &Value) -> bool {
+    needs_node_port(spec)
+        && (text(spec, "type") == "NodePort" || spec["allocateLoadBalancerNodePorts"] != false)
+}
+
 fn needs_health_port(spec: &Value) -> bool {
     text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local"
 }
@@ -40,10 +46,8 @@ pub(super) fn prepare_create(service: &mut Value) {
 
 pub(super) fn prepare_update(new: &mut Value, old: &Value) {
     let old_spec = &old["spec"];
+    patch_in(&mut new["spec"], old_spec);
     normalize_cluster_ips(&mut new["spec"], old_spec);
-    if !(text(&new["spec"], "type") == "ExternalName" || text(old_spec, "type") == "ExternalName") {
-        patch_in(&mut new["spec"], old_spec);
-    }
     drop_unused(&mut new["spec"], old_spec);
     if text(&new["spec"], "type") != "LoadBalancer" {
         put(&mut new["status"], "loadBalancer", Some(json!({})));
@@ -69,16 +73,19 @@ fn patch_in(new: &mut Value, old: &Value) {
         if text(new, "clusterIP").is_empty() {
             put(new, "clusterIP", old.get("clusterIP").cloned());
         }
-        if empty(&new["clusterIPs"]) && new["clusterIP"] == old["clusterIP"] {
+        if empty(&new["clusterIPs"]) {
             put(new, "clusterIPs", old.get("clusterIPs").cloned());
         }
-        for key in ["ipFamilies", "ipFamilyPolicy"] {
-            if new[key].is_null() || (new[key].is_array() && empty(&new[key])) {
-                put(new, key, old.get(key).cloned());
-            }
+        if new["ipFamilyPolicy"].is_null() {
+            put(new, "ipFamilyPolicy", old.get("ipFamilyPolicy").cloned());
+        }
+        normalize_cluster_ips(new, old);
+        // Another address may be of another family.
+        if empty(&new["ipFamilies"]) && new["clusterIPs"] == old["clusterIPs"] {
+            put(new, "ipFamilies", old.get("ipFamilies").cloned());
         }
     }
-    if needs_node_port(old) && needs_node_port(new) {
+    if keeps_node_ports(old) && keeps_node_ports(new) {
         patch_node_ports(new, old);
     }
     if needs_health_port(old)
@@ -90,20 +97,16 @@ fn patch_in(new: &mut Value, old: &Value) {
 }
 
 fn patch_node_ports(new: &mut Value, old: &Value) {
-    let (mut by_port, mut by_name) = (HashMap::new(), HashMap::new());
-    for port in old["ports"].as_array().into_iter().flatten() {
-        by_port.entry([&port["protocol"], &port["port"]]).or_insert(port);
-        by_name.entry(&port["name"]).or_insert(port);
-    }
+    let ports = old["ports"].as_array().into_iter().flatten();
+    let by_name: HashMap<&str, &Value> = ports.map(|port| (text(port, "name"), &port["nodePort"])).collect();
     let used: HashSet<Value> =
         new["ports"].as_array().into_iter().flatten().map(|port| port["nodePort"].clone()).collect();
     for port in new.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         if port["nodePort"].as_i64().unwrap_or(0) != 0 {
             continue;
         }
-        let same_port = by_port.get(&[&port["protocol"], &port["port"]]);
-        let found = same_port.or_else(|| by_name.get(&port["name"])).map(|other| &other["nodePort"]);
-        let number = found.filter(|number| !number.is_null() && !used.contains(number)).cloned();
+        let found = by_name.get(text(port, "name"));
+        let number = found.copied().filter(|number| !number.is_null() && !used.contains(number)).cloned();
         if number.is_some() {
             put(port, "nodePort", number);
         }
@@ -146,9 +149,11 @@ fn drop_unused(new: &mut Value, old: &Value) {
     }
 }
 
+/// Whether nothing has been added to the ports of nodes.
 fn same_node_ports(new: &Value, old: &Value) -> bool {
-    let ports = |spec: &Value| -> Vec<Value> {
-        spec["ports"].as_array().into_iter().flatten().map(|port| port["nodePort"].clone()).collect()
+    let ports = |spec: &Value| -> HashSet<i64> {
+        let ports = spec["ports"].as_array().into_iter().flatten();
+        ports.filter_map(|port| port["nodePort"].as_i64()).filter(|port| *port != 0).collect()
     };
-    ports(new) == ports(old)
+    ports(new).is_subset(&ports(old))
 }

@@ -180,9 +180,13 @@ pub(super) fn local_api_service(service: &mut Value) {
     }
 }
 
+fn conditions(object: &mut Value) -> Option<&mut Vec<Value>> {
+    object.pointer_mut("/status/conditions").and_then(Value::as_array_mut)
+}
+
 /// Decisions stay as they were where a status is written: the first approval of the new status is the first of the old one.
 pub(super) fn keep_decisions(request: &mut Value, old: &Value) {
-    let Some(conditions) = request["status"]["conditions"].as_array_mut() else { return };
+    let Some(conditions) = conditions(request) else { return };
     for kind in ["Approved", "Denied"] {
         let before = old["status"]["conditions"].as_array().into_iter().flatten();
         let before = before.filter(|condition| condition["type"] == kind);
@@ -194,7 +198,7 @@ pub(super) fn keep_decisions(request: &mut Value, old: &Value) {
 /// Conditions of a request for a certificate tell when they came, and when they were last touched.
 pub(super) fn condition_times(request: &mut Value, old: &Value, now: &str) {
     let before = old["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    for condition in request["status"]["conditions"].as_array_mut().into_iter().flatten() {
+    for condition in conditions(request).into_iter().flatten() {
         if !condition.is_object() {
             continue;
         }

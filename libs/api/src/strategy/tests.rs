@@ -102,7 +102,21 @@ fn a_service_put_without_allocations_keeps_them() {
         "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30001}]}});
     prepare_update(&mut external, &old, &kind("Service", &["status"]), "");
     assert_eq!(external["spec"]["ports"], json!([{"port": 80, "protocol": "TCP"}]));
-    // However many they are: a port is looked for by its number, then by its name, and found at once.
+    let mut fewer = json!({"metadata": {}, "spec": {"type": "ClusterIP", "ports": []}});
+    let mut two = old.clone();
+    two["spec"]["ports"] =
+        json!([{"name": "a", "port": 80, "nodePort": 30001}, {"name": "b", "port": 81, "nodePort": 30002}]);
+    fewer["spec"]["ports"] = json!([{"name": "a", "port": 80, "nodePort": 30001}]);
+    prepare_update(&mut fewer, &two, &kind("Service", &["status"]), "");
+    assert_eq!(fewer["spec"]["ports"], json!([{"name": "a", "port": 80}]), "the others of them go as well");
+    let mut other = json!({"metadata": {}, "spec": {"type": "NodePort", "clusterIP": "10.0.0.2", "ports": [{"name": "other", "port": 80, "protocol": "TCP"}]}});
+    prepare_update(&mut other, &old, &kind("Service", &["status"]), "");
+    assert_eq!(other["spec"]["ports"][0]["nodePort"], Value::Null, "a port is known by its name");
+    assert_eq!(other["spec"]["clusterIPs"], json!(["10.0.0.2"]), "who knows of one address changes both");
+    let mut balanced = json!({"metadata": {}, "spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{"port": 80, "protocol": "TCP"}]}});
+    prepare_update(&mut balanced, &old, &kind("Service", &["status"]), "");
+    assert_eq!(balanced["spec"]["ports"][0]["nodePort"], Value::Null, "who wants none is given none back");
+    // However many they are: a port is looked for by its name, and found at once.
     let ports = |with: &dyn Fn(usize) -> Value| -> Value { (0..20_000).rev().map(with).collect() };
     let named = |n: usize| json!({"name": format!("p{n}"), "port": n + 1, "protocol": "TCP"});
     let mut old = old;
@@ -368,4 +382,59 @@ fn tolerances_of_autoscalers_are_dropped_unless_there_are_some() {
     let mut kept = with();
     prepare_update(&mut kept, &with(), &kind, "");
     assert_eq!(kept["spec"], with()["spec"]);
+}
+
+#[test]
+fn what_belongs_to_features_that_are_off_is_not_kept() {
+    let slice =
+        |hints: Value| json!({"metadata": {}, "endpoints": [{"addresses": ["10.0.0.1"], "hints": hints}]});
+    let mut made = slice(json!({"forNodes": [{"name": "n"}]}));
+    prepare_create(&mut made, &kind("EndpointSlice", &[]));
+    assert_eq!(made["endpoints"][0]["hints"], json!({}));
+    let old = slice(json!({"forNodes": [{"name": "n"}]}));
+    let mut kept = old.clone();
+    prepare_update(&mut kept, &old, &kind("EndpointSlice", &[]), "");
+    assert_eq!(kept["endpoints"], old["endpoints"], "what is there already stays");
+    let attachment = |error: Value| json!({"metadata": {}, "spec": {}, "status": {"attached": false, "attachError": error}});
+    let old = attachment(json!({"message": "m"}));
+    let mut failed = attachment(json!({"message": "m", "errorCode": 7}));
+    stamp(&mut failed, &old, &kind("VolumeAttachment", &["status"]), "status", "now");
+    assert_eq!(failed, old);
+    let set =
+        |rolling: Value| json!({"metadata": {}, "spec": {"updateStrategy": {"rollingUpdate": rolling}}});
+    let mut made = set(json!({"partition": 1, "maxUnavailable": 2}));
+    prepare_create(&mut made, &kind("StatefulSet", &[]));
+    assert_eq!(made["spec"], set(json!({"partition": 1}))["spec"]);
+    let mut node = json!({"metadata": {}, "spec": {}, "status": {"config": {"error": "e"}}});
+    prepare_create(&mut node, &kind("Node", &[]));
+    assert_eq!(node["status"], json!({}));
+    let replicas = |status: Value| json!({"metadata": {}, "spec": {}, "status": status});
+    for name in ["Deployment", "ReplicaSet"] {
+        let old = replicas(json!({"replicas": 1}));
+        let mut ending = replicas(json!({"replicas": 1, "terminatingReplicas": 1}));
+        stamp(&mut ending, &old, &kind(name, &["status"]), "status", "now");
+        assert_eq!(ending, old);
+    }
+}
+
+#[test]
+fn a_request_for_a_certificate_has_no_conditions_where_none_are_told() {
+    let old = json!({"metadata": {}, "spec": {}, "status": {}});
+    let mut new = old.clone();
+    prepare_update(&mut new, &old, &kind("CertificateSigningRequest", &["status"]), "status");
+    stamp(&mut new, &old, &kind("CertificateSigningRequest", &["status"]), "status", "now");
+    assert_eq!(new["status"], json!({}));
+}
+
+#[test]
+fn nobody_owns_what_a_write_about_a_request_for_a_certificate_leaves() {
+    let request = kind("CertificateSigningRequest", &["approval", "status"]);
+    let spec: &[&str] = &["f:spec"];
+    for (subresource, other) in [
+        ("", &["f:status"][..]),
+        ("status", &["f:status", "f:conditions"]),
+        ("approval", &["f:status", "f:certificate"]),
+    ] {
+        assert_eq!(unowned(&request, subresource), [spec, other], "{subresource}");
+    }
 }

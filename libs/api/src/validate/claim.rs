@@ -322,12 +322,13 @@ fn one_source(spec: &Node<'_, '_>, name: &str, out: &mut Faults) {
 
 /// A volume that stands in an attachment alone: a CSI volume, and what a claim would say of it left out.
 pub(super) fn inline_volume(spec: &Node<'_, '_>, out: &mut Faults) {
-    let forbid = |key: &str, out: &mut Faults| {
-        if !spec.get(key).is_empty() {
+    let forbid = |key: &str, is_given: bool, out: &mut Faults| {
+        if is_given {
             spec.get(key).forbidden(INLINE, out);
         }
     };
-    ["claimRef", "capacity"].iter().for_each(|key| forbid(key, out));
+    forbid("claimRef", spec.get("claimRef").is_set(), out);
+    forbid("capacity", !spec.get("capacity").is_empty(), out);
     if !spec.get("csi").is_set() {
         spec.get("csi").required("has to be specified in the context of inline volumes", out);
     }
@@ -337,9 +338,9 @@ pub(super) fn inline_volume(spec: &Node<'_, '_>, out: &mut Faults) {
     if !matches!(reclaim.text(), "" | "Retain") {
         reclaim.forbidden("may only be Retain in the context of inline volumes", out);
     }
-    forbid("nodeAffinity", out);
+    forbid("nodeAffinity", spec.get("nodeAffinity").is_set(), out);
     one_source(spec, "", out);
-    forbid("storageClassName", out);
+    forbid("storageClassName", !spec.get("storageClassName").is_empty(), out);
     let mode = spec.get("volumeMode");
     if mode.is_set() && mode.text() != "Filesystem" {
         let detail = "may not specify volumeMode other than Filesystem in the context of inline volumes";
@@ -366,7 +367,12 @@ pub(super) fn volume_update(new: &Node<'_, '_>, old: &Node<'_, '_>, subresource:
     if stored.value["csi"].is_object() && stored.value["csi"][GROWS].is_null() && allowed["csi"].is_object() {
         put_back(&mut allowed["csi"], &stored.value["csi"], GROWS);
     }
-    if sources::OF_VOLUMES.iter().any(|source| !same(&allowed[*source], &stored.value[*source])) {
+    let changed = |source: &str| {
+        let (new, old) = (&allowed[source], &stored.value[source]);
+        // One that says nothing is one more all the same.
+        new.is_null() != old.is_null() || !same(new, old)
+    };
+    if sources::OF_VOLUMES.iter().any(|source| changed(source)) {
         let detail = "spec.persistentvolumesource is immutable after creation";
         let text = diff::volume_source(stored.value, spec.value);
         new.named("spec.persistentvolumesource", spec.value).forbidden(format!("{detail}\n{text}"), out);

@@ -100,6 +100,8 @@ fn keyed(schema: &Node<'_, '_>, keys: &Node<'_, '_>, out: &mut Faults) {
     }
 }
 
+const ARRAY: &str = "array notation is not allowed";
+
 /// The fields by which objects of a version can be selected.
 pub(super) fn selectable(fields: &Node<'_, '_>, schema: &Value, out: &mut Faults) {
     let mut seen = Seen::new();
@@ -110,9 +112,15 @@ pub(super) fn selectable(fields: &Node<'_, '_>, schema: &Value, out: &mut Faults
             path.required("", out);
             continue;
         }
-        let is_array = text.split_once('[').is_some_and(|(_, rest)| rest.contains(']'));
-        let array = is_array.then(|| "array notation is not allowed".to_owned());
-        match array.map_or_else(|| followed(text, schema), Err) {
+        let found = match text.split_once('[') {
+            // What comes before it must be there.
+            Some((before, _)) if !before.is_empty() => {
+                followed(before, schema).and_then(|_| Err(ARRAY.to_owned()))
+            }
+            Some(_) => Err(ARRAY.to_owned()),
+            None => followed(text, schema),
+        };
+        match found {
             Err(why) => path.invalid(format!("is an invalid path: {why}"), out),
             Ok(_) if text == ".metadata" || text.starts_with(".metadata.") => {
                 path.invalid("must not point to fields in metadata", out);

@@ -38,16 +38,19 @@ const UNREADABLE: [(&str, &str); 7] = [
     ("definitions", "definitions"),
 ];
 
-/// The first thing for which a schema cannot even be looked at.
-pub(super) fn unreadable(schema: &Value) -> Option<&'static str> {
+/// The first thing for which a schema cannot even be looked at, as Kubernetes tells it.
+pub(super) fn unreadable(schema: &Value) -> Option<String> {
     let said = |value: &Value| match value {
         Value::Null => false,
         Value::String(text) => !text.is_empty(),
         Value::Object(map) => !map.is_empty(),
         _ => true,
     };
-    let own = UNREADABLE.iter().find(|(key, _)| said(&schema[*key])).map(|(_, name)| *name);
-    own.or_else(|| {
+    let own = UNREADABLE.iter().find(|(key, _)| said(&schema[*key]));
+    let own = own.map(|(_, name)| format!("OpenAPIV3Schema '{name}' is not supported"));
+    let unset =
+        || (schema[FREE] == false).then(|| format!("internal error: '{FREE}' must be true or undefined"));
+    own.or_else(unset).or_else(|| {
         let properties = schema["properties"].as_object().into_iter().flat_map(|map| map.values());
         let lists = ["allOf", "anyOf", "oneOf"].into_iter().flat_map(|key| schema[key].as_array()).flatten();
         let single = ["items", "additionalProperties", "not"].into_iter().map(|key| &schema[key]);

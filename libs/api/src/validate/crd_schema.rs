@@ -29,9 +29,7 @@ pub(super) fn of_version(place: &Node<'_, '_>, with_status: bool, out: &mut Faul
     }
     schema(place, Standing::default(), out);
     match unreadable {
-        Some(key) if out.len() == known => {
-            place.invalid_as(&json!(""), format!("OpenAPIV3Schema '{key}' is not supported"), out);
-        }
+        Some(why) if out.len() == known => place.invalid_as(&json!(""), why, out),
         // Rules are read only where the schema itself is right.
         None if out.len() == known => rules::read(place, out),
         _ => {}

@@ -294,8 +294,10 @@ pub(super) fn service_cidr(object: &Node<'_, '_>, out: &mut Faults) {
         return cidrs.invalid("may only hold up to 2 values", out);
     }
     cidrs.items().for_each(|cidr| cidr.text_must(labels::is_canonical_cidr, out));
+    // What is no range is of no family.
+    let known = cidrs.items().all(|cidr| labels::is_valid_cidr(cidr.text()).is_empty());
     let six = cidrs.items().filter(|cidr| cidr.text().contains(':')).count();
-    if six > 1 || cidrs.len() - six > 1 {
+    if known && (six > 1 || cidrs.len() - six > 1) {
         let detail =
             "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
         cidrs.invalid(detail, out);

@@ -252,6 +252,11 @@ impl<'v, 'p> Node<'v, 'p> {
         out.push(FieldError { value: Some(shown.to_owned()), ..fault });
     }
 
+    /// The same, showing the object as Kubernetes has it inside (see `shapes`).
+    pub fn unsupported_inside(&self, shape: &'static str, supported: &[&str], out: &mut Faults) {
+        self.unsupported_shown(&super::shapes::compact(self.value, shape), supported, out);
+    }
+
     pub fn too_long(&self, max: i64, out: &mut Faults) {
         out.push(FieldError::too_long(self.path(), max));
     }

@@ -181,7 +181,7 @@ fn at_most(status: &Node<'_, '_>, keys: &[&str], bound: &str, detail: &str, out:
     for key in keys {
         let count = status.get(key);
         if count.int() > status.get(bound).int() {
-            count.invalid(detail, out);
+            count.invalid_as(&json!(count.int()), detail, out);
         }
     }
 }
@@ -387,7 +387,7 @@ fn daemon_strategy(strategy: &Node<'_, '_>, out: &mut Faults) {
                 _ => {}
             }
         }
-        other => strategy.named("", &json!(other)).not_supported(&["OnDelete", "RollingUpdate"], out),
+        _ => strategy.unsupported_inside("DaemonSetUpdateStrategy", &["RollingUpdate", "OnDelete"], out),
     }
 }
 

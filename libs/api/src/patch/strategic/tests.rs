@@ -172,3 +172,32 @@ fn long_lists_are_put_in_order_in_one_walk() {
     assert_eq!(patched["containers"].as_array().map(Vec::len), Some(20_000));
     assert_eq!(patched["containers"][200], json!({"name": "c200", "image": "i"}));
 }
+
+#[test]
+fn what_replaces_or_is_kept_as_a_text_is_not_merged() {
+    let patched = |version: &str, name: &str, object: Value, patch: Value| {
+        let kind = kind(version, name, &format!("io.k8s.api.{}.{name}", version.replace('/', ".")));
+        strategic(&object, patch.to_string().as_bytes(), &kind).map(|patched| patched.object)
+    };
+    let selector = |selector: Value| json!({"spec": {"selector": selector}});
+    let replaced = json!({"$patch": "replace", "matchLabels": {"c": "d"}});
+    assert_eq!(
+        patched(
+            "policy/v1",
+            "PodDisruptionBudget",
+            selector(json!({"matchLabels": {"a": "b"}})),
+            selector(replaced.clone())
+        ),
+        Ok(selector(replaced))
+    );
+    let revision = |data: Value| json!({"data": data});
+    let of =
+        |data: Value, patch: Value| patched("apps/v1", "ControllerRevision", revision(data), revision(patch));
+    assert_eq!(of(json!({"a": 1}), json!({"a": 2})), Ok(revision(json!({"a": 2}))));
+    for inner in [json!({"b": 1}), json!([1])] {
+        assert_eq!(
+            of(json!({"a": inner}), json!({"a": inner})),
+            Err(failed("unable to find api field in struct RawExtension for the json field \"a\""))
+        );
+    }
+}

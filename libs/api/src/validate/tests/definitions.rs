@@ -265,3 +265,39 @@ fn schemas_say_of_every_field_what_it_is() {
         refuses("CustomResourceDefinition", with_schema(schema), &want);
     }
 }
+
+#[test]
+fn what_cannot_be_read_as_a_structural_schema_is_not_held_to_be_one() {
+    const BOTH: &str = "spec.validation.openAPIV3Schema.additionalProperties: Forbidden: additionalProperties and properties are mutual exclusive";
+    const AT_ROOT: &str =
+        "spec.validation.openAPIV3Schema.additionalProperties: Forbidden: must not be used at the root";
+    let fields = json!({"a": {"type": "string"}});
+    for (more, want) in [
+        (json!(false), &[AT_ROOT, BOTH][..]),
+        (json!({"type": "string"}), &[AT_ROOT, BOTH]),
+        (json!(true), &[AT_ROOT]),
+    ] {
+        let schema = json!({"type": "object", "properties": fields, "additionalProperties": more});
+        refuses("CustomResourceDefinition", with_schema(&schema), want);
+    }
+    let loose = json!({"type": "object", "properties": {"a": {"type": ""}}, "x-kubernetes-preserve-unknown-fields": false});
+    let want = [
+        "spec.validation.openAPIV3Schema.x-kubernetes-preserve-unknown-fields: Invalid value: false: must be true or undefined",
+    ];
+    refuses("CustomResourceDefinition", with_schema(&loose), &want);
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string"}}}}}});
+    let fields = json!([{"jsonPath": ".spec.a[0]"}, {"jsonPath": ".spec.b[0]"}]);
+    let version = json!({"schema": {"openAPIV3Schema": schema}, "selectableFields": fields});
+    let path = |at: &str, text: &str, why: &str| {
+        format!("spec.selectableFields[{at}].jsonPath: Invalid value: {text:?}: is an invalid path: {why}")
+    };
+    let want = [
+        path("0", ".spec.a[0]", "array notation is not allowed"),
+        path("1", ".spec.b[0]", "does not refer to a valid field"),
+    ];
+    refuses(
+        "CustomResourceDefinition",
+        definition(&json!({}), &version),
+        &want.each_ref().map(String::as_str),
+    );
+}

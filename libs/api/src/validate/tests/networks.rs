@@ -189,6 +189,8 @@ fn policies_of_networks_and_ranges_name_the_field_at_fault() {
         ],
     );
     let range = |cidrs: &[&str]| json!({"metadata": {"name": "r"}, "spec": {"cidrs": cidrs}});
+    let unread = r#"spec.cidrs[0]: Invalid value: "x": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"#;
+    refuses("ServiceCIDR", range(&["x", "10.0.0.0/24"]), &[unread]);
     let same_family = r#"spec.cidrs: Invalid value: ["10.0.0.0/24","10.1.0.0/24"]: may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"#;
     refuses("ServiceCIDR", range(&["10.0.0.0/24", "10.1.0.0/24"]), &[same_family]);
     refuses_change(

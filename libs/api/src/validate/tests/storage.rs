@@ -154,11 +154,12 @@ fn the_kinds_of_csi_name_the_field_at_fault() {
     refuses(
         "VolumeAttachment",
         attachment(
-            json!({"inlineVolumeSpec": {"capacity": {"storage": "1"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/a"}, "volumeMode": "Block"}}),
+            json!({"inlineVolumeSpec": {"capacity": {"storage": "1"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/a"}, "volumeMode": "Block", "nodeAffinity": {}}}),
         ),
         &[
             "spec.source.inlineVolumeSpec.capacity: Forbidden: may not be specified in the context of inline volumes",
             "spec.source.inlineVolumeSpec.csi: Required value: has to be specified in the context of inline volumes",
+            "spec.source.inlineVolumeSpec.nodeAffinity: Forbidden: may not be specified in the context of inline volumes",
             "spec.source.inlineVolumeSpec.volumeMode: Forbidden: may not specify volumeMode other than Filesystem in the context of inline volumes",
         ],
     );
