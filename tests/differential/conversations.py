@@ -8,7 +8,7 @@ of variations (`lists`) and `steps`. A file's head may hold words, bodies and li
 
 Methods beside HTTP's: MERGE, JSON, STRATEGIC and APPLY patch, TABLE reads a Table, [SLEEP, seconds] and [WAIT, path, text]
 wait; [ASKED, why] is what `hooks` (named answers of a server at {hook}, which {ca} signed) were asked since. A path that begins with no slash is a plural as discovery has it (`pods/p/status`). A body {+: BASE, dotted.path: value}
-is a base with changes; the base GET is what the server has there. A text with \\0 is bytes. {as: USER} impersonates. Every server plays a
+is a base, or a word's body, with changes; the base GET is what the server has there. A text with \\0 is bytes. {as: USER} impersonates. Every server plays a
 conversation in a namespace of the same fresh name, `{ns}`.
 """
 
@@ -156,6 +156,8 @@ class Play:
             made = self.server.get(path.partition("?")[0]).body
         elif base is None:
             made = {}
+        elif isinstance(base, dict):
+            made = base
         else:
             made = self.built(copy.deepcopy(self.bases[base]), path)
         for where, value in changes.items():
