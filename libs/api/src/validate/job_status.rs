@@ -144,8 +144,10 @@ fn finished(now: Job<'_, '_>, before: Job<'_, '_>, out: &mut Faults) {
 }
 
 fn index_lists(now: Job<'_, '_>, before: Job<'_, '_>, out: &mut Faults) {
-    let changed = |key: &str| now.status.get(key).text() != before.status.get(key).text();
     let (done, failed) = (now.status.get("completedIndexes"), now.status.get("failedIndexes"));
+    let done_otherwise = done.text() != before.status.get("completedIndexes").text();
+    // Of these none is something else than no list of them.
+    let fails_otherwise = failed.value != before.status.get("failedIndexes").value;
     let completions = now.spec.get("completions");
     let per_index = now.spec.get("backoffLimitPerIndex").is_set();
     let parsed = |list: &Node<'_, '_>, name: &str, out: &mut Faults| {
@@ -153,20 +155,20 @@ fn index_lists(now: Job<'_, '_>, before: Job<'_, '_>, out: &mut Faults) {
             list.invalid(format!("error parsing {name}: {why}"), out);
         }
     };
-    if changed("completedIndexes") && completions.is_set() {
+    if done_otherwise && completions.is_set() {
         parsed(&done, "completedIndexes", out);
     }
-    if changed("failedIndexes") && completions.is_set() && per_index && failed.is_set() {
+    if fails_otherwise && completions.is_set() && per_index && failed.is_set() {
         parsed(&failed, "failedIndexes", out);
     }
     let indexed = now.spec.get("completionMode").text() == "Indexed";
-    if changed("completedIndexes") && !done.is_empty() && !indexed {
+    if done_otherwise && !done.is_empty() && !indexed {
         done.invalid("cannot set non-empty completedIndexes when non-indexed completion mode", out);
     }
-    if changed("failedIndexes") && !per_index && failed.is_set() {
+    if fails_otherwise && !per_index && failed.is_set() {
         failed.invalid("cannot set non-null failedIndexes when backoffLimitPerIndex is null", out);
     }
-    if (changed("completedIndexes") || changed("failedIndexes"))
+    if (done_otherwise || fails_otherwise)
         && completions.is_set()
         && let Some(at) = indexes::overlap(done.text(), failed.text(), completions.int())
     {

@@ -144,6 +144,17 @@ fn the_status_of_a_job_follows_the_stored_one() {
 }
 
 #[test]
+fn an_empty_list_of_failed_indexes_is_one() {
+    let of = |status: Value| {
+        let mut object = job(&json!({}));
+        object["status"] = status;
+        object
+    };
+    let want = r#"status.failedIndexes: Invalid value: "": cannot set non-null failedIndexes when backoffLimitPerIndex is null"#;
+    refuses_write("Job", "status", of(json!({})), of(json!({"failedIndexes": ""})), &[want]);
+}
+
+#[test]
 fn times_are_shown_as_go_prints_them() {
     let pod = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
     let job = |status: Value| json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": pod}, "status": status});
