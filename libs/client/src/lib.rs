@@ -16,6 +16,7 @@ mod key;
 pub mod leader;
 pub mod placement;
 pub mod queue;
+mod readable;
 mod ready;
 pub mod reflector;
 mod scope;

@@ -6,15 +6,16 @@
 //!         └── error: back-off
 //!
 //! A stream that breaks is resumed at the last resourceVersion seen, on whichever apiserver answers; only 410 Gone
-//! makes a new list, so that a restart of an apiserver costs its clients one request each.
+//! makes a new list, so that a restart of an apiserver costs its clients one request each. An object that cannot be read is
+//! passed over (`readable.rs`): whoever may write one must not be able to keep others from being seen.
 
+use crate::readable::{self, Readable};
 use crate::store::IndexFn;
 use crate::{Key, Scope, Store, errors};
 use coracle_daemon::backoff::Backoff;
 use coracle_daemon::{clock, random};
-use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, ObjectList, WatchEvent, WatchParams};
 use kube::core::PartialObjectMeta;
 use serde::de::DeserializeOwned;
@@ -35,49 +36,43 @@ const RETRY_MOST: Duration = Duration::from_secs(2);
 const PAGE: u32 = 2000;
 
 /// What a reflector may keep in its store.
-pub trait Reflected: kube::Resource + Clone + Debug + Send + Sync + 'static {}
-impl<K: kube::Resource + Clone + Debug + Send + Sync + 'static> Reflected for K {}
+pub trait Reflected: kube::Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+impl<K: kube::Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static> Reflected for K {}
 
-type Listed<K> = kube::Result<ObjectList<K>>;
-type Watched<K> = kube::Result<BoxStream<'static, kube::Result<WatchEvent<K>>>>;
+type Listed<K> = kube::Result<ObjectList<Readable<K>>>;
+type Watched<K> = kube::Result<BoxStream<'static, kube::Result<WatchEvent<Readable<K>>>>>;
 
-/// Where objects come from: an [`Api`], for whole objects or for their metadata.
-trait Source<K: Reflected>: Send + Sync {
-    fn list<'a>(&'a self, params: &'a ListParams) -> BoxFuture<'a, Listed<K>>;
-    fn watch<'a>(&'a self, params: &'a WatchParams, version: &'a str) -> BoxFuture<'a, Watched<K>>;
+/// Where objects come from: whole, or their metadata alone.
+struct Source {
+    client: kube::Client,
+    request: kube::core::Request,
+    metadata: bool,
 }
 
-struct Whole<K>(Api<K>);
-
-impl<K: Reflected + DeserializeOwned> Source<K> for Whole<K> {
-    fn list<'a>(&'a self, params: &'a ListParams) -> BoxFuture<'a, Listed<K>> {
-        Box::pin(self.0.list(params))
+impl Source {
+    async fn list<K: Reflected>(&self, params: &ListParams) -> Listed<K> {
+        let list = if self.metadata { self.request.list_metadata(params) } else { self.request.list(params) };
+        self.client.request(list.map_err(kube::Error::BuildRequest)?).await
     }
 
-    fn watch<'a>(&'a self, params: &'a WatchParams, version: &'a str) -> BoxFuture<'a, Watched<K>> {
-        Box::pin(async move { Ok(self.0.watch(params, version).await?.boxed()) })
-    }
-}
-
-struct MetadataOnly(Api<DynamicObject>);
-
-impl Source<PartialObjectMeta<DynamicObject>> for MetadataOnly {
-    fn list<'a>(&'a self, params: &'a ListParams) -> BoxFuture<'a, Listed<PartialObjectMeta<DynamicObject>>> {
-        Box::pin(self.0.list_metadata(params))
-    }
-
-    fn watch<'a>(
-        &'a self,
-        params: &'a WatchParams,
-        version: &'a str,
-    ) -> BoxFuture<'a, Watched<PartialObjectMeta<DynamicObject>>> {
-        Box::pin(async move { Ok(self.0.watch_metadata(params, version).await?.boxed()) })
+    async fn watch<K: Reflected>(&self, params: &WatchParams, version: &str) -> Watched<K> {
+        let watch = if self.metadata {
+            self.request.watch_metadata(params, version)
+        } else {
+            self.request.watch(params, version)
+        };
+        let body = self.client.request_stream(watch.map_err(kube::Error::BuildRequest)?).await?;
+        let events = body.lines().map(|line| match line {
+            Ok(line) => readable::event(&line).map_err(kube::Error::SerdeError),
+            Err(error) => Err(kube::Error::ReadEvents(error)),
+        });
+        Ok(events.boxed())
     }
 }
 
 /// A reflector about to start.
 pub struct Reflector<K: Reflected> {
-    source: Box<dyn Source<K>>,
+    source: Source,
     name: String,
     fields: Option<String>,
     labels: Option<String>,
@@ -85,27 +80,27 @@ pub struct Reflector<K: Reflected> {
     trim: fn(&mut K),
 }
 
-impl<K: Reflected + DeserializeOwned> Reflector<K> {
-    /// Reflects what `api` serves.
-    #[must_use]
-    pub fn new(api: Api<K>) -> Self {
-        let name = api.resource_url().to_owned();
-        Self::of(Box::new(Whole(api)), name)
-    }
-}
-
 impl Reflector<PartialObjectMeta<DynamicObject>> {
     /// Reflects the metadata of all objects of a resource.
     #[must_use]
     pub fn metadata(client: kube::Client, resource: &ApiResource) -> Self {
-        let api = Api::all_with(client, resource);
+        let api: Api<DynamicObject> = Api::all_with(client, resource);
         let name = format!("{} (metadata)", api.resource_url());
-        Self::of(Box::new(MetadataOnly(api)), name)
+        Self::of(api, name, true)
     }
 }
 
 impl<K: Reflected> Reflector<K> {
-    fn of(source: Box<dyn Source<K>>, name: String) -> Self {
+    /// Reflects what `api` serves.
+    #[must_use]
+    pub fn new(api: Api<K>) -> Self {
+        let name = api.resource_url().to_owned();
+        Self::of(api, name, false)
+    }
+
+    fn of<T: kube::Resource>(api: Api<T>, name: String, metadata: bool) -> Self {
+        let request = kube::core::Request::new(api.resource_url());
+        let source = Source { client: api.into_client(), request, metadata };
         Self { source, name, fields: None, labels: None, indexes: Vec::new(), trim: drop_managed_fields }
     }
 
@@ -180,7 +175,7 @@ impl<K: Reflected> Reflector<K> {
         let mut objects = Vec::new();
         let version = loop {
             let page = self.source.list(&params).await?;
-            objects.extend(page.items);
+            objects.extend(page.items.into_iter().filter_map(|item: Readable<K>| item.object(&self.name)));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
                 None => break page.metadata.resource_version.unwrap_or_default(),
@@ -215,10 +210,12 @@ impl<K: Reflected> Reflector<K> {
         while let Some(event) = events.try_next().await? {
             backoff.reset();
             match event {
-                WatchEvent::Added(mut object) | WatchEvent::Modified(mut object) => {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     remember(version, &object);
-                    (self.trim)(&mut object);
-                    store.upsert(object);
+                    if let Some(mut object) = object.object(&self.name) {
+                        (self.trim)(&mut object);
+                        store.upsert(object);
+                    }
                 }
                 WatchEvent::Deleted(object) => {
                     remember(version, &object);
@@ -236,7 +233,7 @@ impl<K: Reflected> Reflector<K> {
     }
 }
 
-fn remember<K: Reflected>(version: &mut String, object: &K) {
+fn remember<K: Reflected>(version: &mut String, object: &Readable<K>) {
     if let Some(seen) = &object.meta().resource_version {
         version.clone_from(seen);
     }
