@@ -92,7 +92,7 @@ pub fn reconcile(
     let Some(spec) = &set.spec else { return plan };
     let owner = ObjectId::of(set);
     let wanted = selector(&spec.selector);
-    let claimed = claim(&POD, &owner, &set.metadata, wanted.as_ref(), candidates);
+    let claimed = claim(&POD, &owner, &set.metadata, wanted.as_ref(), candidates, None);
     plan.then(claimed.actions);
     let labels = spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
     let current = history::current(&owner, &set.metadata, &spec.template, &labels, revisions);

@@ -27,13 +27,14 @@ pub fn selects(selector: Option<&Selector>, meta: &ObjectMeta) -> bool {
 }
 
 /// Sorts `candidates` (what `owner` controls, and what nobody controls in its namespace). An owner that is going away
-/// adopts and releases nothing.
+/// adopts and releases nothing. With `finalizer`, what is adopted gets it and what is let go loses it.
 pub fn claim<K>(
     resource: &'static Resource,
     owner: &ObjectId,
     owner_meta: &ObjectMeta,
     wanted: Option<&Selector>,
     candidates: Vec<Arc<K>>,
+    finalizer: Option<&str>,
 ) -> Claimed<K>
 where
     K: kube::Resource,
@@ -47,13 +48,16 @@ where
             Some(controller) if controller.uid != owner.uid => {}
             Some(_) if matches => claimed.mine.push(candidate),
             Some(_) if leaving => {}
-            Some(_) => claimed
-                .actions
-                .push(set_owners(resource, meta, |owners| owners.retain(|other| other.uid != owner.uid))),
+            Some(_) => claimed.actions.push(change(resource, meta, finalizer, |owners, _| {
+                owners.retain(|other| other.uid != owner.uid);
+            })),
             None if leaving || !matches || meta.deletion_timestamp.is_some() => {}
             None => {
                 let reference = serde_json::from_value(owner_reference(owner)).unwrap_or_default();
-                claimed.actions.push(set_owners(resource, meta, |owners| owners.push(reference)));
+                claimed.actions.push(change(resource, meta, finalizer, |owners, finalizers| {
+                    owners.push(reference);
+                    finalizers.extend(finalizer.map(str::to_owned));
+                }));
                 claimed.mine.push(candidate);
             }
         }
@@ -61,15 +65,23 @@ where
     claimed
 }
 
-fn set_owners(
+/// Finalizers are written only where the controller has one.
+fn change(
     resource: &'static Resource,
     meta: &ObjectMeta,
-    change: impl FnOnce(&mut Vec<OwnerReference>),
+    finalizer: Option<&str>,
+    change: impl FnOnce(&mut Vec<OwnerReference>, &mut Vec<String>),
 ) -> Action {
     let mut owners = meta.owner_references.clone().unwrap_or_default();
-    change(&mut owners);
-    let patch = json!({ "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners } });
-    Action::Patch { resource, key: Key::of(meta), subresource: "", patch }
+    let mut finalizers = meta.finalizers.clone().unwrap_or_default();
+    finalizers.retain(|other| finalizer != Some(other));
+    change(&mut owners, &mut finalizers);
+    let mut changed =
+        json!({ "uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners });
+    if finalizer.is_some() {
+        changed["finalizers"] = json!(finalizers);
+    }
+    Action::Patch { resource, key: Key::of(meta), subresource: "", patch: json!({ "metadata": changed }) }
 }
 
 #[cfg(test)]
@@ -88,7 +100,7 @@ mod tests {
         };
         let wanted = selector(&object(json!({ "matchLabels": { "app": "web" } })));
         let pods = pods.iter().map(|value| Arc::new(pod(json!({ "metadata": value })))).collect();
-        let claimed = claim(&POD, &owner, &object(owner_meta), wanted.as_ref(), pods);
+        let claimed = claim(&POD, &owner, &object(owner_meta), wanted.as_ref(), pods, None);
         let patched = claimed.actions.iter().map(|action| match action {
             Action::Patch { key, patch, .. } => format!(
                 "{} {}",

@@ -80,7 +80,7 @@ pub fn reconcile(
         ObjectId { api_version: resource.api_version(), kind: resource.kind.into(), ..ObjectId::of(set) };
     let wanted = selector(&spec.selector);
     let active = candidates.into_iter().filter(|pod| pods::is_active(pod)).collect();
-    let claimed = claim(&crate::plan::POD, &owner, &set.metadata, wanted.as_ref(), active);
+    let claimed = claim(&crate::plan::POD, &owner, &set.metadata, wanted.as_ref(), active, None);
     let mine = claimed.mine;
     let mut plan = Plan::default();
     plan.then(claimed.actions);

@@ -152,7 +152,7 @@ async fn a_job_runs_to_its_end() {
     let (api, scope) = cluster();
     let template =
         json!({ "spec": { "containers": [{ "name": "c", "image": "a" }], "restartPolicy": "Never" } });
-    api.create("/apis/batch/v1/namespaces/ns/jobs", json!({ "metadata": { "name": "j" }, "spec": { "completions": 3, "parallelism": 2, "template": template } }));
+    api.create("/apis/batch/v1/namespaces/ns/jobs", json!({ "metadata": { "name": "j" }, "spec": { "completions": 3, "parallelism": 2, "selector": { "matchLabels": { "job-name": "j" } }, "template": template } }));
     api.until("it is complete", |api| {
         let status = &api.get("/apis/batch/v1/namespaces/ns/jobs/j")["status"];
         status["succeeded"] == 3
@@ -172,10 +172,24 @@ async fn a_job_runs_to_its_end() {
 async fn a_deleted_job_leaves_no_pod_behind() {
     let (api, scope) = cluster();
     let template = json!({ "metadata": { "labels": { "app": "x" } }, "spec": { "containers": [{ "name": "c", "image": "a" }], "restartPolicy": "Never" } });
-    api.create("/apis/batch/v1/namespaces/ns/jobs", json!({ "metadata": { "name": "j" }, "spec": { "completions": 2, "parallelism": 1, "suspend": false, "template": template } }));
+    api.create("/apis/batch/v1/namespaces/ns/jobs", json!({ "metadata": { "name": "j" }, "spec": { "completions": 2, "parallelism": 1, "suspend": false, "selector": { "matchLabels": { "job-name": "j" } }, "template": template } }));
     api.until("a pod is there", |api| !api.list(PODS).is_empty()).await;
     api.delete("/apis/batch/v1/namespaces/ns/jobs/j");
     api.until("none is left", |api| api.list(PODS).is_empty()).await;
+    scope.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_lost_its_job_is_kept_no_longer() {
+    let (api, scope) = cluster();
+    let spec = json!({ "containers": [{ "name": "c", "image": "a" }] });
+    let meta =
+        json!({ "name": "lost", "finalizers": ["example.com/other", "batch.kubernetes.io/job-tracking"] });
+    api.create(PODS, json!({ "metadata": meta, "spec": spec }));
+    api.until("it is let go", |api| {
+        api.get(&format!("{PODS}/lost"))["metadata"]["finalizers"] == json!(["example.com/other"])
+    })
+    .await;
     scope.stop().await;
 }
 

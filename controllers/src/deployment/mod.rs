@@ -93,7 +93,7 @@ pub fn reconcile(
         }]);
         return plan;
     };
-    let claimed = claim(&REPLICA_SET, &owner, &deployment.metadata, Some(&wanted), candidates);
+    let claimed = claim(&REPLICA_SET, &owner, &deployment.metadata, Some(&wanted), candidates, None);
     plan.then(claimed.actions);
     let sets = revision::Sets::sort(deployment, claimed.mine);
     if deployment.metadata.deletion_timestamp.is_some() {

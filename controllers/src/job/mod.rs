@@ -21,10 +21,10 @@ mod ttl;
 use crate::context::Context;
 use crate::execute::Tracked;
 use crate::expectations::Expectations;
-use crate::ownership::selector;
-use crate::plan::{Action, JOB, Plan, status_patch};
+use crate::ownership::{claim, selector};
+use crate::plan::{Action, JOB, POD, Plan, status_patch};
 use crate::pods;
-use crate::stores::BY_OWNER;
+use crate::stores::candidates;
 use crate::wake::owners_of_pods;
 use coracle_client::controller::{Next, ReconcileError};
 use coracle_client::{EventType, Key, ObjectId, Queue, controller_of};
@@ -52,6 +52,7 @@ pub fn start(ctx: &Context) {
         let expectations = expectations.clone();
         async move { sync(&ctx, &key, &expectations).await }
     });
+    pod::start(ctx);
     ttl::start(ctx);
     cron::start(ctx);
 }
@@ -60,8 +61,9 @@ async fn sync(ctx: &Context, key: &Key, expectations: &Expectations) -> Result<N
     let Some(job) = ctx.stores.jobs.get(key) else {
         return ctx.execute(let_go(key, &ctx.stores.pods.list_in(&key.namespace)), None).await;
     };
-    let pods = ctx.stores.pods.by_index(BY_OWNER, job.metadata.uid.as_deref().unwrap_or_default());
-    let plan = reconcile(&job, &pods, expectations.are_met(key), clock::now());
+    let uid = job.metadata.uid.as_deref().unwrap_or_default();
+    let pods = candidates(&ctx.stores.pods, uid, &key.namespace);
+    let plan = reconcile(&job, pods, expectations.are_met(key), clock::now());
     ctx.execute(plan, Some(Tracked { expectations, owner: key })).await
 }
 
@@ -101,14 +103,20 @@ fn is_ours(spec: &JobSpec) -> bool {
     spec.managed_by.as_deref().is_none_or(|name| name == "kubernetes.io/job-controller")
 }
 
-pub fn reconcile(job: &Job, pods: &[Arc<Pod>], settled: bool, now: Timestamp) -> Plan {
+pub fn reconcile(job: &Job, candidates: Vec<Arc<Pod>>, settled: bool, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(spec) = job.spec.as_ref().filter(|spec| is_ours(spec)) else { return plan };
     let owner = ObjectId::of(job);
     if finished_at(job).is_some() || job.metadata.deletion_timestamp.is_some() {
-        plan.then(pods.iter().filter(|pod| pod::is_tracked(pod)).map(|pod| pod::untrack(pod)));
+        let is_own = |pod: &Pod| controller_of(&pod.metadata).is_some_and(|own| own.uid == owner.uid);
+        let left = candidates.iter().filter(|pod| is_own(pod) && pod::is_tracked(pod));
+        plan.then(left.map(|pod| pod::untrack(pod)));
         return plan;
     }
+    let wanted = spec.selector.as_ref().and_then(selector);
+    let claimed = claim(&POD, &owner, &job.metadata, wanted.as_ref(), candidates, Some(pod::FINALIZER));
+    plan.then(claimed.actions);
+    let pods = &claimed.mine;
     let tally = Tally::of(job, spec, pods, outcome::is_decided(job));
     let mut status = tally.status.clone();
     let suspended = spec.suspend == Some(true);

@@ -3,9 +3,10 @@
 use super::count::Tally;
 use super::index::{FAILURES, IGNORED_FAILURES};
 use super::{BACKOFF_FIRST, BACKOFF_MOST};
-use crate::plan::{Action, POD};
+use crate::context::Context;
+use crate::plan::{Action, POD, Plan};
 use crate::pods;
-use coracle_client::{Key, ObjectId};
+use coracle_client::{Key, ObjectId, Queue, controller_of};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::JobSpec;
 use k8s_openapi::api::core::v1::Pod;
@@ -21,6 +22,27 @@ const BURST: usize = 500;
 
 pub fn is_tracked(pod: &Pod) -> bool {
     pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+}
+
+/// Nobody counts it: it would be kept for ever. A Job that adopts it keeps it anew.
+fn is_abandoned(pod: &Pod) -> bool {
+    is_tracked(pod) && controller_of(&pod.metadata).is_none()
+}
+
+/// Lets go of pods that have lost their Job.
+pub fn start(ctx: &Context) {
+    let queue = Queue::new();
+    let found = queue.clone();
+    ctx.stores.pods.on_change(move |change| {
+        if change.new.as_ref().is_some_and(|pod| is_abandoned(pod)) {
+            found.add(change.key.clone());
+        }
+    });
+    ctx.control("job-orphan", queue, 1, |ctx, key| async move {
+        let mut plan = Plan::default();
+        plan.then(ctx.stores.pods.get(&key).filter(|pod| is_abandoned(pod)).map(|pod| untrack(&pod)));
+        ctx.execute(plan, None).await
+    });
 }
 
 pub fn index(pod: &Pod) -> Option<i32> {

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 const NOW: &str = "2026-01-01T01:00:00Z";
 
 fn job(extra: &Value, status: &Value) -> Job {
-    let mut spec =
-        json!({ "template": { "spec": { "containers": [{ "name": "c" }], "restartPolicy": "Never" } } });
+    let mut spec = json!({ "selector": { "matchLabels": { "of": "j" } }, "template": { "spec": { "containers": [{ "name": "c" }], "restartPolicy": "Never" } } });
     for (key, value) in extra.as_object().into_iter().flatten() {
         spec[key] = value.clone();
     }
@@ -18,7 +17,8 @@ fn job(extra: &Value, status: &Value) -> Job {
     )
 }
 
-/// `name phase`, with the finalizer unless `freed`, and its index if any.
+/// `name phase`, with the finalizer unless `freed`, and its index if any; owned by the Job unless `orphan`, selected unless
+/// `stray`.
 fn member(words: &str) -> Arc<Pod> {
     let words: Vec<_> = words.split(' ').collect();
     let finalizers = if words.contains(&"freed") { json!([]) } else { json!([pod::FINALIZER]) };
@@ -28,12 +28,16 @@ fn member(words: &str) -> Arc<Pod> {
             notes[annotation] = json!(value);
         }
     }
+    let labels = if words.contains(&"stray") { json!({}) } else { json!({ "of": "j" }) };
+    let owner =
+        json!({ "apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "j", "controller": true });
+    let owners = if words.contains(&"orphan") { json!([]) } else { json!([owner]) };
     let forced = words.contains(&"forced");
     let leaves = (forced || words.contains(&"leaving")).then_some("2026-01-01T00:30:00Z");
     let grace = if forced { Some(0) } else { leaves.map(|_| 30) };
     let terminated = json!([{ "name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": { "terminated": { "exitCode": 1, "finishedAt": "2026-01-01T00:00:00Z" } } }]);
     Arc::new(pod(json!({
-        "metadata": { "name": words[0], "namespace": "ns", "uid": words[0], "finalizers": finalizers, "annotations": notes, "deletionTimestamp": leaves, "deletionGracePeriodSeconds": grace },
+        "metadata": { "name": words[0], "namespace": "ns", "uid": words[0], "labels": labels, "ownerReferences": owners, "finalizers": finalizers, "annotations": notes, "deletionTimestamp": leaves, "deletionGracePeriodSeconds": grace },
         "status": { "phase": words[1], "containerStatuses": terminated },
     })))
 }
@@ -47,7 +51,7 @@ fn steps(job: &Job, pods: &[&str]) -> Vec<String> {
 
 fn in_order(job: &Job, pods: &[&str]) -> Vec<String> {
     let pods: Vec<_> = pods.iter().map(|words| member(words)).collect();
-    let plan = reconcile(job, &pods, true, at(NOW));
+    let plan = reconcile(job, pods, true, at(NOW));
     let words = plan.actions().filter_map(|action| match action {
         Action::Create { body, .. } => {
             let notes = &body["metadata"]["annotations"];
@@ -56,7 +60,16 @@ fn in_order(job: &Job, pods: &[&str]) -> Vec<String> {
             Some(format!("+{}{failures}", notes[pod::INDEX].as_str().unwrap_or("")))
         }
         Action::Delete { key, .. } => Some(format!("-{}", key.name)),
-        Action::Patch { resource, key, .. } if **resource == POD => Some(format!("free {}", key.name)),
+        Action::Patch { resource, key, patch, .. } if **resource == POD => {
+            let meta = &patch["metadata"];
+            let verb = match meta["ownerReferences"].as_array() {
+                None => "free",
+                Some(owners) if owners.is_empty() => "release",
+                Some(_) => "adopt",
+            };
+            let kept = meta["finalizers"].as_array().is_some_and(|all| all.contains(&json!(pod::FINALIZER)));
+            Some(format!("{verb}{} {}", if kept { " and keep" } else { "" }, key.name))
+        }
         Action::Patch { patch, .. } => {
             let status = &patch["status"];
             let ends = status["conditions"]
@@ -84,6 +97,15 @@ fn as_many_run_as_may() {
         steps(&job(&json!({ "completions": 5, "parallelism": 2 }), &json!({ "succeeded": 4 })), &[]),
         ["+"]
     );
+}
+
+#[test]
+fn selected_orphans_are_adopted_and_kept_until_counted_and_strays_are_let_go() {
+    let two = job(&json!({ "completions": 4, "parallelism": 2 }), &json!({}));
+    let pods = ["a Running", "b Running orphan freed", "c Running stray", "d Running stray orphan"];
+    assert_eq!(in_order(&two, &pods), ["adopt and keep b", "release c"]);
+    let done = json!({ "conditions": [{ "type": "Complete", "status": "True", "lastTransitionTime": NOW }] });
+    assert_eq!(in_order(&job(&json!({}), &done), &["a Succeeded", "b Succeeded orphan"]), ["free a"]);
 }
 
 #[test]

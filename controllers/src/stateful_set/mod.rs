@@ -95,7 +95,7 @@ pub fn reconcile(
     let wanted = selector(&spec.selector);
     // A pod of another name is no member, whatever its labels.
     let members = pods.into_iter().filter(|pod| ordinal(&owner.name, pod).is_some()).collect();
-    let claimed = claim(&POD, &owner, &set.metadata, wanted.as_ref(), members);
+    let claimed = claim(&POD, &owner, &set.metadata, wanted.as_ref(), members, None);
     plan.then(claimed.actions);
     let labels = spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
     let update = history::current(&owner, &set.metadata, &spec.template, &labels, revisions);
