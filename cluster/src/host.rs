@@ -10,9 +10,6 @@ use rtnetlink::{Handle, LinkBridge, LinkUnspec};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
 /// A netlink connection of the calling thread's network namespace.
 ///
@@ -70,7 +67,7 @@ pub async fn network_up(spec: &Spec) -> Result<()> {
         .with_context(|| format!("cannot give {name} its address"))?;
     fs::write("/proc/sys/net/ipv4/ip_forward", "1")
         .context("cannot let nodes reach other networks (ip_forward)")?;
-    nft(&host_rules(spec)).await
+    coracle_daemon::nft::apply(&host_rules(spec)).await.context("cannot set the host's rules")
 }
 
 /// Source addresses of nodes are hidden behind the host's; the table replaces itself.
@@ -79,26 +76,6 @@ fn host_rules(spec: &Spec) -> String {
     format!(
         "table ip {table} {{}}\ndelete table ip {table}\ntable ip {table} {{\n chain postrouting {{\n  type nat hook postrouting priority srcnat;\n  ip saddr {net} ip daddr != {net} masquerade\n }}\n}}\n"
     )
-}
-
-async fn nft(rules: &str) -> Result<()> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot run nft: install the package nftables")?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(rules.as_bytes()).await.context("cannot write to nft")?;
-    }
-    let output = child.wait_with_output().await.context("cannot wait for nft")?;
-    anyhow::ensure!(
-        output.status.success(),
-        "nft refused the host's rules: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(())
 }
 
 /// Removes bridge, table and cgroups. What is not there is fine.
@@ -118,7 +95,9 @@ pub async fn network_down(spec: &Spec) -> Result<()> {
             .with_context(|| format!("cannot remove the bridge {name}"))?;
     }
     let table = spec.host_table();
-    nft(&format!("table ip {table} {{}}\ndelete table ip {table}\n")).await
+    coracle_daemon::nft::apply(&format!("table ip {table} {{}}\ndelete table ip {table}\n"))
+        .await
+        .context("cannot remove the host's rules")
 }
 
 /// Third byte of a free node network: the first whose bridge is not there.

@@ -49,6 +49,7 @@ pub fn compile<S: Borrow<Service>, E: Borrow<EndpointSlice>>(
         );
         let slices = by_service.get(&key).map_or(&[][..], Vec::as_slice);
         if let Some(spec) = service.spec.as_ref().filter(|spec| is_proxied(spec)) {
+            rules.clusters.extend(internal_addresses(spec));
             for port in spec.ports.iter().flatten() {
                 add_port(&mut rules, service, spec, port, slices, node);
             }
@@ -231,6 +232,7 @@ mod tests {
         );
         assert_eq!(rules.services[&FRONT].endpoints, 2);
         assert_eq!(rules.endpoints[&(FRONT, 0)], (Ipv4Addr::new(10, 244, 0, 2), 8080));
+        assert_eq!(rules.clusters, BTreeSet::from([Ipv4Addr::new(10, 96, 0, 5)]));
     }
 
     #[test]

@@ -118,7 +118,7 @@ async fn follow(
             Some(loaded) => nft::change(loaded, &wanted),
         };
         if let Some(script) = script {
-            match nft::apply(&script).await {
+            match coracle_daemon::nft::apply(&script).await {
                 Ok(()) => {
                     metrics.transactions.inc();
                     metrics.services.set(i64::try_from(wanted.services.len()).unwrap_or(i64::MAX));
@@ -129,10 +129,10 @@ async fn follow(
                 Err(error) => {
                     metrics.failures.inc();
                     tracing::error!(
-                        error = format!("{error:#}"),
+                        %error,
                         "the kernel refused the rules; loading them anew"
                     );
-                    health.failing("sync", format!("{error:#}"));
+                    health.failing("sync", error.to_string());
                     loaded = None;
                     clock::sleep(RETRY).await;
                     continue;

@@ -70,6 +70,8 @@ pub struct Ruleset {
     pub dropped: BTreeSet<Front>,
     /// Fronts whose clients' addresses must reach the pods (external traffic policy Local).
     pub preserving: BTreeSet<Front>,
+    /// Addresses that are Services' alone: other ports there are refused.
+    pub clusters: BTreeSet<Ipv4Addr>,
     /// Addresses of this node's pods that may reach themselves through a Service.
     pub hairpins: BTreeSet<Ipv4Addr>,
 }

@@ -209,17 +209,35 @@ fn a_pod_reaches_itself_by_its_service() {
     assert!(lab.ask_udp("pod0", CLUSTER_IP).expect("an answer").starts_with("pod0 "));
 }
 
+/// Refused, rather than lost.
+fn refused(answer: io::Result<String>) -> bool {
+    // The kernel tells a sender on the node itself that its packet was not let out.
+    let kind = answer.expect_err("no answer").kind();
+    matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::PermissionDenied)
+}
+
+#[test]
+fn other_ports_of_a_services_address_are_refused_at_once() {
+    let Some(mut lab) = Lab::new() else { return };
+    lab.set(&json!({}), &PODS);
+    for from in ["pod0", "node"] {
+        assert!(refused(lab.ask(from, "10.96.0.5:81")), "from {from}");
+        assert!(refused(lab.ask_udp(from, "10.96.0.5:81")), "from {from} by UDP");
+    }
+    lab.set(
+        &json!({ "ports": [{ "name": "udp", "port": 80, "nodePort": 30080, "protocol": "UDP" }] }),
+        &PODS,
+    );
+    assert!(lab.ask_udp("pod0", CLUSTER_IP).expect("an answer").starts_with("pod"));
+    assert!(refused(lab.ask("pod0", CLUSTER_IP)), "a port that went is no way out");
+}
+
 #[test]
 fn without_endpoints_connections_are_refused_at_once() {
     let Some(mut lab) = Lab::new() else { return };
     lab.set(&json!({}), &PODS);
     lab.set(&json!({}), &[]);
     for (from, to) in [("pod0", CLUSTER_IP), ("node", CLUSTER_IP), ("out", NODE_PORT)] {
-        let refused = |answer: io::Result<String>| {
-            // The kernel tells a sender on the node itself that its packet was not let out.
-            let kind = answer.expect_err("no answer").kind();
-            matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::PermissionDenied)
-        };
         assert!(refused(lab.ask(from, to)), "from {from} to {to}");
         assert!(refused(lab.ask_udp(from, to)), "from {from} to {to} by UDP");
     }

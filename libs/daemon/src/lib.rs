@@ -1,4 +1,4 @@
-//! What every coracle process shares: start, logging, signals, tasks, clock, randomness, back-off, TLS and health.
+//! What every coracle process shares: start, logging, signals, tasks, clock, randomness, back-off, TLS, health and packet rules.
 //!
 //! In: a component's name and its `async fn(Tasks) -> anyhow::Result<()>`. Out: an exit code, after a clean drain.
 //!
@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod clock;
 pub mod health;
 pub mod logging;
+pub mod nft;
 pub mod panics;
 pub mod random;
 mod run;

@@ -7,13 +7,10 @@
 mod sticky;
 
 use crate::ruleset::{Endpoint, Front, Ruleset, Target};
-use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::process::Stdio;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
+use std::net::Ipv4Addr;
 
 /// The table, in family `ip`.
 pub const TABLE: &str = "coracle-proxy";
@@ -92,6 +89,7 @@ pub fn load(rules: &Ruleset, cluster: Ipv4Net) -> String {
     let _ = write!(
         script,
         " set selves {{ type ipv4_addr . ipv4_addr; }}
+ set clusters {{ type ipv4_addr; }}
  chain dispatch {{
   ip daddr . ip protocol . th dport vmap @services
   fib daddr type local ip daddr != 127.0.0.0/8 ip protocol . th dport vmap @nodeports
@@ -110,6 +108,7 @@ pub fn load(rules: &Ruleset, cluster: Ipv4Net) -> String {
   ip daddr . ip protocol . th dport @services-dropped drop
   fib daddr type local ip protocol . th dport @nodeports-refused goto refuse
   fib daddr type local ip protocol . th dport @nodeports-dropped drop
+  ip daddr @clusters goto refuse
  }}
  chain filter-input {{ type filter hook input priority filter; ct state new jump without-endpoints; }}
  chain filter-forward {{ type filter hook forward priority filter; ct state new jump without-endpoints; }}
@@ -169,12 +168,7 @@ pub fn change(old: &Ruleset, new: &Ruleset) -> Option<String> {
             edit("add", &format!("{}s-{name}", Family::of(front).word()), &key(front));
         }
     }
-    for address in old.hairpins.difference(&new.hairpins) {
-        edit("delete", "selves", &format!("{address} . {address}"));
-    }
-    for address in new.hairpins.difference(&old.hairpins) {
-        edit("add", "selves", &format!("{address} . {address}"));
-    }
+    edit_addresses(&mut edit, old, new);
     for (at, endpoint) in &drawn {
         if drawn_before.get(at) != Some(endpoint) {
             edit(
@@ -192,6 +186,18 @@ pub fn change(old: &Ruleset, new: &Ruleset) -> Option<String> {
     }
     sticky::clean_up(&mut script, old, new);
     Some(script)
+}
+
+/// The sets of addresses: each by name, with what an element of it looks like.
+fn edit_addresses(edit: &mut impl FnMut(&str, &str, &str), old: &Ruleset, new: &Ruleset) {
+    let twice: fn(&Ipv4Addr) -> String = |address| format!("{address} . {address}");
+    for (set, old, new, element) in [
+        ("selves", &old.hairpins, &new.hairpins, twice),
+        ("clusters", &old.clusters, &new.clusters, Ipv4Addr::to_string),
+    ] {
+        old.difference(new).for_each(|address| edit("delete", set, &element(address)));
+        new.difference(old).for_each(|address| edit("add", set, &element(address)));
+    }
 }
 
 /// The set that a front is in, and its element there.
@@ -251,36 +257,10 @@ fn add_chain(script: &mut String, chain: Chain) {
     );
 }
 
-/// Runs a script as one transaction.
-///
-/// # Errors
-/// nft cannot be run, or the kernel refuses the script.
-pub async fn apply(script: &str) -> Result<()> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .context("cannot run nft: install the package nftables")?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(script.as_bytes()).await.context("cannot write to nft")?;
-    }
-    let output = child.wait_with_output().await.context("cannot wait for nft")?;
-    anyhow::ensure!(
-        output.status.success(),
-        "nft: {}",
-        String::from_utf8_lossy(&output.stderr).lines().take(3).collect::<Vec<_>>().join(" ")
-    );
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ruleset::Protocol;
-    use std::net::Ipv4Addr;
 
     fn rules(endpoints: u8) -> Ruleset {
         let front = Front::Address(Ipv4Addr::new(10, 96, 0, 5), Protocol::Tcp, 80);
