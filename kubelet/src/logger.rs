@@ -7,12 +7,14 @@
 
 mod relay;
 
+use coracle_daemon::clock;
 use relay::{Relay, Stream};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Folder on a tmpfs for what ends with the machine.
 pub const RUN: &str = "/run/coracle";
@@ -55,6 +57,19 @@ pub fn socket(folder: &Path) -> PathBuf {
 #[must_use]
 pub fn stdin_closed(folder: &Path) -> PathBuf {
     folder.join("stdin-closed")
+}
+
+/// How long what a container said may take to its log when the container has ended: a process of its may live on and hold the
+/// streams open.
+const LAST_MAX: Duration = Duration::from_secs(2);
+
+/// Waits until the logger behind `socket` has ended, so that all is in the log.
+pub async fn ended(socket: &Path) {
+    // Where nobody answers, nobody writes.
+    if let Ok(mut logger) = tokio::net::UnixStream::connect(socket).await {
+        // Either way it is read now.
+        let _ = clock::timeout(LAST_MAX, tokio::io::copy(&mut logger, &mut tokio::io::sink())).await;
+    }
 }
 
 /// What a frame is.
@@ -233,6 +248,25 @@ mod tests {
             let (out, held) = entries("o", input, at_end, "T");
             assert_eq!((String::from_utf8(out).unwrap().as_str(), held), (expected, rest));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_log_is_whole_when_the_logger_is_gone_and_not_waited_for_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = socket(folder.path());
+        ended(&path).await;
+        let logger = tokio::net::UnixListener::bind(&path).unwrap();
+        let began = clock::Instant::now();
+        let waits = ended(&path);
+        let goes = async {
+            let (mut asked, _) = logger.accept().await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut asked, b"output").await.unwrap();
+        };
+        tokio::join!(waits, goes);
+        assert!(began.elapsed() < LAST_MAX);
+        let stays = async { logger.accept().await.unwrap() };
+        let (_asked, ()) = tokio::join!(stays, ended(&path));
+        assert!(began.elapsed() >= LAST_MAX);
     }
 
     #[test]

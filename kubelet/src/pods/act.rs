@@ -2,6 +2,7 @@
 
 use super::{Entry, Pods, chain};
 use crate::launch::{self, ConfigError, text};
+use crate::logger;
 use crate::node::Node;
 use crate::runtime::{Sandbox, State};
 use crate::step::{self, Action, Retry, Stop, Volumes, later};
@@ -329,7 +330,7 @@ impl Pods {
     }
 
     /// Reads the last words of containers that ended since the last look.
-    pub(super) fn read_last_words(&self, entry: &Entry, pod: &Pod, sandbox: Option<&Sandbox>) {
+    pub(super) async fn read_last_words(&self, entry: &Entry, pod: &Pod, sandbox: Option<&Sandbox>) {
         let Some(ground) = &self.ground else { return };
         for container in sandbox.iter().flat_map(|sandbox| &sandbox.containers) {
             let State::Exited { code, .. } = container.state else { continue };
@@ -338,10 +339,14 @@ impl Pods {
             }
             let spec = pod.spec.as_ref().and_then(|spec| step::container_named(spec, &container.name));
             let policy = spec.as_ref().and_then(|spec| spec.termination_message_policy.as_deref());
+            let log_counts = policy == Some("FallbackToLogsOnError") && code != 0;
+            if log_counts {
+                logger::ended(&logger::socket(&logger::folder(&container.id))).await;
+            }
             let words = super::hooks::last_words(
                 &ground.files.last_words(&entry.uid, &container.name, container.attempt),
                 &ground.files.log(pod, &container.name, container.attempt),
-                policy == Some("FallbackToLogsOnError") && code != 0,
+                log_counts,
             );
             entry.memory.lock().messages.insert(container.id.clone(), words);
         }

@@ -86,6 +86,13 @@ fn beginning(file: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// The words of an entry, and whether a line ends with them: `time stream F|P words`.
+fn entry(line: &str) -> Option<(&str, bool)> {
+    let mut parts = line.splitn(4, ' ').skip(2);
+    let tag = parts.next()?;
+    parts.next().map(|words| (words, tag == "F"))
+}
+
 /// The text of the last lines of a log in CRI's format.
 fn end_of_log(log: &Path) -> io::Result<String> {
     let mut file = File::open(log)?;
@@ -95,10 +102,12 @@ fn end_of_log(log: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.take(LOG_MAX * 8).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
-    let mut lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
-    let lines = lines.split_off(lines.len().saturating_sub(LOG_LINES_MAX));
-    let mut out = lines.join("\n");
-    out.push('\n');
+    let mut entries: Vec<_> = text.lines().filter_map(entry).collect();
+    let mut out = String::new();
+    for (words, ends_line) in entries.split_off(entries.len().saturating_sub(LOG_LINES_MAX)) {
+        out.push_str(words);
+        out.push_str(if ends_line { "\n" } else { "" });
+    }
     let most = usize::try_from(LOG_MAX).unwrap_or(usize::MAX);
     let mut from = out.len().saturating_sub(most);
     while !out.is_char_boundary(from) {
@@ -119,6 +128,8 @@ mod tests {
         std::fs::write(&log, "T stdout F one\nT stderr F two words\n").unwrap();
         assert_eq!(last_words(&file, &log, true), "one\ntwo words\n");
         assert_eq!(last_words(&file, &log, false), "");
+        std::fs::write(&log, "T stdout F one\nT stdout P DO\nT stdout P NE\n").unwrap();
+        assert_eq!(last_words(&file, &log, true), "one\nDONE", "a line that did not end");
         std::fs::write(&file, "x".repeat(5000)).unwrap();
         assert_eq!(last_words(&file, &log, true).len(), 4096);
     }

@@ -213,7 +213,7 @@ impl Pods {
             entry.memory.lock().terminating_since.get_or_insert(now);
         }
         let sandbox = self.sandbox(&entry.uid).await?;
-        self.read_last_words(entry, pod, sandbox.as_ref());
+        self.read_last_words(entry, pod, sandbox.as_ref()).await;
         self.probe(entry, pod, sandbox.as_ref(), node);
         let plan = self.step(entry, pod, sandbox.as_ref(), node, now);
         if plan.actions.is_empty() {
