@@ -5,7 +5,7 @@
 
 use crate::node::Node;
 use coracle_api::quantity::Quantity;
-use coracle_client::placement::{NodeTerms, tolerates};
+use coracle_client::placement::{HostPort, NodeTerms, host_ports, ports_clash, tolerates};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use parking_lot::Mutex;
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// Why a pod is turned away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// `OutOfcpu`, `NodeAffinity`.
+    /// `OutOfcpu`, `NodeAffinity`, `NodePorts`.
     pub reason: String,
     /// In a sentence.
     pub message: String,
@@ -28,12 +28,19 @@ pub struct Admission {
 
 #[derive(Default)]
 struct Held {
-    /// By uid: the node, and what the pod asks for.
-    pods: HashMap<String, (String, Requests)>,
+    /// By uid.
+    pods: HashMap<String, Hold>,
     /// Sums and numbers of pods, by node.
     nodes: HashMap<String, (Requests, i64)>,
     /// Pods that would hold more than there is now.
     deferred: BTreeSet<String>,
+}
+
+/// What one pod holds.
+struct Hold {
+    node: String,
+    asked: Requests,
+    ports: BTreeSet<HostPort>,
 }
 
 /// Millicores and bytes.
@@ -58,6 +65,7 @@ impl Admission {
             return Ok(());
         }
         let asked = pod.spec.as_ref().map(requests).unwrap_or_default();
+        let ports = pod.spec.as_ref().map(|spec| host_ports(&spec.containers)).unwrap_or_default();
         // What runs was let in by the process before this one.
         if pod.status.as_ref().is_none_or(|status| status.start_time.is_none()) {
             let (used, pods) = held.nodes.get(&node.name).copied().unwrap_or_default();
@@ -65,11 +73,15 @@ impl Admission {
             if let (Some(spec), Some(shown)) = (&pod.spec, shown) {
                 wanted(spec, shown)?;
             }
+            let mut others = held.pods.values().filter(|other| other.node == node.name);
+            if others.any(|other| ports_clash(&ports, &other.ports)) {
+                return refuse("NodePorts", "node(s) didn't have free ports for the requested pod ports");
+            }
         }
         let (sum, pods) = held.nodes.entry(node.name.clone()).or_default();
         *sum = sum.each(asked, i64::saturating_add);
         *pods += 1;
-        held.pods.insert(uid.to_owned(), (node.name.clone(), asked));
+        held.pods.insert(uid.to_owned(), Hold { node: node.name.clone(), asked, ports });
         Ok(())
     }
 
@@ -88,7 +100,7 @@ impl Admission {
                 return Err(("Infeasible", message));
             }
         }
-        let own = held.pods.get(uid).map(|(_, own)| *own).unwrap_or_default();
+        let own = held.pods.get(uid).map(|own| own.asked).unwrap_or_default();
         let (used, pods) = held.nodes.get(&node.name).copied().unwrap_or_default();
         let used = used.each(own, i64::saturating_sub);
         if let Err(refusal) = fits(asked, used, pods - 1, node) {
@@ -97,7 +109,8 @@ impl Admission {
         }
         let (sum, _) = held.nodes.entry(node.name.clone()).or_default();
         *sum = used.each(asked, i64::saturating_add);
-        held.pods.insert(uid.to_owned(), (node.name.clone(), asked));
+        let ports = held.pods.remove(uid).map(|own| own.ports).unwrap_or_default();
+        held.pods.insert(uid.to_owned(), Hold { node: node.name.clone(), asked, ports });
         Ok(())
     }
 
@@ -110,7 +123,7 @@ impl Admission {
     pub fn release(&self, uid: &str) {
         let mut held = self.held.lock();
         held.deferred.remove(uid);
-        let Some((node, asked)) = held.pods.remove(uid) else { return };
+        let Some(Hold { node, asked, .. }) = held.pods.remove(uid) else { return };
         if let Some((sum, pods)) = held.nodes.get_mut(&node) {
             *sum = sum.each(asked, i64::saturating_sub);
             *pods -= 1;
@@ -175,11 +188,12 @@ fn fits(asked: Requests, used: Requests, pods: i64, node: &Node) -> Result<(), R
     Ok(())
 }
 
+fn refuse(predicate: &str, why: &str) -> Result<(), Refusal> {
+    Err(Refusal { reason: predicate.to_owned(), message: format!("Predicate {predicate} failed: {why}") })
+}
+
 /// Whether the node is one that the pod wants and bears.
 fn wanted(spec: &PodSpec, shown: &core::Node) -> Result<(), Refusal> {
-    let refuse = |predicate: &str, why: &str| {
-        Err(Refusal { reason: predicate.to_owned(), message: format!("Predicate {predicate} failed: {why}") })
-    };
     let labels = shown.metadata.labels.clone().unwrap_or_default();
     if !NodeTerms::of(spec).allow(shown.metadata.name.as_deref().unwrap_or_default(), &labels) {
         return refuse("NodeAffinity", "node(s) didn't match Pod's node affinity/selector");
@@ -230,6 +244,25 @@ mod tests {
         assert_eq!(reason(admit("d", "0")), "OutOfpods");
         admission.release("a");
         assert_eq!(reason(admit("d", "1")), "");
+    }
+
+    #[test]
+    fn a_port_of_the_node_is_one_pods_at_a_time() {
+        let (admission, node) = (Admission::default(), node(2, 9));
+        let admit = |uid: &str, port: Value| {
+            let pod = pod(&json!({ "containers": [{ "name": "c", "ports": [port] }] }));
+            reason(admission.admit(uid, &pod, &node, None))
+        };
+        let local = json!({ "containerPort": 80, "hostPort": 80, "hostIP": "127.0.0.1" });
+        assert_eq!(admit("a", local.clone()), "");
+        assert_eq!(admit("b", local), "NodePorts");
+        assert_eq!(admit("b", json!({ "containerPort": 80, "hostPort": 80 })), "NodePorts");
+        assert_eq!(admit("b", json!({ "containerPort": 80, "hostPort": 80, "hostIP": "10.0.0.1" })), "");
+        assert_eq!(admit("c", json!({ "containerPort": 80, "hostPort": 80, "protocol": "UDP" })), "");
+        assert_eq!(admit("d", json!({ "containerPort": 80 })), "");
+        admission.release("a");
+        admission.release("b");
+        assert_eq!(admit("e", json!({ "containerPort": 80, "hostPort": 80 })), "");
     }
 
     #[test]

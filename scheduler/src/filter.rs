@@ -2,10 +2,10 @@
 //!
 //! Reasons are told in Kubernetes' words, one plugin's a node, in its order of plugins.
 
-use crate::pod::{PodInfo, ports_clash};
+use crate::pod::PodInfo;
 use crate::snapshot::{NodeInfo, Snapshot};
 use crate::terms::{PodTerm, SpreadConstraint};
-use coracle_client::placement::tolerates;
+use coracle_client::placement::{ports_clash, tolerates};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What kind of change may cure a refusal.

@@ -3,13 +3,10 @@
 use crate::resources::Requests;
 use crate::terms::{PodTerm, SpreadConstraint, parse_pod_terms, parse_weighted_terms};
 use crate::volumes::Volumes;
-use coracle_client::placement::NodeTerms;
+use coracle_client::placement::{HostPort, NodeTerms, host_ports};
 use coracle_client::{Key, ObjectId, controller_of};
 use k8s_openapi::api::core::v1::{Pod, PodCondition, Toleration};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// A port of the node that a pod takes: address, protocol, number.
-pub type HostPort = (String, String, i32);
 
 #[derive(Clone, Debug)]
 pub struct PodInfo {
@@ -108,16 +105,6 @@ impl PodInfo {
     }
 }
 
-fn host_ports(containers: &[k8s_openapi::api::core::v1::Container]) -> BTreeSet<HostPort> {
-    let ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
-    let taken = ports.filter_map(|port| {
-        let number = port.host_port.filter(|number| *number > 0)?;
-        let address = port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".into());
-        Some((address, port.protocol.clone().unwrap_or_else(|| "TCP".into()), number))
-    });
-    taken.collect()
-}
-
 fn claims(pod: &str, volumes: &[k8s_openapi::api::core::v1::Volume]) -> Vec<String> {
     let claim = |volume: &k8s_openapi::api::core::v1::Volume| {
         let named = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
@@ -133,14 +120,4 @@ fn own_claims(pod: &str, volumes: &[k8s_openapi::api::core::v1::Volume]) -> BTre
 /// The claim that is made for an ephemeral volume.
 fn own_claim(pod: &str, volume: &k8s_openapi::api::core::v1::Volume) -> Option<String> {
     volume.ephemeral.as_ref().map(|_| format!("{pod}-{}", volume.name))
-}
-
-/// Whether two pods want the same port of one node.
-pub fn ports_clash(one: &BTreeSet<HostPort>, other: &BTreeSet<HostPort>) -> bool {
-    let any = |address: &str| address == "0.0.0.0" || address == "::";
-    one.iter().any(|(ip, protocol, port)| {
-        other.iter().any(|(ip2, protocol2, port2)| {
-            port == port2 && protocol == protocol2 && (ip == ip2 || any(ip) || any(ip2))
-        })
-    })
 }

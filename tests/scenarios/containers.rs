@@ -27,6 +27,31 @@ pub fn service_by_name(cluster: &Cluster) -> Result<()> {
     cluster.refuses("exec shell -- wget -q -O - http://no-such-name/", "bad address")
 }
 
+pub fn host_ports(cluster: &Cluster) -> Result<()> {
+    let node = cluster.tells("get node -o jsonpath={.items[0].metadata.name}")?;
+    let address = cluster.tells("get node -o jsonpath={.items[0].status.addresses[0].address}")?;
+    let moor = |name: &str, port: &str| {
+        let spec = format!("{{nodeName: {node}, containers: [{{name: c, image: nginx, ports: [{port}]}}]}}");
+        cluster.apply(&format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {spec}\n"))
+    };
+    moor("quay", "{containerPort: 80, hostPort: 8088}")?;
+    moor("cabin", "{containerPort: 80, hostPort: 8089, hostIP: 127.0.0.1}")?;
+    let on_node = format!(r#"{{"spec":{{"nodeName":"{node}","hostNetwork":true}}}}"#);
+    cluster.tells(&format!("run onlooker --image=busybox --overrides='{on_node}' -- sleep 3600"))?;
+    cluster.tells("wait pod quay cabin onlooker --for=condition=Ready --timeout=120s")?;
+    cluster.expect(&format!("exec shell -- wget -q -O - http://{address}:8088/"), "nginx")?;
+    cluster.expect(&format!("exec onlooker -- wget -q -O - http://{address}:8088/"), "nginx")?;
+    cluster.expect("exec onlooker -- wget -q -O - http://127.0.0.1:8089/", "nginx")?;
+    cluster.refuses(&format!("exec shell -- wget -q -O - http://{address}:8089/"), "refused")?;
+    moor("second", "{containerPort: 80, hostPort: 8088}")?;
+    cluster.until("that the second is turned away", Deadline::seconds(30), |cluster| {
+        Ok(cluster.tells("get pod second -o jsonpath={.status.reason}")? == "NodePorts")
+    })?;
+    cluster.tells("delete pod quay second cabin --grace-period=1")?;
+    cluster.refuses(&format!("exec shell -- wget -q -O - http://{address}:8088/"), "refused")?;
+    cluster.tells("delete pod onlooker --grace-period=1").map(|_| ())
+}
+
 pub fn rollout(cluster: &Cluster) -> Result<()> {
     cluster.tells("scale deployment web --replicas=3")?;
     cluster.tells("rollout status deployment web --timeout=120s")?;

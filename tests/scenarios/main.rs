@@ -99,6 +99,7 @@ fn containers() -> Group {
             ("no_component_was_forbidden_anything_at_the_first_start", lifecycle::nothing_was_forbidden),
             ("a_deployment_serves_under_its_services_name", containers::service_by_name),
             ("a_rollout_replaces_containers_without_a_gap", containers::rollout),
+            ("a_port_of_the_node_leads_to_its_pod_and_to_one_at_a_time", containers::host_ports),
             ("logs_exec_and_port_forward_reach_containers", containers::streams),
             ("kube_rs_streams_to_and_from_containers", kube_rs::container_streams),
             ("the_python_client_runs_commands_in_containers", python::containers),

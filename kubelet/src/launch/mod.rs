@@ -11,7 +11,7 @@ pub mod names;
 pub mod security;
 pub mod services;
 
-use crate::runtime::SandboxSpec;
+use crate::runtime::{HostPort, SandboxSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Secret};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -103,6 +103,24 @@ pub fn on_host_network(spec: &PodSpec) -> bool {
     spec.host_network == Some(true)
 }
 
+/// The ports of the node that lead to the pod; one on the node's own network listens there itself.
+fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
+    let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
+    let asked = ports.filter_map(|port| {
+        Some(HostPort {
+            protocol: port.protocol.as_deref().unwrap_or("TCP").to_lowercase(),
+            address: port
+                .host_ip
+                .as_ref()
+                .and_then(|ip| ip.parse().ok())
+                .filter(|ip: &Ipv4Addr| !ip.is_unspecified()),
+            port: u16::try_from(port.host_port?).ok().filter(|port| *port > 0)?,
+            container_port: u16::try_from(port.container_port).ok()?,
+        })
+    });
+    if on_host_network(spec) { Vec::new() } else { asked.collect() }
+}
+
 /// The sandbox of a pod.
 pub fn sandbox(pod: &Pod, spec: &PodSpec, address: Option<Ipv4Addr>, around: &Surroundings) -> SandboxSpec {
     let context = spec.security_context.as_ref();
@@ -115,6 +133,7 @@ pub fn sandbox(pod: &Pod, spec: &PodSpec, address: Option<Ipv4Addr>, around: &Su
         name: text(pod.metadata.name.as_ref()).to_owned(),
         hostname: names::hostname(pod, spec, around),
         address: address.filter(|_| !on_host_network(spec)),
+        host_ports: host_ports(spec),
         host_pid: spec.host_pid == Some(true),
         host_ipc: spec.host_ipc == Some(true),
         share_pids: spec.share_process_namespace == Some(true),

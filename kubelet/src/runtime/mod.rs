@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod containerd;
+mod host_ports;
 pub mod network;
 pub mod pod_init;
 pub mod reference;
@@ -13,6 +14,7 @@ pub mod simulated;
 
 pub use containerd::{Config, Containerd};
 
+pub use host_ports::HostPort;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -68,6 +70,9 @@ pub struct SandboxSpec {
     pub hostname: String,
     /// The pod's address; `None` uses the node's network.
     pub address: Option<Ipv4Addr>,
+    /// Ports of the node that lead to it.
+    #[serde(default)]
+    pub host_ports: Vec<HostPort>,
     /// The node's processes are visible inside (`hostPID`).
     pub host_pid: bool,
     /// The node's IPC objects are visible inside (`hostIPC`).

@@ -8,8 +8,8 @@
 //! tmpfs: after a restart of the machine or the node nothing is left of it, just as nothing is left of the namespaces.
 
 use super::network::{Network, on_own_thread};
-use super::{RuntimeError, SandboxSpec, cgroup, pod_init};
-use coracle_daemon::Tasks;
+use super::{RuntimeError, SandboxSpec, cgroup, host_ports, pod_init};
+use coracle_daemon::{Tasks, nft};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::{self, File};
@@ -132,6 +132,8 @@ pub struct Sandboxes {
     run: PathBuf,
     program: PathBuf,
     node: Network,
+    /// Held while the ports of all sandboxes are told to the kernel.
+    ports: tokio::sync::Mutex<()>,
     tasks: Tasks,
 }
 
@@ -139,7 +141,7 @@ impl Sandboxes {
     /// `program` is the `coracle` program, which holds shared process namespaces.
     pub fn new(run: PathBuf, program: PathBuf, tasks: &Tasks) -> Result<Self, RuntimeError> {
         let node = Network::here(tasks).map_err(failed("use the node's network"))?;
-        Ok(Self { run, program, node, tasks: tasks.clone() })
+        Ok(Self { run, program, node, ports: tokio::sync::Mutex::default(), tasks: tasks.clone() })
     }
 
     /// Removes folders whose removal was cut off at the very end.
@@ -183,10 +185,25 @@ impl Sandboxes {
                 .await
                 .map_err(failed(doing("make the network")))?;
         }
+        if !spec.host_ports.is_empty() {
+            self.tell_ports().await.map_err(failed(doing("lead the node's ports to the network")))?;
+        }
         if !sysctls.is_empty() {
             set_sysctls(&held, sysctls).await.map_err(failed(doing("set the sysctls")))?;
         }
         File::create(held.dir.join("ready")).map_err(failed(doing("finish the sandbox"))).map(drop)
+    }
+
+    /// Makes the kernel lead ports of the node to the pods whose sandboxes say so, and no others.
+    async fn tell_ports(&self) -> io::Result<()> {
+        let _turn = self.ports.lock().await;
+        let all = Held::all(&self.run)?;
+        let ports = all.iter().flat_map(|held| {
+            let address = held.spec.address;
+            held.spec.host_ports.iter().filter_map(move |port| Some((address?, port)))
+        });
+        fs::write(host_ports::ROUTE_LOCALNET, "1")?;
+        nft::apply(&host_ports::script(ports)).await.map_err(io::Error::other)
     }
 
     /// Makes the namespaces on a thread of their own, and holds them.
@@ -228,12 +245,16 @@ impl Sandboxes {
             return Ok(());
         }
         release(&dir).map_err(failed(doing("release the namespaces")))?;
-        if let Some(held) = Held::load(&self.run, uid).map_err(failed(doing("read the sandbox")))? {
+        let held = Held::load(&self.run, uid).map_err(failed(doing("read the sandbox")))?;
+        if let Some(held) = &held {
             cgroup::remove(&held.spec.cgroup).await.map_err(failed(doing("remove the cgroup")))?;
         }
         match fs::remove_file(dir.join("spec.json")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed.map_err(failed(doing("remove the sandbox")))?,
+        }
+        if held.is_some_and(|held| !held.spec.host_ports.is_empty()) {
+            self.tell_ports().await.map_err(failed(doing("let go of the node's ports")))?;
         }
         fs::remove_dir_all(&dir).map_err(failed(doing("remove the sandbox")))
     }
@@ -366,6 +387,7 @@ mod tests {
             name: "p".into(),
             hostname: "h".into(),
             address,
+            host_ports: Vec::new(),
             host_pid: false,
             host_ipc,
             share_pids: false,

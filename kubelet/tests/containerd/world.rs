@@ -105,6 +105,7 @@ impl World {
             name: format!("pod-{uid}"),
             hostname: format!("pod-{uid}"),
             address: Some(Ipv4Addr::new(10, 244, 0, last_byte)),
+            host_ports: Vec::new(),
             host_pid: false,
             host_ipc: false,
             share_pids: false,

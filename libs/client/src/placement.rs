@@ -1,10 +1,36 @@
-//! Which nodes a pod may go to, by what it says of labels and taints: asked by the scheduler for all pods, and by
+//! Which nodes a pod may go to, by what it says of labels, taints and ports: asked by the scheduler for all pods, and by
 //! whoever places pods itself.
 
 use k8s_openapi::api::core::v1::{
-    NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
+    Container, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A port of the node that a pod takes: address, protocol, number.
+pub type HostPort = (String, String, i32);
+
+/// The ports of its node that a pod with these containers takes.
+#[must_use]
+pub fn host_ports(containers: &[Container]) -> BTreeSet<HostPort> {
+    let ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
+    let taken = ports.filter_map(|port| {
+        let number = port.host_port.filter(|number| *number > 0)?;
+        let address = port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".into());
+        Some((address, port.protocol.clone().unwrap_or_else(|| "TCP".into()), number))
+    });
+    taken.collect()
+}
+
+/// Whether two pods want the same port of one node.
+#[must_use]
+pub fn ports_clash(one: &BTreeSet<HostPort>, other: &BTreeSet<HostPort>) -> bool {
+    let any = |address: &str| address == "0.0.0.0" || address == "::";
+    one.iter().any(|(ip, protocol, port)| {
+        other.iter().any(|(ip2, protocol2, port2)| {
+            port == port2 && protocol == protocol2 && (ip == ip2 || any(ip) || any(ip2))
+        })
+    })
+}
 
 /// An object's labels.
 pub type Labels = BTreeMap<String, String>;

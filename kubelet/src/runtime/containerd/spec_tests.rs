@@ -36,6 +36,7 @@ fn sandbox() -> SandboxSpec {
         name: "p".into(),
         hostname: "box".into(),
         address: Some([10, 244, 0, 2].into()),
+        host_ports: Vec::new(),
         host_pid: false,
         host_ipc: false,
         share_pids: false,
