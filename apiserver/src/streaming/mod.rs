@@ -6,6 +6,8 @@
 //! Invariants: a client's credentials never go further than this server; the body is never held in memory; a tunnel ends
 //! when either end does.
 
+mod links;
+mod messages;
 pub mod proxy;
 mod target;
 #[cfg(test)]
@@ -54,7 +56,10 @@ pub struct Streaming {
     /// None when no certificate authority was given: kubelets are then out of reach.
     kubelet: Option<Arc<rustls::ClientConfig>>,
     address_types: Vec<String>,
+    /// For pods and Services that are asked over TLS.
+    backends: Arc<rustls::ClientConfig>,
     relay: Relay,
+    tasks: Tasks,
 }
 
 impl Streaming {
@@ -78,7 +83,18 @@ impl Streaming {
             .transpose()
             .context("cannot set up TLS to kubelets")?;
         let address_types = args.kubelet_preferred_address_types.clone();
-        Ok(Self { reader, objects, kubelet, address_types, relay: Relay::new(tasks) })
+        let backends =
+            rustls::ClientConfig::builder().dangerous().with_custom_certificate_verifier(tls::any_server());
+        let backends = Arc::new(backends.with_no_client_auth());
+        Ok(Self {
+            reader,
+            objects,
+            kubelet,
+            address_types,
+            backends,
+            relay: Relay::new(tasks.clone()),
+            tasks,
+        })
     }
 
     /// Answers `pods/{log,exec,attach,portforward,proxy}`, `services/proxy` and `nodes/proxy` (authorized and admitted).
@@ -101,7 +117,8 @@ impl Streaming {
         }
     }
 
-    async fn log(&self, info: &RequestInfo, request: Request<Body>) -> Result<Response<Body>, Status> {
+    async fn log(&self, info: &RequestInfo, mut request: Request<Body>) -> Result<Response<Body>, Status> {
+        let messages = messages::wanted(&mut request)?;
         let options = options::log(&info.name, request.uri().query().unwrap_or_default())?;
         let pod = self.find("pods", &info.namespace, &info.name).await?;
         let container = target::container(&pod, &options.container)?;
@@ -115,7 +132,11 @@ impl Streaming {
             self.relay.send(&destination, request, &options::path_and_query(&path, &options.query)).await;
         let response = answer
             .map_err(|error| Status::new(500, "", format!("Get {:?}: {error}", destination.url(&path))))?;
-        relay::checked(response, &info.name).await
+        let response = relay::checked(response, &info.name).await?;
+        Ok(match messages {
+            Some(messages) => messages.carry(response, &self.tasks),
+            None => response,
+        })
     }
 
     async fn stream(&self, info: &RequestInfo, request: Request<Body>) -> Result<Response<Body>, Status> {
@@ -142,8 +163,7 @@ impl Streaming {
         let destination = self.kubelet(&name).await?;
         let port: Option<u16> = if port.is_empty() { None } else { port.parse().ok() };
         let destination = Destination { port: port.unwrap_or(destination.port), ..destination };
-        let path = proxy::path(info, request.uri().query());
-        self.relay.send(&destination, request, &path).await.map_err(proxy::unreachable)
+        self.carry(&destination, info, request).await
     }
 
     /// The same for who asks about a pod, and is told of no other kind.

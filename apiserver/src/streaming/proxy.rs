@@ -3,14 +3,18 @@
 //! Pods of real nodes live in network namespaces that this process may not reach; that is a 503, as a broken pod is.
 
 use super::Streaming;
+use super::links::Shown;
 use crate::outbound::endpoints::{self, is_proxyable};
 use crate::outbound::relay::{Destination, RelayError};
 use crate::request::RequestInfo;
 use axum::body::Body;
 use coracle_api::status::{GroupResource, Status};
 use coracle_daemon::random;
+use http::header::UPGRADE;
 use http::{Request, Response};
+use rustls::ClientConfig;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// `[scheme:]name[:port]` in its parts, the scheme and port empty when absent.
 ///
@@ -69,15 +73,16 @@ impl Streaming {
         info: &RequestInfo,
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
-        let (_, name, port) = split_name(&info.name)?;
+        let (scheme, name, port) = split_name(&info.name)?;
         let pod = self.find("pods", &info.namespace, &name).await?;
         let Some(host) = pod["status"]["podIP"].as_str().filter(|address| !address.is_empty()) else {
             return Err(Status::bad_request("address not allowed"));
         };
         let port = if port.is_empty() { default_port(&pod) } else { port.parse().ok() };
-        let destination =
-            Destination { host: host.to_owned(), port: port.unwrap_or(80), tls: None, name: None };
-        self.pass(&destination, info, request).await
+        let tls = self.backend(&scheme);
+        let port = port.unwrap_or(if tls.is_some() { 443 } else { 80 });
+        let destination = Destination { host: host.to_owned(), port, tls, name: None };
+        self.pass(destination, info, request).await
     }
 
     pub(super) async fn service_proxy(
@@ -85,7 +90,7 @@ impl Streaming {
         info: &RequestInfo,
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
-        let (_, name, wanted) = split_name(&info.name)?;
+        let (scheme, name, wanted) = split_name(&info.name)?;
         self.find("services", &info.namespace, &name).await?;
         let mut addresses = endpoints::ready(self.reader.as_ref(), &info.namespace, &name, &wanted)
             .map_err(Status::unavailable)?;
@@ -97,20 +102,44 @@ impl Streaming {
         }
         let chosen = usize::try_from(random::below(addresses.len() as u64)).unwrap_or(0);
         let (host, port) = addresses.swap_remove(chosen);
-        self.pass(&Destination { host, port, tls: None, name: None }, info, request).await
+        self.pass(Destination { host, port, tls: self.backend(&scheme), name: None }, info, request).await
+    }
+
+    /// Pods and Services are asked over TLS where the client says so. Who they are, nobody vouches for.
+    fn backend(&self, scheme: &str) -> Option<Arc<ClientConfig>> {
+        (scheme == "https").then(|| self.backends.clone())
     }
 
     async fn pass(
         &self,
-        to: &Destination,
+        to: Destination,
         info: &RequestInfo,
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
         if !is_proxyable(&to.host) {
             return Err(Status::bad_request("address not allowed"));
         }
+        self.carry(&to, info, request).await
+    }
+
+    /// To a server that does not know under which path it is seen.
+    pub(super) async fn carry(
+        &self,
+        to: &Destination,
+        info: &RequestInfo,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
         let path = path(info, request.uri().query());
-        self.relay.send(to, request, &path).await.map_err(unreachable)
+        let shown = Shown::of(info, request.uri(), request.headers(), to.authority());
+        if !request.headers().contains_key(UPGRADE) {
+            if let Some(redirect) = shown.root(request.method(), request.uri()) {
+                return Ok(redirect);
+            }
+            if let Some(uri) = shown.forwarded(&path) {
+                request.headers_mut().insert("x-forwarded-uri", uri);
+            }
+        }
+        self.relay.send(to, request, &path).await.map(|answer| shown.moved(answer)).map_err(unreachable)
     }
 }
 

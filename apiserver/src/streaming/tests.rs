@@ -149,9 +149,8 @@ async fn logs_come_from_the_kubelet_of_the_pods_node() {
     assert_eq!(ask(&world, "p", "attach", "stdout=1").await.expect("relayed"), "/attach/a/p/c?output=1");
 }
 
-#[tokio::test]
-async fn an_upgrade_becomes_a_tunnel() {
-    let world = world().await;
+/// A connection that asks for an upgrade, and the head of the answer, in small letters.
+async fn upgraded(world: &World, subresource: &'static str, asks: &str) -> (TcpStream, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("address");
     let streaming = world.streaming.clone();
@@ -161,7 +160,7 @@ async fn an_upgrade_becomes_a_tunnel() {
             let streaming = streaming.clone();
             async move {
                 Ok::<_, std::convert::Infallible>(
-                    streaming.proxy(&info("p", "exec"), request.map(Body::new)).await.expect("relayed"),
+                    streaming.proxy(&info("p", subresource), request.map(Body::new)).await.expect("relayed"),
                 )
             }
         });
@@ -171,13 +170,22 @@ async fn an_upgrade_becomes_a_tunnel() {
             .await;
     });
     let mut client = TcpStream::connect(address).await.expect("connected");
-    let request = "GET /?command=cat&stdin=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\nAuthorization: Bearer x\r\n\r\n";
+    let request = format!(
+        "GET {asks}\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nAuthorization: Bearer x\r\n\r\n"
+    );
     client.write_all(request.as_bytes()).await.expect("written");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(client.read_u8().await.expect("head"));
     }
-    let head = String::from_utf8(head).expect("text").to_lowercase();
+    (client, String::from_utf8(head).expect("text").to_lowercase())
+}
+
+#[tokio::test]
+async fn an_upgrade_becomes_a_tunnel() {
+    let world = world().await;
+    let asks = "/?command=cat&stdin=1 HTTP/1.1\r\nSec-WebSocket-Protocol: v5.channel.k8s.io";
+    let (mut client, head) = upgraded(&world, "exec", asks).await;
     assert!(
         head.starts_with("http/1.1 101") && head.contains("sec-websocket-protocol: v5.channel.k8s.io"),
         "{head}"
@@ -186,4 +194,31 @@ async fn an_upgrade_becomes_a_tunnel() {
     let mut echoed = String::new();
     client.read_to_string(&mut echoed).await.expect("the tunnel ends with the kubelet's side");
     assert_eq!(echoed, "hello");
+}
+
+#[tokio::test]
+async fn a_log_comes_in_messages_to_who_asks_for_a_websocket() {
+    let world = world().await;
+    for (protocol, kind, text) in [
+        ("", 0x82, "/containerLogs/a/p/c?tailLines=5"),
+        ("binary.k8s.io", 0x82, "/containerLogs/a/p/c?tailLines=5"),
+        ("base64.binary.k8s.io", 0x81, "L2NvbnRhaW5lckxvZ3MvYS9wL2M/dGFpbExpbmVzPTU="),
+    ] {
+        let named = if protocol.is_empty() {
+            String::new()
+        } else {
+            format!("\r\nSec-WebSocket-Protocol: {protocol}")
+        };
+        let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13";
+        let asks = format!("/?tailLines=5 HTTP/1.1\r\n{key}{named}");
+        let (mut client, head) = upgraded(&world, "log", &asks).await;
+        assert!(head.starts_with("http/1.1 101") && head.contains("s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+        assert_eq!(head.contains("sec-websocket-protocol"), !protocol.is_empty(), "{head}");
+        // An empty message, the log, the end.
+        let length = u8::try_from(text.len()).expect("short");
+        let wanted = [&[kind, 0, kind, length], text.as_bytes(), &[0x88, 0]].concat();
+        let mut told = vec![0; wanted.len()];
+        client.read_exact(&mut told).await.expect("messages");
+        assert_eq!(told, wanted, "{protocol}");
+    }
 }
