@@ -1,7 +1,7 @@
 //! get and list.
 
 use super::select::Selection;
-use super::{Call, Registry, Reply};
+use super::{Call, Registry, Reply, conversion};
 use crate::storage::encode::{self, ListMeta};
 use crate::storage::entry::Entry;
 use crate::storage::{Resource, unreachable};
@@ -225,7 +225,15 @@ impl Registry {
         check_timeout(call)?;
         let (selection, page) = (Selection::read(call, kind)?, Page::read(call)?);
         let resource = self.resource(kind)?;
-        self.listed(&resource, &selection, &page).await
+        if !conversion::asks(kind) {
+            return self.listed(&resource, &selection, &page).await;
+        }
+        // What a webhook makes of stored objects is selected, not these: a page may hold less than its limit.
+        let (entries, mut about) = self.listed(&resource, &selection.place(), &page).await?;
+        about.remaining = about.remaining.filter(|_| selection.is_all());
+        let mut entries = self.shown(kind, entries).await?;
+        entries.retain(|entry| selection.matches(entry));
+        Ok((entries, about))
     }
 
     async fn listed(

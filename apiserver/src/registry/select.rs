@@ -47,6 +47,12 @@ impl Selection {
         Ok(Self { namespace, name: asked.or(named), labels, fields })
     }
 
+    /// Where it looks, whatever the labels and fields of what is there.
+    #[must_use]
+    pub fn place(&self) -> Self {
+        Self { namespace: self.namespace.clone(), name: self.name.clone(), ..Self::default() }
+    }
+
     /// A key behind its resource's prefix as it stands behind this selection's own.
     #[must_use]
     pub fn within<'t>(&self, tail: &'t str) -> &'t str {

@@ -125,11 +125,12 @@ impl Registry {
         let mut columns_owed = matches!(call.format.shape, Shape::Table(_));
         let (opening, told, cursor) = if start.initial_events {
             let progress = self.store.progress();
+            let asks = conversion::asks(&kind);
+            let wanted = |entry: &Entry| if asks { selection.names(entry) } else { selection.matches(entry) };
             let (entries, revision, cursor) =
-                resource
-                    .cache
-                    .list_and_cursor(&selection.namespace, progress, |entry| selection.matches(entry));
-            let entries = self.shown(&kind, entries).await?;
+                resource.cache.list_and_cursor(&selection.namespace, progress, wanted);
+            let mut entries = self.shown(&kind, entries).await?;
+            entries.retain(|entry| !asks || selection.matches(entry));
             let end = start.marks_end.then_some(revision);
             let opening = opening(call.format, &kind, &entries, end, &sent)?;
             columns_owed &= entries.is_empty();
@@ -282,8 +283,9 @@ impl Watch {
         let after = self.after;
         for event in events.iter().filter(|event| event.entry.revision > after) {
             self.told = self.told.max(event.entry.revision);
-            let Some(change) = seen(&self.selection, event) else { continue };
-            let frame = self.frame(change, event).await?;
+            let event = self.in_version(event).await?;
+            let Some(change) = seen(&self.selection, &event) else { continue };
+            let frame = self.frame(change, &event)?;
             self.sent.event(frame.len());
             match (&mut out, only.take()) {
                 (None, None) => only = Some(frame),
@@ -298,15 +300,20 @@ impl Watch {
         Ok(out.map(BytesMut::freeze).or(only))
     }
 
-    async fn frame(&mut self, change: Change, event: &Event) -> Result<Bytes, Status> {
-        if conversion::asks(&self.kind) {
-            let entries = conversion::shown(&self.conversion, &self.kind, vec![event.entry.clone()]).await?;
-            let owed = std::mem::take(&mut self.columns_owed);
-            let entry = entries.first().unwrap_or(&event.entry);
-            return encode::frame(self.format, &self.kind, change, entry, owed);
+    /// The event in the version that is watched, as far as a webhook makes it: that is what is selected.
+    async fn in_version(&self, event: &Arc<Event>) -> Result<Arc<Event>, Status> {
+        if !conversion::asks(&self.kind) || !self.selection.names(&event.entry) {
+            return Ok(event.clone());
         }
-        if matches!(self.format.shape, Shape::Table(_)) {
-            // Ages differ from watcher to watcher.
+        let both = std::iter::once(&event.entry).chain(&event.before).cloned().collect();
+        let mut both = conversion::shown(&self.conversion, &self.kind, both).await?.into_iter();
+        let entry = both.next().unwrap_or_else(|| event.entry.clone());
+        Ok(Event::new(event.change, entry, both.next()))
+    }
+
+    fn frame(&mut self, change: Change, event: &Event) -> Result<Bytes, Status> {
+        if conversion::asks(&self.kind) || matches!(self.format.shape, Shape::Table(_)) {
+            // What a webhook makes is this watcher's own, and ages differ from watcher to watcher.
             let left = event.left(change);
             let of = left.as_ref().unwrap_or(&event.entry);
             return encode::frame(

@@ -56,7 +56,8 @@ pub struct Event {
 }
 
 impl Event {
-    fn new(change: Change, entry: Arc<Entry>, before: Option<Arc<Entry>>) -> Arc<Self> {
+    /// An event that nobody has been told of.
+    pub fn new(change: Change, entry: Arc<Entry>, before: Option<Arc<Entry>>) -> Arc<Self> {
         Arc::new(Self { change, entry, before, frames: Mutex::new(Vec::new()) })
     }
 

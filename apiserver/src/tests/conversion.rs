@@ -113,6 +113,49 @@ async fn every_version_reads_and_writes_what_the_webhook_makes_of_the_stored_one
 }
 
 #[tokio::test]
+async fn lists_and_watches_select_by_what_the_webhook_makes_of_the_stored_objects() {
+    let fixture = Fixture::over(&MemoryKv::default()).await;
+    let hooks = Hooks::start(&fixture.tasks, |_, request| converted(request)).await;
+    let mut definition = definition(&hooks);
+    let version = &mut definition["spec"]["versions"][1];
+    let properties = json!({"host": {"type": "string"}});
+    version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"] = properties;
+    version["selectableFields"] = json!([{"jsonPath": ".spec.host"}]);
+    assert_eq!(fixture.call("POST", DEFINITIONS, definition).await.0, 201);
+    served(&fixture).await;
+    for (name, at) in [("a", "h:1"), ("b", "x:2"), ("c", "h:3")] {
+        fixture.call("POST", &path("v1"), host("v1", name, &json!({"at": at}))).await;
+    }
+    let names = |list: &Value| {
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        items.iter().map(|item| item["metadata"]["name"].clone()).collect::<Vec<_>>()
+    };
+    let on_h = format!("{}?fieldSelector=spec.host%3Dh", path("v2"));
+    let (_, list) = fixture.call("GET", &on_h, Value::Null).await;
+    assert_eq!(names(&list), ["a", "c"]);
+    let (_, first) = fixture.call("GET", &format!("{on_h}&limit=2"), Value::Null).await;
+    let next = first["metadata"]["continue"].as_str().expect("more");
+    let (_, second) = fixture.call("GET", &format!("{on_h}&limit=2&continue={next}"), Value::Null).await;
+    assert_eq!((names(&first), names(&second)), (vec![json!("a")], vec![json!("c")]));
+    let from = list["metadata"]["resourceVersion"].as_str().expect("a version");
+    let watch = format!("{on_h}&watch=1&resourceVersion={from}");
+    let mut watch = fixture.send("GET", &watch, "application/json", Value::Null).await.into_body();
+    for (name, at, kind, port) in
+        [("b", "h:2", "ADDED", "2"), ("c", "h:4", "MODIFIED", "4"), ("a", "x:1", "DELETED", "1")]
+    {
+        let change = json!({"spec": {"at": at}});
+        fixture
+            .typed("PATCH", &format!("{}/{name}", path("v1")), "application/merge-patch+json", change)
+            .await;
+        let told = event(&mut watch).await;
+        assert_eq!((&told["type"], &told["object"]["metadata"]["name"]), (&json!(kind), &json!(name)));
+        assert_eq!(told["object"]["spec"], json!({"host": "h", "port": port}), "what was last selected");
+    }
+    drop(watch);
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn what_the_webhook_cannot_convert_is_told() {
     let fixture = Fixture::over(&MemoryKv::default()).await;
     let hooks = Hooks::start(&fixture.tasks, |_, request| converted(request)).await;
