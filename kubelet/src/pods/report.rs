@@ -200,15 +200,18 @@ fn difference(known: &PodStatus, status: &PodStatus) -> Result<Value, kube::Erro
     Ok(Value::Object(patch))
 }
 
-/// Conditions are merged one by one: those that are not there any more must be taken away.
+/// Conditions and addresses are merged one by one: those that are not there any more must be taken away.
 fn dropped(old: Option<&Value>, new: &Value) -> Vec<Value> {
-    let kinds = |value: Option<&Value>| -> Vec<Value> {
+    let named = |value: Option<&Value>| -> Vec<(&'static str, Value)> {
         let items = value.and_then(Value::as_array).into_iter().flatten();
-        items.filter(|one| one["type"].is_string()).map(|one| one["type"].clone()).collect()
+        let name = |item: &Value| {
+            ["type", "ip"].into_iter().find(|key| item[*key].is_string()).map(|key| (key, item[key].clone()))
+        };
+        items.filter_map(name).collect()
     };
-    let left = kinds(Some(new));
-    let gone = kinds(old).into_iter().filter(|kind| !left.contains(kind));
-    gone.map(|kind| json!({ "type": kind, "$patch": "delete" })).collect()
+    let left = named(Some(new));
+    let gone = named(old).into_iter().filter(|name| !left.contains(name));
+    gone.map(|(key, name)| json!({ key: name, "$patch": "delete" })).collect()
 }
 
 /// Conditions are merged one by one: what a condition no longer says must be told.
@@ -244,5 +247,8 @@ mod tests {
             { "type": "Ready", "status": "True", "reason": null, "message": null, "lastProbeTime": null },
             { "type": "Gone", "$patch": "delete" } ] });
         assert_eq!(difference(&known, &now).unwrap(), expected);
+        let at = |ip: &str| status(json!({ "podIP": ip, "podIPs": [{ "ip": ip }] }));
+        let moved = json!({ "podIP": "b", "podIPs": [{ "ip": "b" }, { "ip": "a", "$patch": "delete" }] });
+        assert_eq!(difference(&at("a"), &at("b")).unwrap(), moved);
     }
 }

@@ -53,9 +53,12 @@ pub fn of_pod(view: &View<'_>, decision: &Decision) -> PodStatus {
     }
 }
 
+/// Where the pod is reached. What is left of one whose network is gone does not tell.
 fn address(view: &View<'_>) -> Option<String> {
     let sandbox = view.sandbox()?;
-    Some(sandbox.address.unwrap_or(view.observed.host).to_string())
+    let on_host = view.spec.host_network == Some(true);
+    let address = if on_host { Some(view.observed.host) } else { sandbox.address };
+    address.map(|address| address.to_string())
 }
 
 fn phase(view: &View<'_>, inits: &[ContainerStatus], main: &[ContainerStatus]) -> &'static str {
@@ -262,4 +265,37 @@ fn ended(view: &View<'_>, run: &Run) -> Option<ContainerState> {
         signal: None,
     };
     Some(ContainerState { terminated: Some(terminated), ..ContainerState::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::runtime::Sandbox;
+    use crate::step::{Memory, Observed, step};
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_whose_network_is_gone_keeps_its_address() {
+        let left = Sandbox {
+            uid: "u".into(),
+            namespace: "ns".into(),
+            name: "p".into(),
+            address: None,
+            ready: false,
+            containers: Vec::new(),
+        };
+        for (on_host, expected) in [(false, "10.1.1.1"), (true, "10.89.0.10")] {
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": { "name": "p", "namespace": "ns", "uid": "u" },
+                "spec": { "containers": [{ "name": "c" }], "hostNetwork": on_host },
+                "status": { "podIP": "10.1.1.1" },
+            }))
+            .unwrap();
+            let (memory, host) = (Memory::default(), "10.89.0.10".parse().unwrap());
+            let now = jiff::Timestamp::UNIX_EPOCH;
+            let observed =
+                Observed { pod: &pod, sandbox: Some(&left), memory: &memory, host, scheme: "s", now };
+            assert_eq!(step(&observed).status.pod_ip.as_deref(), Some(expected));
+        }
+    }
 }
