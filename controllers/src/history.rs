@@ -36,9 +36,13 @@ pub fn hash(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// The patch that makes an object have this template; what `kubectl rollout undo` applies.
+/// The patch that makes an object have this template; what `kubectl rollout undo` applies. Byte by byte as Kubernetes writes it,
+/// whose clients compare it: there a template always has a time.
 fn data(template: &PodTemplateSpec) -> Value {
     let mut template = serde_json::to_value(template).unwrap_or_default();
+    if template["metadata"]["creationTimestamp"].is_null() {
+        template["metadata"]["creationTimestamp"] = Value::Null;
+    }
     template["$patch"] = json!("replace");
     json!({ "spec": { "template": template } })
 }
@@ -61,7 +65,7 @@ pub fn current(
     let newest = kept.iter().map(|revision| revision.revision).max().unwrap_or(0);
     if let Some(same) = kept
         .iter()
-        .filter(|revision| revision.data.as_ref().is_some_and(|kept| kept.0 == data))
+        .filter(|revision| self::template(revision).is_some_and(|kept| self::data(&kept) == data))
         .max_by_key(|same| same.revision)
     {
         let key = Key::of(&same.metadata);
@@ -142,6 +146,26 @@ mod tests {
         };
         assert_eq!(body["revision"], 3);
         assert_eq!(body["metadata"]["annotations"], json!({ "kubernetes.io/change-cause": "why" }));
+    }
+
+    #[test]
+    fn a_revision_holds_what_kubernetes_would_write() {
+        let mut labelled = template("a");
+        let text = |template: &PodTemplateSpec| data(template).to_string();
+        assert_eq!(
+            text(&labelled),
+            r#"{"spec":{"template":{"$patch":"replace","metadata":{"creationTimestamp":null},"spec":{"containers":[{"image":"a","name":"c"}]}}}}"#
+        );
+        labelled.metadata = Some(object(json!({ "labels": { "x": "y" } })));
+        let metadata = r#""metadata":{"creationTimestamp":null,"labels":{"x":"y"}}"#;
+        assert!(text(&labelled).contains(metadata), "{}", text(&labelled));
+    }
+
+    #[test]
+    fn a_revision_without_that_time_is_the_same() {
+        let old = json!({ "spec": { "template": { "$patch": "replace", "spec": template("a").spec } } });
+        let old = json!({ "metadata": { "name": "old" }, "data": old, "revision": 1 });
+        assert_eq!(now("a", &[Arc::new(object(old))]).name, "old");
     }
 
     #[test]
