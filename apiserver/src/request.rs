@@ -1,6 +1,8 @@
 //! What a request is about, as every stage after routing sees it.
 
 use coracle_api::kinds::Kind;
+use http::HeaderMap;
+use http::header::{self, HeaderName};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -37,6 +39,20 @@ impl UserInfo {
         }
         out
     }
+}
+
+/// The words of a header that lists some, in all of its lines.
+pub fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// Whether a request asks to go on as a WebSocket (RFC 6455).
+#[must_use]
+pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    let is =
+        |name: HeaderName, word: &str| listed(headers, &name).any(|known| known.eq_ignore_ascii_case(word));
+    is(header::CONNECTION, "upgrade") && is(header::UPGRADE, "websocket")
 }
 
 /// Whether each `%` of a text begins an escape.

@@ -26,6 +26,7 @@ mod token_file;
 mod token_request;
 mod tokens;
 mod webhook;
+pub mod websocket;
 
 pub use front_proxy::Peer;
 pub use review::{check_review, user_info};
@@ -224,8 +225,15 @@ impl Authentication {
         if let Some(user) = shown.filter(|_| peer.is_client) {
             return Ok(authenticated(user.clone()));
         }
-        if let Some(token) = bearer_token(headers) {
-            return match self.bearer(token, &self.audiences).await {
+        let offered = match bearer_token(headers) {
+            Some(token) => Some(token.to_owned()),
+            None => websocket::token(headers).map_err(|why| {
+                tracing::debug!(why, "subprotocols refused");
+                Status::unauthorized()
+            })?,
+        };
+        if let Some(token) = offered {
+            return match self.bearer(&token, &self.audiences).await {
                 Ok((user, _)) => Ok(user),
                 Err(Refused::Store(status)) => Err(status),
                 Err(refused) => {

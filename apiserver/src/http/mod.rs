@@ -6,6 +6,7 @@ pub mod deprecation;
 pub mod leftover;
 pub mod lenient;
 pub mod limits;
+pub mod messages;
 pub mod negotiate;
 pub mod request_info;
 pub mod respond;

@@ -3,17 +3,17 @@
 use crate::Server;
 use crate::aggregator::Route;
 use crate::audit::{self, Record, Sender};
-use crate::authentication::{Peer, bearer_token};
+use crate::authentication::{Peer, bearer_token, websocket};
 use crate::endpoints::{self, metrics};
 use crate::flowcontrol::{self, Told};
 use crate::http::contained::{self, Asked};
 use crate::http::limits::time_limit;
 use crate::http::request_info::{self, Pairs};
-use crate::http::{deprecation, negotiate, respond};
+use crate::http::{deprecation, messages, negotiate, respond};
 use crate::meters::access::Outcome;
-use crate::registry::{Call, ReplyBody, is_routed};
+use crate::registry::{Call, Reply, ReplyBody, is_routed};
 use crate::request::{RequestInfo, UserInfo};
-use crate::storage::encode::Format;
+use crate::storage::encode::{Format, Media};
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_api::kinds::Kind;
@@ -25,6 +25,7 @@ use http::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, UPGRADE,
     USER_AGENT,
 };
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
@@ -115,7 +116,7 @@ async fn handle(
     peer: &Peer,
     info: RequestInfo,
     query: Pairs,
-    request: Request<Body>,
+    mut request: Request<Body>,
     (id, refusals): (&str, Format),
 ) -> Result<Response<Body>, Status> {
     if let Some(why) = request_info::fault(&info) {
@@ -138,6 +139,7 @@ async fn handle(
     let user = server.authentication.authenticate(request.headers(), peer).await;
     let user = user.and_then(|user| server.authentication.lets_in(user, &info.path));
     let tried = bearer_token(request.headers()).is_some();
+    websocket::without_token(request.headers_mut());
     server.metrics.access.authenticated(&user, tried, began.elapsed(), peer.left());
     let from = server.audit.as_ref().map(|audit| (audit, Sender::of(id, &request)));
     let user = user.inspect_err(|status| {
@@ -379,7 +381,7 @@ async fn resource(
     query: Pairs,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let deprecated = info.kind.as_deref().and_then(deprecation::warning);
     if deprecated.is_some() {
         audit::annotate("k8s.io/deprecated", || "true".to_owned());
@@ -412,7 +414,7 @@ async fn resource(
             if let ReplyBody::Bytes(body) = &reply.body {
                 audit::answered(reply.content_type, body);
             }
-            respond::reply(&parts.headers, reply)
+            sent(server, &mut parts, reply, chosen.format.media)
         }
         // Where there is no route, nobody warns.
         (Ok(Err(status)), _) if is_unrouted(&status) => respond::failure(format, &status),
@@ -421,6 +423,19 @@ async fn resource(
             respond::failure(format, &Status::timeout("request did not complete within the allotted timeout"))
         }
     })
+}
+
+/// The answer as a body, or a watch as the messages of a WebSocket that was asked for.
+fn sent(server: &Server, parts: &mut Parts, reply: Reply, media: Media) -> Response<Body> {
+    let messages = match &reply.body {
+        ReplyBody::Stream(_) => messages::of_watch(parts, media != Media::Protobuf),
+        ReplyBody::Bytes(_) => Ok(None),
+    };
+    match messages {
+        Ok(Some(messages)) => messages.carry(respond::reply(&parts.headers, reply), &server.serving),
+        Ok(None) => respond::reply(&parts.headers, reply),
+        Err(refusal) => refusal,
+    }
 }
 
 fn is_unrouted(status: &Status) -> bool {

@@ -7,13 +7,12 @@
 //! when either end does.
 
 mod links;
-mod messages;
 pub mod proxy;
 mod target;
 #[cfg(test)]
 mod tests;
 
-use crate::http::respond;
+use crate::http::{messages, respond};
 use crate::outbound::relay::{self, Destination, Relay};
 use crate::reader::{Objects, Reader};
 use crate::registry::streamed as options;
@@ -118,7 +117,7 @@ impl Streaming {
     }
 
     async fn log(&self, info: &RequestInfo, mut request: Request<Body>) -> Result<Response<Body>, Status> {
-        let messages = messages::wanted(&mut request)?;
+        let messages = messages::of_log(&mut request)?;
         let options = options::log(&info.name, request.uri().query().unwrap_or_default())?;
         let pod = self.find("pods", &info.namespace, &info.name).await?;
         let container = target::container(&pod, &options.container)?;

@@ -23,6 +23,7 @@ mod routes;
 mod seen;
 mod watch_contract;
 mod webhooks;
+mod websocket;
 mod writes;
 
 use crate::{Args, Server};
