@@ -38,7 +38,7 @@ use admission::{Admission, Plugins};
 use aggregator::Aggregator;
 use anyhow::Context;
 use audit::Audit;
-use authentication::{Authentication, Peer};
+use authentication::{Authentication, AuthenticationArgs, Peer};
 use authorization::Authorization;
 use axum::body::Body;
 use coracle_api::kinds;
@@ -111,8 +111,8 @@ impl Server {
         let serving = tasks.child();
         let direct = Direct::new(store.clone());
         let objects: Arc<dyn Objects> = direct.clone();
-        let authentication =
-            Arc::new(Authentication::new(&args.authentication, store.clone(), objects.clone())?);
+        let known = authenticating(args);
+        let authentication = Arc::new(Authentication::new(&known, store.clone(), objects.clone())?);
         let modes = args.authorization.modes()?;
         let authorization = Arc::new(Authorization::with_modes(store.clone(), modes));
         let admission = Admission::with_authorization(
@@ -194,6 +194,18 @@ impl Server {
     pub async fn answer(self: &Arc<Self>, peer: Option<Arc<[u8]>>, request: Request<Body>) -> Response<Body> {
         serve::pipeline::answer(self, &peer.as_deref().map(Peer::client).unwrap_or_default(), request).await
     }
+}
+
+/// How requests are authenticated: where everybody may do everything, nobody is anonymous.
+fn authenticating(args: &Args) -> AuthenticationArgs {
+    let mut known = args.authentication.clone();
+    if known.anonymous_auth && args.authorization.allows_all() {
+        tracing::warn!(
+            "--anonymous-auth is off, as --authorization-mode has AlwaysAllow; name other modes to have it"
+        );
+        known.anonymous_auth = false;
+    }
+    known
 }
 
 /// The store over `kv`, measured, below the prefix, with values sealed where that is asked for.

@@ -106,7 +106,7 @@ const FLAGS: &[(&str, Takes, &str)] = &[
     ),
     (
         "storage-media-type",
-        Only(&["application/json"]),
+        Only(&["", "application/json"]),
         "objects are stored as JSON, and what a kube-apiserver left as protobuf is read",
     ),
     ("tracing-config-file", Nothing, "requests are not traced"),

@@ -94,6 +94,13 @@ struct Condition {
 }
 
 impl AuthorizationArgs {
+    /// Whether the flag lets everybody do everything.
+    #[must_use]
+    pub fn allows_all(&self) -> bool {
+        self.authorization_config.is_none()
+            && self.authorization_mode.iter().any(|mode| mode == "AlwaysAllow")
+    }
+
     /// The authorizers.
     ///
     /// # Errors

@@ -299,3 +299,14 @@ async fn an_eviction_pays_before_its_options_are_looked_at() {
     }
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn nobody_is_anonymous_where_everybody_may_do_everything() {
+    for (mode, code) in [("RBAC", 403), ("RBAC,AlwaysAllow", 401)] {
+        let flags = [format!("--authorization-mode={mode}")];
+        let fixture = Fixture::flagged(&MemoryKv::default(), &flags).await;
+        let request = Request::builder().uri(PODS).body(axum::body::Body::empty()).expect("request");
+        assert_eq!(fixture.server.answer(None, request).await.status(), code, "{mode}");
+        fixture.stop().await;
+    }
+}

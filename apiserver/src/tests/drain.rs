@@ -9,7 +9,7 @@ use coracle_daemon::Tasks;
 use coracle_etcd::Kv;
 use coracle_etcd::memory::MemoryKv;
 use coracle_etcd::proto::RangeRequest;
-use http::Request;
+use http::{HeaderValue, Request};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper::client::conn::http1;
@@ -76,9 +76,17 @@ async fn a_connection_goes_on_after_bodies_that_nobody_wanted() {
 #[tokio::test]
 async fn a_stop_fails_readiness_first_then_finishes_what_runs_and_ends_watches_cleanly() {
     let kv = MemoryKv::default();
-    let fixture =
-        Fixture::flagged(&kv, &FLAGS[4..].iter().map(ToString::to_string).collect::<Vec<_>>()).await;
     let folder = tempfile::tempdir().expect("a folder");
+    let tokens = folder.path().join("tokens");
+    std::fs::write(&tokens, "secret,somebody,1\n").expect("written");
+    let mut flags: Vec<String> = FLAGS[4..].iter().map(ToString::to_string).collect();
+    flags.push(format!("--token-auth-file={}", tokens.display()));
+    let fixture = Fixture::flagged(&kv, &flags).await;
+    let request = |method: &str, path: &str, body: Body| {
+        let mut request = request(method, path, body);
+        request.headers_mut().insert("authorization", HeaderValue::from_static("Bearer secret"));
+        request
+    };
     let (port, tls) = listening(&fixture, folder.path()).await;
     let clients = Tasks::new();
     let client = async || connected(port, &tls, &clients).await;
