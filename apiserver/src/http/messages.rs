@@ -18,7 +18,8 @@ use hyper_util::rt::TokioIo;
 use std::time::Duration;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 /// Subprotocols: bytes as they are, which is meant without one, and bytes in base64.
@@ -75,13 +76,13 @@ pub fn of_watch(parts: &mut Parts, lines: bool) -> Result<Option<Messages>, Resp
         return Err(respond::error(400, "mismatch challenge/response"));
     };
     if headers.get(header::ORIGIN).is_none_or(|origin| origin == "null") {
-        return Err(respond::error(403, "null origin"));
+        return Err(respond::error(403, ""));
     }
     let asked: Vec<&str> = listed(headers, &header::SEC_WEBSOCKET_PROTOCOL).collect();
     let protocol = match asked.as_slice() {
         [] => None,
         [one] => HeaderValue::try_from(*one).ok(),
-        _ => return Err(respond::error(400, "missing or bad WebSocket-Protocol")),
+        _ => return Err(respond::error(400, "")),
     };
     let accept = derive_accept_key(key.as_bytes());
     let cut = if lines { Cut::Lines } else { Cut::Parts };
@@ -179,7 +180,9 @@ async fn send(io: TokioIo<hyper::upgrade::Upgraded>, body: Body, cut: Cut) -> Re
             }
             sink.flush().await?;
         }
-        sink.close().await
+        // As upstream's library ends, with the code of an end in good order.
+        sink.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() })))
+            .await
     };
     tokio::pin!(ends);
     tokio::select! {

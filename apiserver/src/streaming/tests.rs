@@ -214,9 +214,9 @@ async fn a_log_comes_in_messages_to_who_asks_for_a_websocket() {
         let (mut client, head) = upgraded(&world, "log", &asks).await;
         assert!(head.starts_with("http/1.1 101") && head.contains("s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
         assert_eq!(head.contains("sec-websocket-protocol"), !protocol.is_empty(), "{head}");
-        // An empty message, the log, the end.
+        // An empty message, the log, the end with its code, 1000.
         let length = u8::try_from(text.len()).expect("short");
-        let wanted = [&[kind, 0, kind, length], text.as_bytes(), &[0x88, 0]].concat();
+        let wanted = [&[kind, 0, kind, length], text.as_bytes(), &[0x88, 2, 3, 232]].concat();
         let mut told = vec![0; wanted.len()];
         client.read_exact(&mut told).await.expect("messages");
         assert_eq!(told, wanted, "{protocol}");

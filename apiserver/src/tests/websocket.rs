@@ -67,7 +67,8 @@ async fn each_event_is_a_message_until_the_watch_ends() {
             (Some("ADDED"), Some(name))
         );
     }
-    assert!(matches!(message(&mut socket).await, Message::Close(_)));
+    let Message::Close(Some(end)) = message(&mut socket).await else { panic!("an end in good order") };
+    assert_eq!(u16::from(end.code), 1000);
     drop(socket);
 
     // Protobuf comes in bytes, without the length that stands before each event elsewhere.
