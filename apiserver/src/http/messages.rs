@@ -62,7 +62,7 @@ enum Cut {
 ///
 /// # Errors
 /// The answer to a handshake that is none: 400, and 403 to who does not say whose page it is.
-pub fn of_watch(parts: &mut Parts, lines: bool) -> Result<Option<Messages>, Response<Body>> {
+pub fn of_watch(parts: &mut Parts, lines: bool) -> Result<Option<Messages>, Box<Response<Body>>> {
     let headers = &parts.headers;
     if !asks_for_websocket(headers) {
         return Ok(None);
@@ -70,19 +70,19 @@ pub fn of_watch(parts: &mut Parts, lines: bool) -> Result<Option<Messages>, Resp
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let mut refusal = respond::error(400, "missing or bad WebSocket Version");
         refusal.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        return Err(refusal);
+        return Err(Box::new(refusal));
     }
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
-        return Err(respond::error(400, "mismatch challenge/response"));
+        return Err(Box::new(respond::error(400, "mismatch challenge/response")));
     };
     if headers.get(header::ORIGIN).is_none_or(|origin| origin == "null") {
-        return Err(respond::error(403, ""));
+        return Err(Box::new(respond::error(403, "")));
     }
     let asked: Vec<&str> = listed(headers, &header::SEC_WEBSOCKET_PROTOCOL).collect();
     let protocol = match asked.as_slice() {
         [] => None,
         [one] => HeaderValue::try_from(*one).ok(),
-        _ => return Err(respond::error(400, "")),
+        _ => return Err(Box::new(respond::error(400, ""))),
     };
     let accept = derive_accept_key(key.as_bytes());
     let cut = if lines { Cut::Lines } else { Cut::Parts };

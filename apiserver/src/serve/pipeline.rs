@@ -434,7 +434,7 @@ fn sent(server: &Server, parts: &mut Parts, reply: Reply, media: Media) -> Respo
     match messages {
         Ok(Some(messages)) => messages.carry(respond::reply(&parts.headers, reply), &server.serving),
         Ok(None) => respond::reply(&parts.headers, reply),
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }
 
